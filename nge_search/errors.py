@@ -1,0 +1,60 @@
+"""The errors a user can cause or must act on: one line each, never a traceback.
+
+The commands print `error: <message>` on standard error and leave with `exit_code`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something the user gave cannot be used. The message is one line: what is wrong and what to do."""
+
+    exit_code = 2
+
+    def __init__(self, message: str):
+        super().__init__(" ".join(message.split()))
+
+
+class RunFailure(UserError):
+    """A run that started well cannot go on, for example because its loss is no longer finite."""
+
+    exit_code = 1
+
+
+_DISK_ERRORS = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some of your quota",
+    errno.EFBIG: "raise the file-size limit",
+    errno.EROFS: "choose a folder that can be written",
+    errno.EACCES: "choose a folder that you may write",
+    errno.EPERM: "choose a folder that you may write",
+    errno.ENOTDIR: "choose a path whose parents are folders",
+    errno.EISDIR: "choose a path that is not a folder",
+    errno.ENAMETOOLONG: "choose a shorter path",
+    errno.EIO: "check the disk",
+}
+
+
+def from_os_error(error: OSError) -> UserError | None:
+    """The one-line form of a file-system error that a user can mend; None for any other."""
+    advice = _DISK_ERRORS.get(error.errno)
+    if advice is None:
+        return None
+    where = f"'{error.filename}'" if error.filename else "the run folder"
+    return UserError(f"cannot use {where}: {error.strerror}; {advice}, or set another run.dir=")
+
+
+def nearest(given: str, known: Iterable[str]) -> str:
+    """A `; did you mean 'x'?` suffix for the closest of `known`, or an empty string."""
+    close = difflib.get_close_matches(given, list(known), n=1, cutoff=0.6)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def shorten(value: object, limit: int = 60) -> str:
+    """`value` as it is shown in a message: its repr, cut at `limit` characters."""
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."

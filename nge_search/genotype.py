@@ -1,0 +1,279 @@
+"""An architecture as data: what a cell-based network is, its JSON form, and the published ones by name.
+
+A cell has two input nodes (0 and 1: the outputs of the two cells before it) and inner nodes numbered
+from 2. Every inner node adds up two operations, each applied to an earlier node; the cell's output
+concatenates some of the inner nodes. This is the notation of DARTS (Liu et al., 2019), which also
+expresses NASNet-A and AmoebaNet-A.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nge_search.errors import UserError, nearest, shorten
+
+FORMAT = "nge-genotype/1"
+SPACE = "darts"
+INPUT_NODES = 2
+EDGES_PER_NODE = 2
+
+#: Every operation that a genotype may name. The first seven are the paper's search space, in its order.
+OPERATION_NAMES = (
+    "skip_connect",
+    "max_pool_3x3",
+    "avg_pool_3x3",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "dil_conv_3x3",
+    "dil_conv_5x5",
+    "sep_conv_7x7",
+    "conv_7x1_1x7",
+)
+SEARCH_OPERATIONS = OPERATION_NAMES[:7]
+
+#: Operations without a convolution: those a collapsed search fills its cells with.
+PARAMETER_FREE = frozenset({"skip_connect", "max_pool_3x3", "avg_pool_3x3"})
+
+_MAXIMUM_BYTES = 1 << 20
+_MAXIMUM_NODES = 64
+_KEYS = ("format", "space", "normal", "normal_concat", "reduce", "reduce_concat", "provenance")
+_REQUIRED_KEYS = _KEYS[:-1]
+
+Gene = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell: `genes` holds two (operation, input node) pairs per inner node, in node order;
+    `concat` the inner nodes whose outputs form the cell's output, in that order."""
+
+    genes: tuple[Gene, ...]
+    concat: tuple[int, ...]
+
+    @property
+    def nodes(self) -> int:
+        """The number of inner nodes."""
+        return len(self.genes) // EDGES_PER_NODE
+
+    def incoming(self, node: int) -> tuple[Gene, ...]:
+        """The (operation, input node) pairs that inner node `node` (numbered from 2) adds up."""
+        first = EDGES_PER_NODE * (node - INPUT_NODES)
+        return self.genes[first : first + EDGES_PER_NODE]
+
+
+@dataclass(frozen=True)
+class Genotype:
+    """A normal and a reduction cell. `provenance` says where they come from and is not compared."""
+
+    normal: Cell
+    reduce: Cell
+    provenance: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    def __post_init__(self) -> None:
+        for kind in ("normal", "reduce"):
+            _check_cell(kind, getattr(self, kind))
+
+    def cells(self) -> tuple[tuple[str, Cell], ...]:
+        """("normal", cell), ("reduce", cell)."""
+        return ("normal", self.normal), ("reduce", self.reduce)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON object of DESIGN's genotype format."""
+        document: dict[str, Any] = {"format": FORMAT, "space": SPACE}
+        for kind, cell in self.cells():
+            document[kind] = [list(gene) for gene in cell.genes]
+            document[f"{kind}_concat"] = list(cell.concat)
+        document["provenance"] = dict(self.provenance)
+        return document
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=2) + "\n"
+
+    @classmethod
+    def from_dict(cls, document: Any, source: str = "genotype") -> Genotype:
+        """Build from a decoded JSON object; `source` names it in messages.
+
+        Raises:
+            UserError: anything that is not a complete, well-formed genotype.
+        """
+        try:
+            return cls._from_dict(document)
+        except UserError as error:
+            raise UserError(f"{source}: {error}") from None
+
+    @classmethod
+    def _from_dict(cls, document: Any) -> Genotype:
+        if not isinstance(document, dict):
+            raise UserError(f"a genotype is a JSON object, not {type(document).__name__}")
+        for key in document:
+            if key not in _KEYS:
+                raise UserError(f"unknown key {shorten(key)}; allowed are {', '.join(_KEYS)}{nearest(key, _KEYS)}")
+        for key in _REQUIRED_KEYS:
+            if key not in document:
+                raise UserError(f"key '{key}' is missing")
+        if document["format"] != FORMAT:
+            raise UserError(f"format {shorten(document['format'])} is not supported; this version reads '{FORMAT}'")
+        if document["space"] != SPACE:
+            raise UserError(f"space {shorten(document['space'])} is unknown; allowed is '{SPACE}'")
+        provenance = document.get("provenance", {})
+        if not isinstance(provenance, dict):
+            raise UserError(f"provenance must be a JSON object, not {shorten(provenance)}")
+        cells = {}
+        for kind in ("normal", "reduce"):
+            genes, concat = document[kind], document[f"{kind}_concat"]
+            if not isinstance(genes, list) or not all(isinstance(gene, list) and len(gene) == 2 for gene in genes):
+                raise UserError(f"{kind} must be a list of [operation, input node] pairs, not {shorten(genes)}")
+            if not isinstance(concat, list):
+                raise UserError(f"{kind}_concat must be a list of inner nodes, not {shorten(concat)}")
+            cells[kind] = Cell(tuple((gene[0], gene[1]) for gene in genes), tuple(concat))
+        return cls(**cells, provenance=provenance)
+
+    @classmethod
+    def from_json(cls, text: str, source: str = "genotype") -> Genotype:
+        """Parse the JSON form; raises UserError naming `source` when it is malformed."""
+        if len(text) > _MAXIMUM_BYTES:
+            raise UserError(f"{source}: larger than {_MAXIMUM_BYTES} bytes; a genotype is a small JSON file")
+        try:
+            document = json.loads(text, object_pairs_hook=_unique_keys)
+        except RecursionError:
+            raise UserError(f"{source}: nested too deeply for a genotype") from None
+        except UserError as error:
+            raise UserError(f"{source}: {error}") from None
+        except ValueError as error:
+            raise UserError(f"{source}: not valid JSON ({error})") from None
+        return cls.from_dict(document, source)
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in document:
+            raise UserError(f"key {shorten(key)} is given twice")
+        document[key] = value
+    return document
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _check_cell(kind: str, cell: Cell) -> None:
+    """Raise UserError unless every gene reads an earlier node and the output uses inner nodes only."""
+    count = len(cell.genes)
+    if count == 0 or count % EDGES_PER_NODE:
+        raise UserError(f"{kind} has {count} pairs; every inner node needs exactly {EDGES_PER_NODE}")
+    if cell.nodes > _MAXIMUM_NODES:
+        raise UserError(f"{kind} has {cell.nodes} inner nodes; at most {_MAXIMUM_NODES} are supported")
+    for position, (operation, source) in enumerate(cell.genes):
+        node = INPUT_NODES + position // EDGES_PER_NODE
+        if operation not in OPERATION_NAMES:
+            raise UserError(
+                f"{kind} pair {position}: unknown operation {shorten(operation)}; "
+                f"allowed are {', '.join(OPERATION_NAMES)}{nearest(str(operation), OPERATION_NAMES)}"
+            )
+        if not _is_integer(source) or source < 0:
+            raise UserError(f"{kind} pair {position}: input node {shorten(source)} is not a node number")
+        if source >= node:
+            raise UserError(
+                f"{kind} pair {position}: node {node} cannot read node {source}, which does not come before it"
+            )
+    inner = range(INPUT_NODES, INPUT_NODES + cell.nodes)
+    if not cell.concat:
+        raise UserError(f"{kind}_concat is empty; name the inner nodes that form the output")
+    for node in cell.concat:
+        if not _is_integer(node) or node not in inner:
+            raise UserError(f"{kind}_concat: {shorten(node)} is not an inner node ({inner[0]} to {inner[-1]})")
+    if len(set(cell.concat)) != len(cell.concat):
+        raise UserError(f"{kind}_concat names a node twice: {list(cell.concat)}")
+
+
+def load_genotype(reference: str | Path) -> Genotype:
+    """A genotype from a published name (`darts_v2`), a JSON file, or a run folder that holds one.
+
+    Raises:
+        UserError: an unknown name, a missing file, or a malformed genotype.
+    """
+    reference = str(reference)
+    name = reference.lower().replace("-", "_")
+    if name in PUBLISHED:
+        return PUBLISHED[name]
+    path = Path(reference)
+    if path.is_dir():
+        path = path / "genotype.json"
+    if not path.is_file():
+        raise UserError(
+            f"genotype '{reference}' is neither a file, a run folder with a genotype.json, nor one of "
+            f"{', '.join(PUBLISHED)}{nearest(name, PUBLISHED)}"
+        )
+    if path.stat().st_size > _MAXIMUM_BYTES:
+        raise UserError(f"{path}: larger than {_MAXIMUM_BYTES} bytes; a genotype is a small JSON file")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not a text file; a genotype is UTF-8 JSON") from None
+    return Genotype.from_json(text, str(path))
+
+
+_SKIP, _MAX, _AVG, _SEP3, _SEP5, _DIL3, _DIL5, _SEP7, _CONV7 = OPERATION_NAMES
+
+
+def _published(
+    source: str,
+    normal: tuple[Gene, ...],
+    reduce: tuple[Gene, ...],
+    normal_concat: tuple[int, ...] = (2, 3, 4, 5),
+    reduce_concat: tuple[int, ...] = (2, 3, 4, 5),
+) -> Genotype:
+    return Genotype(Cell(normal, normal_concat), Cell(reduce, reduce_concat), {"source": source})
+
+
+# fmt: off
+#: The published architectures, in the notation of their authors' (for NASNet-A and AmoebaNet-A: DARTS') code.
+PUBLISHED: dict[str, Genotype] = {
+    "darts_v1": _published(
+        "DARTS, first order (Liu, Simonyan and Yang, 2019)",
+        ((_SEP3, 1), (_SEP3, 0), (_SKIP, 0), (_SEP3, 1), (_SKIP, 0), (_SEP3, 1), (_SEP3, 0), (_SKIP, 2)),
+        ((_MAX, 0), (_MAX, 1), (_SKIP, 2), (_MAX, 0), (_MAX, 0), (_SKIP, 2), (_SKIP, 2), (_AVG, 0)),
+    ),
+    "darts_v2": _published(
+        "DARTS, second order (Liu, Simonyan and Yang, 2019)",
+        ((_SEP3, 0), (_SEP3, 1), (_SEP3, 0), (_SEP3, 1), (_SEP3, 1), (_SKIP, 0), (_SKIP, 0), (_DIL3, 2)),
+        ((_MAX, 0), (_MAX, 1), (_SKIP, 2), (_MAX, 1), (_MAX, 0), (_SKIP, 2), (_SKIP, 2), (_MAX, 1)),
+    ),
+    "pc_darts_cifar": _published(
+        "PC-DARTS, searched on CIFAR-10 (Xu et al., 2020)",
+        ((_SEP3, 1), (_SKIP, 0), (_SEP3, 0), (_DIL3, 1), (_SEP5, 0), (_SEP3, 1), (_AVG, 0), (_DIL3, 1)),
+        ((_SEP5, 1), (_MAX, 0), (_SEP5, 1), (_SEP5, 2), (_SEP3, 0), (_SEP3, 3), (_SEP3, 1), (_SEP3, 2)),
+    ),
+    "pc_darts_imagenet": _published(
+        "PC-DARTS, searched on ImageNet (Xu et al., 2020)",
+        ((_SKIP, 1), (_SEP3, 0), (_SEP3, 0), (_SKIP, 1), (_SEP3, 1), (_SEP3, 3), (_SEP3, 1), (_DIL5, 4)),
+        ((_SEP3, 0), (_SKIP, 1), (_DIL5, 2), (_MAX, 1), (_SEP3, 2), (_SEP3, 1), (_SEP5, 0), (_SEP3, 3)),
+    ),
+    "p_darts": _published(
+        "P-DARTS (Chen et al., 2019)",
+        ((_SKIP, 0), (_DIL3, 1), (_SKIP, 0), (_SEP3, 1), (_SEP3, 1), (_SEP3, 3), (_SEP3, 0), (_DIL5, 4)),
+        ((_AVG, 0), (_SEP5, 1), (_SEP3, 0), (_DIL5, 2), (_MAX, 0), (_DIL3, 1), (_DIL3, 1), (_DIL5, 3)),
+    ),
+    "nasnet_a": _published(
+        "NASNet-A (Zoph et al., 2018)",
+        ((_SEP5, 1), (_SEP3, 0), (_SEP5, 0), (_SEP3, 0), (_AVG, 1),
+         (_SKIP, 0), (_AVG, 0), (_AVG, 0), (_SEP3, 1), (_SKIP, 1)),
+        ((_SEP5, 1), (_SEP7, 0), (_MAX, 1), (_SEP7, 0), (_AVG, 1),
+         (_SEP5, 0), (_SKIP, 3), (_AVG, 2), (_SEP3, 2), (_MAX, 1)),
+        (2, 3, 4, 5, 6), (4, 5, 6),
+    ),
+    "amoebanet_a": _published(
+        "AmoebaNet-A (Real et al., 2019)",
+        ((_AVG, 0), (_MAX, 1), (_SEP3, 0), (_SEP5, 2), (_SEP3, 0),
+         (_AVG, 3), (_SEP3, 1), (_SKIP, 1), (_SKIP, 0), (_AVG, 1)),
+        ((_AVG, 0), (_SEP3, 1), (_MAX, 0), (_SEP7, 2), (_SEP7, 0),
+         (_AVG, 1), (_MAX, 0), (_MAX, 1), (_CONV7, 0), (_SEP3, 5)),
+        (4, 5, 6), (3, 4, 6),
+    ),
+}
+# fmt: on

@@ -1,0 +1,430 @@
+"""Every setting: its name, default, meaning and limits, checked when a configuration is built.
+
+One dataclass per section and one per command. `option` attaches what `--help` prints and what
+`Section` checks, so a setting is described in one place only. Messages name the key to change.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from nge_search.errors import UserError, nearest
+from nge_search.genotype import INPUT_NODES, SEARCH_OPERATIONS
+
+
+def option(
+    default: Any,
+    meaning: str,
+    *,
+    choices: tuple[str, ...] | None = None,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    below: float | None = None,
+    free_on_resume: bool = False,
+) -> Any:
+    """A dataclass field with its meaning and limits. `free_on_resume`: a resumed run may change it."""
+    metadata = {
+        "meaning": meaning,
+        "choices": choices,
+        "at_least": at_least,
+        "above": above,
+        "at_most": at_most,
+        "below": below,
+        "free_on_resume": free_on_resume,
+    }
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+_LIMITS = (
+    ("at_least", "at least", lambda value, limit: value >= limit),
+    ("above", "above", lambda value, limit: value > limit),
+    ("at_most", "at most", lambda value, limit: value <= limit),
+    ("below", "below", lambda value, limit: value < limit),
+)
+
+
+class Section:
+    """Checks each field against the limits that `option` recorded, at construction."""
+
+    prefix: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        for item in dataclasses.fields(self):  # type: ignore[arg-type]
+            if "meaning" in item.metadata:
+                self._check_field(item.name, getattr(self, item.name), item.metadata)
+        self.check()
+
+    def check(self) -> None:
+        """What limits on single fields cannot say; raises UserError. Sections override it."""
+
+    def key(self, name: str) -> str:
+        return f"{self.prefix}.{name}" if self.prefix else name
+
+    def refuse(self, name: str, why: str) -> UserError:
+        """The error for a field of this section: `key=value: why`."""
+        return UserError(f"{self.key(name)}={getattr(self, name)}: {why}")
+
+    def _check_field(self, name: str, value: Any, limits: Any) -> None:
+        choices = limits["choices"]
+        for element in value if isinstance(value, list) else [value]:
+            if element is None:
+                continue
+            if choices and element not in choices:
+                hint = nearest(str(element), choices)
+                raise UserError(f"{self.key(name)}={element}: allowed are {', '.join(choices)}{hint}")
+            if isinstance(element, float) and not math.isfinite(element):
+                raise UserError(f"{self.key(name)}={element}: must be a finite number")
+            for limit, words, holds in _LIMITS:
+                if limits[limit] is not None and not holds(element, limits[limit]):
+                    raise UserError(f"{self.key(name)}={element}: must be {words} {limits[limit]}")
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """What is fixed about a dataset. `image_size` and `channels` are None where the files decide.
+
+    `cutout_divisor`: a cutout square may be at most the image side divided by this. `crop_divisor`: the
+    default padding of random crops, as a fraction of the side (32 / 8 = 4 on CIFAR, as in DARTS).
+    """
+
+    image_size: int | None
+    channels: int
+    classes: int | None
+    flip: bool
+    crop_divisor: int
+    cutout_divisor: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    downloadable: bool = False
+    auxiliary: bool = True
+
+
+# CIFAR-10's statistics are DARTS' (cnn/utils.py); CIFAR-100's are those of its own training images.
+DATASETS: dict[str, DatasetFacts] = {
+    "digits": DatasetFacts(8, 1, 10, False, 8, 4, (0.3053,), (0.3760,), auxiliary=False),
+    "cifar10": DatasetFacts(
+        32,
+        3,
+        10,
+        True,
+        8,
+        2,
+        (0.49139968, 0.48215827, 0.44653124),
+        (0.24703233, 0.24348505, 0.26158768),
+        downloadable=True,
+    ),
+    "cifar100": DatasetFacts(
+        32, 3, 100, True, 8, 2, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762), downloadable=True
+    ),
+    "folder": DatasetFacts(None, 3, None, True, 8, 2, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+
+
+@dataclass
+class RunConfig(Section):
+    """Where a run lives and what it writes."""
+
+    prefix: ClassVar[str] = "run"
+
+    name: str = option("", "Name of the run; empty: the name of the config file.", free_on_resume=True)
+    dir: str = option("", "Folder of the run; empty: runs/<kind>/<name>.", free_on_resume=True)
+    overwrite: bool = option(False, "Start anew in a folder that holds a run, deleting it.", free_on_resume=True)
+    log_every: int = option(
+        50, "Steps between log lines; only these steps read results back.", at_least=1, free_on_resume=True
+    )
+    checkpoint_seconds: float = option(
+        60.0,
+        "Seconds between checkpoints inside an epoch; 0: after every step.",
+        at_least=0,
+        free_on_resume=True,
+    )
+    progress: str = option(
+        "auto",
+        "Progress display; auto: a bar on a terminal, plain lines otherwise.",
+        choices=("auto", "bar", "lines", "none"),
+        free_on_resume=True,
+    )
+    tensorboard: bool = option(True, "Write TensorBoard event files.", free_on_resume=True)
+
+
+@dataclass
+class DataConfig(Section):
+    """Which images, how they are split, where they live, and how they are augmented."""
+
+    prefix: ClassVar[str] = "data"
+
+    name: str = option("digits", "Dataset.", choices=tuple(DATASETS))
+    root: str = option(
+        "data", "Folder of the dataset's files (digits needs none: scikit-learn ships it).", free_on_resume=True
+    )
+    download: bool = option(False, "Download CIFAR into data.root when it is missing.", free_on_resume=True)
+    limit: int = option(0, "Use at most this many training images, equally many per class; 0: all.", at_least=0)
+    image_size: int = option(
+        0,
+        "Side in pixels to which images are resized; 0: as they are (folder: required if sizes differ).",
+        at_least=0,
+        at_most=1024,
+    )
+    valid_fraction: float = option(
+        0.5, "Share of the training images that trains the architecture.", above=0, below=1
+    )
+    split: str = option(
+        "stratified",
+        "How training images are divided: stratified (by class, seeded) or file_order (first/last, as DARTS).",
+        choices=("stratified", "file_order"),
+    )
+    test_fraction: float = option(
+        0.2, "Share held out as test set, by class, where a folder has no test/ or val/.", above=0, below=1
+    )
+    crop_padding: int | None = option(
+        None, "Zero padding of random crops, in pixels; null: an eighth of the side.", at_least=0
+    )
+    flip: bool | None = option(None, "Random horizontal flips; null: on, except for digits.")
+    cutout: int = option(0, "Side of the cutout square, in pixels; 0: none.", at_least=0)
+    resident: str = option(
+        "auto",
+        "Hold all images on the device as uint8: always, never (a DataLoader reads them), or auto: if they fit.",
+        choices=("auto", "always", "never"),
+        free_on_resume=True,
+    )
+    resident_megabytes: int = option(
+        4096,
+        "Largest image set, in MB, that data.resident=auto holds on the device.",
+        at_least=1,
+        free_on_resume=True,
+    )
+    workers: int = option(
+        2, "Worker processes of the DataLoader, and threads that decode files.", at_least=0, free_on_resume=True
+    )
+
+    @property
+    def facts(self) -> DatasetFacts:
+        return DATASETS[self.name]
+
+    @property
+    def use_flip(self) -> bool:
+        return self.facts.flip if self.flip is None else self.flip
+
+    def crop_for(self, side: int) -> int:
+        """The padding of random crops of images of `side` pixels."""
+        return side // self.facts.crop_divisor if self.crop_padding is None else self.crop_padding
+
+    def check(self) -> None:
+        if self.download and not self.facts.downloadable:
+            raise self.refuse("download", f"data.name={self.name} cannot be downloaded")
+        if self.flip and not self.facts.flip:
+            raise self.refuse("flip", f"a mirrored image is no longer the same class in data.name={self.name}")
+        if self.name == "digits" and self.image_size not in (0, 8, 16):
+            raise self.refuse("image_size", "data.name=digits has 8x8 images; allowed are 0, 8 and 16 (upsampled)")
+        side = self.image_size or self.facts.image_size
+        if side:
+            self.check_side(side)
+
+    def check_side(self, side: int) -> None:
+        """Refuse augmentation that does not fit images of `side` pixels; called again once a folder is read."""
+        largest = side // self.facts.cutout_divisor
+        if self.cutout > largest:
+            raise self.refuse("cutout", f"too large for {side}x{side} images; at most {largest}")
+        if self.crop_for(side) >= side:
+            raise self.refuse("crop_padding", f"too large for {side}x{side} images; at most {side - 1}")
+
+
+@dataclass
+class SupernetConfig(Section):
+    """The proxy network in which all candidate operations share weights."""
+
+    prefix: ClassVar[str] = "supernet"
+
+    channels: int = option(16, "Channels C of the first cell.", at_least=1, at_most=1024)
+    cells: int = option(8, "Number of cells; those at 1/3 and 2/3 of the depth reduce.", at_least=1, at_most=200)
+    nodes: int = option(4, "Inner nodes per cell.", at_least=2, at_most=16)
+    stem_multiplier: int = option(3, "Channels of the stem, in units of supernet.channels.", at_least=1, at_most=16)
+    operations: list[str] = option(
+        list(SEARCH_OPERATIONS), "Candidate operations, in the order of P's columns.", choices=SEARCH_OPERATIONS
+    )
+    sync_statistics: bool = option(
+        False,
+        "Compute batch-normalisation statistics over all ranks, so that results do not depend on their number.",
+    )
+
+    def check(self) -> None:
+        if len(self.operations) < 2:
+            raise self.refuse("operations", "a search needs at least two operations")
+        if len(set(self.operations)) != len(self.operations):
+            raise self.refuse("operations", "an operation is named twice")
+
+
+@dataclass
+class EmbeddingConfig(Section):
+    """What turns a cell graph into operation probabilities, and how it learns."""
+
+    prefix: ClassVar[str] = "embedding"
+
+    kind: str = option(
+        "nge",
+        "nge: graph convolution, Eq. 5-10; rnn: an LSTM in its place; plain: neither; direct: free parameters (DARTS).",
+        choices=("nge", "direct", "plain", "rnn"),
+    )
+    adjacency: str = option(
+        "predecessors",
+        "Eq. 6: each node hears its predecessors; as printed (later to earlier); or symmetric (Kipf and Welling).",
+        choices=("predecessors", "printed", "symmetric"),
+    )
+    input_dim: int = option(64, "D: length of a node's learned input vector.", at_least=1, at_most=4096)
+    hidden_dim: int = option(128, "Width of the hidden graph convolutions.", at_least=1, at_most=4096)
+    output_dim: int = option(64, "F: length of a node's embedding.", at_least=1, at_most=4096)
+    edge_dim: int = option(
+        64, "K: length of an edge's embedding and of its hidden layer.", at_least=1, at_most=4096
+    )
+    layers: int = option(3, "Graph convolutions (nge) or recurrent layers plus one (rnn has two).", at_least=1)
+    shared: bool = option(True, "Normal and reduction cells share all layers and differ in X alone.")
+    initialisation: str = option(
+        "he", "he: normal with std sqrt(2 / fan_in); normal: with std embedding.init_std.", choices=("he", "normal")
+    )
+    init_std: float = option(0.1, "Standard deviation of embedding.initialisation=normal.", above=0)
+    learning_rate: float = option(6e-4, "Adam's learning rate, fixed.", at_least=0)
+    beta1: float = option(0.5, "Adam's first beta (DARTS).", at_least=0, below=1)
+    beta2: float = option(0.999, "Adam's second beta.", at_least=0, below=1)
+    weight_decay: float = option(1e-3, "L2 penalty on the embedding.", at_least=0)
+    weight_decay_on_x: bool = option(True, "Apply it to the node vectors X too.")
+
+
+@dataclass
+class SearchSection(Section):
+    """The bilevel search loop."""
+
+    prefix: ClassVar[str] = "search"
+
+    loop: str = option(
+        "epochwise",
+        "epochwise: a pass for the weights, then one for the embedding (Algorithm 1); batchwise: in turn (DARTS).",
+        choices=("epochwise", "batchwise"),
+    )
+    order: str = option(
+        "first",
+        "first: weights held fixed; second: through one unrolled weight step (DARTS, Eq. 7-8).",
+        choices=("first", "second"),
+    )
+    epochs: int = option(25, "Epochs.", at_least=1)
+    batch_size: int = option(64, "Images per step, over all ranks together.", at_least=2)
+    learning_rate: float = option(0.025, "SGD's initial learning rate for the weights.", at_least=0)
+    learning_rate_min: float = option(0.0, "Where its cosine schedule ends.", at_least=0)
+    momentum: float = option(0.9, "SGD's momentum.", at_least=0, below=1)
+    weight_decay: float = option(3e-4, "L2 penalty on the weights.", at_least=0)
+    clip: float = option(5.0, "Largest gradient norm of the weights; 0: no clipping.", at_least=0)
+    cost_weight: float = option(
+        0.0,
+        "Weight of the expected mult-adds, relative to those of uniform P, in the architecture loss.",
+        at_least=0,
+    )
+    evaluate_every: int = option(
+        1, "Epochs between evaluations on the validation half; 0: after the last only.", at_least=0
+    )
+
+    def check(self) -> None:
+        if self.learning_rate_min > self.learning_rate:
+            raise self.refuse("learning_rate_min", f"above search.learning_rate={self.learning_rate}")
+
+
+@dataclass
+class NetworkConfig(Section):
+    """The classifier that a derived cell is stacked into."""
+
+    prefix: ClassVar[str] = "network"
+
+    genotype: str = option("darts_v2", "A genotype: published name, JSON file, or finished search's run folder.")
+    channels: int = option(36, "Channels C of the first cell.", at_least=1, at_most=1024)
+    cells: int = option(20, "Number of cells; those at 1/3 and 2/3 of the depth reduce.", at_least=1, at_most=200)
+    stem_multiplier: int = option(3, "Channels of the stem, in units of network.channels.", at_least=1, at_most=16)
+    auxiliary: bool = option(False, "Train an auxiliary head at 2/3 of the depth (needs images of about 32x32).")
+    auxiliary_weight: float = option(0.4, "Weight of its loss.", at_least=0)
+    drop_path: float = option(
+        0.0,
+        "Probability of dropping an operation's output per image, reached linearly at the end.",
+        at_least=0,
+        below=1,
+    )
+
+
+@dataclass
+class TrainSection(Section):
+    """How a classifier is trained."""
+
+    prefix: ClassVar[str] = "train"
+
+    epochs: int = option(600, "Epochs.", at_least=1)
+    batch_size: int = option(128, "Images per step, over all ranks together.", at_least=2)
+    eval_batch_size: int = option(256, "Images per evaluation step, over all ranks together.", at_least=1)
+    learning_rate: float = option(0.025, "SGD's initial learning rate.", at_least=0)
+    learning_rate_min: float = option(0.0, "Where its cosine schedule ends.", at_least=0)
+    momentum: float = option(0.9, "SGD's momentum.", at_least=0, below=1)
+    weight_decay: float = option(3e-4, "L2 penalty.", at_least=0)
+    clip: float = option(5.0, "Largest gradient norm; 0: no clipping.", at_least=0)
+    label_smoothing: float = option(0.0, "Label smoothing of the training loss.", at_least=0, below=1)
+
+    def check(self) -> None:
+        if self.learning_rate_min > self.learning_rate:
+            raise self.refuse("learning_rate_min", f"above train.learning_rate={self.learning_rate}")
+
+
+@dataclass
+class CommandConfig(Section):
+    """What every command that trains has."""
+
+    seed: int = option(0, "Seed of everything random.", at_least=0, at_most=2**31 - 1)
+    device: str = option(
+        "auto",
+        "auto: a GPU if there is one.",
+        choices=("auto", "cpu", "cuda"),
+        free_on_resume=True,
+    )
+    precision: str = option(
+        "fp32",
+        "fp32; bf16: mixed, with P, losses and statistics in fp32; fp64: for checking results.",
+        choices=("fp32", "bf16", "fp64"),
+    )
+    threads: int = option(
+        0, "CPU threads of torch; 0: its own choice.", at_least=0, at_most=1024, free_on_resume=True
+    )
+    run: RunConfig = field(default_factory=RunConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+
+
+@dataclass
+class SearchConfig(CommandConfig):
+    """Settings of `train_search.py` (`nge search`)."""
+
+    kind: ClassVar[str] = "search"
+
+    supernet: SupernetConfig = field(default_factory=SupernetConfig)
+    embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
+    search: SearchSection = field(default_factory=SearchSection)
+
+    def check(self) -> None:
+        vertices = self.supernet.nodes + INPUT_NODES
+        if self.embedding.kind != "direct" and self.embedding.input_dim < vertices:
+            raise self.embedding.refuse(
+                "input_dim", f"one-hot node vectors need at least {vertices} (supernet.nodes + {INPUT_NODES})"
+            )
+
+
+@dataclass
+class EvalConfig(CommandConfig):
+    """Settings of `train_eval.py` (`nge eval`)."""
+
+    kind: ClassVar[str] = "eval"
+
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    train: TrainSection = field(default_factory=TrainSection)
+
+    def check(self) -> None:
+        if self.network.auxiliary and not self.data.facts.auxiliary:
+            raise self.network.refuse(
+                "auxiliary", f"an auxiliary head does not fit the images of data.name={self.data.name}"
+            )
