@@ -41,6 +41,7 @@ def option(
     return field(default=default, metadata=metadata)
 
 
+_LARGEST_INTEGER = 2**31 - 1
 _LIMITS = (
     ("at_least", "at least", lambda value, limit: value >= limit),
     ("above", "above", lambda value, limit: value > limit),
@@ -80,6 +81,8 @@ class Section:
                 raise UserError(f"{self.key(name)}={element}: allowed are {', '.join(choices)}{hint}")
             if isinstance(element, float) and not math.isfinite(element):
                 raise UserError(f"{self.key(name)}={element}: must be a finite number")
+            if isinstance(element, int) and abs(element) > _LARGEST_INTEGER:
+                raise UserError(f"{self.key(name)}={element}: must be at most {_LARGEST_INTEGER}")
             for limit, words, holds in _LIMITS:
                 if limits[limit] is not None and not holds(element, limits[limit]):
                     raise UserError(f"{self.key(name)}={element}: must be {words} {limits[limit]}")
@@ -246,7 +249,7 @@ class SupernetConfig(Section):
     nodes: int = option(4, "Inner nodes per cell.", at_least=2, at_most=16)
     stem_multiplier: int = option(3, "Channels of the stem, in units of supernet.channels.", at_least=1, at_most=16)
     operations: list[str] = option(
-        list(SEARCH_OPERATIONS), "Candidate operations, in the order of P's columns.", choices=SEARCH_OPERATIONS
+        [*SEARCH_OPERATIONS], "Candidate operations, in the order of P's columns.", choices=SEARCH_OPERATIONS
     )
     sync_statistics: bool = option(
         False,
@@ -268,7 +271,7 @@ class EmbeddingConfig(Section):
 
     kind: str = option(
         "nge",
-        "nge: graph convolution, Eq. 5-10; rnn: an LSTM in its place; plain: neither; direct: free parameters (DARTS).",
+        "nge: graph convolutions (Eq. 5-10); rnn: an LSTM in their place; plain: neither; direct: free parameters.",
         choices=("nge", "direct", "plain", "rnn"),
     )
     adjacency: str = option(
@@ -282,7 +285,8 @@ class EmbeddingConfig(Section):
     edge_dim: int = option(
         64, "K: length of an edge's embedding and of its hidden layer.", at_least=1, at_most=4096
     )
-    layers: int = option(3, "Graph convolutions (nge) or recurrent layers plus one (rnn has two).", at_least=1)
+    layers: int = option(3, "L: graph convolutions of embedding.kind=nge.", at_least=1, at_most=64)
+    recurrent_layers: int = option(2, "LSTM layers of embedding.kind=rnn.", at_least=1, at_most=64)
     shared: bool = option(True, "Normal and reduction cells share all layers and differ in X alone.")
     initialisation: str = option(
         "he", "he: normal with std sqrt(2 / fan_in); normal: with std embedding.init_std.", choices=("he", "normal")
@@ -321,6 +325,11 @@ class SearchSection(Section):
     cost_weight: float = option(
         0.0,
         "Weight of the expected mult-adds, relative to those of uniform P, in the architecture loss.",
+        at_least=0,
+    )
+    entropy_weight: float = option(
+        0.0,
+        "Weight of P's entropy as a bonus, falling linearly to 0 over the search: keeps edges from settling early.",
         at_least=0,
     )
     evaluate_every: int = option(
@@ -377,7 +386,7 @@ class TrainSection(Section):
 class CommandConfig(Section):
     """What every command that trains has."""
 
-    seed: int = option(0, "Seed of everything random.", at_least=0, at_most=2**31 - 1)
+    seed: int = option(0, "Seed of everything random.", at_least=0)
     device: str = option(
         "auto",
         "auto: a GPU if there is one.",

@@ -1,0 +1,127 @@
+"""Checkpoints: written atomically, named by their own checksum, the last two kept.
+
+A file is called `step-<step>-<first 16 hex digits of its SHA-256>.pt`, so a truncated or altered one
+betrays itself by its name, and the file stays an ordinary one for `torch.load(..., weights_only=True)`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from nge_search.errors import UserError
+from nge_search.files import write_atomic
+
+_NAME = re.compile(r"step-(\d{9})-([0-9a-f]{16})\.pt")
+
+
+class CheckpointFolder:
+    """The `checkpoints/` folder of a run."""
+
+    def __init__(self, folder: Path, keep: int = 2):
+        self.folder = folder
+        self.keep = keep
+
+    def save(self, state: dict[str, Any], step: int) -> Path:
+        """Write `state`, then remove all but the newest `keep` checkpoints."""
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        content = buffer.getvalue()
+        path = self.folder / f"step-{step:09d}-{hashlib.sha256(content).hexdigest()[:16]}.pt"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, content)
+        others = [other for other in self.newest_first() if other != path]
+        for old in others[self.keep - 1 :]:
+            old.unlink(missing_ok=True)
+        return path
+
+    def newest_first(self) -> list[Path]:
+        """The checkpoint files, by step, then by age."""
+        if not self.folder.is_dir():
+            return []
+        found = [path for path in self.folder.iterdir() if _NAME.fullmatch(path.name)]
+        return sorted(found, key=lambda path: (path.name[:14], path.stat().st_mtime_ns), reverse=True)
+
+    def load_newest(self) -> tuple[dict[str, Any] | None, Path | None, list[str]]:
+        """The newest undamaged state, its file, and a line for each damaged file that was passed over.
+
+        (None, None, []) where there is no checkpoint.
+
+        Raises:
+            UserError: there are checkpoints and all of them are damaged.
+        """
+        damaged: list[str] = []
+        paths = self.newest_first()
+        for path in paths:
+            try:
+                return read_checkpoint(path), path, damaged
+            except UserError as error:
+                damaged.append(str(error))
+        if paths:
+            raise UserError(
+                f"every checkpoint in {self.folder} is damaged ({len(paths)} files); "
+                f"restore one from a backup, or start anew with run.overwrite=true"
+            )
+        return None, None, []
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Load one checkpoint onto the CPU; raises UserError when its content does not match its checksum."""
+    match = _NAME.fullmatch(path.name)
+    content = path.read_bytes()
+    if match is None or hashlib.sha256(content).hexdigest()[:16] != match[2]:
+        raise UserError(f"checkpoint {path} is damaged: its content does not match its checksum")
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+
+
+def load_module(module: nn.Module, state: dict[str, Any], source: str) -> None:
+    """`module.load_state_dict` after a check that names the first tensor that differs in shape or type."""
+    own = module.state_dict()
+    for name in own.keys() | state.keys():
+        if name not in state or name not in own:
+            where = "missing from" if name not in state else "unknown to the model but present in"
+            raise UserError(f"tensor '{name}' is {where} {source}; it belongs to another architecture")
+        given, expected = state[name], own[name]
+        if given.shape != expected.shape or given.dtype != expected.dtype:
+            raise UserError(
+                f"{source}: tensor '{name}' is {given.dtype} {tuple(given.shape)}, "
+                f"the model needs {expected.dtype} {tuple(expected.shape)}"
+            )
+    module.load_state_dict(state)
+
+
+def random_state() -> dict[str, Any]:
+    """The state of every random generator, in types that `weights_only` loading accepts."""
+    version, values, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002
+    return {
+        "python": (version, values, gauss),
+        "numpy": (name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+    }
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """Undo everything drawn since `random_state` returned `state`."""
+    random.setstate(state["python"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+def seed_everything(seed: int) -> None:
+    """Seed python, numpy and torch (all devices)."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    torch.manual_seed(seed)

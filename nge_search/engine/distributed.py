@@ -1,0 +1,135 @@
+"""The processes of one run: `torchrun` gives each a rank; without it there is a single one."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from nge_search.errors import RunFailure, UserError, from_os_error
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class World:
+    """This process's place among all. Every method is a no-op or the identity for a single process."""
+
+    device: torch.device
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def sum_tensors(self, tensors: Sequence[Tensor]) -> None:
+        """Replace each tensor by its sum over the ranks, with one collective per type."""
+        if self.size == 1:
+            return
+        for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+            group = [tensor for tensor in tensors if tensor.dtype == dtype]
+            flat = torch.cat([tensor.reshape(-1) for tensor in group])
+            dist.all_reduce(flat)
+            for tensor, part in zip(group, flat.split([tensor.numel() for tensor in group])):
+                tensor.copy_(part.view_as(tensor))
+
+    def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
+        self.sum_tensors([p.grad for p in parameters if p.grad is not None])
+
+    def agree(self, *flags: bool) -> list[bool]:
+        """Which flags are set on any rank. Host memory only: a GPU is not waited for."""
+        if self.size == 1:
+            return list(flags)
+        votes = torch.tensor([int(flag) for flag in flags])
+        dist.all_reduce(votes, op=dist.ReduceOp.MAX)
+        return [bool(vote) for vote in votes]
+
+    def gather_rows(self, row_N: Tensor) -> Tensor:
+        """[ranks, N] on the CPU: the 1-d tensor of every rank, which must agree in length."""
+        row_N = row_N.cpu()
+        if self.size == 1:
+            return row_N[None]
+        rows = [torch.empty_like(row_N) for _ in range(self.size)]
+        dist.all_gather(rows, row_N)
+        return torch.stack(rows)
+
+    def on_main(self, action: Callable[[], Result]) -> Result:
+        """Run `action` on rank 0 and hand its (picklable) result, or its UserError, to all ranks."""
+        if self.size == 1:
+            return action()
+        outcome: list[Any] = [None, None, None]
+        if self.is_main:
+            try:
+                outcome[0] = action()
+            except UserError as error:
+                outcome[1:] = [type(error) is RunFailure, str(error)]
+            except OSError as error:
+                known = from_os_error(error)
+                if known is None:
+                    raise
+                outcome[1:] = [False, str(known)]
+        dist.broadcast_object_list(outcome, src=0)
+        if outcome[2] is not None:
+            raise (RunFailure if outcome[1] else UserError)(outcome[2])
+        return outcome[0]
+
+    def assert_identical(self, tensors: dict[str, Tensor]) -> None:
+        """Raise RunFailure, naming the first difference, unless all ranks hold the same bits."""
+        if self.size == 1:
+            return
+        digests = {name: _digest(tensor) for name, tensor in tensors.items()}
+        everyone: list[Any] = [None] * self.size
+        dist.all_gather_object(everyone, digests)
+        for name in digests:
+            if len({other.get(name) for other in everyone}) > 1:
+                raise RunFailure(f"ranks have drifted apart: '{name}' differs between them; please report this")
+
+
+def _digest(tensor: Tensor) -> str:
+    data = tensor.detach().cpu().contiguous()
+    return hashlib.sha256(data.reshape(-1).view(torch.uint8).numpy()).hexdigest()
+
+
+def choose_device(wanted: str, local_rank: int = 0) -> torch.device:
+    """The device that `device=auto|cpu|cuda` means for the process with this local rank.
+
+    Raises:
+        UserError: a GPU is asked for and there is none for this process.
+    """
+    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise UserError("device=cuda: torch finds no GPU here; use device=cpu, or run `nge doctor`")
+    if local_rank >= torch.cuda.device_count():
+        raise UserError(
+            f"device={wanted}: process {local_rank} has no GPU of its own, there are "
+            f"{torch.cuda.device_count()}; lower --nproc_per_node or use device=cpu"
+        )
+    return torch.device("cuda", local_rank)
+
+
+@contextlib.contextmanager
+def join_world(wanted_device: str) -> Iterator[World]:
+    """Join the processes that `torchrun` started (gloo for host tensors, NCCL for GPU ones), or run alone."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    device = choose_device(wanted_device, int(os.environ.get("LOCAL_RANK", "0")))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if size == 1:
+        yield World(device)
+        return
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=timedelta(minutes=30))
+    try:
+        yield World(device, dist.get_rank(), size)
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,95 @@
+"""What a run tells while it works: metrics.jsonl, TensorBoard, and a progress bar or plain lines."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from nge_search.engine.run_folder import RunFolder
+from nge_search.schema import RunConfig
+
+
+class Logbook:
+    """Rank 0's outputs; on other ranks (`folder` None) every method does nothing."""
+
+    def __init__(self, folder: RunFolder | None, config: RunConfig, first_step: int = 0):
+        self._folder = folder
+        self._mode = self._choose_mode(config.progress) if folder else "none"
+        self._bar: tqdm | None = None
+        self._writer = None
+        if folder and config.tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(folder.path / "tensorboard"), purge_step=first_step or None)
+
+    @staticmethod
+    def _choose_mode(progress: str) -> str:
+        if progress == "auto":
+            return "bar" if sys.stderr.isatty() else "lines"
+        return progress
+
+    def say(self, text: str) -> None:
+        """One line for the person at the terminal."""
+        if self._folder is None:
+            return
+        if self._mode == "bar":
+            tqdm.write(text, file=sys.stdout)
+        else:
+            print(text, flush=True)
+
+    def start_phase(self, title: str, steps: int, done: int) -> None:
+        if self._mode == "bar":
+            self._bar = tqdm(total=steps, initial=done, desc=title, unit="step", leave=False, dynamic_ncols=True)
+
+    def advance(self) -> None:
+        if self._bar is not None:
+            self._bar.update()
+
+    def progress(self, title: str, step: int, steps: int, values: dict[str, float]) -> None:
+        """Numbers of a log step: beside the bar, or as a line."""
+        text = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+        if self._bar is not None:
+            self._bar.set_postfix_str(text)
+        elif self._mode == "lines":
+            print(f"{title} {step}/{steps}: {text}", flush=True)
+
+    def end_phase(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def row(self, row: dict[str, Any]) -> None:
+        """Append one object to metrics.jsonl."""
+        if self._folder is not None:
+            self._folder.append_metrics(row)
+
+    def scalars(self, values: dict[str, float], step: int) -> None:
+        if self._writer is not None:
+            for tag, value in values.items():
+                self._writer.add_scalar(tag, value, step)
+
+    def image(self, tag: str, rgb_HWC: np.ndarray, step: int) -> None:
+        """A uint8 picture."""
+        if self._writer is not None:
+            self._writer.add_image(tag, rgb_HWC, step, dataformats="HWC")
+
+    def text(self, tag: str, text: str, step: int) -> None:
+        if self._writer is not None:
+            self._writer.add_text(tag, text, step)
+
+    @property
+    def pictures(self) -> bool:
+        """Whether drawing a picture for `image` is worth the time."""
+        return self._writer is not None
+
+    def flush(self) -> None:
+        if self._writer is not None:
+            self._writer.flush()
+
+    def close(self) -> None:
+        self.end_phase()
+        if self._writer is not None:
+            self._writer.close()

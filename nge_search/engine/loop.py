@@ -1,0 +1,322 @@
+"""The loop that every training shares: epochs of phases of steps, resumable at any step.
+
+A `Task` says what the phases do; the loop owns the position in the run, checkpoints, interruptions,
+log steps and the watch for non-finite numbers. The host reads from the device only at log steps, at the
+end of a phase and when it saves.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nge_search.config import to_dict
+from nge_search.data import Batch
+from nge_search.engine import environment
+from nge_search.engine.checkpoint import random_state, restore_random_state
+from nge_search.engine.distributed import World
+from nge_search.engine.interrupt import Interrupted, Interrupts
+from nge_search.engine.logbook import Logbook
+from nge_search.engine.meters import Meter
+from nge_search.engine.run_folder import RunFolder, Stopwatch
+from nge_search.errors import RunFailure
+from nge_search.schema import CommandConfig
+
+FORMAT = "nge-checkpoint/1"
+
+
+class Phase(ABC):
+    """A stretch of an epoch in which every step does the same. `trains`: its images count as throughput."""
+
+    name: str
+    trains = True
+
+    @abstractmethod
+    def steps(self, epoch: int) -> int:
+        """How many steps the phase has in `epoch`; 0 leaves it out."""
+
+    @abstractmethod
+    def start(self, epoch: int) -> None:
+        """Prepare; called again when a run resumes inside the phase, so it must not depend on progress."""
+
+    @abstractmethod
+    def batches(self, epoch: int, first: int) -> Iterator[tuple[Batch, ...]]:
+        """What the steps from `first` on take: one batch from each set of images that a step uses."""
+
+    @abstractmethod
+    def step(self, *batches: Batch) -> None:
+        """Do one step without reading anything back from the device."""
+
+    def finish(self, epoch: int) -> None:  # noqa: B027 - an optional hook
+        """Called once, right after the last step."""
+
+
+class Task(ABC):
+    """What is trained.
+
+    Attributes:
+        epochs: how many.
+        phases: in the order in which every epoch runs them.
+        meters: by phase name.
+        finite: a boolean scalar on the device, cleared by a step whose loss or gradient is not finite.
+    """
+
+    epochs: int
+    phases: list[Phase]
+    meters: dict[str, Meter]
+    finite: Tensor
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """All that training changes and that is the same on every rank."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any], source: str) -> None: ...
+
+    @abstractmethod
+    def local_buffers(self) -> list[Tensor]:
+        """Floating-point tensors that may differ between ranks inside an epoch."""
+
+    @abstractmethod
+    def epoch_row(self, epoch: int) -> dict[str, Any]:
+        """The figures of a finished epoch, for metrics.jsonl; called on every rank."""
+
+    @abstractmethod
+    def publish(self, logbook: Logbook, row: dict[str, Any], step: int) -> None:
+        """Show a finished epoch in TensorBoard and to the user; rank 0 only."""
+
+
+@dataclass
+class Position:
+    """Where in the run the next step is: epoch, phase within it, step within that; `total` counts all steps."""
+
+    epoch: int = 0
+    phase: int = 0
+    step: int = 0
+    total: int = 0
+
+
+class Loop:
+    """Runs a task from its last checkpoint, or from the start, to the end."""
+
+    def __init__(self, task: Task, folder: RunFolder | None, config: CommandConfig, world: World):
+        """`folder` is None on all ranks but the first."""
+        self.task, self.folder, self.config, self.world = task, folder, config, world
+        self.position = Position()
+        self.watch = Stopwatch()
+        self.rows = 0
+        self.last_row: dict[str, Any] = {}
+        self.train_images, self.train_seconds = 0, 0.0
+        self._epoch_images, self._epoch_seconds = 0, 0.0
+        self._last_save = time.monotonic()
+        self._notes: list[str] = []
+
+    def resume(self) -> None:
+        """Take up the newest undamaged checkpoint, if there is one."""
+
+        def load() -> tuple[dict[str, Any] | None, str, list[str]]:
+            assert self.folder is not None
+            state, path, damaged = self.folder.checkpoints.load_newest()
+            if state is not None:
+                self.folder.refuse_other_config(state["config"], f"checkpoint {path}")
+            return state, str(path), damaged
+
+        state, source, damaged = self.world.on_main(load)
+        self._notes = [f"{line}; using the one before it" for line in damaged]
+        if state is not None:
+            self._restore(state, source)
+            self._notes.append(
+                f"resuming at epoch {self.position.epoch + 1}, step {self.position.total} ({source})"
+            )
+        if self.folder:
+            self.folder.truncate_metrics(self.rows)
+
+    def run(self) -> None:
+        """Train to the last epoch.
+
+        Raises:
+            Interrupted: after SIGTERM or SIGINT, once the step is finished and the state is saved.
+            RunFailure: a loss or gradient is not finite, or ranks have drifted apart.
+        """
+        logbook = Logbook(self.folder, self.config.run, self.position.total)
+        try:
+            for note in self._notes:
+                logbook.say(note)
+            with Interrupts() as interrupts:
+                while self.position.epoch < self.task.epochs:
+                    self._run_epoch(logbook, interrupts)
+        finally:
+            logbook.close()
+
+    def _run_epoch(self, logbook: Logbook, interrupts: Interrupts) -> None:
+        epoch = self.position.epoch
+        for index in range(self.position.phase, len(self.task.phases)):
+            phase = self.task.phases[index]
+            steps = phase.steps(epoch)
+            if steps:
+                self._run_phase(phase, steps, logbook, interrupts)
+            self.position.phase, self.position.step = index + 1, 0
+        self._end_epoch(logbook)
+
+    def _run_phase(self, phase: Phase, steps: int, logbook: Logbook, interrupts: Interrupts) -> None:
+        position = self.position
+        title = f"epoch {position.epoch + 1}/{self.task.epochs} {phase.name}"
+        logbook.start_phase(title, steps, position.step)
+        phase.start(position.epoch)
+        clock = time.perf_counter()
+        for batches in phase.batches(position.epoch, position.step):
+            phase.step(*batches)
+            position.step += 1
+            position.total += 1
+            if phase.trains:
+                self._epoch_images += sum(batch.total for batch in batches)
+            logbook.advance()
+            if position.total % self.config.run.log_every == 0:
+                self._log(phase, title, steps, logbook)
+            due = bool(self.folder) and time.monotonic() - self._last_save >= self.config.run.checkpoint_seconds
+            stop, save = self.world.agree(interrupts.received is not None, due)
+            if stop or save:
+                now = time.perf_counter()
+                self._epoch_seconds += now - clock if phase.trains else 0.0
+                clock = now
+                path = self._save()
+            if stop:
+                stopped = Interrupted(interrupts.received or 15)
+                logbook.end_phase()
+                logbook.say(f"{stopped}; state saved to {path}; the same command goes on from there")
+                raise stopped
+        phase.finish(position.epoch)
+        self._require_finite()
+        if phase.trains:
+            self._epoch_seconds += time.perf_counter() - clock
+        logbook.end_phase()
+
+    def _log(self, phase: Phase, title: str, steps: int, logbook: Logbook) -> None:
+        self._require_finite()
+        result = self.task.meters[phase.name].result(self.world)
+        values = {name: result[name] for name in ("loss", "top1") if name in result}
+        logbook.progress(title, self.position.step, steps, values)
+        logbook.scalars(
+            {f"{phase.name}_steps/{name}": value for name, value in values.items()}, self.position.total
+        )
+
+    def _end_epoch(self, logbook: Logbook) -> None:
+        self.world.assert_identical(_named_tensors(self.task.state_dict()))
+        self.train_images += self._epoch_images
+        self.train_seconds += self._epoch_seconds
+        row = {
+            "epoch": self.position.epoch,
+            "step": self.position.total,
+            "seconds": round(self.watch.seconds, 3),
+            "images_per_second": round(self._epoch_images / max(self._epoch_seconds, 1e-9), 2),
+            "peak_memory_mb": round(environment.peak_memory_mb(self.world.device), 1),
+            **self.task.epoch_row(self.position.epoch),
+        }
+        for meter in self.task.meters.values():
+            meter.reset()
+        self._epoch_images, self._epoch_seconds = 0, 0.0
+        logbook.row(row)
+        self.rows += 1
+        self.last_row = row
+        if self.folder:
+            self.task.publish(logbook, row, self.position.total)
+        logbook.flush()
+        self.position = Position(self.position.epoch + 1, 0, 0, self.position.total)
+        self._save()
+
+    def _require_finite(self) -> None:
+        if any(self.world.agree(not bool(self.task.finite))):
+            last = self.folder.checkpoints.newest_first() if self.folder else []
+            good = f"the last good checkpoint is {last[0]}" if last else "there is no checkpoint yet"
+            raise RunFailure(
+                f"loss or gradient is not finite in epoch {self.position.epoch + 1}, at or before step "
+                f"{self.position.total}; {good}; lower the learning rate, or use precision=fp32"
+            )
+
+    def _save(self) -> str:
+        self._require_finite()
+        meters = torch.cat([meter.sums_4.cpu() for meter in self.task.meters.values()])
+        buffers = _flatten(self.task.local_buffers())
+        meters_RN, buffers_RN = self.world.gather_rows(meters), None
+        if self.world.size > 1:
+            buffers_RN = self.world.gather_rows(buffers)
+        self._last_save = time.monotonic()
+        if self.folder is None:
+            return ""
+        state = {
+            "format": FORMAT,
+            "kind": self.config.kind,
+            "config": to_dict(self.config),
+            "position": asdict(self.position),
+            "rows": self.rows,
+            "last_row": self.last_row,
+            "seconds": self.watch.seconds,
+            "train": [self.train_images, self.train_seconds, self._epoch_images, self._epoch_seconds],
+            "task": self.task.state_dict(),
+            "meters": meters_RN,
+            "buffers": buffers_RN,
+            "random": random_state(),
+            "exactness": environment.exactness(self.world.device, self.world.size),
+        }
+        return str(self.folder.checkpoints.save(state, self.position.total))
+
+    def _restore(self, state: dict[str, Any], source: str) -> None:
+        self.task.load_state_dict(state["task"], source)
+        self.position = Position(**state["position"])
+        self.rows, self.last_row = state["rows"], state["last_row"]
+        self.watch.restore(state["seconds"])
+        self.train_images, self.train_seconds, self._epoch_images, self._epoch_seconds = state["train"]
+        restore_random_state(state["random"])
+        now = environment.exactness(self.world.device, self.world.size)
+        changed = [f"{key} was {old}, is {now[key]}" for key, old in state["exactness"].items() if old != now[key]]
+        if changed:
+            self._notes.append(f"note: the run will not repeat bit for bit, since {'; '.join(changed)}")
+        meters_RN, buffers_RN = state["meters"], state["buffers"]
+        same_ranks = len(meters_RN) == self.world.size
+        own = meters_RN[self.world.rank] if same_ranks else meters_RN.sum(dim=0) * self.world.is_main
+        for meter, sums_4 in zip(self.task.meters.values(), own.split(Meter.FIELDS)):
+            meter.sums_4.copy_(sums_4)
+        if buffers_RN is not None:
+            row = buffers_RN[self.world.rank] if same_ranks else buffers_RN.mean(dim=0)
+            _unflatten(row, self.task.local_buffers())
+
+
+def float_buffers(module: nn.Module) -> list[Tensor]:
+    """The floating-point buffers of a module: batch normalisation's running statistics."""
+    return [buffer for _, buffer in module.named_buffers() if buffer.is_floating_point()]
+
+
+def average_buffers(module: nn.Module, world: World) -> None:
+    """Replace running statistics by their mean over the ranks."""
+    buffers = float_buffers(module)
+    world.sum_tensors(buffers)
+    if world.size > 1:
+        for buffer in buffers:
+            buffer.div_(world.size)
+
+
+def _flatten(tensors: list[Tensor]) -> Tensor:
+    return torch.cat([tensor.detach().double().reshape(-1).cpu() for tensor in tensors] or [torch.zeros(0)])
+
+
+def _unflatten(row: Tensor, tensors: list[Tensor]) -> None:
+    for tensor, part in zip(tensors, row.split([tensor.numel() for tensor in tensors])):
+        tensor.copy_(part.view_as(tensor))
+
+
+def _named_tensors(state: Any, prefix: str = "") -> dict[str, Tensor]:
+    """Every tensor inside nested dictionaries and lists, by its path."""
+    if isinstance(state, Tensor):
+        return {prefix: state}
+    items = (
+        state.items() if isinstance(state, dict) else enumerate(state) if isinstance(state, (list, tuple)) else ()
+    )
+    return {
+        name: tensor for key, value in items for name, tensor in _named_tensors(value, f"{prefix}/{key}").items()
+    }

@@ -1,0 +1,29 @@
+"""Optimisers and schedules that searches and trainings share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+
+def build_sgd(parameters: Iterable[nn.Parameter], rate: float, momentum: float, decay: float) -> torch.optim.SGD:
+    """SGD with L2 penalty, all tensors in one fused kernel."""
+    return torch.optim.SGD(parameters, lr=rate, momentum=momentum, weight_decay=decay, fused=True)
+
+
+def cosine(epoch: int, epochs: int, first: float, last: float) -> float:
+    """The learning rate of `epoch` (from 0) on a half cosine from `first`, towards `last` after `epochs`."""
+    return last + (first - last) * (1 + math.cos(math.pi * epoch / epochs)) / 2
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], largest: float) -> Tensor:
+    """Scale gradients to a total norm of at most `largest` (0: leave them); the norm before, not read back."""
+    return nn.utils.clip_grad_norm_(parameters, largest if largest > 0 else math.inf, foreach=True)

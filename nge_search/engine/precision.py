@@ -1,0 +1,19 @@
+"""What `precision=fp32|bf16|fp64` means for weights and for the forward pass."""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+
+
+def weight_dtype(precision: str) -> torch.dtype:
+    """The type of weights and images: float64 for fp64, else float32 (bf16 mixes inside autocast)."""
+    return torch.float64 if precision == "fp64" else torch.float32
+
+
+def forward_context(precision: str, device: torch.device) -> contextlib.AbstractContextManager:
+    """Autocast to bfloat16 for bf16; nothing otherwise."""
+    if precision == "bf16":
+        return torch.autocast(device.type, torch.bfloat16)
+    return contextlib.nullcontext()

@@ -1,0 +1,98 @@
+"""What surrounds a training: its processes, its folder, and the files that say how it went."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from nge_search.data import Dataset, load_dataset
+from nge_search.engine import environment
+from nge_search.engine.checkpoint import seed_everything
+from nge_search.engine.distributed import World, join_world
+from nge_search.engine.loop import Loop, Task
+from nge_search.engine.run_folder import RunFolder
+from nge_search.schema import CommandConfig
+
+
+@dataclass
+class Session:
+    """One process's part of a run.
+
+    Attributes:
+        folder: the run folder, locked; None on all ranks but the first.
+        finished: the summary of a run that had finished before; then nothing is left to do.
+    """
+
+    config: CommandConfig
+    world: World
+    folder: RunFolder | None = None
+    finished: dict[str, Any] | None = None
+
+    def say(self, text: str) -> None:
+        if self.world.is_main and self.config.run.progress != "none":
+            print(text, flush=True)
+
+    def load_dataset(self) -> Dataset:
+        """The configured dataset; the first rank reads it before the others, since it may have to download it."""
+        dataset = self.world.on_main(lambda: load_dataset(self.config.data) if self.config.data.download else None)
+        dataset = dataset if self.world.size == 1 and dataset else load_dataset(self.config.data)
+        for notice in dataset.notices:
+            self.say(notice)
+        return dataset
+
+    def train(self, task: Task) -> Loop:
+        """Run `task` from its last checkpoint, or from the start, to its end."""
+        loop = Loop(task, self.folder, self.config, self.world)
+        loop.resume()
+        self.world.on_main(self._describe)
+        loop.run()
+        return loop
+
+    def _describe(self) -> None:
+        assert self.folder is not None
+        self.folder.write_config()
+        description = environment.describe(self.world.device, self.world.size, self.config.seed)
+        self.folder.write_json("environment.json", description)
+
+    def summary(self, loop: Loop, **figures: Any) -> dict[str, Any]:
+        """The figures every summary.json has, and then `figures`."""
+        return {
+            "kind": self.config.kind,
+            "seconds": round(loop.watch.seconds, 2),
+            "device": environment.device_name(self.world.device),
+            "images_per_second": round(loop.train_images / max(loop.train_seconds, 1e-9), 2),
+            "peak_memory_mb": round(environment.peak_memory_mb(self.world.device), 1),
+            "epochs": loop.position.epoch,
+            **figures,
+        }
+
+
+@contextlib.contextmanager
+def open_session(config: CommandConfig) -> Iterator[Session]:
+    """Join the processes of the run, seed them, and lock its folder.
+
+    Raises:
+        UserError: no such device, or a folder that cannot be used.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    with join_world(config.device) as world:
+        session = Session(config, world)
+
+        def open_folder() -> dict[str, Any] | None:
+            session.folder = RunFolder(config)
+            return session.folder.summary
+
+        try:
+            session.finished = world.on_main(open_folder)
+            if session.finished is not None:
+                session.say(f"run '{config.run.dir}' has finished; run.overwrite=true starts it anew")
+            seed_everything(config.seed)
+            yield session
+        finally:
+            if session.folder:
+                session.folder.close()

@@ -1,0 +1,66 @@
+"""A derived cell: the graph of a genotype with real operations on its edges."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from nge_search import genotype as description
+from nge_search.genotype import INPUT_NODES
+from nge_search.operations import FactorizedReduce, ReLUConvBN, build_operation
+
+
+class DerivedCell(nn.Module):
+    """One cell of a derived network.
+
+    Args:
+        cell: its graph.
+        c_before, c_last: channels of the two inputs.
+        channels: channels of each inner node.
+        reduction: operations on the inputs have stride 2.
+        reduction_before: the cell before was a reduction, so the older input has twice the resolution.
+
+    Attributes:
+        c_out: channels of the output.
+        drop_slots: how many of its operations drop-path may drop: all but the identities.
+    """
+
+    def __init__(
+        self,
+        cell: description.Cell,
+        c_before: int,
+        c_last: int,
+        channels: int,
+        reduction: bool,
+        reduction_before: bool,
+    ):
+        super().__init__()
+        self.cell = cell
+        if reduction_before:
+            self.preprocess0 = FactorizedReduce(c_before, channels)
+        else:
+            self.preprocess0 = ReLUConvBN(c_before, channels)
+        self.preprocess1 = ReLUConvBN(c_last, channels)
+        self.operations = nn.ModuleList(
+            build_operation(name, channels, 2 if reduction and source < INPUT_NODES else 1)
+            for name, source in cell.genes
+        )
+        self.c_out = channels * len(cell.concat)
+        self.drop_slots = sum(not isinstance(operation, nn.Identity) for operation in self.operations)
+
+    def forward(self, before_BCHW: Tensor, last_BCHW: Tensor, keep_BD: Tensor | None = None) -> Tensor:
+        """`keep_BD`: a factor per image and droppable operation, 0 or 1 / (1 - rate); None keeps everything."""
+        states = [self.preprocess0(before_BCHW), self.preprocess1(last_BCHW)]
+        slot = 0
+        terms = []
+        for operation, (_, source) in zip(self.operations, self.cell.genes):
+            term = operation(states[source])
+            if not isinstance(operation, nn.Identity):
+                if keep_BD is not None:
+                    term = term * keep_BD[:, slot, None, None, None]
+                slot += 1
+            terms.append(term)
+            if len(terms) == description.EDGES_PER_NODE:
+                states.append(sum(terms[1:], terms[0]))
+                terms = []
+        return torch.cat([states[node] for node in self.cell.concat], dim=1)

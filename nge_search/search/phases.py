@@ -1,0 +1,112 @@
+"""In which order an epoch moves weights and embedding: the epoch-wise and the batch-wise loop, and evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from nge_search.data import Batch
+from nge_search.engine.loop import Phase, average_buffers
+
+if TYPE_CHECKING:
+    from nge_search.search.bilevel import BilevelSearch
+
+
+def build_phases(task: BilevelSearch) -> list[Phase]:
+    """The phases of every epoch under `search.loop`."""
+    if task.config.search.loop == "epochwise":
+        return [WeightPhase(task), ArchitecturePhase(task), EvaluationPhase(task)]
+    return [AlternatingPhase(task), EvaluationPhase(task)]
+
+
+class SearchPhase(Phase):
+    """A phase of a bilevel search."""
+
+    def __init__(self, task: BilevelSearch):
+        self.task = task
+
+    def start(self, epoch: int) -> None:
+        self.task.start_epoch(epoch)
+
+
+class WeightPhase(SearchPhase):
+    """Algorithm 1, lines 3-8: P fixed, all of the training half moves the weights."""
+
+    name = "train"
+
+    def steps(self, epoch: int) -> int:
+        return self.task.train.steps
+
+    def start(self, epoch: int) -> None:
+        super().start(epoch)
+        self.p = self.task.probabilities()
+
+    def batches(self, epoch: int, first: int) -> Iterator[tuple[Batch, ...]]:
+        return ((batch,) for batch in self.task.train.iterate(epoch, first))
+
+    def step(self, *batches: Batch) -> None:
+        self.task.weight_step(batches[0], self.p)
+
+
+class ArchitecturePhase(SearchPhase):
+    """Algorithm 1, lines 9-14: P anew at each step, all of the validation half moves X and Theta."""
+
+    name = "architecture"
+
+    def steps(self, epoch: int) -> int:
+        return self.task.valid.steps
+
+    def batches(self, epoch: int, first: int) -> Iterator[tuple[Batch, ...]]:
+        valid = self.task.valid.iterate(epoch, first)
+        if self.task.config.search.order == "first":
+            return ((batch,) for batch in valid)
+        return zip(valid, self.task.train.endless(epoch, first))
+
+    def step(self, *batches: Batch) -> None:
+        self.task.architecture_step(batches[0], batches[1] if len(batches) > 1 else None)
+
+    def finish(self, epoch: int) -> None:
+        average_buffers(self.task.supernet, self.task.world)
+
+
+class AlternatingPhase(SearchPhase):
+    """DARTS' loop: a step of the embedding on validation images, then one of the weights on training images."""
+
+    name = "train"
+
+    def steps(self, epoch: int) -> int:
+        return self.task.train.steps
+
+    def batches(self, epoch: int, first: int) -> Iterator[tuple[Batch, ...]]:
+        return zip(self.task.train.iterate(epoch, first), self.task.valid.endless(epoch, first))
+
+    def step(self, *batches: Batch) -> None:
+        train, valid = batches
+        self.task.architecture_step(valid, train if self.task.config.search.order == "second" else None)
+        self.task.weight_step(train, self.task.probabilities())
+
+    def finish(self, epoch: int) -> None:
+        average_buffers(self.task.supernet, self.task.world)
+
+
+class EvaluationPhase(SearchPhase):
+    """The validation half through the supernet in evaluation mode, under the P of the epoch's end."""
+
+    name = "valid"
+    trains = False
+
+    def steps(self, epoch: int) -> int:
+        every = self.task.config.search.evaluate_every
+        last = epoch + 1 == self.task.epochs
+        return self.task.evaluation.steps if last or (every and (epoch + 1) % every == 0) else 0
+
+    def start(self, epoch: int) -> None:
+        super().start(epoch)
+        self.task.supernet.eval()
+        self.p = self.task.probabilities()
+
+    def batches(self, epoch: int, first: int) -> Iterator[tuple[Batch, ...]]:
+        return ((batch,) for batch in self.task.evaluation.iterate(epoch, first))
+
+    def step(self, *batches: Batch) -> None:
+        self.task.evaluation_step(batches[0], self.p)

@@ -1,0 +1,87 @@
+"""A whole search: data, supernet and embedding, the loop, and the files it leaves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nge_search.data import Augmentation, Feed, split_train_valid, store
+from nge_search.engine.precision import weight_dtype
+from nge_search.engine.session import Session, open_session
+from nge_search.genotype import Genotype
+from nge_search.schema import SearchConfig
+from nge_search.search.bilevel import BilevelSearch
+
+
+def run_search(config: SearchConfig) -> dict[str, Any]:
+    """Search as configured, or take up an unfinished search in `config.run.dir`; return its summary.
+
+    Raises:
+        UserError: data or a run folder that cannot be used.
+        RunFailure: numbers are no longer finite.
+        Interrupted: SIGTERM or SIGINT, after the state was saved.
+    """
+    with open_session(config) as session:
+        if session.finished is not None:
+            return session.finished
+        task = build_task(session)
+        loop = session.train(task)
+        row = task.epoch_row(config.search.epochs - 1)
+        genotype = Genotype.from_dict(row["genotype"])
+        summary = session.summary(
+            loop,
+            genotype=genotype.to_dict(),
+            valid_top1=loop.last_row.get("valid_top1"),
+            expected_macs=row["expected_macs"],
+        )
+        session.world.on_main(lambda: _write_results(session, genotype, summary))
+        return summary
+
+
+def build_task(session: Session) -> BilevelSearch:
+    """The search's state on this rank: its images, supernet and embedding, untrained."""
+    config, world = session.config, session.world
+    assert isinstance(config, SearchConfig)
+    dataset = session.load_dataset()
+    train_index, valid_index = split_train_valid(dataset.train.labels_N, dataset.classes, config.data, config.seed)
+    session.say(
+        f"{dataset.name}: {len(train_index)} images train the weights, {len(valid_index)} the architecture; "
+        f"{len(dataset.classes)} classes, {dataset.image_size}x{dataset.image_size} pixels"
+    )
+    images = store(dataset.train, config.data, world.device)
+    augmentation = Augmentation(config.data, dataset)
+
+    def feed(index, stream: str, train: bool) -> Feed:
+        return Feed(
+            images,
+            index,
+            augmentation,
+            batch_size=config.search.batch_size,
+            train=train,
+            seed=config.seed,
+            stream=stream,
+            rank=world.rank,
+            world_size=world.size,
+            dtype=weight_dtype(config.precision),
+        )
+
+    return BilevelSearch(
+        config,
+        len(dataset.classes),
+        dataset.channels,
+        dataset.image_size,
+        feed(train_index, "train", True),
+        feed(valid_index, "architecture", True),
+        feed(valid_index, "valid", False),
+        world,
+    )
+
+
+def _write_results(session: Session, genotype: Genotype, summary: dict[str, Any]) -> None:
+    from nge_search.report import save_drawings, write_report
+
+    folder = session.folder
+    assert folder is not None
+    folder.write_json("genotype.json", genotype.to_dict())
+    save_drawings(genotype, folder.path)
+    write_report(folder.path, summary)
+    folder.finish(summary)

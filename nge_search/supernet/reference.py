@@ -1,0 +1,119 @@
+"""The supernet in its textbook form: every operation of every edge, one by one (DARTS, Eq. 2; NGE, Eq. 11).
+
+Slow and plain on purpose: it is the oracle against which faster forms are tested.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from nge_search.genotype import INPUT_NODES
+from nge_search.graph import CellSpace, reduction_positions
+from nge_search.operations import FactorizedReduce, ReLUConvBN, build_operation, is_pool
+
+
+class MixedOperation(nn.ModuleList):
+    """All candidate operations of one edge, weighted by that edge's probabilities p_O."""
+
+    def __init__(self, operations: tuple[str, ...], channels: int, stride: int):
+        super().__init__()
+        for name in operations:
+            operation = build_operation(name, channels, stride, affine=False)
+            if is_pool(name):
+                operation = nn.Sequential(operation, nn.BatchNorm2d(channels, affine=False))
+            self.append(operation)
+
+    def forward(self, x_BCHW: Tensor, p_O: Tensor) -> Tensor:
+        return sum(p * operation(x_BCHW) for p, operation in zip(p_O, self))
+
+
+class MixedCell(nn.Module):
+    """A cell in which every edge carries every operation; its output concatenates all inner nodes.
+
+    Args:
+        c_before, c_last: channels of the two inputs (the outputs of the cells before).
+        channels: channels of each inner node.
+        reduction: edges from the inputs have stride 2.
+        reduction_before: the cell before was a reduction, so the older input has twice the resolution.
+    """
+
+    def __init__(
+        self,
+        space: CellSpace,
+        c_before: int,
+        c_last: int,
+        channels: int,
+        reduction: bool,
+        reduction_before: bool,
+    ):
+        super().__init__()
+        self.space = space
+        self.channels = channels
+        self.reduction = reduction
+        if reduction_before:
+            self.preprocess0 = FactorizedReduce(c_before, channels, affine=False)
+        else:
+            self.preprocess0 = ReLUConvBN(c_before, channels, affine=False)
+        self.preprocess1 = ReLUConvBN(c_last, channels, affine=False)
+        self.edges = nn.ModuleList(
+            MixedOperation(space.operations, channels, 2 if reduction and source < INPUT_NODES else 1)
+            for source, _ in space.edges
+        )
+
+    def forward(self, before_BCHW: Tensor, last_BCHW: Tensor, p_EO: Tensor) -> Tensor:
+        states = [self.preprocess0(before_BCHW), self.preprocess1(last_BCHW)]
+        for node in self.space.inner:
+            states.append(
+                sum(
+                    self.edges[edge](states[source], p_EO[edge])
+                    for source, edge in enumerate(self.space.incoming(node))
+                )
+            )
+        return torch.cat(states[INPUT_NODES:], dim=1)
+
+
+class Supernet(nn.Module):
+    """The proxy network: stem, mixed cells, global pooling, classifier (NGE, Fig. 2 b-c; DARTS' search network).
+
+    Args:
+        space: the cell's graph and operations.
+        channels: C, doubled at each reduction.
+        cells: number of cells.
+        classes: number of classes.
+        image_channels: channels of the images.
+        stem_multiplier: channels of the stem, in units of C.
+    """
+
+    def __init__(
+        self,
+        space: CellSpace,
+        channels: int,
+        cells: int,
+        classes: int,
+        image_channels: int = 3,
+        stem_multiplier: int = 3,
+    ):
+        super().__init__()
+        self.space = space
+        c_stem = stem_multiplier * channels
+        self.stem = nn.Sequential(
+            nn.Conv2d(image_channels, c_stem, 3, padding=1, bias=False), nn.BatchNorm2d(c_stem)
+        )
+        self.cells = nn.ModuleList()
+        c_before = c_last = c_stem
+        reduction_before = False
+        for position in range(cells):
+            reduction = position in reduction_positions(cells)
+            channels *= 2 if reduction else 1
+            self.cells.append(MixedCell(space, c_before, c_last, channels, reduction, reduction_before))
+            c_before, c_last = c_last, space.nodes * channels
+            reduction_before = reduction
+        self.classifier = nn.Linear(c_last, classes)
+
+    def forward(self, x_BCHW: Tensor, p_normal_EO: Tensor, p_reduce_EO: Tensor) -> Tensor:
+        """Logits [B, classes] of images under the operation probabilities of the two kinds of cell."""
+        before = last = self.stem(x_BCHW)
+        for cell in self.cells:
+            before, last = last, cell(before, last, p_reduce_EO if cell.reduction else p_normal_EO)
+        return self.classifier(last.mean(dim=(2, 3)))
