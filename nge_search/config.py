@@ -33,21 +33,18 @@ _TYPE_WORDS = {
 
 
 def load_config(
-    schema: type[Config], path: str | Path | None = None, overrides: Sequence[str] | Mapping[str, Any] = ()
+    schema: type[Config], path: str | Path | None = None, overrides: Sequence[str | Mapping[str, Any]] = ()
 ) -> Config:
-    """Defaults, then the YAML file, then the overrides (`key=value` words, or a mapping).
+    """Defaults, then the YAML file, then the overrides (`key=value` words, or nested mappings).
 
     Raises:
         UserError: an unreadable file, an unknown key, a value of the wrong type or out of its limits,
             or settings that do not go together.
     """
-    layers = []
+    layers: list[tuple[str, Mapping[str, Any]]] = []
     if path is not None:
         layers.append((str(path), _read_yaml(Path(path))))
-    if isinstance(overrides, Mapping):
-        layers.append(("configuration", dict(overrides)))
-    else:
-        layers.extend(("", _parse_word(word)) for word in overrides)
+    layers.extend(("", _parse_word(item) if isinstance(item, str) else item) for item in overrides)
     settings = {setting.key: setting for setting in _settings(schema)}
     merged = OmegaConf.structured(schema)
     for source, layer in layers:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import pickle
 import random
 import re
 from pathlib import Path
@@ -79,7 +80,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     content = path.read_bytes()
     if match is None or hashlib.sha256(content).hexdigest()[:16] != match[2]:
         raise UserError(f"checkpoint {path} is damaged: its content does not match its checksum")
-    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    try:
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise UserError(f"{path} is not a checkpoint of this program ({str(error).splitlines()[0]})") from None
 
 
 def load_module(module: nn.Module, state: dict[str, Any], source: str) -> None:

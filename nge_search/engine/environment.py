@@ -75,7 +75,7 @@ def describe(device: torch.device, world_size: int, seed: int) -> dict[str, Any]
 def exactness(device: torch.device, world_size: int) -> dict[str, Any]:
     """What must not change for a resumed run to repeat an uninterrupted one bit for bit."""
     return {
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "device": device.type,
         "device_name": device_name(device),
         "world_size": world_size,

@@ -33,7 +33,7 @@ class Logbook:
 
     def say(self, text: str) -> None:
         """One line for the person at the terminal."""
-        if self._folder is None:
+        if self._mode == "none":
             return
         if self._mode == "bar":
             tqdm.write(text, file=sys.stdout)

@@ -44,7 +44,7 @@ class ClassifierTraining(Task):
         section = self.config.train
         keep_BD = self._keep(batch, epoch)
         with forward_context(self.config.precision, self.world.device):
-            logits_BK, auxiliary_BK = self.network(batch.images_BCSS, keep_BD)
+            logits_BK, auxiliary_BK = self.network(batch.images_BCHW, keep_BD)
         smoothing = section.label_smoothing
         logits_BK = self._wide(logits_BK)
         loss_sum = functional.cross_entropy(logits_BK, batch.labels_B, reduction="sum", label_smoothing=smoothing)
@@ -67,7 +67,7 @@ class ClassifierTraining(Task):
         if len(batch.labels_B) == 0:
             return
         with forward_context(self.config.precision, self.world.device):
-            logits_BK, _ = self.network(batch.images_BCSS)
+            logits_BK, _ = self.network(batch.images_BCHW)
         logits_BK = self._wide(logits_BK)
         loss_sum = functional.cross_entropy(logits_BK, batch.labels_B, reduction="sum")
         self.meters["test"].update(logits_BK, batch.labels_B, loss_sum)

@@ -1,0 +1,1 @@
+"""Architecture search: the bilevel loop, the derivation of a cell, and what they need."""

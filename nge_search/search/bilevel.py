@@ -105,7 +105,7 @@ class BilevelSearch(Task):
     def _loss(self, batch: Batch, p: Sequence[Tensor], meter: Meter | None) -> Tensor:
         """This rank's part of the batch's mean loss: its images' sum divided by the images of all ranks."""
         with forward_context(self.config.precision, self.world.device):
-            logits_BK = self.supernet(batch.images_BCSS, *p)
+            logits_BK = self.supernet(batch.images_BCHW, *p)
         if self.config.precision == "bf16":
             logits_BK = logits_BK.float()
         loss_sum = functional.cross_entropy(logits_BK, batch.labels_B, reduction="sum")
@@ -187,7 +187,8 @@ class BilevelSearch(Task):
 
     @torch.no_grad()
     def evaluation_step(self, batch: Batch, p: tuple[Tensor, Tensor]) -> None:
-        self._loss(batch, p, self.meters["valid"])
+        if len(batch.labels_B):  # a rank's part of the last batch may be empty
+            self._loss(batch, p, self.meters["valid"])
 
     def start_epoch(self, epoch: int) -> None:
         """Learning rate and entropy weight of `epoch`: functions of the epoch alone."""

@@ -1,0 +1,84 @@
+"""The commands as Python functions: `nge_search.search(...)`, `.evaluate(...)` and `.derive(...)`.
+
+torch is imported when a function is called, so that `import nge_search` stays quick.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from nge_search.config import load_config, to_dict
+from nge_search.errors import UserError
+from nge_search.genotype import Genotype
+from nge_search.schema import CommandConfig, EvalConfig, SearchConfig
+
+Config = TypeVar("Config", bound=CommandConfig)
+
+
+def _resolve(schema: type[Config], config: Any, overrides: Sequence[str]) -> Config:
+    """A checked configuration from what users hold: nothing, a file, a mapping, or a configuration."""
+    if isinstance(config, schema):
+        config = to_dict(config)
+    if config is None or isinstance(config, (str, Path)):
+        return load_config(schema, config, overrides)
+    if isinstance(config, Mapping):
+        return load_config(schema, None, [config, *overrides])
+    raise UserError(f"a configuration is a file, a mapping or a {schema.__name__}, not {type(config).__name__}")
+
+
+def search(config: SearchConfig | Mapping[str, Any] | str | Path | None = None, *overrides: str) -> dict[str, Any]:
+    """Search for a cell, as `train_search.py` does.
+
+    Args:
+        config: a YAML file, a (nested) mapping of settings, or a `SearchConfig`; None: the defaults.
+        overrides: `key=value` words, as on the command line.
+
+    Returns:
+        The content of summary.json.
+
+    Raises:
+        UserError: settings, data or a run folder that cannot be used; the message is one line.
+    """
+    from nge_search.search.run import run_search
+
+    return run_search(_resolve(SearchConfig, config, overrides))
+
+
+def evaluate(config: EvalConfig | Mapping[str, Any] | str | Path | None = None, *overrides: str) -> dict[str, Any]:
+    """Train a derived network and report its test error, as `train_eval.py` does; arguments as for `search`."""
+    from nge_search.networks.run import run_eval
+
+    return run_eval(_resolve(EvalConfig, config, overrides))
+
+
+def derive(run: str | Path, epoch: int | None = None) -> Genotype:
+    """The genotype that a search's operation probabilities stand for, finished or not.
+
+    Args:
+        run: the folder of a search.
+        epoch: which epoch's probabilities, from 0; None: the last recorded.
+
+    Raises:
+        UserError: not the folder of a search, or no such epoch.
+    """
+    path = Path(run) / "metrics.jsonl"
+    if not path.is_file():
+        raise UserError(f"'{run}' holds no metrics.jsonl; give the run folder of a search")
+    rows = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+            rows[row["epoch"]] = row
+        except (ValueError, KeyError, TypeError):
+            continue  # a last line cut short by a crash
+    if not rows:
+        raise UserError(f"{path} records no finished epoch yet")
+    wanted = max(rows) if epoch is None else epoch
+    if wanted not in rows:
+        raise UserError(f"{path} records epochs {min(rows)} to {max(rows)}, not {wanted}")
+    if "genotype" not in rows[wanted]:
+        raise UserError(f"'{run}' is not the run folder of a search: its epochs have no genotype")
+    return Genotype.from_dict(rows[wanted]["genotype"], f"{path}, epoch {wanted}")

@@ -1,0 +1,208 @@
+"""The `nge` command: one word per task, the same code as the launchers."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from nge_search.config import help_text, load_config, to_yaml
+from nge_search.engine.interrupt import Interrupted
+from nge_search.errors import UserError, from_os_error, nearest
+from nge_search.schema import CommandConfig, EvalConfig, SearchConfig
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see `{self.prog} --help`")
+
+
+def _configured(schema: type[CommandConfig], program: str, words: Sequence[str]) -> CommandConfig | None:
+    """Parse `--config FILE key=value ...`; None once `--help` or `--print-config` has been served."""
+    parser = _Parser(prog=program, add_help=False, allow_abbrev=False)
+    parser.add_argument("--config")
+    parser.add_argument("--print-config", action="store_true")
+    parser.add_argument("-h", "--help", action="store_true")
+    parser.add_argument("settings", nargs="*")
+    options = parser.parse_intermixed_args(list(words))
+    if options.help:
+        print(f"usage: {program} [--config FILE] [--print-config] [key=value ...]\n")
+        print("Settings, with their defaults:\n" + help_text(schema), end="")
+        return None
+    config = load_config(schema, options.config, options.settings)
+    if options.print_config:
+        print(to_yaml(config), end="")
+        return None
+    return config
+
+
+def _search(words: Sequence[str]) -> None:
+    config = _configured(SearchConfig, "nge search", words)
+    if isinstance(config, SearchConfig):
+        from nge_search.search.run import run_search
+
+        summary = run_search(config)
+        _say(_search_lines(config, summary))
+
+
+def _search_lines(config: SearchConfig, summary: dict[str, Any]) -> list[str]:
+    folder = Path(config.run.dir)
+    genotype = summary["genotype"]
+    cells = [
+        f"{kind}: " + ", ".join(f"{op}({node})" for op, node in genotype[kind]) for kind in ("normal", "reduce")
+    ]
+    recipe = "digits" if config.data.name == "digits" else "cifar10"
+    return [
+        *cells,
+        f"validation top-1 {summary['valid_top1']:.2f} % after {summary['epochs']} epochs, "
+        f"{summary['seconds']:.0f} s, {summary['images_per_second']:.1f} images/s, "
+        f"peak memory {summary['peak_memory_mb']:.0f} MB on {summary['device']}",
+        f"genotype {folder / 'genotype.json'}, report {folder / 'report.html'}",
+        f"retrain it: python train_eval.py --config configs/eval/{recipe}.yaml network.genotype={folder}",
+    ]
+
+
+def _eval(words: Sequence[str]) -> None:
+    config = _configured(EvalConfig, "nge eval", words)
+    if isinstance(config, EvalConfig):
+        from nge_search.networks.run import run_eval
+
+        summary = run_eval(config)
+        _say(
+            [
+                f"test error {summary['top1_error']:.2f} % (top-5 {summary['top5_error']:.2f} %) after "
+                f"{summary['epochs']} epochs, {summary['params']:,} parameters, "
+                f"{summary['macs'] / 1e6:.2f}M mult-adds, {summary['seconds']:.0f} s",
+                f"report {Path(config.run.dir) / 'report.html'}",
+            ]
+        )
+
+
+def _derive(words: Sequence[str]) -> None:
+    parser = _Parser(prog="nge derive", description="The genotype that a search stands for after an epoch.")
+    parser.add_argument("run", help="run folder of a search")
+    parser.add_argument("--epoch", type=int, help="epoch, from 0; default: the last")
+    parser.add_argument("--out", help="file to write; default: print")
+    options = parser.parse_args(words)
+    from nge_search.api import derive
+    from nge_search.files import write_atomic
+
+    genotype = derive(options.run, options.epoch)
+    if options.out:
+        write_atomic(Path(options.out), genotype.to_json())
+    else:
+        print(genotype.to_json(), end="")
+
+
+def _show(words: Sequence[str]) -> None:
+    parser = _Parser(prog="nge show", description="A genotype's cells and the size of the network they form.")
+    parser.add_argument("genotype", help="published name, JSON file or run folder")
+    parser.add_argument("--network", choices=("cifar",), default="cifar", help="network to stack")
+    parser.add_argument("--channels", type=int, default=36, help="channels C of the first cell (36)")
+    parser.add_argument("--cells", type=int, default=20, help="number of cells (20)")
+    parser.add_argument("--classes", type=int, default=10, help="number of classes (10)")
+    parser.add_argument("--image-size", type=int, default=32, help="side of the images in pixels (32)")
+    parser.add_argument("--draw", metavar="FOLDER", help="also write drawings of the cells there")
+    parser.add_argument("--json", action="store_true", help="machine-readable output")
+    options = parser.parse_args(words)
+    for name in ("channels", "cells", "classes", "image_size"):
+        if not 1 <= getattr(options, name) <= 4096:
+            raise UserError(f"--{name.replace('_', '-')}={getattr(options, name)}: must be between 1 and 4096")
+    from nge_search.networks.show import describe_network
+
+    lines, document = describe_network(
+        options.genotype, options.channels, options.cells, options.classes, options.image_size
+    )
+    if options.draw:
+        from nge_search.genotype import load_genotype
+        from nge_search.report import save_drawings
+
+        Path(options.draw).mkdir(parents=True, exist_ok=True)
+        lines += [f"drew {path}" for path in save_drawings(load_genotype(options.genotype), Path(options.draw))]
+    print(json.dumps(document, indent=2) if options.json else "\n".join(lines))
+
+
+def _report(words: Sequence[str]) -> None:
+    parser = _Parser(prog="nge report", description="Write a run's report.html anew; works while it runs, too.")
+    parser.add_argument("run", help="run folder")
+    options = parser.parse_args(words)
+    from nge_search.report import write_report
+
+    print(write_report(Path(options.run)))
+
+
+def _bench(words: Sequence[str]) -> None:
+    from nge_search.bench import main as bench
+
+    bench(words, _Parser)
+
+
+def _doctor(words: Sequence[str]) -> None:
+    parser = _Parser(prog="nge doctor", description="What this machine can do, and what is missing.")
+    parser.add_argument("--root", default="data", help="folder to look for datasets in (data)")
+    parser.add_argument("--json", action="store_true", help="machine-readable output")
+    options = parser.parse_args(words)
+    from nge_search.doctor import examine, lines
+
+    findings = examine(Path(options.root))
+    print(json.dumps(findings, indent=2) if options.json else "\n".join(lines(findings)))
+
+
+COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
+    "search": (_search, "search for a cell (train_search.py)"),
+    "eval": (_eval, "train a derived network and report its test error (train_eval.py)"),
+    "derive": (_derive, "print the genotype of a search, at any epoch"),
+    "show": (_show, "a genotype's cells, parameters and mult-adds"),
+    "bench": (_bench, "measure this machine against a baseline"),
+    "report": (_report, "write a run's report.html"),
+    "doctor": (_doctor, "say what this machine can do"),
+}
+
+
+def _say(lines: list[str]) -> None:
+    if os.environ.get("RANK", "0") == "0":
+        print("\n".join(lines), flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0, 2 for bad input, 1 for a failed run, 128 + n for signal n."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if not words or words[0] in ("-h", "--help"):
+            print("usage: nge COMMAND ...\n")
+            print("\n".join(f"  {name:8} {meaning}" for name, (_, meaning) in COMMANDS.items()))
+            return 0
+        if words[0] not in COMMANDS:
+            raise UserError(f"unknown command '{words[0]}'{nearest(words[0], COMMANDS)}; see `nge --help`")
+        COMMANDS[words[0]][0](words[1:])
+        return 0
+    except UserError as error:
+        return _fail(error)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit is quiet
+        return 0
+    except OSError as error:
+        known = from_os_error(error)
+        if known is None:
+            raise
+        return _fail(known)
+    except KeyboardInterrupt:
+        return 130
+    except Interrupted as stopped:
+        return stopped.exit_code
+
+
+def _fail(error: UserError) -> int:
+    if os.environ.get("RANK", "0") == "0":
+        print(f"error: {error}", file=sys.stderr, flush=True)
+    return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

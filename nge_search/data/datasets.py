@@ -1,0 +1,115 @@
+"""Loading a dataset by name: scikit-learn's digits, torchvision's CIFAR, or a folder of images."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from nge_search.data.folder import load_folder
+from nge_search.data.sources import Dataset, MemoryImages
+from nge_search.data.split import hold_out, limited
+from nge_search.errors import UserError
+from nge_search.schema import DataConfig
+
+_DIGITS_TEST_FRACTION = 1 / 3
+_DIGITS_LARGEST = 16
+_RESIZED_AT_ONCE = 1024
+
+
+def load_dataset(config: DataConfig) -> Dataset:
+    """The dataset that `data.name` names, with `data.limit` and `data.image_size` applied.
+
+    Raises:
+        UserError: files that are missing, damaged or unfit, or settings that do not suit them; one line.
+    """
+    loaders = {"digits": _load_digits, "cifar10": _load_cifar, "cifar100": _load_cifar, "folder": load_folder}
+    return loaders[config.name](config)
+
+
+def _load_digits(config: DataConfig) -> Dataset:
+    """1,797 grey 8x8 digits; a third of every class is the test set, the same for every seed."""
+    from sklearn.datasets import load_digits  # takes a second to import
+
+    bunch = load_digits()
+    scaled = torch.from_numpy(bunch.images) * (255 / _DIGITS_LARGEST)
+    images_NCHW = scaled.round().to(torch.uint8)[:, None]
+    labels_N = torch.from_numpy(bunch.target).long()
+    train, test = hold_out(labels_N, len(bunch.target_names), _DIGITS_TEST_FRACTION)
+    return _in_memory(
+        config,
+        MemoryImages(images_NCHW[train], labels_N[train]),
+        MemoryImages(images_NCHW[test], labels_N[test]),
+        [str(name) for name in bunch.target_names],
+    )
+
+
+def _load_cifar(config: DataConfig) -> Dataset:
+    """CIFAR-10 or CIFAR-100 from torchvision's files in `data.root`, checksums included."""
+    train, test = _cifar_part(config, train=True), _cifar_part(config, train=False)
+    return _in_memory(config, *(_from_torchvision(part) for part in (train, test)), train.classes)
+
+
+def _cifar_part(config: DataConfig, train: bool) -> Any:
+    """torchvision's dataset object, downloaded if that is asked for."""
+    from torchvision import datasets  # takes a second to import
+
+    kind = datasets.CIFAR10 if config.name == "cifar10" else datasets.CIFAR100
+    root = Path(config.root).expanduser()
+    with warnings.catch_warnings():
+        # CIFAR's files come from an old NumPy, at which NumPy 2.4.0 to 2.4.4 warn.
+        warnings.filterwarnings("ignore", message=r"dtype\(\): align should be passed")
+        try:
+            return kind(root, train=train, download=config.download)
+        except (OSError, RuntimeError) as error:  # RuntimeError is how torchvision reports missing or damaged files
+            reason = str(error)
+    if config.download:
+        raise UserError(
+            f"data.download=true: cannot download {config.name} from {kind.url} into '{config.root}' ({reason}); "
+            f"check the network and the folder, or put the files into '{config.root}/{kind.base_folder}' yourself"
+        )
+    raise config.refuse(
+        "root", f"{config.name}'s files ({kind.base_folder}/) are missing or damaged; set data.download=true"
+    )
+
+
+def _from_torchvision(part: Any) -> MemoryImages:
+    images_NCHW = torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous()
+    return MemoryImages(images_NCHW, torch.tensor(part.targets, dtype=torch.int64))
+
+
+def _in_memory(config: DataConfig, train: MemoryImages, test: MemoryImages, classes: Sequence[str]) -> Dataset:
+    """The record of a dataset that is held decoded, with limit and size applied."""
+    facts = config.facts
+    kept = limited(train.labels_N, len(classes), config)
+    train = MemoryImages(train.images_NCHW[kept], train.labels_N[kept])
+    side = config.image_size or train.images_NCHW.shape[-1]
+    config.check_side(side)
+    return Dataset(
+        name=config.name,
+        train=_resized(train, side),
+        test=_resized(test, side),
+        classes=tuple(classes),
+        image_size=side,
+        channels=facts.channels,
+        mean=facts.mean,
+        std=facts.std,
+    )
+
+
+def _resized(source: MemoryImages, side: int) -> MemoryImages:
+    """The same images with `side` pixels a side: bilinear, antialiased where they shrink."""
+    if source.images_NCHW.shape[-1] == side:
+        return source
+    parts = [_resize(part, side) for part in source.images_NCHW.split(_RESIZED_AT_ONCE)]
+    return MemoryImages(torch.cat(parts), source.labels_N)
+
+
+def _resize(images_NCHW: Tensor, side: int) -> Tensor:
+    sized = interpolate(images_NCHW.float(), (side, side), mode="bilinear", antialias=True)
+    return sized.round().clamp(0, 255).to(torch.uint8)

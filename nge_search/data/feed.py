@@ -1,0 +1,131 @@
+"""Batches of images: which images make up step s of epoch e, and nothing that depends on how the run got there.
+
+Legend: M images of a feed, B images of this rank's batch, C channels, S = H = W side in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from nge_search.data.augmentation import Augmentation
+from nge_search.data.counter import Stream, fold, permutation
+from nge_search.data.storage import Span, Store
+from nge_search.errors import UserError
+
+#: Batch normalisation cannot train on a single value per channel.
+_FEWEST_PER_RANK = 2
+
+
+class Batch(NamedTuple):
+    """This rank's part of a global batch, on the device; B may be 0 in evaluation.
+
+    `index_B` are positions in the source; `total` counts the images of the global batch, over all ranks.
+    """
+
+    images_BCHW: Tensor
+    labels_B: Tensor
+    index_B: Tensor
+    total: int
+
+
+class Feed:
+    """Passes over some images of a store, cut into global batches, and those into contiguous slices, one per rank.
+
+    Training: every pass is shuffled and augmented anew by (seed, stream, epoch, round); a last, smaller batch is
+    used if it holds two images for every rank. Evaluation: every image once, in the order of `index_M`, unchanged.
+    The batch of a step depends on these keys alone, so a resumed run sees what it would have seen.
+    """
+
+    def __init__(
+        self,
+        images: Store,
+        index_M: Tensor,
+        augmentation: Augmentation,
+        *,
+        batch_size: int,
+        train: bool,
+        seed: int = 0,
+        stream: str = "",
+        rank: int = 0,
+        world_size: int = 1,
+        dtype: torch.dtype = torch.float32,
+    ):
+        """
+        Args:
+            images: where the pixels are; feeds over one source share it.
+            index_M: positions in the source, int64 on the CPU.
+            augmentation: transforms of the dataset; its `train` part only if `train`.
+            batch_size: images per step over all ranks together.
+            seed, stream: keys of shuffling and augmentation; feeds with other streams draw other numbers.
+            dtype: type of the images handed out.
+
+        Raises:
+            UserError: no images, or a training batch with fewer than two images per rank.
+        """
+        self.images = images
+        self.index_M = index_M
+        self.augmentation = augmentation
+        self.batch_size = batch_size
+        self.train = train
+        self.seed = seed
+        self.stream = stream
+        self.rank = rank
+        self.world_size = world_size
+        self.dtype = dtype
+        #: Steps of a pass, the same on every rank.
+        self.steps = self._count_steps()
+
+    def iterate(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of steps start .. steps - 1 of an epoch."""
+        yield from self._pass(epoch, 0, start)
+
+    def endless(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Like `iterate`, but going on with further passes, each with its own shuffle and augmentation.
+
+        Step s is step s % steps of round s // steps; `start` may lie in a later round.
+        """
+        round_, step = divmod(start, self.steps)
+        while True:
+            yield from self._pass(epoch, round_, step)
+            round_, step = round_ + 1, 0
+
+    def _pass(self, epoch: int, round_: int, start: int) -> Iterator[Batch]:
+        seed = fold(self.seed, *self.stream.encode(), round_)
+        order_M = self.index_M
+        if self.train:
+            order_M = order_M[permutation(len(order_M), seed=seed, epoch=epoch, stream=Stream.SHUFFLE)]
+        slices = [self._slice(step) for step in range(start, self.steps)]
+        batches = self.images.batches(order_M, [span for span, _ in slices])
+        for (raw_BCHW, index_B), (_, total) in zip(batches, slices):
+            if self.train:
+                images_BCHW = self.augmentation.train(raw_BCHW, index_B, seed=seed, epoch=epoch, dtype=self.dtype)
+            else:
+                images_BCHW = self.augmentation.evaluate(raw_BCHW, dtype=self.dtype)
+            yield Batch(images_BCHW, self.images.labels_N[index_B], index_B, total)
+
+    def _slice(self, step: int) -> tuple[Span, int]:
+        """This rank's (start, end) in the order at a step, and the size of the global batch."""
+        first = step * self.batch_size
+        total = min(self.batch_size, len(self.index_M) - first)
+        start = first + total * self.rank // self.world_size
+        end = first + total * (self.rank + 1) // self.world_size
+        return (start, end), total
+
+    def _count_steps(self) -> int:
+        count = len(self.index_M)
+        if count == 0:
+            raise UserError("there are no images to read; check data.limit and data.valid_fraction")
+        whole, rest = divmod(count, self.batch_size)
+        if not self.train:
+            return whole + (rest > 0)
+        fewest = _FEWEST_PER_RANK * self.world_size
+        if min(self.batch_size, count) < fewest:
+            raise UserError(
+                f"batches of {self.batch_size} out of {count} training images are too small for {self.world_size} "
+                f"processes, which need {fewest} per step; set a larger batch_size or start fewer processes"
+            )
+        return whole + (rest >= fewest)

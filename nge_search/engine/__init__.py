@@ -1,0 +1,1 @@
+"""What every training shares: processes, checkpoints, the loop, logs."""

@@ -1,0 +1,1 @@
+"""Networks stacked from derived cells, and their training."""

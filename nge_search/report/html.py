@@ -1,0 +1,70 @@
+"""`write_report`: a run folder as one self-contained HTML page that sends no request and needs no server."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from nge_search.errors import from_os_error
+from nge_search.files import write_atomic
+from nge_search.report import eval_sections, search_sections
+from nge_search.report.numbers import plain
+from nge_search.report.page import document, notice
+from nge_search.report.run_folder import RunFolder, number, read_run_folder
+
+_SUBTITLES = {"search": "Architecture search", "eval": "Retraining"}
+
+
+def write_report(run_dir: Path, summary: dict[str, Any] | None = None) -> Path:
+    """Write `run_dir`/report.html, for a finished or an unfinished run.
+
+    Args:
+        run_dir: the folder of the run.
+        summary: of a run that is about to finish, whose summary.json is still to be written.
+
+    Raises:
+        UserError: `run_dir` is not the folder of a run, or cannot be read or written.
+    """
+    run = read_run_folder(Path(run_dir))
+    if summary is not None:
+        run = dataclasses.replace(run, summary=summary)
+    path = run.path / "report.html"
+    try:
+        write_atomic(path, render(run).encode("utf-8", errors="replace"))
+    except OSError as error:
+        raise from_os_error(error) or error from None
+    return path
+
+
+def render(run: RunFolder) -> str:
+    """The page of a run."""
+    if run.kind == "search":
+        figures, sections = search_sections.figures(run), search_sections.sections(run)
+    else:
+        sections = eval_sections.sections(run)
+        figures = eval_sections.figures(run) if run.kind == "eval" else eval_sections.other_figures(run)
+    banner = _progress(run) + "".join(notice(note, "warning") for note in run.notes)
+    name = run.setting("run", "name") or run.path.resolve().name
+    subtitle = f"{_SUBTITLES.get(run.kind, run.kind)} · {run.path}"
+    return document(str(name), subtitle, banner, figures, sections)
+
+
+def _progress(run: RunFolder) -> str:
+    """How far the run has come: one line, which stands out while the run is unfinished."""
+    planned = number(run.setting("search" if run.kind == "search" else "train", "epochs"))
+    if run.summary is not None:
+        epochs = number(run.summary.get("epochs"))
+        count = epochs if epochs == epochs else len(run.rows)
+        return notice(f"Finished: {plain(count, 6)} epochs.")
+    if not run.rows:
+        return notice("Unfinished: still running, or stopped, before the end of its first epoch.", "warning")
+    of = f" ({len(run.rows)} of {plain(planned, 6)} epochs recorded)" if planned == planned else ""
+    metrics = run.path / "metrics.jsonl"
+    written = datetime.fromtimestamp(metrics.stat().st_mtime, timezone.utc)
+    return notice(
+        f"Unfinished: still running, or stopped, at epoch {plain(run.rows[-1]['epoch'], 6)}{of}; "
+        f"last written {written:%Y-%m-%d %H:%M} UTC.",
+        "warning",
+    )

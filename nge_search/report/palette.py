@@ -1,0 +1,61 @@
+"""How cells and operations are named and coloured, in drawings and in the report alike.
+
+Hue tells the family (blue: separable, orange: dilated, yellow: pooling, purple: factorised, grey: skip),
+lightness the kernel size. No two fills share a lightness, so a greyscale print keeps them apart; and every
+drawing writes the name on the colour, so colour is never the only cue.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+INK = "#1d2530"
+PAPER = "#ffffff"
+CELL_TITLES = {"normal": "Normal cell", "reduce": "Reduction cell"}
+
+
+@dataclass(frozen=True)
+class OperationStyle:
+    """`short` is written on the pill, `long` in the legend; `fill` and `ink` are #rrggbb."""
+
+    short: str
+    long: str
+    fill: str
+    ink: str = INK
+
+
+#: In the order of legends. The keys are those of `genotype.OPERATION_NAMES`.
+STYLES: dict[str, OperationStyle] = {
+    "skip_connect": OperationStyle("skip", "identity (skip)", "#eef1f4"),
+    "max_pool_3x3": OperationStyle("max 3×3", "3×3 max pooling", "#f3b730"),
+    "avg_pool_3x3": OperationStyle("avg 3×3", "3×3 average pooling", "#fce18c"),
+    "sep_conv_3x3": OperationStyle("sep 3×3", "3×3 separable conv.", "#a9d7f8"),
+    "sep_conv_5x5": OperationStyle("sep 5×5", "5×5 separable conv.", "#4fa3e0"),
+    "sep_conv_7x7": OperationStyle("sep 7×7", "7×7 separable conv.", "#00549d", PAPER),
+    "dil_conv_3x3": OperationStyle("dil 3×3", "3×3 dilated sep. conv.", "#f39676"),
+    "dil_conv_5x5": OperationStyle("dil 5×5", "5×5 dilated sep. conv.", "#c34e27", PAPER),
+    "conv_7x1_1x7": OperationStyle("7×1, 1×7", "7×1 then 1×7 conv.", "#8a4c8e", PAPER),
+}
+
+_UNKNOWN_FILLS = ("#c9ced6", "#9aa3af", "#6c7684")
+
+
+def style_of(operation: str, position: int = 0) -> OperationStyle:
+    """The style of `operation`; a grey one, chosen by `position`, for a name this version does not know."""
+    known = STYLES.get(operation)
+    if known is None:
+        return OperationStyle(operation, operation, _UNKNOWN_FILLS[position % len(_UNKNOWN_FILLS)])
+    return known
+
+
+def outline_colour(fill: str) -> str:
+    """A darker tone of `fill`, so that the palest shapes keep an outline on paper."""
+    return "#" + "".join(f"{round(int(fill[start : start + 2], 16) * 0.68):02x}" for start in (1, 3, 5))
+
+
+def lightness(colour: str) -> float:
+    """CIE L* (0 black to 100 white) of a #rrggbb colour: what a greyscale print shows of it."""
+    channels = (int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5))
+    linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return 116 * luminance ** (1 / 3) - 16 if luminance > 216 / 24389 else luminance * 24389 / 27

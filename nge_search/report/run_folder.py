@@ -1,0 +1,184 @@
+"""What a run folder holds, read leniently: a file that is missing or broken costs its part, not the report."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nge_search.errors import UserError, from_os_error, shorten
+from nge_search.genotype import Genotype
+
+Row = dict[str, Any]
+
+_TINY, _HUGE = 1e-200, 1e200  # charts must be able to take differences and quotients
+_LAST_EPOCH = 1e9
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """`path` is the folder as the user gave it. `rows` are in order of epoch, one per epoch, the last written.
+
+    `summary` is None while the run is unfinished; `notes` says in one line each what could not be read.
+    """
+
+    path: Path
+    kind: str
+    config_text: str
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    rows: tuple[Row, ...]
+    summary: dict[str, Any] | None
+    genotype: Genotype | None
+    genotype_saved: bool
+    notes: tuple[str, ...]
+
+    def setting(self, section: str, name: str) -> Any:
+        """A value of config.yaml, or None."""
+        values = self.config.get(section)
+        return values.get(name) if isinstance(values, dict) else None
+
+    def points(self, key: str) -> list[tuple[float, float]]:
+        """(epoch, value) of `key`, NaN where a row lacks it; empty where no row has a number."""
+        points = [(row["epoch"], number(row.get(key))) for row in self.rows]
+        return points if any(math.isfinite(value) for _, value in points) else []
+
+    def last(self, key: str) -> float:
+        """The last finite value of `key`, or NaN."""
+        return next((value for _, value in reversed(self.points(key)) if math.isfinite(value)), math.nan)
+
+    def figure(self, key: str) -> float:
+        """`key` from the summary, else its last value in the rows, else NaN."""
+        value = number((self.summary or {}).get(key))
+        return value if math.isfinite(value) else self.last(key)
+
+
+def number(value: Any) -> float:
+    """A finite number as float; NaN for anything else. What only rounding errors reach becomes 0 or NaN."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return math.nan
+    try:
+        converted = float(value)
+    except OverflowError:
+        return math.nan
+    if abs(converted) < _TINY:
+        return 0.0
+    return converted if abs(converted) < _HUGE else math.nan
+
+
+def read_run_folder(directory: Path) -> RunFolder:
+    """Read everything the report shows.
+
+    Raises:
+        UserError: not a run folder, or one that cannot be read.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise UserError(f"'{directory}' is not a folder; give the folder of a run, such as runs/search/cifar10")
+    if not (directory / "config.yaml").is_file() and not (directory / "metrics.jsonl").is_file():
+        raise UserError(f"'{directory}' holds neither config.yaml nor metrics.jsonl; it is not the folder of a run")
+    reader = _Reader(directory)
+    config_text = reader.text("config.yaml") or ""
+    rows = reader.rows()
+    summary = reader.json_object("summary.json")
+    genotype = reader.genotype(summary, rows)
+    return RunFolder(
+        path=directory,
+        kind=_kind(summary, rows, genotype),
+        config_text=config_text,
+        config=reader.parse_config(config_text),
+        environment=reader.json_object("environment.json") or {},
+        rows=rows,
+        summary=summary,
+        genotype=genotype,
+        genotype_saved=(directory / "genotype.json").is_file(),
+        notes=tuple(reader.notes),
+    )
+
+
+@dataclass
+class _Reader:
+    directory: Path
+    notes: list[str] = field(default_factory=list)
+
+    def text(self, name: str) -> str | None:
+        path = self.directory / name
+        if not path.is_file():
+            return None
+        try:
+            return path.read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            raise from_os_error(error) or UserError(f"cannot read '{path}': {error.strerror}") from None
+
+    def json_object(self, name: str) -> dict[str, Any] | None:
+        text = self.text(name)
+        if text is None:
+            return None
+        value = _decode(text)
+        if not isinstance(value, dict):
+            self.notes.append(f"{name} is not a JSON object and is left out.")
+            return None
+        return value
+
+    def rows(self) -> tuple[Row, ...]:
+        """The rows of metrics.jsonl. An epoch that a resumed run wrote again counts once, as written last."""
+        lines = [line for line in (self.text("metrics.jsonl") or "").splitlines() if line.strip()]
+        rows: dict[float, Row] = {}
+        broken = 0
+        for position, line in enumerate(lines):
+            row = _decode(line)
+            if not isinstance(row, dict):
+                broken += position < len(lines) - 1  # the last line may be half written
+                continue
+            epoch = number(row.get("epoch"))
+            if not abs(epoch) <= _LAST_EPOCH:
+                epoch = max(rows, default=-1.0) + 1
+            rows[epoch] = {**row, "epoch": epoch}
+        if broken:
+            self.notes.append(f"metrics.jsonl: {broken} line(s) are not JSON objects and are left out.")
+        return tuple(rows[epoch] for epoch in sorted(rows))
+
+    def genotype(self, summary: dict[str, Any] | None, rows: tuple[Row, ...]) -> Genotype | None:
+        """From genotype.json, else from the summary, else from the last row that has one."""
+        candidates = [("genotype.json", self.json_object("genotype.json"))]
+        candidates.append(("summary.json", (summary or {}).get("genotype")))
+        candidates += [("metrics.jsonl", row["genotype"]) for row in reversed(rows) if row.get("genotype")][:1]
+        for source, document in candidates:
+            if document:
+                try:
+                    return Genotype.from_dict(document, source)
+                except UserError as error:
+                    self.notes.append(f"The cells are not drawn from {error}")
+        return None
+
+    def parse_config(self, text: str) -> dict[str, Any]:
+        import yaml
+
+        try:
+            config = yaml.safe_load(text)
+        except (yaml.YAMLError, RecursionError, ValueError) as error:
+            self.notes.append(f"config.yaml is not valid YAML ({shorten(str(error))}); it is shown as it is.")
+            return {}
+        return config if isinstance(config, dict) else {}
+
+
+def _decode(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _kind(summary: dict[str, Any] | None, rows: tuple[Row, ...], genotype: Genotype | None) -> str:
+    """`search`, `eval` or another command's kind: as recorded, else as the keys of the rows tell."""
+    for document in (summary or {}, *reversed(rows)):
+        if isinstance(document.get("kind"), str):
+            return document["kind"]
+    keys = frozenset().union(*rows)
+    if keys & {"p_normal", "architecture_loss", "entropy_normal", "embedding_learning_rate"}:
+        return "search"
+    if keys & {"test_loss", "test_top1", "drop_path"}:
+        return "eval"
+    return "search" if genotype else "run"

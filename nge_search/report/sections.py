@@ -1,0 +1,120 @@
+"""The report's sections that any kind of run has: cells, curves, configuration, environment."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from html import escape
+
+from nge_search.genotype import EDGES_PER_NODE, Genotype
+from nge_search.report.charts import SERIES_STYLES, Reference, Series, line_chart
+from nge_search.report.inline_svg import cell_svg
+from nge_search.report.numbers import scaled
+from nge_search.report.page import Figure, Section, code, table
+from nge_search.report.palette import CELL_TITLES
+from nge_search.report.run_folder import RunFolder, number
+
+_BOOKKEEPING = frozenset({"epoch", "step", "seconds"})
+
+
+def chart(
+    run: RunFolder,
+    title: str,
+    keys: Mapping[str, str],
+    unit: str = "",
+    factor: float = 1.0,
+    reference: Reference | None = None,
+    from_zero: bool = False,
+) -> str:
+    """A line per key of `keys` (key of the rows: name in the legend), values times `factor`; empty without data."""
+    series = [
+        Series(name, [(epoch, factor * value) for epoch, value in run.points(key)]) for key, name in keys.items()
+    ]
+    return line_chart(title, series, unit, reference, from_zero)
+
+
+def cells(genotype: Genotype | None, title: str = "Derived cells") -> Section:
+    """Both cells, drawn."""
+    if genotype is None:
+        return Section("cells", title, "")
+    drawings = "".join(
+        f"<figure><figcaption>{CELL_TITLES[kind]}</figcaption>"
+        f'<div class="scroll" tabindex="0">{cell_svg(cell, CELL_TITLES[kind])}</div></figure>'
+        for kind, cell in genotype.cells()
+    )
+    hint = (
+        '<p class="hint">A numbered circle adds up its two operations; the output concatenates the filled ones. '
+        "Rest the pointer on an operation for its full name.</p>"
+    )
+    return Section("cells", title, f'<div class="cells">{drawings}</div>{hint}')
+
+
+def genotype(found: Genotype | None) -> Section:
+    """The genotype as JSON to copy: what genotype.json says, one line per node."""
+    return Section("genotype", "Genotype", code(genotype_text(found), "genotype.json") if found else "")
+
+
+def genotype_text(found: Genotype) -> str:
+    """The JSON form with the pairs of one node on one line."""
+    entries = []
+    for key, value in found.to_dict().items():
+        text = json.dumps(value)
+        if key in CELL_TITLES:
+            pairs = [json.dumps(pair) for pair in value]
+            nodes = [pairs[first : first + EDGES_PER_NODE] for first in range(0, len(pairs), EDGES_PER_NODE)]
+            text = "[\n    " + ",\n    ".join(map(", ".join, nodes)) + "\n  ]"
+        entries.append(f"  {json.dumps(key)}: {text}")
+    return "{\n" + ",\n".join(entries) + "\n}\n"
+
+
+def shared_charts(run: RunFolder) -> list[str]:
+    """Throughput and memory."""
+    return [
+        chart(run, "Throughput", {"images_per_second": "images per second"}, "images/s", from_zero=True),
+        chart(run, "Peak memory", {"peak_memory_mb": "peak memory"}, "MB", from_zero=True),
+    ]
+
+
+def other_charts(run: RunFolder, known: Iterable[str]) -> list[str]:
+    """One chart for every numeric key that no other section shows: a figure that is logged is a figure shown."""
+    shown = _BOOKKEEPING.union(known)
+    keys = dict.fromkeys(key for row in run.rows for key in row if key not in shown)
+    return [chart(run, key.replace("_", " "), {key: key}) for key in keys]
+
+
+def norm_charts(run: RunFolder) -> list[str]:
+    """Parameter norms, largest first, so that charts group norms of like size."""
+    names: dict[str, float] = {}
+    for row in run.rows:
+        if isinstance(row.get("norms"), dict):
+            for name, value in row["norms"].items():
+                if math.isfinite(number(value)):
+                    names[name] = number(value)
+    ordered = sorted(names, key=lambda name: -names[name])
+    charts = []
+    for first in range(0, len(ordered), SERIES_STYLES):
+        series = [
+            Series(name, [(row["epoch"], _entry(row.get("norms"), name)) for row in run.rows])
+            for name in ordered[first : first + SERIES_STYLES]
+        ]
+        charts.append(line_chart("Parameter norms", series))
+    return charts
+
+
+def _entry(values: object, name: str) -> float:
+    return number(values.get(name)) if isinstance(values, dict) else math.nan
+
+
+def throughput(run: RunFolder) -> Figure:
+    return Figure(scaled(run.figure("images_per_second")), "Images per second")
+
+
+def configuration(run: RunFolder) -> list[Section]:
+    """config.yaml as it is, and environment.json as a table."""
+    text = code(run.config_text, "config.yaml") if run.config_text.strip() else ""
+    return [Section("config", "Configuration", text), Section("environment", "Environment", table(run.environment))]
+
+
+def hint(text: str) -> str:
+    return f'<p class="hint">{escape(text)}</p>'

@@ -1,0 +1,117 @@
+"""The edges' operation probabilities P over the epochs of a search, checked and ready to show."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from nge_search.errors import UserError
+from nge_search.genotype import EDGES_PER_NODE, INPUT_NODES, SEARCH_OPERATIONS, Cell, Genotype
+from nge_search.report.run_folder import Row, RunFolder, number
+
+Matrix = tuple[tuple[float, ...], ...]
+Kept = frozenset[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """P of one cell. `matrices` holds, per epoch of `epochs`, a [edges][operations] matrix with NaN for gaps.
+
+    `edges` are (source, target) pairs in the genotype's numbering, or None where unknown; `kept` holds, per
+    epoch, the (edge, operation) positions that the derivation kept.
+    """
+
+    kind: str
+    operations: tuple[str, ...]
+    edges: tuple[tuple[int, int] | None, ...]
+    epochs: tuple[float, ...]
+    matrices: tuple[Matrix, ...]
+    kept: tuple[Kept, ...]
+
+    def label(self, edge: int) -> str:
+        """`0→2`: source and target in the genotype's numbering."""
+        pair = self.edges[edge]
+        return f"{pair[0]}→{pair[1]}" if pair else f"edge {edge}"
+
+    @property
+    def largest(self) -> float:
+        """The largest probability of all epochs; 1 if there is none."""
+        values = [value for matrix in self.matrices for row in matrix for value in row if math.isfinite(value)]
+        return max(values, default=0.0) or 1.0
+
+
+def read_trace(run: RunFolder, kind: str) -> Trace | None:
+    """The trace of the `normal` or `reduce` cell; None if no row holds one.
+
+    Rows whose operations or edges differ from the last row's are left out: they can't share its axes.
+    """
+    found = [(row, axes) for row in run.rows if (axes := _axes(row, f"p_{kind}"))]
+    if not found:
+        return None
+    operations, edges = found[-1][1]
+    rows = [row for row, axes in found if axes == (operations, edges)]
+    kept = []
+    for row in rows:
+        genotype = _genotype(row)
+        if genotype is None and row is run.rows[-1]:
+            genotype = run.genotype
+        kept.append(_kept(genotype, kind, operations, edges))
+    matrices = tuple(tuple(tuple(map(number, values)) for values in row[f"p_{kind}"]) for row in rows)
+    return Trace(kind, operations, edges, tuple(row["epoch"] for row in rows), matrices, tuple(kept))
+
+
+def _axes(row: Row, key: str) -> tuple[tuple[str, ...], tuple[tuple[int, int] | None, ...]] | None:
+    """The operations and edges of a row's matrix, or None if the row has no well-formed one."""
+    matrix = row.get(key)
+    if not isinstance(matrix, list) or not matrix or not all(isinstance(values, list) for values in matrix):
+        return None
+    width = len(matrix[0])
+    if width == 0 or any(len(values) != width for values in matrix):
+        return None
+    names = row.get("operations")
+    if not (isinstance(names, list) and len(names) == width and all(isinstance(name, str) for name in names)):
+        names = SEARCH_OPERATIONS if width == len(SEARCH_OPERATIONS) else [f"op {i}" for i in range(width)]
+    return tuple(names), _edges(row.get("edges"), len(matrix))
+
+
+def _edges(given: Any, count: int) -> tuple[tuple[int, int] | None, ...]:
+    if isinstance(given, list) and len(given) == count and all(map(_is_pair, given)):
+        return tuple((source, target) for source, target in given)
+    every: list[tuple[int, int] | None] = []
+    target = INPUT_NODES
+    while len(every) < count:
+        every += [(source, target) for source in range(target)]
+        target += 1
+    return tuple(every) if len(every) == count else (None,) * count
+
+
+def _is_pair(value: Any) -> bool:
+    whole = isinstance(value, list) and len(value) == 2 and all(type(node) is int for node in value)
+    return whole and 0 <= value[0] < value[1]
+
+
+def _genotype(row: Row) -> Genotype | None:
+    try:
+        return Genotype.from_dict(row["genotype"]) if "genotype" in row else None
+    except UserError:
+        return None  # the row's curves still count; RunFolder.notes tells of the genotype that is drawn
+
+
+def _kept(genotype: Genotype | None, kind: str, operations: tuple[str, ...], edges: tuple) -> Kept:
+    if genotype is None:
+        return frozenset()
+    cell: Cell = getattr(genotype, kind)
+    kept = set()
+    for position, (operation, source) in enumerate(cell.genes):
+        edge = (source, INPUT_NODES + position // EDGES_PER_NODE)
+        if edge in edges and operation in operations:
+            kept.add((edges.index(edge), operations.index(operation)))
+    return frozenset(kept)
+
+
+def spread(count: int, limit: int) -> list[int]:
+    """At most `limit` positions of a list of `count`, evenly spread, the last one always among them."""
+    if count <= limit:
+        return list(range(count))
+    return sorted({round(step * (count - 1) / (limit - 1)) for step in range(limit)})
