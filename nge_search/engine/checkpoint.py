@@ -1,7 +1,8 @@
 """Checkpoints: written atomically, named by their own checksum, the last two kept.
 
-A file is called `step-<step>-<first 16 hex digits of its SHA-256>.pt`, so a truncated or altered one
-betrays itself by its name, and the file stays an ordinary one for `torch.load(..., weights_only=True)`.
+A file is called `<number>-step-<step>-<first 16 hex digits of its SHA-256>.pt`, so a truncated or altered one
+betrays itself by its name, and the file stays an ordinary one for `torch.load(..., weights_only=True)`. The
+number counts the checkpoints of a run: their order does not hang on file times, which copies lose.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch import nn
 from nge_search.errors import UserError
 from nge_search.files import write_atomic
 
-_NAME = re.compile(r"step-(\d{9})-([0-9a-f]{16})\.pt")
+_NAME = re.compile(r"(\d{6})-step-(\d+)-([0-9a-f]{16})\.pt")
 
 
 class CheckpointFolder:
@@ -36,20 +37,20 @@ class CheckpointFolder:
         buffer = io.BytesIO()
         torch.save(state, buffer)
         content = buffer.getvalue()
-        path = self.folder / f"step-{step:09d}-{hashlib.sha256(content).hexdigest()[:16]}.pt"
+        existing = self.newest_first()
+        number = int(existing[0].name[:6]) + 1 if existing else 1
+        path = self.folder / f"{number:06d}-step-{step}-{_digest(content)}.pt"
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomic(path, content)
-        others = [other for other in self.newest_first() if other != path]
-        for old in others[self.keep - 1 :]:
+        for old in existing[self.keep - 1 :]:
             old.unlink(missing_ok=True)
         return path
 
     def newest_first(self) -> list[Path]:
-        """The checkpoint files, by step, then by age."""
+        """The checkpoint files by their numbers."""
         if not self.folder.is_dir():
             return []
-        found = [path for path in self.folder.iterdir() if _NAME.fullmatch(path.name)]
-        return sorted(found, key=lambda path: (path.name[:14], path.stat().st_mtime_ns), reverse=True)
+        return sorted((path for path in self.folder.iterdir() if _NAME.fullmatch(path.name)), reverse=True)
 
     def load_newest(self) -> tuple[dict[str, Any] | None, Path | None, list[str]]:
         """The newest undamaged state, its file, and a line for each damaged file that was passed over.
@@ -74,11 +75,15 @@ class CheckpointFolder:
         return None, None, []
 
 
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Load one checkpoint onto the CPU; raises UserError when its content does not match its checksum."""
     match = _NAME.fullmatch(path.name)
     content = path.read_bytes()
-    if match is None or hashlib.sha256(content).hexdigest()[:16] != match[2]:
+    if match is None or _digest(content) != match[3]:
         raise UserError(f"checkpoint {path} is damaged: its content does not match its checksum")
     try:
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)

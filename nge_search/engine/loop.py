@@ -178,14 +178,14 @@ class Loop:
                 self._epoch_images += sum(batch.total for batch in batches)
             logbook.advance()
             if position.total % self.config.run.log_every == 0:
-                self._log(phase, title, steps, logbook)
+                self.log(phase, title, steps, logbook)
             due = bool(self.folder) and time.monotonic() - self._last_save >= self.config.run.checkpoint_seconds
             stop, save = self.world.agree(interrupts.received is not None, due)
             if stop or save:
                 now = time.perf_counter()
                 self._epoch_seconds += now - clock if phase.trains else 0.0
                 clock = now
-                path = self._save()
+                path = self.save()
             if stop:
                 stopped = Interrupted(interrupts.received or 15)
                 logbook.end_phase()
@@ -197,7 +197,8 @@ class Loop:
             self._epoch_seconds += time.perf_counter() - clock
         logbook.end_phase()
 
-    def _log(self, phase: Phase, title: str, steps: int, logbook: Logbook) -> None:
+    def log(self, phase: Phase, title: str, steps: int, logbook: Logbook) -> None:
+        """A log step: read the phase's figures back and show them."""
         self._require_finite()
         result = self.task.meters[phase.name].result(self.world)
         values = {name: result[name] for name in ("loss", "top1") if name in result}
@@ -228,7 +229,7 @@ class Loop:
             self.task.publish(logbook, row, self.position.total)
         logbook.flush()
         self.position = Position(self.position.epoch + 1, 0, 0, self.position.total)
-        self._save()
+        self.save()
 
     def _require_finite(self) -> None:
         if any(self.world.agree(not bool(self.task.finite))):
@@ -239,7 +240,8 @@ class Loop:
                 f"{self.position.total}; {good}; lower the learning rate, or use precision=fp32"
             )
 
-    def _save(self) -> str:
+    def save(self) -> str:
+        """Write a checkpoint of this moment (rank 0; the others contribute); returns its path."""
         self._require_finite()
         meters = torch.cat([meter.sums_4.cpu() for meter in self.task.meters.values()])
         buffers = _flatten(self.task.local_buffers())

@@ -80,6 +80,8 @@ class RunFolder:
         try:
             if config.run.overwrite:
                 self._clear()
+            for leftover in (*self.path.glob(".*.tmp"), *self.path.glob("checkpoints/.*.tmp")):
+                leftover.unlink()  # of a process that was killed while it wrote
             self.checkpoints = CheckpointFolder(self.path / "checkpoints")
             self.summary = self._read_summary()
             if self.summary is not None or self.checkpoints.newest_first():

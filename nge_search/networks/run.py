@@ -10,6 +10,7 @@ from nge_search.counting import count_parameters, multiply_adds
 from nge_search.data import Augmentation, Dataset, Feed, ImageSource, store
 from nge_search.engine.precision import weight_dtype
 from nge_search.engine.session import Session, open_session
+from nge_search.errors import UserError
 from nge_search.genotype import Genotype, load_genotype
 from nge_search.networks.cifar import CifarNetwork, require_auxiliary_fits
 from nge_search.networks.training import ClassifierTraining
@@ -28,6 +29,7 @@ def run_eval(config: EvalConfig) -> dict[str, Any]:
     """
     genotype = load_genotype(config.network.genotype)
     with open_session(config) as session:
+        session.world.on_main(lambda: _claim(session, genotype))
         if session.finished is not None:
             return session.finished
         dataset = session.load_dataset()
@@ -88,6 +90,19 @@ def _feeds(session: Session, dataset: Dataset) -> tuple[Feed, Feed]:
         feed(dataset.train, config.train.batch_size, True),
         feed(dataset.test, config.train.eval_batch_size, False),
     )
+
+
+def _claim(session: Session, genotype: Genotype) -> None:
+    """Keep the genotype in the run folder, and refuse a folder that trains another one under the same name."""
+    folder = session.folder
+    assert folder is not None
+    path = folder.path / "genotype.json"
+    if path.is_file() and load_genotype(path) != genotype:
+        raise UserError(
+            f"run folder '{folder.path}' trains another genotype than network.genotype="
+            f"{session.config.network.genotype}; set another run.dir=, or run.overwrite=true"
+        )
+    folder.write_json(path.name, genotype.to_dict())
 
 
 def _write_results(session: Session, summary: dict[str, Any]) -> None:

@@ -39,7 +39,7 @@ class WeightPhase(SearchPhase):
 
     def start(self, epoch: int) -> None:
         super().start(epoch)
-        self.p = self.task.probabilities()
+        self.p = self.task.architecture.probabilities()
 
     def batches(self, epoch: int, first: int) -> Iterator[tuple[Batch, ...]]:
         return ((batch,) for batch in self.task.train.iterate(epoch, first))
@@ -83,7 +83,7 @@ class AlternatingPhase(SearchPhase):
     def step(self, *batches: Batch) -> None:
         train, valid = batches
         self.task.architecture_step(valid, train if self.task.config.search.order == "second" else None)
-        self.task.weight_step(train, self.task.probabilities())
+        self.task.weight_step(train, self.task.architecture.probabilities())
 
     def finish(self, epoch: int) -> None:
         average_buffers(self.task.supernet, self.task.world)
@@ -103,7 +103,7 @@ class EvaluationPhase(SearchPhase):
     def start(self, epoch: int) -> None:
         super().start(epoch)
         self.task.supernet.eval()
-        self.p = self.task.probabilities()
+        self.p = self.task.architecture.probabilities()
 
     def batches(self, epoch: int, first: int) -> Iterator[tuple[Batch, ...]]:
         return ((batch,) for batch in self.task.evaluation.iterate(epoch, first))

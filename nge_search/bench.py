@@ -1,0 +1,197 @@
+"""`nge bench`: what this machine does per second, each figure beside a baseline of the same run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from nge_search.config import load_config
+from nge_search.data import Batch
+from nge_search.engine.environment import describe, peak_memory_mb
+from nge_search.engine.logbook import Logbook
+from nge_search.engine.loop import Loop, Phase
+from nge_search.engine.session import Session, open_session
+from nge_search.errors import UserError, nearest
+from nge_search.schema import SearchConfig
+from nge_search.search.bilevel import BilevelSearch
+from nge_search.search.run import build_task
+
+BENCHES = ("step",)
+
+
+def main(words: Sequence[str], parser_class: type[argparse.ArgumentParser]) -> None:
+    """`nge bench NAME ...`"""
+    if not words or words[0] in ("-h", "--help"):
+        print("usage: nge bench NAME ...\n\n  step     where the time of a search's step goes")
+        return
+    if words[0] not in BENCHES:
+        raise UserError(
+            f"unknown benchmark '{words[0]}'{nearest(words[0], BENCHES)}; there is {', '.join(BENCHES)}"
+        )
+    parser = parser_class(
+        prog="nge bench step",
+        description="Time the parts of a search's step against the supernet's own forward and backward pass.",
+    )
+    parser.add_argument("--config", help="search configuration (default: the schema's defaults)")
+    parser.add_argument("--steps", type=int, default=7, help="measured steps of each kind (7)")
+    parser.add_argument("--json", action="store_true", help="machine-readable output")
+    parser.add_argument("settings", nargs="*", help="key=value")
+    options = parser.parse_intermixed_args(list(words[1:]))
+    if not 1 <= options.steps <= 1000:
+        raise UserError(f"--steps={options.steps}: must be between 1 and 1000")
+    with tempfile.TemporaryDirectory() as folder:
+        run = (f"run.dir={folder}/run", "run.progress=none")
+        config = load_config(SearchConfig, options.config, [*options.settings, *run])
+        with open_session(config) as session:
+            result = measure_step(session, options.steps)
+    print(json.dumps(result, indent=2) if options.json else "\n".join(_lines(result)))
+
+
+def measure_step(session: Session, steps: int) -> dict[str, Any]:
+    """Median seconds of the parts of weight and architecture steps, and what the rest costs per step.
+
+    The baseline is the supernet alone: the same batches, forward and backward, nothing else.
+    """
+    task = build_task(session)
+    device, config = session.world.device, session.config
+    clock = _Clock(device)
+    phases = {phase.name: _measure_phase(task, phase, steps, clock) for phase in task.phases if phase.trains}
+    loop = Loop(task, session.folder, config, session.world)
+    logbook = Logbook(session.folder, config.run)
+    save = clock.median(loop.save)
+    log = clock.median(lambda: loop.log(task.phases[0], "bench", 1, logbook))
+    logbook.close()
+    shares = {name: _shares(parts, log / config.run.log_every, save, config) for name, parts in phases.items()}
+    return {
+        "benchmark": "step",
+        "n": steps,
+        "environment": describe(device, session.world.size, config.seed),
+        "settings": {
+            "dataset": config.data.name,
+            "batch_size": config.search.batch_size,
+            "channels": config.supernet.channels,
+            "cells": config.supernet.cells,
+        },
+        "phases": phases,
+        "log_seconds": log,
+        "checkpoint_seconds": save,
+        "shares_of_step": shares,
+        "peak_memory_mb": peak_memory_mb(device),
+    }
+
+
+def _measure_phase(task: BilevelSearch, phase: Phase, steps: int, clock: _Clock) -> dict[str, float]:
+    """Seconds of a phase's parts: data, the whole step, and the supernet alone on the same batches, in turn."""
+    phase.start(0)
+    batches = _endless(phase.batches)
+    data, step, alone = [], [], []
+    for number in range(-2, steps):  # two to warm up
+        clock.start()
+        taken = next(batches)
+        seconds = [clock.lap()]
+        phase.step(*taken)
+        seconds.append(clock.lap())
+        _supernet_alone(task, taken, phase.name)
+        seconds.append(clock.lap())
+        if number >= 0:
+            for values, value in zip((data, step, alone), seconds):
+                values.append(value)
+    whole = statistics.median(step) + statistics.median(data)
+    return {
+        "step_seconds": statistics.median(step),
+        "step_spread": max(step) - min(step),
+        "supernet_seconds": statistics.median(alone),
+        "data_seconds": statistics.median(data),
+        "images_per_second": task.config.search.batch_size / whole,
+    }
+
+
+class _Clock:
+    """Wall time between moments at which the device's queue is empty."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self.since = 0.0
+
+    def start(self) -> None:
+        self._wait()
+        self.since = time.perf_counter()
+
+    def lap(self) -> float:
+        """Seconds since the last call of `start` or `lap`."""
+        self._wait()
+        before, self.since = self.since, time.perf_counter()
+        return self.since - before
+
+    def median(self, action: Callable[[], Any], count: int = 5) -> float:
+        """Median seconds of so many calls."""
+        self.start()
+        laps = []
+        for _ in range(count):
+            action()
+            laps.append(self.lap())
+        return statistics.median(laps)
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def _endless(batches: Callable[[int, int], Any]) -> Any:
+    epoch = 0
+    while True:
+        yield from batches(epoch, 0)
+        epoch += 1
+
+
+def _supernet_alone(task: BilevelSearch, batches: tuple[Batch, ...], phase: str) -> None:
+    """Forward and backward of the passes that the step makes, without data, optimiser, clipping or figures."""
+    constant = task.architecture.probabilities()
+    leaves = [p_EO.detach().requires_grad_() for p_EO in constant]
+    moved = ["architecture"] if phase == "architecture" else ["weights", "architecture"][: len(batches)]
+    for what, batch in zip(moved, batches):
+        p, inputs = (constant, task.weights) if what == "weights" else (leaves, leaves)
+        loss = functional.cross_entropy(task.supernet(batch.images_BCHW, *p), batch.labels_B)
+        torch.autograd.grad(loss, inputs, allow_unused=True)
+
+
+def _shares(parts: dict[str, float], log: float, save: float, config: SearchConfig) -> dict[str, float]:
+    """What fraction of a step's whole time each part takes; log and checkpoint spread over their intervals."""
+    step = parts["step_seconds"]
+    whole = parts["data_seconds"] + step + log
+    return {
+        "data": parts["data_seconds"] / whole,
+        "optimiser_and_figures": max(0.0, step - parts["supernet_seconds"]) / whole,
+        "logging": log / whole,
+        "checkpoints": save / max(config.run.checkpoint_seconds, whole),
+        "supernet": min(step, parts["supernet_seconds"]) / whole,
+    }
+
+
+def _lines(result: dict[str, Any]) -> list[str]:
+    environment, settings = result["environment"], result["settings"]
+    lines = [
+        f"{environment['device_name']}, {environment['threads']} threads, "
+        f"torch {environment['packages']['torch']}, n={result['n']}; "
+        + ", ".join(f"{name} {value}" for name, value in settings.items())
+    ]
+    for name, parts in result["phases"].items():
+        lines.append(
+            f"{name}: {parts['step_seconds']:.3f} s a step (spread {parts['step_spread']:.3f}), supernet alone "
+            f"{parts['supernet_seconds']:.3f} s, {parts['images_per_second']:.1f} images/s"
+        )
+        shares = ", ".join(f"{part} {100 * share:.2f} %" for part, share in result["shares_of_step"][name].items())
+        lines.append(f"  of a step: {shares}")
+    lines.append(
+        f"a log step {1000 * result['log_seconds']:.2f} ms, "
+        f"a checkpoint {1000 * result['checkpoint_seconds']:.1f} ms, peak memory {result['peak_memory_mb']:.0f} MB"
+    )
+    return lines

@@ -1,0 +1,69 @@
+"""A process of a distributed test: does some steps of a search and saves what this rank holds.
+
+Started by torchrun, or alone: worker.py ACTION FOLDER STEPS key=value ...
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+
+from nge_search.cli import main
+from nge_search.config import load_config
+from nge_search.engine.distributed import World
+from nge_search.engine.session import open_session
+from nge_search.schema import SearchConfig
+from nge_search.search.run import build_task, run_search
+
+
+def steps(folder: Path, count: int, words: list[str]) -> None:
+    """`count` steps, weights and architecture in turn; every rank saves its state."""
+    with open_session(load_config(SearchConfig, None, words)) as session:
+        task = build_task(session)
+        feeds = [phase.batches(0, 0) for phase in task.phases[:2]]
+        for phase in task.phases[:2]:
+            phase.start(0)
+        for step in range(count):
+            index = step % 2
+            task.phases[index].start(0)
+            task.phases[index].step(*next(feeds[index]))
+        torch.save(task.state_dict(), folder / f"{session.world.size}-{session.world.rank}.pt")
+
+
+def epochs(folder: Path, words: list[str]) -> None:
+    """A whole search; every rank records all tensors that it compares at the end of each epoch."""
+    seen = []
+    compare = World.assert_identical
+
+    def record(world: World, tensors: dict[str, torch.Tensor]) -> None:
+        seen.append({name: tensor.clone() for name, tensor in tensors.items()})
+        torch.save(seen, folder / f"epochs-{world.rank}.pt")
+        compare(world, tensors)
+
+    World.assert_identical = record
+    run_search(load_config(SearchConfig, None, words))
+
+
+def drift(words: list[str]) -> int:
+    """A search in which the second rank's first weight is off by one bit after the first epoch."""
+    compare = World.assert_identical
+
+    def spoil(world: World, tensors: dict[str, torch.Tensor]) -> None:
+        if world.rank == 1:
+            tensors["/supernet/stem.0.weight"] = tensors["/supernet/stem.0.weight"].nextafter(torch.tensor(9.0))
+        compare(world, tensors)
+
+    World.assert_identical = spoil
+    return main(["search", *words])
+
+
+if __name__ == "__main__":
+    action, target, number, *settings = sys.argv[1:]
+    if action == "steps":
+        steps(Path(target), int(number), settings)
+    elif action == "epochs":
+        epochs(Path(target), settings)
+    elif action == "drift":
+        sys.exit(drift(settings))

@@ -1,0 +1,189 @@
+"""What a step of each phase moves, and that the loops do what Algorithm 1 and DARTS say."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional
+
+from nge_search.config import load_config
+from nge_search.engine.session import open_session
+from nge_search.schema import SearchConfig
+from nge_search.search.run import build_task
+
+
+@pytest.fixture
+def make_task(tmp_path, tiny_search):
+    """Build a tiny search from extra settings; sessions are closed at the end."""
+    sessions = []
+
+    def make(*settings):
+        words = [*tiny_search, "precision=fp64", f"run.dir={tmp_path / str(len(sessions))}", *settings]
+        session = open_session(load_config(SearchConfig, None, words))
+        sessions.append(session)
+        return build_task(session.__enter__())
+
+    yield make
+    for session in sessions:
+        session.__exit__(None, None, None)
+
+
+def snapshot(task):
+    return {
+        "weights": [w.detach().clone() for w in task.weights],
+        "embedding": [p.detach().clone() for p in task.architecture.embedding.parameters()],
+        "weight_optimiser": tensors(task.weight_optimiser),
+        "embedding_optimiser": tensors(task.architecture.optimiser),
+    }
+
+
+def tensors(optimiser):
+    return [t.clone() for state in optimiser.state.values() for t in state.values() if isinstance(t, torch.Tensor)]
+
+
+def changed(before, after):
+    """Which groups differ anywhere, by name."""
+    return {
+        name
+        for name in before
+        if len(before[name]) != len(after[name])
+        or any(not torch.equal(a, b) for a, b in zip(before[name], after[name]))
+    }
+
+
+def run_steps(task, index, count, epoch=0):
+    phase = task.phases[index]
+    phase.start(epoch)
+    for _, batches in zip(range(count), phase.batches(epoch, 0)):
+        phase.step(*batches)
+
+
+@pytest.mark.parametrize("kind", ["nge", "direct", "plain", "rnn"])
+@pytest.mark.parametrize("order", ["first", "second"])
+def test_each_phase_moves_its_own_parameters_only(make_task, kind, order):
+    task = make_task(f"embedding.kind={kind}", f"search.order={order}")
+    start = snapshot(task)
+    run_steps(task, 0, 1)
+    after_weights = snapshot(task)
+    assert changed(start, after_weights) == {"weights", "weight_optimiser"}
+    run_steps(task, 1, 1)
+    after_architecture = snapshot(task)
+    assert changed(after_weights, after_architecture) == {"embedding", "embedding_optimiser"}
+    run_steps(task, 2, 1)
+    assert changed(after_architecture, snapshot(task)) == set()
+    every = [*task.weights, *task.architecture.embedding.parameters()]
+    assert all(parameter.grad is None for parameter in every)
+
+
+def test_every_weight_trains_and_every_embedding_parameter_too(make_task):
+    task = make_task("embedding.weight_decay=0", "search.weight_decay=0")
+    start = snapshot(task)
+    run_steps(task, 0, 1)
+    run_steps(task, 1, 1)
+    end = snapshot(task)
+    for group in ("weights", "embedding"):
+        assert all(not torch.equal(a, b) for a, b in zip(start[group], end[group]))
+
+
+def test_p_is_constant_through_the_weight_phase_and_fresh_in_the_architecture_phase(make_task):
+    task = make_task("embedding.learning_rate=0.05")
+    seen = []
+    forward = task.supernet.forward
+
+    def watch(images, p_normal_EO, p_reduce_EO):
+        seen.append(p_normal_EO.detach().clone())
+        return forward(images, p_normal_EO, p_reduce_EO)
+
+    task.supernet.forward = watch
+    run_steps(task, 0, 2)
+    assert torch.equal(seen[0], seen[1])
+    run_steps(task, 1, 2)
+    assert torch.equal(seen[2], seen[0])
+    assert not torch.equal(seen[3], seen[2])
+
+
+def test_the_batchwise_loop_moves_the_embedding_first(make_task):
+    task = make_task("search.loop=batchwise", "embedding.learning_rate=0.05")
+    calls = []
+    task.architecture_step = lambda valid, train: calls.append(("architecture", train))
+    task.weight_step = lambda train, p: calls.append(("weights", train))
+    run_steps(task, 0, 2)
+    assert [name for name, _ in calls] == ["architecture", "weights"] * 2
+    assert calls[0][1] is None
+    second = make_task("search.loop=batchwise", "search.order=second")
+    second.architecture_step = lambda valid, train: calls.append(("second", train, valid))
+    second.weight_step = lambda train, p: calls.append(("weights", train))
+    run_steps(second, 0, 1)
+    assert torch.equal(calls[-2][1].index_B, calls[-1][1].index_B)  # unrolled on the batch that then trains
+    assert not set(calls[-2][2].index_B.tolist()) & set(calls[-1][1].index_B.tolist())
+
+
+def plain_gradients(task, batch):
+    """Gradient of the embedding by plain autograd from the loss through P to X and Theta."""
+    p = task.architecture.embedding()
+    loss = functional.cross_entropy(task.supernet(batch.images_BCHW, *p), batch.labels_B)
+    return torch.autograd.grad(loss, list(task.architecture.embedding.parameters()))
+
+
+def test_the_architecture_gradient_equals_plain_autograd(make_task):
+    task = make_task("embedding.weight_decay=0")
+    task.supernet.train()
+    batch = next(task.valid.iterate(0))
+    expected = plain_gradients(task, batch)
+    found = []
+    task.architecture.optimiser.step = lambda: found.extend(
+        p.grad.clone() for p in task.architecture.embedding.parameters()
+    )
+    task.architecture_step(batch, None)
+    for value, target in zip(found, expected):
+        torch.testing.assert_close(value, target, rtol=1e-9, atol=1e-14)
+
+
+def test_cost_and_entropy_add_their_gradients(make_task, monkeypatch):
+    plain, both = make_task(), make_task("search.cost_weight=0.7", "search.entropy_weight=0.4")
+    leaves = [p_EO.detach().requires_grad_() for p_EO in both.architecture.embedding()]
+    cost = sum((gradient_EO * p_EO).sum() for gradient_EO, p_EO in zip(both.cost.relative_gradients(), leaves))
+    entropy = sum(torch.special.entr(p_EO).sum(dim=1).mean() for p_EO in leaves)
+    expected = torch.autograd.grad(0.7 * cost - 0.4 * entropy, leaves)
+    found = {}
+    backward = torch.autograd.backward
+    for name, task in (("plain", plain), ("both", both)):
+
+        def catch(matrices, gradients, name=name):
+            found[name] = [g.clone() for g in gradients]
+            backward(matrices, gradients)
+
+        task.start_epoch(0)
+        batch = next(task.valid.iterate(0))
+        with monkeypatch.context() as patch:
+            # only the call that carries P's gradients through the embedding hands over two matrices
+            patch.setattr(torch.autograd, "backward", catch)
+            task.architecture_step(batch, None)
+    for with_both, without, target in zip(found["both"], found["plain"], expected):
+        torch.testing.assert_close(with_both - without, target, rtol=1e-9, atol=1e-13)
+
+
+def test_a_cost_weight_makes_cells_cheaper(make_task):
+    costs = {}
+    for weight in (0, 5):
+        task = make_task(f"search.cost_weight={weight}", "embedding.learning_rate=0.02")
+        for epoch in range(3):
+            run_steps(task, 1, 2, epoch)
+        costs[weight] = task.cost.expected(*task.architecture.probabilities())
+    assert costs[5] < 0.7 * costs[0]
+
+
+def test_second_order_leaves_running_statistics_alone(make_task):
+    task = make_task("search.order=second")
+    before = [buffer.clone() for buffer in task.local_buffers()]
+    run_steps(task, 1, 1)
+    assert all(torch.equal(a, b) for a, b in zip(before, task.local_buffers()))
+
+
+def test_learning_rate_follows_a_cosine_from_the_first_epoch_on(make_task):
+    task = make_task("search.epochs=4", "search.learning_rate=0.1")
+    rates = []
+    for epoch in range(4):
+        task.start_epoch(epoch)
+        rates.append(task.weight_optimiser.param_groups[0]["lr"])
+    assert rates == pytest.approx([0.1, 0.05 * (1 + 0.5**0.5), 0.05, 0.05 * (1 - 0.5**0.5)])
