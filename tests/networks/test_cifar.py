@@ -76,7 +76,7 @@ def test_drop_path_scales_what_it_keeps_and_spares_identities():
     assert (dropped[2] - plain[2]).abs().max() > 1e-3
     drawn = torch.rand(4000, 5, generator=torch.Generator().manual_seed(0))
     factors = drop_path_factors(drawn, 0.3)
-    assert set(factors.unique().tolist()) == {0.0, pytest.approx(1 / 0.7)}
+    assert factors.unique().tolist() == pytest.approx([0, 1 / 0.7])
     assert factors.mean().item() == pytest.approx(1, abs=0.02)
 
 

@@ -1,0 +1,167 @@
+"""What the tests of bad input share: an empty working folder, run folders, images, and the check of a refusal."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from nge_search.cli import main
+from nge_search.search.bilevel import BilevelSearch
+
+#: Nobody reads more than this.
+LONGEST_LINE = 1000
+
+QUIET = ("threads=1", "device=cpu", "run.progress=none", "run.tensorboard=false")
+SMALL_EMBEDDING = tuple(f"embedding.{name}_dim=8" for name in ("input", "hidden", "output", "edge"))
+SMALL_SUPERNET = ("supernet.channels=2", "supernet.cells=2", "supernet.nodes=2", "search.batch_size=8")
+
+Snapshot = dict[str, tuple[object, ...]]
+
+
+@pytest.fixture(scope="session")
+def tiny_search() -> tuple[str, ...]:
+    """A search of a second on digits; `search.epochs` is left to the test."""
+    return (*QUIET, *SMALL_EMBEDDING, *SMALL_SUPERNET, "data.limit=40")
+
+
+@pytest.fixture(scope="session")
+def tiny_eval() -> tuple[str, ...]:
+    """A retraining of a second on digits; `train.epochs` is left to the test."""
+    return (*QUIET, "network.channels=2", "network.cells=2", "train.batch_size=8", "data.limit=40")
+
+
+@pytest.fixture(autouse=True)
+def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every test works in its own folder, on one thread, as a single process."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def run_folders(tmp_path_factory: pytest.TempPathFactory, tiny_search: tuple[str, ...]) -> Path:
+    """`finished`: a search of one epoch. `unfinished`: one stopped by SIGTERM in the first step of its third."""
+    root = tmp_path_factory.mktemp("run_folders")
+    assert main(["search", *tiny_search, "search.epochs=1", f"run.dir={root / 'finished'}"]) == 0
+    publish = BilevelSearch.publish
+
+    def publish_and_stop(task: BilevelSearch, logbook: object, row: dict, step: int) -> None:
+        publish(task, logbook, row, step)
+        if row["epoch"] == 1:
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BilevelSearch, "publish", publish_and_stop)
+        stopped = main(["search", *tiny_search, "search.epochs=3", f"run.dir={root / 'unfinished'}"])
+    assert stopped == 128 + signal.SIGTERM
+    assert len(list((root / "unfinished" / "checkpoints").iterdir())) == 2
+    return root
+
+
+@pytest.fixture
+def finished(run_folders: Path, tmp_path: Path) -> Path:
+    """A copy of the finished search: `finished` in the working folder."""
+    return shutil.copytree(run_folders / "finished", tmp_path / "finished")
+
+
+@pytest.fixture
+def unfinished(run_folders: Path, tmp_path: Path) -> Path:
+    """A copy of the unfinished search: `unfinished` in the working folder."""
+    return shutil.copytree(run_folders / "unfinished", tmp_path / "unfinished")
+
+
+@pytest.fixture
+def write_images(tmp_path: Path) -> Callable[..., Path]:
+    """Write `count` random images into each class folder given, below `images` in the working folder."""
+
+    def write(*folders: str, count: int = 6, size: tuple[int, int] = (8, 8), mode: str = "RGB") -> Path:
+        root = tmp_path / "images"
+        for number, folder in enumerate(folders):
+            (root / folder).mkdir(parents=True)
+            for position in range(count):
+                pixels = np.random.default_rng([number, position]).integers(0, 256, (size[1], size[0], 3), np.uint8)
+                Image.fromarray(pixels).convert(mode).save(root / folder / f"{position:03}.png")
+        return root
+
+    return write
+
+
+def _content(path: str) -> tuple[object, ...]:
+    status = os.lstat(path)
+    if stat.S_ISREG(status.st_mode):
+        return "file", Path(path).read_bytes(), status.st_mtime_ns
+    return (os.readlink(path),) if stat.S_ISLNK(status.st_mode) else (stat.S_IFMT(status.st_mode),)
+
+
+def _snapshot(root: Path) -> Snapshot:
+    """Everything below `root`, but for the lock files, which any process may rewrite."""
+    found = {}
+    for parent, folders, files in os.walk(root):
+        for name in (*folders, *(name for name in files if name != ".lock")):
+            path = os.path.join(parent, name)
+            found[os.path.relpath(path, root)] = _content(path)
+    return found
+
+
+@pytest.fixture
+def take_snapshot() -> Callable[[Path], Snapshot]:
+    """Path, kind, content and time of change of everything below a folder, but for lock files."""
+    return _snapshot
+
+
+@pytest.fixture
+def require_line() -> Callable[[str, Iterable[str]], None]:
+    """Check that a text is one readable line of error that holds the words given."""
+
+    def require(text: str, says: Iterable[str]) -> None:
+        assert text.startswith("error: "), text
+        assert text.count("\n") == 1, text
+        line = text.removesuffix("\n")
+        assert line.isprintable(), repr(line)
+        assert len(line) <= LONGEST_LINE, f"{len(line)} characters: {line[:200]}..."
+        for words in (says,) if isinstance(says, str) else says:
+            assert words.casefold() in line.casefold(), f"{words!r} is not in {line!r}"
+
+    return require
+
+
+@pytest.fixture
+def refuse(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], require_line: Callable[[str, Iterable[str]], None]
+) -> Callable[..., str]:
+    """Run `nge WORDS` in this process: exit code 2, one line, existing files untouched; returns the line.
+
+    `creates`: "nothing"; "folder": at most an empty run folder; "run": the new run had begun.
+    """
+
+    def check(*words: str, says: Iterable[str], creates: str = "folder") -> str:
+        before = _snapshot(tmp_path)
+        capfd.readouterr()
+        code = main(words)
+        out, err = capfd.readouterr()
+        assert code == 2, f"exit code {code}; {err}"
+        assert "Traceback" not in out
+        require_line(err, says)
+        after = _snapshot(tmp_path)
+        assert {path: after.get(path) for path in before} == before
+        created = [after[path] for path in after.keys() - before.keys()]
+        if creates == "folder":
+            assert all(kind == stat.S_IFDIR for kind, *_ in created)
+        elif creates == "nothing":
+            assert not created
+        return err
+
+    return check
