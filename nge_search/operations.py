@@ -84,6 +84,11 @@ class FactorizedReduce(nn.Module):
         return self.bn(torch.cat([self.even(x_BCHW), self.odd(shifted)], dim=1))
 
 
+def build_preprocess(c_in: int, c_out: int, halve: bool, affine: bool = True) -> nn.Module:
+    """What a cell does to an input first: a 1x1 convolution to its width, and half the resolution if `halve`."""
+    return FactorizedReduce(c_in, c_out, affine) if halve else ReLUConvBN(c_in, c_out, affine=affine)
+
+
 def _skip(channels: int, stride: int, affine: bool) -> nn.Module:
     return nn.Identity() if stride == 1 else FactorizedReduce(channels, channels, affine)
 

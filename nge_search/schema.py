@@ -300,7 +300,22 @@ class EmbeddingConfig(Section):
 
 
 @dataclass
-class SearchSection(Section):
+class SgdSection(Section):
+    """How weights are trained: SGD with momentum under a cosine schedule."""
+
+    learning_rate: float = option(0.025, "SGD's initial learning rate for the weights.", at_least=0)
+    learning_rate_min: float = option(0.0, "Where its cosine schedule ends.", at_least=0)
+    momentum: float = option(0.9, "SGD's momentum.", at_least=0, below=1)
+    weight_decay: float = option(3e-4, "L2 penalty on the weights.", at_least=0)
+    clip: float = option(5.0, "Largest gradient norm of the weights; 0: no clipping.", at_least=0)
+
+    def check(self) -> None:
+        if self.learning_rate_min > self.learning_rate:
+            raise self.refuse("learning_rate_min", f"above {self.key('learning_rate')}={self.learning_rate}")
+
+
+@dataclass
+class SearchSection(SgdSection):
     """The bilevel search loop."""
 
     prefix: ClassVar[str] = "search"
@@ -317,11 +332,6 @@ class SearchSection(Section):
     )
     epochs: int = option(25, "Epochs.", at_least=1)
     batch_size: int = option(64, "Images per step, over all ranks together.", at_least=2)
-    learning_rate: float = option(0.025, "SGD's initial learning rate for the weights.", at_least=0)
-    learning_rate_min: float = option(0.0, "Where its cosine schedule ends.", at_least=0)
-    momentum: float = option(0.9, "SGD's momentum.", at_least=0, below=1)
-    weight_decay: float = option(3e-4, "L2 penalty on the weights.", at_least=0)
-    clip: float = option(5.0, "Largest gradient norm of the weights; 0: no clipping.", at_least=0)
     cost_weight: float = option(
         0.0,
         "Weight of the expected mult-adds, relative to those of uniform P, in the architecture loss.",
@@ -335,10 +345,6 @@ class SearchSection(Section):
     evaluate_every: int = option(
         1, "Epochs between evaluations on the validation half; 0: after the last only.", at_least=0
     )
-
-    def check(self) -> None:
-        if self.learning_rate_min > self.learning_rate:
-            raise self.refuse("learning_rate_min", f"above search.learning_rate={self.learning_rate}")
 
 
 @dataclass
@@ -362,7 +368,7 @@ class NetworkConfig(Section):
 
 
 @dataclass
-class TrainSection(Section):
+class TrainSection(SgdSection):
     """How a classifier is trained."""
 
     prefix: ClassVar[str] = "train"
@@ -370,16 +376,7 @@ class TrainSection(Section):
     epochs: int = option(600, "Epochs.", at_least=1)
     batch_size: int = option(128, "Images per step, over all ranks together.", at_least=2)
     eval_batch_size: int = option(256, "Images per evaluation step, over all ranks together.", at_least=1)
-    learning_rate: float = option(0.025, "SGD's initial learning rate.", at_least=0)
-    learning_rate_min: float = option(0.0, "Where its cosine schedule ends.", at_least=0)
-    momentum: float = option(0.9, "SGD's momentum.", at_least=0, below=1)
-    weight_decay: float = option(3e-4, "L2 penalty.", at_least=0)
-    clip: float = option(5.0, "Largest gradient norm; 0: no clipping.", at_least=0)
     label_smoothing: float = option(0.0, "Label smoothing of the training loss.", at_least=0, below=1)
-
-    def check(self) -> None:
-        if self.learning_rate_min > self.learning_rate:
-            raise self.refuse("learning_rate_min", f"above train.learning_rate={self.learning_rate}")
 
 
 @dataclass

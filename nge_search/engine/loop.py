@@ -231,8 +231,14 @@ class Loop:
         self.position = Position(self.position.epoch + 1, 0, 0, self.position.total)
         self.save()
 
-    def _require_finite(self) -> None:
-        if any(self.world.agree(not bool(self.task.finite))):
+    def _require_finite(self, state: Any = None) -> None:
+        """Raise RunFailure if a step, or a tensor of `state`, was not finite on any rank."""
+        finite = self.task.finite
+        tensors = [tensor for tensor in _named_tensors(state).values() if tensor.is_floating_point()]
+        for device in {tensor.device for tensor in tensors}:
+            norms = torch.stack(torch._foreach_norm([tensor for tensor in tensors if tensor.device == device]))
+            finite = finite & norms.isfinite().all().to(finite.device)
+        if any(self.world.agree(not bool(finite))):
             last = self.folder.checkpoints.newest_first() if self.folder else []
             good = f"the last good checkpoint is {last[0]}" if last else "there is no checkpoint yet"
             raise RunFailure(
@@ -242,7 +248,8 @@ class Loop:
 
     def save(self) -> str:
         """Write a checkpoint of this moment (rank 0; the others contribute); returns its path."""
-        self._require_finite()
+        task_state = self.task.state_dict()
+        self._require_finite(task_state)
         meters = torch.cat([meter.sums_4.cpu() for meter in self.task.meters.values()])
         buffers = _flatten(self.task.local_buffers())
         meters_RN, buffers_RN = self.world.gather_rows(meters), None
@@ -260,7 +267,7 @@ class Loop:
             "last_row": self.last_row,
             "seconds": self.watch.seconds,
             "train": [self.train_images, self.train_seconds, self._epoch_images, self._epoch_seconds],
-            "task": self.task.state_dict(),
+            "task": task_state,
             "meters": meters_RN,
             "buffers": buffers_RN,
             "random": random_state(),

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from nge_search import genotype as description
 from nge_search.genotype import INPUT_NODES
-from nge_search.operations import FactorizedReduce, ReLUConvBN, build_operation
+from nge_search.operations import build_operation, build_preprocess
 
 
 class DerivedCell(nn.Module):
@@ -36,11 +36,8 @@ class DerivedCell(nn.Module):
     ):
         super().__init__()
         self.cell = cell
-        if reduction_before:
-            self.preprocess0 = FactorizedReduce(c_before, channels)
-        else:
-            self.preprocess0 = ReLUConvBN(c_before, channels)
-        self.preprocess1 = ReLUConvBN(c_last, channels)
+        self.preprocess0 = build_preprocess(c_before, channels, halve=reduction_before)
+        self.preprocess1 = build_preprocess(c_last, channels, halve=False)
         self.operations = nn.ModuleList(
             build_operation(name, channels, 2 if reduction and source < INPUT_NODES else 1)
             for name, source in cell.genes

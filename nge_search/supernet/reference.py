@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nge_search.genotype import INPUT_NODES
 from nge_search.graph import CellSpace, reduction_positions
-from nge_search.operations import FactorizedReduce, ReLUConvBN, build_operation, is_pool
+from nge_search.operations import build_operation, build_preprocess, is_pool
 
 
 class MixedOperation(nn.ModuleList):
@@ -51,11 +51,8 @@ class MixedCell(nn.Module):
         self.space = space
         self.channels = channels
         self.reduction = reduction
-        if reduction_before:
-            self.preprocess0 = FactorizedReduce(c_before, channels, affine=False)
-        else:
-            self.preprocess0 = ReLUConvBN(c_before, channels, affine=False)
-        self.preprocess1 = ReLUConvBN(c_last, channels, affine=False)
+        self.preprocess0 = build_preprocess(c_before, channels, halve=reduction_before, affine=False)
+        self.preprocess1 = build_preprocess(c_last, channels, halve=False, affine=False)
         self.edges = nn.ModuleList(
             MixedOperation(space.operations, channels, 2 if reduction and source < INPUT_NODES else 1)
             for source, _ in space.edges

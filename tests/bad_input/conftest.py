@@ -6,12 +6,11 @@ import os
 import shutil
 import signal
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from nge_search.cli import main
@@ -20,42 +19,35 @@ from nge_search.search.bilevel import BilevelSearch
 #: Nobody reads more than this.
 LONGEST_LINE = 1000
 
-QUIET = ("threads=1", "device=cpu", "run.progress=none", "run.tensorboard=false")
-SMALL_EMBEDDING = tuple(f"embedding.{name}_dim=8" for name in ("input", "hidden", "output", "edge"))
-SMALL_SUPERNET = ("supernet.channels=2", "supernet.cells=2", "supernet.nodes=2", "search.batch_size=8")
-
 Snapshot = dict[str, tuple[object, ...]]
 
 
 @pytest.fixture(scope="session")
-def tiny_search() -> tuple[str, ...]:
+def small_search(tiny_search: tuple[str, ...]) -> tuple[str, ...]:
     """A search of a second on digits; `search.epochs` is left to the test."""
-    return (*QUIET, *SMALL_EMBEDDING, *SMALL_SUPERNET, "data.limit=40")
+    return (*(word for word in tiny_search if not word.startswith("search.epochs=")), "device=cpu")
 
 
 @pytest.fixture(scope="session")
-def tiny_eval() -> tuple[str, ...]:
+def small_eval(tiny_search: tuple[str, ...]) -> tuple[str, ...]:
     """A retraining of a second on digits; `train.epochs` is left to the test."""
-    return (*QUIET, "network.channels=2", "network.cells=2", "train.batch_size=8", "data.limit=40")
+    common = [word for word in tiny_search if word.startswith(("threads=", "run.", "data."))]
+    return (*common, "device=cpu", "network.channels=2", "network.cells=2", "train.batch_size=16")
 
 
 @pytest.fixture(autouse=True)
-def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Every test works in its own folder, on one thread, as a single process."""
+def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test works in its own folder, as a single process."""
     monkeypatch.chdir(tmp_path)
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
-def run_folders(tmp_path_factory: pytest.TempPathFactory, tiny_search: tuple[str, ...]) -> Path:
+def run_folders(tmp_path_factory: pytest.TempPathFactory, small_search: tuple[str, ...]) -> Path:
     """`finished`: a search of one epoch. `unfinished`: one stopped by SIGTERM in the first step of its third."""
     root = tmp_path_factory.mktemp("run_folders")
-    assert main(["search", *tiny_search, "search.epochs=1", f"run.dir={root / 'finished'}"]) == 0
+    assert main(["search", *small_search, "search.epochs=1", f"run.dir={root / 'finished'}"]) == 0
     publish = BilevelSearch.publish
 
     def publish_and_stop(task: BilevelSearch, logbook: object, row: dict, step: int) -> None:
@@ -65,7 +57,7 @@ def run_folders(tmp_path_factory: pytest.TempPathFactory, tiny_search: tuple[str
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(BilevelSearch, "publish", publish_and_stop)
-        stopped = main(["search", *tiny_search, "search.epochs=3", f"run.dir={root / 'unfinished'}"])
+        stopped = main(["search", *small_search, "search.epochs=3", f"run.dir={root / 'unfinished'}"])
     assert stopped == 128 + signal.SIGTERM
     assert len(list((root / "unfinished" / "checkpoints").iterdir())) == 2
     return root

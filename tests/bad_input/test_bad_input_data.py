@@ -183,9 +183,9 @@ FOLDERS: dict[str, tuple[Make, str, tuple[str, ...]]] = {
 
 
 @pytest.fixture
-def on_images(tiny_search: tuple[str, ...]) -> list[str]:
+def on_images(small_search: tuple[str, ...]) -> list[str]:
     """A tiny search on the folder `images`, in the run folder `run`."""
-    words = [word for word in tiny_search if not word.startswith("data.")]
+    words = [word for word in small_search if not word.startswith("data.")]
     return ["search", *words, "search.epochs=1", "data.name=folder", "data.root=images", "run.dir=run"]
 
 
@@ -206,23 +206,24 @@ def test_damaged_cifar(on_images: list[str], refuse: Callable[..., str]) -> None
 
 
 def test_auxiliary_head_on_small_images(
-    tiny_eval: tuple[str, ...], write_images: WriteImages, refuse: Callable[..., str]
+    small_eval: tuple[str, ...], write_images: WriteImages, refuse: Callable[..., str]
 ) -> None:
     write_images("cats", "dogs")
     words = ("data.name=folder", "data.root=images", "data.limit=0", "network.auxiliary=true")
-    refuse("eval", *tiny_eval, *words, says=("network.auxiliary=true", "8x8", "network.auxiliary=false"))
+    says = ("network.auxiliary=true", "8x8", "network.auxiliary=false")
+    refuse("eval", *small_eval, *words, says=says, creates="run")
 
 
-def test_limit_too_small_for_digits(tiny_search: tuple[str, ...], refuse: Callable[..., str]) -> None:
-    refuse("search", *tiny_search, "data.limit=19", says=("data.limit=19", "10 classes", "at least 20"))
+def test_limit_too_small_for_digits(small_search: tuple[str, ...], refuse: Callable[..., str]) -> None:
+    refuse("search", *small_search, "data.limit=19", says=("data.limit=19", "10 classes", "at least 20"))
 
 
 @pytest.mark.parametrize("words", ["data.name=folder data.root=nowhere", "data.limit=19"])
 def test_a_run_is_not_deleted_for_data_that_cannot_be_used(
-    words: str, finished: Path, tiny_search: tuple[str, ...], refuse: Callable[..., str]
+    words: str, finished: Path, small_search: tuple[str, ...], refuse: Callable[..., str]
 ) -> None:
     refuse(
-        *("search", *tiny_search, "search.epochs=1", "run.dir=finished", "run.overwrite=true", *words.split()),
+        *("search", *small_search, "search.epochs=1", "run.dir=finished", "run.overwrite=true", *words.split()),
         says=("data.",),
     )
 

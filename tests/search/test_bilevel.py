@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from nge_search.config import load_config
 from nge_search.engine.session import open_session
@@ -187,3 +188,37 @@ def test_learning_rate_follows_a_cosine_from_the_first_epoch_on(make_task):
         task.start_epoch(epoch)
         rates.append(task.weight_optimiser.param_groups[0]["lr"])
     assert rates == pytest.approx([0.1, 0.05 * (1 + 0.5**0.5), 0.05, 0.05 * (1 - 0.5**0.5)])
+
+
+class NoReading(TorchDispatchMode):
+    """Fails when a value travels from the device to the host."""
+
+    READS = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal")
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        assert function._schema.name.removeprefix("aten::") not in self.READS, function
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("search.order=first",),
+        ("search.order=second",),
+        ("search.loop=batchwise", "search.cost_weight=1", "search.entropy_weight=1"),
+        ("data.cutout=2", "embedding.kind=rnn"),
+    ],
+)
+def test_no_step_reads_a_tensor_back(make_task, settings):
+    task = make_task(*settings, "precision=fp32")
+    for phase in task.phases:
+        phase.start(0)
+        batches = phase.batches(0, 0)
+        with NoReading():
+            for _ in range(2):
+                phase.step(*next(batches))
+
+
+def test_the_watch_for_reading_works():
+    with pytest.raises(AssertionError, match="_local_scalar_dense"), NoReading():
+        torch.ones(1).item()
