@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch.nn import functional
 
 from nge_search.config import load_config
 from nge_search.data import Batch
@@ -156,11 +155,15 @@ def _supernet_alone(task: BilevelSearch, batches: tuple[Batch, ...], phase: str)
     """Forward and backward of the passes that the step makes, without data, optimiser, clipping or figures."""
     constant = task.architecture.probabilities()
     leaves = [p_EO.detach().requires_grad_() for p_EO in constant]
-    moved = ["architecture"] if phase == "architecture" else ["weights", "architecture"][: len(batches)]
-    for what, batch in zip(moved, batches):
-        p, inputs = (constant, task.weights) if what == "weights" else (leaves, leaves)
-        loss = functional.cross_entropy(task.supernet(batch.images_BCHW, *p), batch.labels_B)
-        torch.autograd.grad(loss, inputs, allow_unused=True)
+    passes = [] if phase == "architecture" else [(constant, task.weights)]
+    if phase == "architecture" or len(batches) > 1:
+        second = task.config.search.order == "second"
+        everything = [*leaves, *task.weights]
+        # second order: the unrolled step, the validation gradient at its end, and the finite difference
+        passes += [(leaves, task.weights), (leaves, everything), (leaves, leaves)] if second else []
+        passes += [(leaves, leaves)]
+    for p, inputs in passes:
+        torch.autograd.grad(task.loss(batches[0], p), inputs, allow_unused=True)
 
 
 def _shares(parts: dict[str, float], log: float, save: float, config: SearchConfig) -> dict[str, float]:

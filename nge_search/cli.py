@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import sys
@@ -13,6 +14,7 @@ from typing import Any, NoReturn
 from nge_search.config import help_text, load_config, to_yaml
 from nge_search.engine.interrupt import Interrupted
 from nge_search.errors import UserError, from_os_error, nearest
+from nge_search.recipes import retrain_command
 from nge_search.schema import CommandConfig, EvalConfig, SearchConfig
 
 
@@ -57,14 +59,13 @@ def _search_lines(config: SearchConfig, summary: dict[str, Any]) -> list[str]:
     cells = [
         f"{kind}: " + ", ".join(f"{op}({node})" for op, node in genotype[kind]) for kind in ("normal", "reduce")
     ]
-    recipe = "digits" if config.data.name == "digits" else "cifar10"
     return [
         *cells,
         f"validation top-1 {summary['valid_top1']:.2f} % after {summary['epochs']} epochs, "
         f"{summary['seconds']:.0f} s, {summary['images_per_second']:.1f} images/s, "
         f"peak memory {summary['peak_memory_mb']:.0f} MB on {summary['device']}",
         f"genotype {folder / 'genotype.json'}, report {folder / 'report.html'}",
-        f"retrain it: python train_eval.py --config configs/eval/{recipe}.yaml network.genotype={folder}",
+        f"retrain it: {retrain_command(folder, dataclasses.asdict(config.data))}",
     ]
 
 
@@ -199,7 +200,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fail(error: UserError) -> int:
-    if os.environ.get("RANK", "0") == "0":
+    if error.rank is not None:
+        print(f"error: on rank {error.rank}: {error}", file=sys.stderr, flush=True)
+    elif os.environ.get("RANK", "0") == "0":
         print(f"error: {error}", file=sys.stderr, flush=True)
     return error.exit_code
 

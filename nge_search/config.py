@@ -82,7 +82,7 @@ def first_difference(old: Mapping[str, Any], config: CommandConfig) -> str | Non
     old_values = dict(_flatten_plain(old))
     new_values = dict(_flatten_plain(to_dict(config)))
     for setting in _settings(type(config)):
-        before, now = old_values.get(setting.key), new_values[setting.key]
+        before, now = old_values.get(setting.key, setting.default), new_values[setting.key]
         if before != now and not setting.item.metadata["free_on_resume"]:
             return f"{setting.key} was {shorten(before)}, now {shorten(now)}"
     return None

@@ -11,12 +11,19 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Something the user gave cannot be used. The message is one line: what is wrong and what to do."""
+    """Something the user gave cannot be used. The message is one line: what is wrong and what to do.
+
+    Attributes:
+        shared: every process of the run raises the same error, so one of them reports it.
+        rank: of the process that met the error alone.
+    """
 
     exit_code = 2
 
-    def __init__(self, message: str):
+    def __init__(self, message: str, shared: bool = False):
         super().__init__(" ".join(message.split()))
+        self.shared = shared
+        self.rank: int | None = None
 
 
 class RunFailure(UserError):
@@ -29,6 +36,9 @@ _DISK_ERRORS = {
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some of your quota",
     errno.EFBIG: "raise the file-size limit",
+    errno.ENOENT: "create its folder first",
+    errno.EEXIST: "choose a path that is not a file",
+    errno.ELOOP: "choose a path without circular links",
     errno.EROFS: "choose a folder that can be written",
     errno.EACCES: "choose a folder that you may write",
     errno.EPERM: "choose a folder that you may write",
@@ -45,7 +55,7 @@ def from_os_error(error: OSError) -> UserError | None:
     if advice is None:
         return None
     where = f"'{error.filename}'" if error.filename else "the run folder"
-    return UserError(f"cannot use {where}: {error.strerror}; {advice}, or set another run.dir=")
+    return UserError(f"cannot use {where}: {error.strerror}; {advice}")
 
 
 def nearest(given: str, known: Iterable[str]) -> str:

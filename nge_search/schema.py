@@ -353,7 +353,11 @@ class NetworkConfig(Section):
 
     prefix: ClassVar[str] = "network"
 
-    genotype: str = option("darts_v2", "A genotype: published name, JSON file, or finished search's run folder.")
+    genotype: str = option(
+        "darts_v2",
+        "A genotype: published name, JSON file, or finished search's run folder.",
+        free_on_resume=True,  # the cells themselves are compared
+    )
     channels: int = option(36, "Channels C of the first cell.", at_least=1, at_most=1024)
     cells: int = option(20, "Number of cells; those at 1/3 and 2/3 of the depth reduce.", at_least=1, at_most=200)
     stem_multiplier: int = option(3, "Channels of the stem, in units of network.channels.", at_least=1, at_most=16)

@@ -105,7 +105,7 @@ def test_retraining_a_search_gives_a_test_error(search_run, tmp_path, capsys):
     other = [word.replace(str(search_run), "darts_v1") for word in words]
     capsys.readouterr()
     assert main(["eval", *other]) == 2
-    assert "network.genotype was" in capsys.readouterr().err
+    assert "trains another genotype" in capsys.readouterr().err
 
 
 def test_another_cell_under_the_same_name_is_refused(tmp_path, capsys):
@@ -141,6 +141,13 @@ def test_two_searches_with_one_seed_are_bit_identical_and_seeds_matter(tmp_path,
         genotypes.append([(row["p_normal"], row["train_loss"], row["valid_loss"]) for row in rows])
     assert genotypes[0] == genotypes[1]
     assert genotypes[0] != genotypes[2]
+
+
+def test_a_progress_bar_is_drawn_on_request(tmp_path, tiny_search, capsys):
+    nge_search.search({"run": {"dir": str(tmp_path / "run")}}, *tiny_search, "run.progress=bar", "search.epochs=1")
+    captured = capsys.readouterr()
+    assert "epoch 1/1 architecture" in captured.err
+    assert "epoch 1/1 done" in captured.out
 
 
 def test_show_describes_and_draws(tmp_path, capsys):

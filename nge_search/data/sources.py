@@ -5,6 +5,7 @@ Legend: N images of a source, n images read at once, C channels, S = H = W side 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -96,3 +97,11 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     notices: tuple[str, ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the classes, the image size, and the number and labels of the images."""
+        digest = hashlib.sha256(repr((self.name, self.classes, self.image_size)).encode())
+        for source in (self.train, self.test):
+            digest.update(source.labels_N.numpy().tobytes() + b"|")
+        return digest.hexdigest()[:16]

@@ -8,6 +8,7 @@ Legend: N images of a source, M of an order, b of a batch, C channels, S = H = W
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -74,6 +75,7 @@ class StreamedImages:
             sampler=[order_M[start:end].tolist() for start, end in spans],
             num_workers=self._workers,
             pin_memory=self.device.type == "cuda",
+            worker_init_fn=_own_session,
             generator=torch.Generator(),  # otherwise it draws from the global one and changes what follows
         )
         order_M = order_M.to(self.device)
@@ -81,6 +83,11 @@ class StreamedImages:
             if isinstance(images, str):
                 raise UserError(images)
             yield images.to(self.device, non_blocking=True), order_M[start:end]
+
+
+def _own_session(_: int) -> None:
+    """A signal to the run's process group must not end the workers before the run has saved its state."""
+    os.setsid()
 
 
 class _Reader(TorchDataset):

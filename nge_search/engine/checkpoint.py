@@ -31,9 +31,10 @@ class CheckpointFolder:
     def __init__(self, folder: Path, keep: int = 2):
         self.folder = folder
         self.keep = keep
+        self._damaged: list[Path] = []
 
     def save(self, state: dict[str, Any], step: int) -> Path:
-        """Write `state`, then remove all but the newest `keep` checkpoints."""
+        """Write `state`, then remove all but the newest `keep` undamaged checkpoints."""
         buffer = io.BytesIO()
         torch.save(state, buffer)
         content = buffer.getvalue()
@@ -42,8 +43,10 @@ class CheckpointFolder:
         path = self.folder / f"{number:06d}-step-{step}-{_digest(content)}.pt"
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomic(path, content)
-        for old in existing[self.keep - 1 :]:
+        good = [other for other in existing if other not in self._damaged]
+        for old in (*good[self.keep - 1 :], *self._damaged):
             old.unlink(missing_ok=True)
+        self._damaged = []
         return path
 
     def newest_first(self) -> list[Path]:
@@ -67,6 +70,7 @@ class CheckpointFolder:
                 return read_checkpoint(path), path, damaged
             except UserError as error:
                 damaged.append(str(error))
+                self._damaged.append(path)
         if paths:
             raise UserError(
                 f"every checkpoint in {self.folder} is damaged ({len(paths)} files); "

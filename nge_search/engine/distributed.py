@@ -79,8 +79,24 @@ class World:
                 outcome[1:] = [False, str(known)]
         dist.broadcast_object_list(outcome, src=0)
         if outcome[2] is not None:
-            raise (RunFailure if outcome[1] else UserError)(outcome[2])
+            raise (RunFailure if outcome[1] else UserError)(outcome[2], shared=True)
         return outcome[0]
+
+    def everywhere(self, action: Callable[[], Result]) -> Result:
+        """Run `action` on every rank; the first rank's UserError, in their order, becomes everybody's."""
+        if self.size == 1:
+            return action()
+        result, message = None, None
+        try:
+            result = action()
+        except UserError as error:
+            message = str(error)
+        messages: list[Any] = [None] * self.size
+        dist.all_gather_object(messages, message)
+        for message in messages:
+            if message is not None:
+                raise UserError(message, shared=True)
+        return result  # type: ignore[return-value]
 
     def assert_identical(self, tensors: dict[str, Tensor]) -> None:
         """Raise RunFailure, naming the first difference, unless all ranks hold the same bits."""
@@ -91,7 +107,8 @@ class World:
         dist.all_gather_object(everyone, digests)
         for name in digests:
             if len({other.get(name) for other in everyone}) > 1:
-                raise RunFailure(f"ranks have drifted apart: '{name}' differs between them; please report this")
+                why = f"ranks have drifted apart: '{name}' differs between them; please report this"
+                raise RunFailure(why, shared=True)
 
 
 def _digest(tensor: Tensor) -> str:
@@ -99,19 +116,19 @@ def _digest(tensor: Tensor) -> str:
     return hashlib.sha256(data.reshape(-1).view(torch.uint8).numpy()).hexdigest()
 
 
-def choose_device(wanted: str, local_rank: int = 0) -> torch.device:
-    """The device that `device=auto|cpu|cuda` means for the process with this local rank.
+def choose_device(wanted: str, local_rank: int = 0, processes: int = 1) -> torch.device:
+    """The device that `device=auto|cpu|cuda` means for the process with this rank among those of its machine.
 
     Raises:
-        UserError: a GPU is asked for and there is none for this process.
+        UserError: GPUs are asked for and there are too few.
     """
     if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise UserError("device=cuda: torch finds no GPU here; use device=cpu, or run `nge doctor`")
-    if local_rank >= torch.cuda.device_count():
+    if processes > torch.cuda.device_count():
         raise UserError(
-            f"device={wanted}: process {local_rank} has no GPU of its own, there are "
+            f"device={wanted}: {processes} processes need a GPU each, this machine has "
             f"{torch.cuda.device_count()}; lower --nproc_per_node or use device=cpu"
         )
     return torch.device("cuda", local_rank)
@@ -121,7 +138,8 @@ def choose_device(wanted: str, local_rank: int = 0) -> torch.device:
 def join_world(wanted_device: str) -> Iterator[World]:
     """Join the processes that `torchrun` started (gloo for host tensors, NCCL for GPU ones), or run alone."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
-    device = choose_device(wanted_device, int(os.environ.get("LOCAL_RANK", "0")))
+    local_rank, local_size = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    device = choose_device(wanted_device, local_rank, local_size)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if size == 1:

@@ -1,4 +1,7 @@
-"""SIGTERM and SIGINT as a polite request: finish the step, save, leave with 128 + the signal's number."""
+"""SIGTERM and SIGINT as a polite request: finish the step, save, leave with 128 + the signal's number.
+
+SIGTERM may come twice, from a scheduler and from torchrun; only a second Ctrl-C means "now".
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ class Interrupted(Exception):
 
 
 class Interrupts:
-    """While entered, the first SIGTERM or SIGINT is noted in `received`; a second one acts at once."""
+    """While entered, the first SIGTERM or SIGINT is noted in `received`; a second SIGINT acts at once."""
 
     _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -32,13 +35,11 @@ class Interrupts:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._restore()
-
-    def _restore(self) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
         self._previous = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received = number
-        self._restore()
+        again, self.received = self.received is not None, self.received or number
+        if again and number == signal.SIGINT:
+            raise KeyboardInterrupt

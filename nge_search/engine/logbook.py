@@ -12,6 +12,15 @@ from nge_search.engine.run_folder import RunFolder
 from nge_search.schema import RunConfig
 
 
+def print_line(text: str) -> bool:
+    """Print at once; False if nobody listens any more, which is no reason to end a run."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        return False
+    return True
+
+
 class Logbook:
     """Rank 0's outputs; on other ranks (`folder` None) every method does nothing."""
 
@@ -23,7 +32,9 @@ class Logbook:
         if folder and config.tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(folder.path / "tensorboard"), purge_step=first_step or None)
+            # What an epoch shows at its last step is shown before that step's checkpoint is written.
+            purge = first_step + 1 if first_step else 0
+            self._writer = SummaryWriter(str(folder.path / "tensorboard"), purge_step=purge)
 
     @staticmethod
     def _choose_mode(progress: str) -> str:
@@ -33,12 +44,10 @@ class Logbook:
 
     def say(self, text: str) -> None:
         """One line for the person at the terminal."""
-        if self._mode == "none":
-            return
         if self._mode == "bar":
             tqdm.write(text, file=sys.stdout)
-        else:
-            print(text, flush=True)
+        elif self._mode == "lines" and not print_line(text):
+            self._mode = "none"
 
     def start_phase(self, title: str, steps: int, done: int) -> None:
         if self._mode == "bar":
@@ -54,7 +63,7 @@ class Logbook:
         if self._bar is not None:
             self._bar.set_postfix_str(text)
         elif self._mode == "lines":
-            print(f"{title} {step}/{steps}: {text}", flush=True)
+            self.say(f"{title} {step}/{steps}: {text}")
 
     def end_phase(self) -> None:
         if self._bar is not None:

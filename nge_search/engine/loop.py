@@ -25,7 +25,7 @@ from nge_search.engine.interrupt import Interrupted, Interrupts
 from nge_search.engine.logbook import Logbook
 from nge_search.engine.meters import Meter
 from nge_search.engine.run_folder import RunFolder, Stopwatch
-from nge_search.errors import RunFailure
+from nge_search.errors import RunFailure, UserError
 from nge_search.schema import CommandConfig
 
 FORMAT = "nge-checkpoint/1"
@@ -54,7 +54,7 @@ class Phase(ABC):
         """Do one step without reading anything back from the device."""
 
     def finish(self, epoch: int) -> None:  # noqa: B027 - an optional hook
-        """Called once, right after the last step."""
+        """Called right after the last step; again if the run is killed before the next checkpoint."""
 
 
 class Task(ABC):
@@ -105,8 +105,11 @@ class Position:
 class Loop:
     """Runs a task from its last checkpoint, or from the start, to the end."""
 
-    def __init__(self, task: Task, folder: RunFolder | None, config: CommandConfig, world: World):
-        """`folder` is None on all ranks but the first."""
+    def __init__(
+        self, task: Task, folder: RunFolder | None, config: CommandConfig, world: World, fingerprint: str = ""
+    ):
+        """`folder` is None on all ranks but the first; `fingerprint` identifies the images."""
+        self.fingerprint = fingerprint
         self.task, self.folder, self.config, self.world = task, folder, config, world
         self.position = Position()
         self.watch = Stopwatch()
@@ -124,7 +127,7 @@ class Loop:
             assert self.folder is not None
             state, path, damaged = self.folder.checkpoints.load_newest()
             if state is not None:
-                self.folder.refuse_other_config(state["config"], f"checkpoint {path}")
+                self._require_own(state, f"checkpoint {path}")
             return state, str(path), damaged
 
         state, source, damaged = self.world.on_main(load)
@@ -136,6 +139,19 @@ class Loop:
             )
         if self.folder:
             self.folder.truncate_metrics(self.rows)
+
+    def _require_own(self, state: Any, source: str) -> None:
+        """Raise UserError unless `state` is of this kind of run, its settings and its images."""
+        known = isinstance(state, dict) and state.get("format") == FORMAT
+        if not known or state.get("kind") != self.config.kind:
+            raise UserError(f"{source} is not one of a {self.config.kind} run; set another run.dir=")
+        assert self.folder is not None
+        self.folder.refuse_other_config(state["config"], source)
+        if state["data"] != self.fingerprint:
+            raise UserError(
+                f"{source} was trained on other images than data.root={self.config.data.root} holds now; "
+                f"restore them, set another run.dir=, or run.overwrite=true"
+            )
 
     def run(self) -> None:
         """Train to the last epoch.
@@ -243,7 +259,8 @@ class Loop:
             good = f"the last good checkpoint is {last[0]}" if last else "there is no checkpoint yet"
             raise RunFailure(
                 f"loss or gradient is not finite in epoch {self.position.epoch + 1}, at or before step "
-                f"{self.position.total}; {good}; lower the learning rate, or use precision=fp32"
+                f"{self.position.total}; {good}; lower the learning rate, or use precision=fp32",
+                shared=True,
             )
 
     def save(self) -> str:
@@ -261,6 +278,7 @@ class Loop:
         state = {
             "format": FORMAT,
             "kind": self.config.kind,
+            "data": self.fingerprint,
             "config": to_dict(self.config),
             "position": asdict(self.position),
             "rows": self.rows,

@@ -124,18 +124,27 @@ class RunFolder:
 
     def _refuse_foreign_folder(self) -> None:
         """A folder that holds files but no run is somebody's data."""
-        if (self.path / "config.yaml").exists():
+        if self._is_run():
             return
+        own = (".lock", "genotype.json", "environment.json")  # a run killed at its very start
         strangers = [
-            entry.name
-            for entry in self.path.iterdir()
-            if entry.name not in (*_OWN_FILES, *_OWN_FOLDERS, ".lock") and not entry.name.endswith(".tmp")
+            entry.name for entry in self.path.iterdir() if entry.name not in own and not entry.name.endswith(".tmp")
         ]
         if strangers:
             raise UserError(
                 f"folder '{self.path}' is not empty and holds no run (for example '{sorted(strangers)[0]}'); "
                 f"set another run.dir="
             )
+
+    def _is_run(self) -> bool:
+        """Whether config.yaml is one that a run writes, or was before it was damaged."""
+        try:
+            old = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return False
+        except (yaml.YAMLError, UnicodeDecodeError):
+            return (self.path / "environment.json").is_file()
+        return isinstance(old, dict) and {"seed", "run", "data"} <= old.keys()
 
     def _clear(self) -> None:
         for name in _OWN_FILES:
@@ -153,7 +162,14 @@ class RunFolder:
         try:
             summary = json.loads(path.read_text(encoding="utf-8"))
         except ValueError:
-            raise UserError(f"{path} is damaged; delete it to go on from the last checkpoint") from None
+            summary = None
+        if not isinstance(summary, dict) or "kind" not in summary:
+            raise UserError(f"{path} is damaged; delete it to go on from the last checkpoint")
+        if summary["kind"] != self._config.kind:
+            raise UserError(
+                f"run folder '{self.path}' holds a run of kind {summary['kind']}, not {self._config.kind}; "
+                f"set another run.dir="
+            )
         return summary
 
     def _refuse_other_settings(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +14,10 @@ from nge_search.data import Dataset, load_dataset
 from nge_search.engine import environment
 from nge_search.engine.checkpoint import seed_everything
 from nge_search.engine.distributed import World, join_world
+from nge_search.engine.logbook import print_line
 from nge_search.engine.loop import Loop, Task
 from nge_search.engine.run_folder import RunFolder
+from nge_search.errors import UserError
 from nge_search.schema import CommandConfig
 
 
@@ -25,28 +28,33 @@ class Session:
     Attributes:
         folder: the run folder, locked; None on all ranks but the first.
         finished: the summary of a run that had finished before; then nothing is left to do.
+        fingerprint: of the dataset, once it is loaded.
     """
 
     config: CommandConfig
     world: World
     folder: RunFolder | None = None
     finished: dict[str, Any] | None = None
+    fingerprint: str = ""
 
     def say(self, text: str) -> None:
         if self.world.is_main and self.config.run.progress != "none":
-            print(text, flush=True)
+            print_line(text)
 
     def load_dataset(self) -> Dataset:
-        """The configured dataset; the first rank reads it before the others, since it may have to download it."""
-        dataset = self.world.on_main(lambda: load_dataset(self.config.data) if self.config.data.download else None)
-        dataset = dataset if self.world.size == 1 and dataset else load_dataset(self.config.data)
+        """The configured dataset. Where it may have to be downloaded, one process of each machine goes first."""
+        settings = self.config.data
+        first = not settings.download or os.environ.get("LOCAL_RANK", "0") == "0"
+        early = self.world.everywhere(lambda: load_dataset(settings) if first else None)
+        dataset = self.world.everywhere(lambda: early or load_dataset(settings))
+        self.fingerprint = dataset.fingerprint
         for notice in dataset.notices:
             self.say(notice)
         return dataset
 
     def train(self, task: Task) -> Loop:
         """Run `task` from its last checkpoint, or from the start, to its end."""
-        loop = Loop(task, self.folder, self.config, self.world)
+        loop = Loop(task, self.folder, self.config, self.world, self.fingerprint)
         loop.resume()
         self.world.on_main(self._describe)
         loop.run()
@@ -93,6 +101,10 @@ def open_session(config: CommandConfig) -> Iterator[Session]:
                 session.say(f"run '{config.run.dir}' has finished; run.overwrite=true starts it anew")
             seed_everything(config.seed)
             yield session
+        except UserError as error:
+            if world.size > 1 and not error.shared:
+                error.rank = world.rank
+            raise
         finally:
             if session.folder:
                 session.folder.close()

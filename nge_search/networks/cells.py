@@ -54,7 +54,7 @@ class DerivedCell(nn.Module):
             term = operation(states[source])
             if not isinstance(operation, nn.Identity):
                 if keep_BD is not None:
-                    term = term * keep_BD[:, slot, None, None, None]
+                    term = term * keep_BD[:, slot, None, None, None].to(term.dtype)
                 slot += 1
             terms.append(term)
             if len(terms) == description.EDGES_PER_NODE:

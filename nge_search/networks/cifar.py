@@ -107,13 +107,13 @@ def drop_path_factors(uniform_BD: Tensor, rate: float) -> Tensor:
     return (uniform_BD >= rate).to(uniform_BD.dtype) / (1 - rate)
 
 
-def require_auxiliary_fits(image_size: int) -> None:
-    """Raise UserError unless the auxiliary head's pooling fits images of this side."""
+def require_auxiliary_fits(image_size: int, cells: int = 20) -> None:
+    """Raise UserError unless the auxiliary head's pooling fits images of this side after the reductions."""
     side = image_size
-    for _ in range(2):
+    for _ in reduction_positions(cells):
         side = (side + 1) // 2
     if side not in _AUXILIARY_SIDES:
         raise UserError(
-            f"network.auxiliary=True: the auxiliary head needs images of 29 to 40 pixels, not "
-            f"{image_size}x{image_size}; set network.auxiliary=false"
+            f"network.auxiliary=True: the auxiliary head needs feature maps of 8 to 10 pixels (images of 29 to 40 "
+            f"with two reductions), not {side}x{side}; set network.auxiliary=false"
         )

@@ -29,18 +29,19 @@ def run_eval(config: EvalConfig) -> dict[str, Any]:
     """
     genotype = load_genotype(config.network.genotype)
     with open_session(config) as session:
-        session.world.on_main(lambda: _claim(session, genotype))
+        session.world.on_main(lambda: _require_same_genotype(session, genotype))
         if session.finished is not None:
             return session.finished
         dataset = session.load_dataset()
         if config.network.auxiliary:
-            require_auxiliary_fits(dataset.image_size)
+            require_auxiliary_fits(dataset.image_size, config.network.cells)
         network = build_network(config, genotype, dataset, config.network.auxiliary)
         task = ClassifierTraining(config, network, *_feeds(session, dataset), session.world)
         plain = build_network(config, genotype, dataset, auxiliary=False)
         shape = (1, dataset.channels, dataset.image_size, dataset.image_size)
         size = {"params": count_parameters(plain), "macs": multiply_adds(plain, shape)}
         session.say(f"{size['params']:,} parameters, {size['macs'] / 1e6:.2f}M mult-adds per image")
+        session.world.on_main(lambda: session.folder.write_json("genotype.json", genotype.to_dict()))
         loop = session.train(task)
         row = loop.last_row
         summary = session.summary(
@@ -92,8 +93,8 @@ def _feeds(session: Session, dataset: Dataset) -> tuple[Feed, Feed]:
     )
 
 
-def _claim(session: Session, genotype: Genotype) -> None:
-    """Keep the genotype in the run folder, and refuse a folder that trains another one under the same name."""
+def _require_same_genotype(session: Session, genotype: Genotype) -> None:
+    """Refuse a folder that trains another genotype, whatever its name."""
     folder = session.folder
     assert folder is not None
     path = folder.path / "genotype.json"
@@ -102,7 +103,6 @@ def _claim(session: Session, genotype: Genotype) -> None:
             f"run folder '{folder.path}' trains another genotype than network.genotype="
             f"{session.config.network.genotype}; set another run.dir=, or run.overwrite=true"
         )
-    folder.write_json(path.name, genotype.to_dict())
 
 
 def _write_results(session: Session, summary: dict[str, Any]) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import shlex
 
+from nge_search.recipes import retrain_command
 from nge_search.report.charts import Reference
 from nge_search.report.inline_svg import node_name
 from nge_search.report.numbers import duration, percent, plain, scaled, share
@@ -75,17 +75,10 @@ def sections(run: RunFolder) -> list[Section]:
     ]
 
 
-def retrain_command(run: RunFolder) -> str:
-    """The command that retrains the derived cells, quoted for a shell."""
-    config = "digits" if run.setting("data", "name") == "digits" else "cifar10"
-    setting = shlex.quote(f"network.genotype={run.path}")
-    return f"python train_eval.py --config configs/eval/{config}.yaml {setting}"
-
-
 def _retrain(run: RunFolder) -> str:
     if run.genotype is None:
         return hint("No cells have been derived yet.")
-    text = code(retrain_command(run), "command")
+    text = code(retrain_command(run.path, run.config.get("data") or {}), "command")
     if not run.genotype_saved:
         text += hint("The folder has no genotype.json yet; the command works once the search has written it.")
     return text

@@ -78,7 +78,7 @@ class BilevelSearch(Task):
         self.meters = {name: Meter(world.device) for name in ("train", "architecture", "valid")}
         self.finite = self.architecture.finite  # one flag, cleared by either kind of step
 
-    def _loss(self, batch: Batch, p: Sequence[Tensor], meter: Meter | None) -> Tensor:
+    def loss(self, batch: Batch, p: Sequence[Tensor], meter: Meter | None = None) -> Tensor:
         """This rank's part of the batch's mean loss: its images' sum divided by the images of all ranks."""
         with forward_context(self.config.precision, self.world.device):
             logits_BK = self.supernet(batch.images_BCHW, *p)
@@ -91,7 +91,7 @@ class BilevelSearch(Task):
 
     def weight_step(self, batch: Batch, p: tuple[Tensor, Tensor]) -> None:
         """One SGD step on the weights with P held constant."""
-        loss = self._loss(batch, p, self.meters["train"])
+        loss = self.loss(batch, p, self.meters["train"])
         loss.backward()
         self.world.sum_gradients(self.weights)
         norm = clip_gradients(self.weights, self.config.search.clip)
@@ -117,7 +117,7 @@ class BilevelSearch(Task):
 
         def gradient(inputs: Sequence[Tensor]) -> list[Tensor]:
             with torch.enable_grad():
-                loss = self._loss(batch, leaves, meter)
+                loss = self.loss(batch, leaves, meter)
                 found = torch.autograd.grad(loss, list(inputs), allow_unused=True)
             gradients = [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, found)]
             self.world.sum_tensors(gradients)
@@ -140,7 +140,7 @@ class BilevelSearch(Task):
     @torch.no_grad()
     def evaluation_step(self, batch: Batch, p: tuple[Tensor, Tensor]) -> None:
         if len(batch.labels_B):  # a rank's part of the last batch may be empty
-            self._loss(batch, p, self.meters["valid"])
+            self.loss(batch, p, self.meters["valid"])
 
     def start_epoch(self, epoch: int) -> None:
         """Learning rate and entropy weight of `epoch`: functions of the epoch alone."""

@@ -25,12 +25,12 @@ def run_search(config: SearchConfig) -> dict[str, Any]:
             return session.finished
         task = build_task(session)
         loop = session.train(task)
-        row = task.epoch_row(config.search.epochs - 1)
+        row = loop.last_row
         genotype = Genotype.from_dict(row["genotype"])
         summary = session.summary(
             loop,
             genotype=genotype.to_dict(),
-            valid_top1=loop.last_row.get("valid_top1"),
+            valid_top1=row["valid_top1"],
             expected_macs=row["expected_macs"],
         )
         session.world.on_main(lambda: _write_results(session, genotype, summary))

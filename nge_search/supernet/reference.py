@@ -25,7 +25,8 @@ class MixedOperation(nn.ModuleList):
             self.append(operation)
 
     def forward(self, x_BCHW: Tensor, p_O: Tensor) -> Tensor:
-        return sum(p * operation(x_BCHW) for p, operation in zip(p_O, self))
+        # Without the conversion, bf16 outputs would round P, and its gradient, to bf16.
+        return sum(p * operation(x_BCHW).to(p.dtype) for p, operation in zip(p_O, self))
 
 
 class MixedCell(nn.Module):

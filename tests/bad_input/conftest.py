@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import signal
 import stat
+import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from nge_search.search.bilevel import BilevelSearch
 LONGEST_LINE = 1000
 
 Snapshot = dict[str, tuple[object, ...]]
+RequireLine = Callable[[str, Iterable[str]], None]
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +51,6 @@ def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def run_folders(tmp_path_factory: pytest.TempPathFactory, small_search: tuple[str, ...]) -> Path:
     """`finished`: a search of one epoch. `unfinished`: one stopped by SIGTERM in the first step of its third."""
     root = tmp_path_factory.mktemp("run_folders")
-    assert main(["search", *small_search, "search.epochs=1", f"run.dir={root / 'finished'}"]) == 0
     publish = BilevelSearch.publish
 
     def publish_and_stop(task: BilevelSearch, logbook: object, row: dict, step: int) -> None:
@@ -56,8 +59,10 @@ def run_folders(tmp_path_factory: pytest.TempPathFactory, small_search: tuple[st
             signal.raise_signal(signal.SIGTERM)
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)  # so that run.dir reads as it will in the tests
+        assert main(["search", *small_search, "search.epochs=1", "run.dir=finished"]) == 0
         patch.setattr(BilevelSearch, "publish", publish_and_stop)
-        stopped = main(["search", *small_search, "search.epochs=3", f"run.dir={root / 'unfinished'}"])
+        stopped = main(["search", *small_search, "search.epochs=3", "run.dir=unfinished"])
     assert stopped == 128 + signal.SIGTERM
     assert len(list((root / "unfinished" / "checkpoints").iterdir())) == 2
     return root
@@ -73,6 +78,12 @@ def finished(run_folders: Path, tmp_path: Path) -> Path:
 def unfinished(run_folders: Path, tmp_path: Path) -> Path:
     """A copy of the unfinished search: `unfinished` in the working folder."""
     return shutil.copytree(run_folders / "unfinished", tmp_path / "unfinished")
+
+
+@pytest.fixture
+def resume(small_search: tuple[str, ...]) -> list[str]:
+    """The words after `nge` that go on with the unfinished search."""
+    return ["search", *small_search, "search.epochs=3", "run.dir=unfinished"]
 
 
 @pytest.fixture
@@ -115,7 +126,7 @@ def take_snapshot() -> Callable[[Path], Snapshot]:
 
 
 @pytest.fixture
-def require_line() -> Callable[[str, Iterable[str]], None]:
+def require_line() -> RequireLine:
     """Check that a text is one readable line of error that holds the words given."""
 
     def require(text: str, says: Iterable[str]) -> None:
@@ -124,16 +135,44 @@ def require_line() -> Callable[[str, Iterable[str]], None]:
         line = text.removesuffix("\n")
         assert line.isprintable(), repr(line)
         assert len(line) <= LONGEST_LINE, f"{len(line)} characters: {line[:200]}..."
-        for words in (says,) if isinstance(says, str) else says:
+        for words in says:
             assert words.casefold() in line.casefold(), f"{words!r} is not in {line!r}"
 
     return require
 
 
+@pytest.fixture(scope="session")
+def train_search(checkout: Path) -> list[str]:
+    """The launcher as a command."""
+    return [sys.executable, str(checkout / "train_search.py")]
+
+
+@pytest.fixture(scope="session")
+def train_eval(checkout: Path) -> list[str]:
+    """The launcher as a command."""
+    return [sys.executable, str(checkout / "train_eval.py")]
+
+
+@pytest.fixture(scope="session")
+def run_command() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a command to its end, keeping what it prints."""
+    return functools.partial(subprocess.run, capture_output=True, text=True, timeout=120, check=False)
+
+
 @pytest.fixture
-def refuse(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], require_line: Callable[[str, Iterable[str]], None]
-) -> Callable[..., str]:
+def require_refusal(require_line: RequireLine) -> Callable[..., None]:
+    """Check of a process that ended: exit code 2, and one line on stderr that holds the words given."""
+
+    def require(ended: subprocess.CompletedProcess[str], *says: str) -> None:
+        assert ended.returncode == 2, ended.stderr
+        require_line(ended.stderr, says)
+        assert "Traceback" not in ended.stdout
+
+    return require
+
+
+@pytest.fixture
+def refuse(tmp_path: Path, capfd: pytest.CaptureFixture[str], require_line: RequireLine) -> Callable[..., str]:
     """Run `nge WORDS` in this process: exit code 2, one line, existing files untouched; returns the line.
 
     `creates`: "nothing"; "folder": at most an empty run folder; "run": the new run had begun.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -69,7 +70,7 @@ def test_two_ranks_with_shared_statistics_equal_one(tmp_path, tiny_search, preci
         f"search.order={order}",
         "supernet.sync_statistics=true",
         "data.limit=402",
-        "search.batch_size=20",
+        "search.batch_size=21",  # slices of 10 and 11 images, and a last batch of 12
     ]
     for processes in (1, 2):
         run = f"run.dir={tmp_path / f'run{processes}'}"
@@ -97,6 +98,27 @@ def test_drifting_ranks_are_noticed(tmp_path, tiny_search):
     assert errors == [
         "error: ranks have drifted apart: '/supernet/stem.0.weight' differs between them; please report this"
     ]
+
+
+def test_retraining_runs_on_two_ranks(tmp_path, checkout):
+    """The last batches, of training and of test images, do not divide by two."""
+    words = [
+        "threads=1", "run.progress=none", "run.tensorboard=false", f"run.dir={tmp_path / 'run'}", "data.limit=101",
+        "network.channels=2", "network.cells=3", "network.drop_path=0.2", "train.epochs=2", "train.batch_size=15",
+        "train.eval_batch_size=299",
+    ]  # fmt: skip
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    finished = subprocess.run(
+        [*command, str(checkout / "train_eval.py"), *words],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.count("test error") == 1
+    error = json.loads((tmp_path / "run" / "summary.json").read_text())["top1_error"]
+    assert error * 599 / 100 == pytest.approx(round(error * 599 / 100))  # of exactly 599 test images
 
 
 def test_a_single_process_is_a_world_of_one():

@@ -88,6 +88,16 @@ def test_the_last_two_checkpoints_are_kept_in_order(tmp_path):
     assert (state["step"], path, damaged) == (100000, folder.newest_first()[0], [])
 
 
+def test_two_good_checkpoints_remain_after_a_damaged_one(tmp_path):
+    folder = CheckpointFolder(tmp_path)
+    first = folder.save({"step": 1}, 1)
+    folder.save({"step": 2}, 2).write_bytes(b"broken")
+    state, path, damaged = folder.load_newest()
+    assert (state, path, len(damaged)) == ({"step": 1}, first, 1)
+    third = folder.save({"step": 3}, 3)
+    assert folder.newest_first() == [third, first]
+
+
 @pytest.mark.parametrize("damage", ["truncate", "flip", "empty", "rename"])
 def test_damage_is_found_wherever_it_is(tmp_path, damage):
     folder = CheckpointFolder(tmp_path)

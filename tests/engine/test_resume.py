@@ -9,21 +9,56 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from nge_search.cli import main
+from nge_search.data.sources import Dataset
+from nge_search.engine import environment
 from nge_search.engine.checkpoint import CheckpointFolder
+from nge_search.engine.logbook import Logbook
+from nge_search.engine.loop import Loop
 
-LONGER = ("data.limit=256", "search.epochs=3", "run.checkpoint_seconds=0")
+LONGER = ("data.limit=192", "search.epochs=3", "run.checkpoint_seconds=0")
 
 
-def start(checkout: Path, words: list[str]) -> subprocess.Popen:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(checkout / "train_search.py"), *words]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+def start(script: Path, words: list[str]) -> subprocess.Popen:
+    """The launcher as a process in a group of its own, with both outputs in one pipe."""
+    return subprocess.Popen(
+        [sys.executable, str(script), *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+    )
+
+
+def stop_at(process: subprocess.Popen, words: str, act: Callable[[], None]) -> str:
+    """Do `act` once the output contains `words`; returns the rest of the output."""
+    with process.stdout as output:
+        for line in output:
+            if words in line:
+                act()
+                break
+        rest = output.read()
+    process.wait()
+    return rest
+
+
+def stop_after_first_epoch(patch: pytest.MonkeyPatch) -> None:
+    """Make searches end as by Ctrl-C once an epoch is over and saved."""
+    end_epoch = Loop._end_epoch
+
+    def stop(loop: Loop, logbook: Logbook) -> None:
+        end_epoch(loop, logbook)
+        raise KeyboardInterrupt
+
+    patch.setattr(Loop, "_end_epoch", stop)
 
 
 def final_state(run: Path) -> dict:
@@ -78,7 +113,7 @@ def kill_often(checkout: Path, words: list[str], run: Path, kills: int, seed: in
     chance, phases = random.Random(seed), set()
     for _ in range(kills):
         before = newest(run)
-        process = start(checkout, words)
+        process = start(checkout / "train_search.py", words)
         while newest(run) == before:
             assert process.poll() is None, process.stdout.read()
             time.sleep(0.005)
@@ -87,7 +122,7 @@ def kill_often(checkout: Path, words: list[str], run: Path, kills: int, seed: in
         process.send_signal(signal.SIGKILL)
         process.communicate()
         phases.add(final_state(run)["position"]["phase"])
-    process = start(checkout, words)
+    process = start(checkout / "train_search.py", words)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     assert "resuming at epoch" in output
@@ -103,16 +138,25 @@ def words_for(tmp_path, tiny_search):
     return words
 
 
-def test_killed_at_random_moments(checkout, tmp_path, words_for):
-    assert main(["search", *words_for("reference")]) == 0
-    kill_often(checkout, words_for("run"), tmp_path / "run", kills=3, seed=0)
-    assert_same_end(tmp_path / "run", tmp_path / "reference")
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory, tiny_search) -> Path:
+    """The run that nothing disturbed."""
+    run = tmp_path_factory.mktemp("undisturbed") / "run"
+    assert main(["search", *tiny_search, *LONGER, f"run.dir={run}"]) == 0
+    return run
+
+
+def test_killed_at_random_moments(checkout, tmp_path, words_for, reference):
+    """With checkpoints every 0.3 s, a resumed run repeats several steps, and recorded epochs too."""
+    run = tmp_path / "run"
+    kill_often(checkout, words_for("run", "run.checkpoint_seconds=0.3"), run, kills=3, seed=0)
+    assert_same_end(run, reference)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loop", ["epochwise", "batchwise"])
-def test_killed_twenty_times(checkout, tmp_path, words_for, loop):
-    extra = (f"search.loop={loop}", "search.order=second", "search.epochs=12", "data.limit=384")
+@pytest.mark.parametrize(("loop", "order"), [("epochwise", "first"), ("batchwise", "second")])
+def test_killed_twenty_times(checkout, tmp_path, words_for, loop, order):
+    extra = (f"search.loop={loop}", f"search.order={order}", "search.epochs=12", "data.limit=384")
     assert main(["search", *words_for("reference", *extra)]) == 0
     phases = kill_often(checkout, words_for("run", *extra), tmp_path / "run", kills=20, seed=1)
     assert phases >= ({0, 1} if loop == "epochwise" else {0})
@@ -120,52 +164,94 @@ def test_killed_twenty_times(checkout, tmp_path, words_for, loop):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_polite_signal_saves_and_leaves(checkout, tmp_path, words_for, number, code):
+def test_a_polite_signal_saves_and_leaves(checkout, tmp_path, words_for, reference, number, code):
     """Without periodic checkpoints: only the one that the signal causes is there to resume from."""
     run, once = tmp_path / "run", "run.checkpoint_seconds=1000000"
-    assert main(["search", *words_for("reference", once)]) == 0
-    process = start(checkout, words_for("run", once, "run.log_every=1"))
-    for line in process.stdout:
-        if "architecture 3/" in line:
-            process.send_signal(number)
-            break
-    output = process.stdout.read()
-    assert process.wait() == code, output
+    process = start(checkout / "train_search.py", words_for("run", once, "run.log_every=1"))
+    output = stop_at(process, "architecture 3/", lambda: process.send_signal(number))
+    assert process.returncode == code, output
     assert f"stopped by {signal.Signals(number).name}; state saved to {run}" in output
     assert not (run / "summary.json").exists()
     position = final_state(run)["position"]
     assert (position["epoch"], position["phase"]) == (0, 1)
     assert main(["search", *words_for("run", once)]) == 0
-    assert_same_end(run, tmp_path / "reference")
+    assert_same_end(run, reference)
+
+
+def test_a_signal_to_the_whole_process_group_saves_too(checkout, tmp_path, words_for):
+    """As torchrun and schedulers send it: twice, and to the workers that read images as well."""
+    run, once = tmp_path / "run", "run.checkpoint_seconds=1000000"
+    words = words_for("run", once, "run.log_every=1", "data.resident=never", "data.workers=1")
+    process = start(checkout / "train_search.py", words)
+
+    def signal_all() -> None:
+        for _ in range(2):
+            os.killpg(process.pid, signal.SIGTERM)
+
+    output = stop_at(process, "train 3/", signal_all)
+    assert process.returncode == 143, output
+    assert final_state(run)["position"]["phase"] == 0
+
+
+def test_tensorboard_keeps_every_epoch_over_a_resume(tmp_path, words_for, monkeypatch):
+    words = words_for("run", "run.tensorboard=true")
+    with monkeypatch.context() as patch:
+        stop_after_first_epoch(patch)
+        assert main(["search", *words]) == 130
+    assert main(["search", *words]) == 0
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    losses = [event.value for event in events.Scalars("loss/train")]
+    assert losses == pytest.approx([row["train_loss"] for row in rows(tmp_path / "run")])
+    assert len(events.Scalars("p_normal/0-2/skip_connect")) == 3
+
+
+def test_other_images_under_the_same_settings_are_refused(tmp_path, words_for, monkeypatch, capsys):
+    words = words_for("run", "search.epochs=1")
+    assert main(["search", *words]) == 0
+    (tmp_path / "run" / "summary.json").unlink()
+    monkeypatch.setattr(Dataset, "fingerprint", property(lambda self: "other"))
+    assert main(["search", *words]) == 2
+    assert "was trained on other images than data.root=" in capsys.readouterr().err
+
+
+def test_retraining_resumes_exactly(checkout, tmp_path):
+    """A retraining with drop-path, stopped by SIGTERM, ends as one that was not."""
+
+    def words(name: str) -> list[str]:
+        return [
+            "threads=1", "run.progress=lines", "run.log_every=1", "run.tensorboard=false", "data.limit=200",
+            "network.channels=4", "network.cells=3", "network.drop_path=0.3", "train.epochs=3",
+            "train.batch_size=32", "train.label_smoothing=0.1", "run.checkpoint_seconds=1000000",
+            f"run.dir={tmp_path / name}",
+        ]  # fmt: skip
+
+    assert main(["eval", *words("reference")]) == 0
+    process = start(checkout / "train_eval.py", words("run"))
+    output = stop_at(process, "epoch 2/3 train 2/", lambda: process.send_signal(signal.SIGTERM))
+    assert process.returncode == 143, output
+    assert main(["eval", *words("run")]) == 0
+    ours, theirs = final_state(tmp_path / "run"), final_state(tmp_path / "reference")
+    assert_equal(ours["task"], theirs["task"], "task")
+    assert rows(tmp_path / "run") == rows(tmp_path / "reference")
 
 
 @pytest.mark.parametrize("setting", ["data.resident=never", "run.checkpoint_seconds=1000000", "run.log_every=3"])
-def test_what_does_not_matter_does_not_matter(tmp_path, words_for, setting, capsys):
+def test_what_does_not_matter_does_not_matter(tmp_path, words_for, reference, setting):
     """Streaming instead of resident images, or other intervals: the same run, bit for bit."""
-    assert main(["search", *words_for("reference")]) == 0
     assert main(["search", *words_for("run", setting, "data.workers=1")]) == 0
-    assert_same_end(tmp_path / "run", tmp_path / "reference")
+    assert_same_end(tmp_path / "run", reference)
 
 
-def test_other_threads_are_said_to_end_exactness(tmp_path, words_for, monkeypatch, capsys):
-    import nge_search.engine.loop as loop
-
-    class Stop(Exception):
-        pass
-
-    original = loop.Loop._end_epoch
-
-    def stop_after_first(self, logbook):
-        original(self, logbook)
-        raise Stop
-
+def test_what_ends_exactness_is_said(tmp_path, words_for, monkeypatch, capsys):
+    """Here the first epoch claims to have run with seven threads."""
+    exactness = environment.exactness
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Loop, "_end_epoch", stop_after_first)
-        with pytest.raises(Stop):
-            main(["search", *words_for("run")])
-    assert main(["search", *words_for("run", "threads=2")]) == 0
-    torch.set_num_threads(1)
-    assert "will not repeat bit for bit, since threads was 1, is 2" in capsys.readouterr().out
+        patch.setattr(environment, "exactness", lambda *place: {**exactness(*place), "threads": 7})
+        stop_after_first_epoch(patch)
+        assert main(["search", *words_for("run")]) == 130
+    assert main(["search", *words_for("run")]) == 0
+    assert "will not repeat bit for bit, since threads was 7, is 1" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -190,6 +190,24 @@ def test_learning_rate_follows_a_cosine_from_the_first_epoch_on(make_task):
     assert rates == pytest.approx([0.1, 0.05 * (1 + 0.5**0.5), 0.05, 0.05 * (1 - 0.5**0.5)])
 
 
+def test_mixed_precision_keeps_p_and_its_gradient_in_single(make_task):
+    """bf16 runs the convolutions; P, the sum over operations and the loss stay in fp32."""
+    gradients = {}
+    for precision in ("fp32", "bf16"):
+        task = make_task(f"precision={precision}", "supernet.channels=8")
+        task.supernet.train()
+        leaves = [p_EO.detach().requires_grad_() for p_EO in task.architecture.probabilities()]
+        loss = task.loss(next(task.valid.iterate(0)), leaves)
+        gradients[precision] = torch.autograd.grad(loss, leaves)
+        run_steps(task, 0, 2)
+        assert bool(task.finite)
+        assert all(weight.dtype == torch.float32 for weight in task.weights)
+    for half, single in zip(gradients["bf16"], gradients["fp32"]):
+        assert half.dtype == torch.float32
+        assert torch.cosine_similarity(half.flatten(), single.flatten(), dim=0) > 0.9
+        assert not torch.equal(half, half.bfloat16().float())
+
+
 class NoReading(TorchDispatchMode):
     """Fails when a value travels from the device to the host."""
 
