@@ -68,11 +68,11 @@ def derive(run: str | Path, epoch: int | None = None) -> Genotype:
     if not path.is_file():
         raise UserError(f"'{run}' holds no metrics.jsonl; give the run folder of a search")
     rows = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             row = json.loads(line)
             rows[row["epoch"]] = row
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue  # a last line cut short by a crash
     if not rows:
         raise UserError(f"{path} records no finished epoch yet")

@@ -7,22 +7,26 @@ import dataclasses
 import json
 import os
 import sys
+import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from nge_search.config import help_text, load_config, to_yaml
 from nge_search.engine.interrupt import Interrupted
-from nge_search.errors import UserError, from_os_error, nearest
+from nge_search.errors import UserError, from_os_error, nearest, plain
 from nge_search.recipes import retrain_command
 from nge_search.schema import CommandConfig, EvalConfig, SearchConfig
+
+_PATIENCE = 5.0
 
 
 class _Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see `{self.prog} --help`")
+        raise UserError(f"{plain(message, 200)}; see `{self.prog} --help`")
 
 
 def _configured(schema: type[CommandConfig], program: str, words: Sequence[str]) -> CommandConfig | None:
@@ -174,17 +178,21 @@ def _say(lines: list[str]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 2 for bad input, 1 for a failed run, 128 + n for signal n."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    threading.excepthook = _report_thread
     try:
         if not words or words[0] in ("-h", "--help"):
             print("usage: nge COMMAND ...\n")
             print("\n".join(f"  {name:8} {meaning}" for name, (_, meaning) in COMMANDS.items()))
             return 0
         if words[0] not in COMMANDS:
-            raise UserError(f"unknown command '{words[0]}'{nearest(words[0], COMMANDS)}; see `nge --help`")
+            hint = nearest(words[0], COMMANDS)
+            raise UserError(f"unknown command '{plain(words[0])}'{hint}; see `nge --help`")
         COMMANDS[words[0]][0](words[1:])
         return 0
     except UserError as error:
         return _fail(error)
+    except RecursionError:
+        return _fail(UserError("the input is nested too deeply"))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit is quiet
         return 0
@@ -199,11 +207,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return stopped.exit_code
 
 
+def _report_thread(failed: threading.ExceptHookArgs) -> None:
+    """A full disk stops TensorBoard's writer too; the main thread meets, and reports, the same error."""
+    if not (isinstance(failed.exc_value, OSError) and from_os_error(failed.exc_value)):
+        threading.__excepthook__(failed)
+
+
 def _fail(error: UserError) -> int:
     if error.rank is not None:
         print(f"error: on rank {error.rank}: {error}", file=sys.stderr, flush=True)
     elif os.environ.get("RANK", "0") == "0":
         print(f"error: {error}", file=sys.stderr, flush=True)
+    else:
+        time.sleep(_PATIENCE)  # torchrun ends all as soon as one leaves: rank 0 must have said why
     return error.exit_code
 
 

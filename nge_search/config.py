@@ -17,12 +17,13 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from nge_search.errors import UserError, nearest, shorten
+from nge_search.errors import UserError, nearest, plain, shorten
 from nge_search.schema import CommandConfig, Section
 
 Config = TypeVar("Config", bound=CommandConfig)
 
 _MAXIMUM_BYTES = 1 << 20
+_DEEPEST = 32
 _TYPE_WORDS = {
     int: "a whole number",
     float: "a number",
@@ -114,11 +115,14 @@ def _shown(value: Any) -> str:
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
+    if path.is_dir():
+        raise UserError(f"config file '{path}' is a folder; name a YAML file in it")
     if not path.is_file():
         raise UserError(f"config file '{path}' does not exist; see the configs folder for some")
     if path.stat().st_size > _MAXIMUM_BYTES:
         raise UserError(f"{path}: larger than {_MAXIMUM_BYTES} bytes; a config is a small YAML file")
     try:
+        _require_shallow(path.read_text(encoding="utf-8"))
         loaded = OmegaConf.load(path)
         content = OmegaConf.to_container(loaded) if isinstance(loaded, DictConfig) else loaded
     except yaml.YAMLError as error:
@@ -132,16 +136,28 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
+def _require_shallow(text: str) -> None:
+    """Raise RecursionError for YAML nested so deeply that reading it would exhaust the stack."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST:
+            raise RecursionError
+
+
 def _parse_word(word: str) -> dict[str, Any]:
     key, equals, _ = word.partition("=")
     if not equals or not key:
-        raise UserError(f"'{word}' is not a setting; write key=value, for example search.epochs=25")
+        raise UserError(f"'{plain(word)}' is not a setting; write key=value, for example search.epochs=25")
     try:
+        _require_shallow(word.partition("=")[2])
         parsed = OmegaConf.to_container(OmegaConf.from_dotlist([word]))
     except (yaml.YAMLError, OmegaConfBaseException, ValueError):
-        raise UserError(f"'{word}': the value cannot be read; quote it if it holds brackets or colons") from None
+        raise UserError(
+            f"'{plain(word)}': the value cannot be read; quote it if it holds brackets or colons"
+        ) from None
     except RecursionError:
-        raise UserError(f"{key}: nested too deeply") from None
+        raise UserError(f"{plain(key)}: nested too deeply") from None
     assert isinstance(parsed, dict)
     return parsed
 
@@ -198,7 +214,9 @@ def _flatten(tree: Mapping[str, Any], schema: type, prefix: str = "") -> Iterato
         if name not in names:
             if isinstance(value, Mapping):
                 key = next((inner for inner, _ in _flatten_plain(value, f"{key}.")), key)
-            raise UserError(f"unknown key '{key}'{_suggest(key, schema, prefix)}; --help lists all keys")
+            if "." in str(name):
+                raise UserError(f"key '{plain(key)}': in a file, write each part of it as a section of its own")
+            raise UserError(f"unknown key '{plain(key)}'{_suggest(key, schema, prefix)}; --help lists all keys")
         if name in sections:
             if not isinstance(value, Mapping):
                 raise UserError(
@@ -223,6 +241,8 @@ def _check_value(value: Any, setting: _Setting) -> None:
     key, allowed, given = setting.key, setting.types, type(value)
     if isinstance(value, str) and "${" in value:
         raise UserError(f"{key}={shorten(value)}: references (${{...}}) are not supported; write the value")
+    if isinstance(value, str) and not value.isprintable():
+        raise UserError(f"{key}={shorten(value)}: control characters are not allowed")
     if value == "???":
         raise UserError(f"{key}: has no value")
     if list in allowed:

@@ -9,6 +9,8 @@ import difflib
 import errno
 from collections.abc import Iterable
 
+_LONGEST = 900
+
 
 class UserError(Exception):
     """Something the user gave cannot be used. The message is one line: what is wrong and what to do.
@@ -21,7 +23,9 @@ class UserError(Exception):
     exit_code = 2
 
     def __init__(self, message: str, shared: bool = False):
-        super().__init__(" ".join(message.split()))
+        line = " ".join(message.split())
+        line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in line)
+        super().__init__(line if len(line) <= _LONGEST else line[: _LONGEST - 3] + "...")
         self.shared = shared
         self.rank: int | None = None
 
@@ -60,11 +64,22 @@ def from_os_error(error: OSError) -> UserError | None:
 
 def nearest(given: str, known: Iterable[str]) -> str:
     """A `; did you mean 'x'?` suffix for the closest of `known`, or an empty string."""
-    close = difflib.get_close_matches(given, list(known), n=1, cutoff=0.6)
+    close = difflib.get_close_matches(given[:200], list(known), n=1, cutoff=0.6)
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
 def shorten(value: object, limit: int = 60) -> str:
     """`value` as it is shown in a message: its repr, cut at `limit` characters."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits; a structure without end
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def plain(value: object, limit: int = 60) -> str:
+    """Like `shorten`, but text without quotes, its control characters escaped."""
+    if not isinstance(value, str):
+        return shorten(value, limit)
+    text = value if value.isprintable() else repr(value)[1:-1]
     return text if len(text) <= limit else text[: limit - 3] + "..."

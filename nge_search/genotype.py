@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nge_search.errors import UserError, nearest, shorten
+from nge_search.errors import UserError, nearest, plain, shorten
 
 FORMAT = "nge-genotype/1"
 SPACE = "darts"
@@ -139,7 +139,7 @@ class Genotype:
             raise UserError(f"{source}: larger than {_MAXIMUM_BYTES} bytes; a genotype is a small JSON file")
         try:
             document = json.loads(text, object_pairs_hook=_unique_keys)
-        except RecursionError:
+        except (RecursionError, MemoryError):
             raise UserError(f"{source}: nested too deeply for a genotype") from None
         except UserError as error:
             raise UserError(f"{source}: {error}") from None
@@ -198,6 +198,8 @@ def load_genotype(reference: str | Path) -> Genotype:
         UserError: an unknown name, a missing file, or a malformed genotype.
     """
     reference = str(reference)
+    if not reference.isprintable():
+        raise UserError(f"genotype {shorten(reference)}: control characters are not allowed in a name or path")
     name = reference.lower().replace("-", "_")
     if name in PUBLISHED:
         return PUBLISHED[name]
@@ -206,7 +208,7 @@ def load_genotype(reference: str | Path) -> Genotype:
         path = path / "genotype.json"
     if not path.is_file():
         raise UserError(
-            f"genotype '{reference}' is neither a file, a run folder with a genotype.json, nor one of "
+            f"genotype '{plain(reference)}' is neither a file, a run folder with a genotype.json, nor one of "
             f"{', '.join(PUBLISHED)}{nearest(name, PUBLISHED)}"
         )
     if path.stat().st_size > _MAXIMUM_BYTES:

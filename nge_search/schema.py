@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from nge_search.errors import UserError, nearest
+from nge_search.errors import UserError, nearest, plain
 from nge_search.genotype import INPUT_NODES, SEARCH_OPERATIONS
 
 
@@ -69,7 +69,7 @@ class Section:
 
     def refuse(self, name: str, why: str) -> UserError:
         """The error for a field of this section: `key=value: why`."""
-        return UserError(f"{self.key(name)}={getattr(self, name)}: {why}")
+        return UserError(f"{self.key(name)}={plain(getattr(self, name))}: {why}")
 
     def _check_field(self, name: str, value: Any, limits: Any) -> None:
         choices = limits["choices"]
@@ -78,11 +78,11 @@ class Section:
                 continue
             if choices and element not in choices:
                 hint = nearest(str(element), choices)
-                raise UserError(f"{self.key(name)}={element}: allowed are {', '.join(choices)}{hint}")
+                raise UserError(f"{self.key(name)}={plain(element)}: allowed are {', '.join(choices)}{hint}")
             if isinstance(element, float) and not math.isfinite(element):
                 raise UserError(f"{self.key(name)}={element}: must be a finite number")
             if isinstance(element, int) and abs(element) > _LARGEST_INTEGER:
-                raise UserError(f"{self.key(name)}={element}: must be at most {_LARGEST_INTEGER}")
+                raise UserError(f"{self.key(name)}={plain(element)}: must be at most {_LARGEST_INTEGER}")
             for limit, words, holds in _LIMITS:
                 if limits[limit] is not None and not holds(element, limits[limit]):
                     raise UserError(f"{self.key(name)}={element}: must be {words} {limits[limit]}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,7 +61,7 @@ def _cifar_part(config: DataConfig, train: bool) -> Any:
     from torchvision import datasets  # takes a second to import
 
     kind = datasets.CIFAR10 if config.name == "cifar10" else datasets.CIFAR100
-    root = Path(config.root).expanduser()
+    root = Path(os.path.expanduser(config.root))
     with warnings.catch_warnings():
         # CIFAR's files come from an old NumPy, at which NumPy 2.4.0 to 2.4.4 warn.
         warnings.filterwarnings("ignore", message=r"dtype\(\): align should be passed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,7 +49,7 @@ def load_folder(config: DataConfig) -> Dataset:
 
 
 def _existing_root(config: DataConfig) -> Path:
-    root = Path(config.root).expanduser()
+    root = Path(os.path.expanduser(config.root))
     if not root.exists():
         raise config.refuse("root", "there is no such folder; set data.root to the folder of your images")
     if not root.is_dir():

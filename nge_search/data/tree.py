@@ -97,6 +97,10 @@ def _annotated(root: Path) -> Tree:
         lines = annotations.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise _unreadable(error) from None
+    except UnicodeDecodeError:
+        raise UserError(f"'{annotations}' is not a text file of file names and classes") from None
+    if not lines:
+        raise UserError(f"'{annotations}' is empty; it should name a file and its class in each line")
     for number, line in enumerate(lines, start=1):
         name, _, rest = line.partition("\t")
         label = rest.partition("\t")[0]

@@ -25,7 +25,7 @@ from nge_search.engine.interrupt import Interrupted, Interrupts
 from nge_search.engine.logbook import Logbook
 from nge_search.engine.meters import Meter
 from nge_search.engine.run_folder import RunFolder, Stopwatch
-from nge_search.errors import RunFailure, UserError
+from nge_search.errors import RunFailure, UserError, shorten
 from nge_search.schema import CommandConfig
 
 FORMAT = "nge-checkpoint/1"
@@ -128,6 +128,7 @@ class Loop:
             state, path, damaged = self.folder.checkpoints.load_newest()
             if state is not None:
                 self._require_own(state, f"checkpoint {path}")
+            self.folder.truncate_metrics(state["rows"] if state is not None else 0)
             return state, str(path), damaged
 
         state, source, damaged = self.world.on_main(load)
@@ -137,14 +138,14 @@ class Loop:
             self._notes.append(
                 f"resuming at epoch {self.position.epoch + 1}, step {self.position.total} ({source})"
             )
-        if self.folder:
-            self.folder.truncate_metrics(self.rows)
 
     def _require_own(self, state: Any, source: str) -> None:
         """Raise UserError unless `state` is of this kind of run, its settings and its images."""
-        known = isinstance(state, dict) and state.get("format") == FORMAT
-        if not known or state.get("kind") != self.config.kind:
-            raise UserError(f"{source} is not one of a {self.config.kind} run; set another run.dir=")
+        form = state.get("format") if isinstance(state, dict) else None
+        if form != FORMAT:
+            raise UserError(f"{source} has the format {shorten(form)}; this version reads '{FORMAT}'")
+        if state.get("kind") != self.config.kind:
+            raise UserError(f"{source} is one of a {shorten(state.get('kind'))} run; set another run.dir=")
         assert self.folder is not None
         self.folder.refuse_other_config(state["config"], source)
         if state["data"] != self.fingerprint:

@@ -76,22 +76,28 @@ class RunFolder:
         self._config = config
         self.path.mkdir(parents=True, exist_ok=True)
         self._refuse_foreign_folder()
+        self._refuse_strange_entries()
         self._lock = RunLock(self.path)
         try:
-            if config.run.overwrite:
-                self._clear()
             for leftover in (*self.path.glob(".*.tmp"), *self.path.glob("checkpoints/.*.tmp")):
                 leftover.unlink()  # of a process that was killed while it wrote
             self.checkpoints = CheckpointFolder(self.path / "checkpoints")
-            self.summary = self._read_summary()
-            if self.summary is not None or self.checkpoints.newest_first():
-                self._refuse_other_settings()
+            self.summary = None
+            if not config.run.overwrite:
+                self.summary = self._read_summary()
+                if self.summary is not None or self.checkpoints.newest_first():
+                    self._refuse_other_settings()
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
         self._lock.release()
+
+    def start_anew_if_asked(self) -> None:
+        """Delete the old run under run.overwrite; called once data and settings are known to be usable."""
+        if self._config.run.overwrite:
+            self._clear()
 
     def write_config(self) -> None:
         write_atomic(self.path / "config.yaml", to_yaml(self._config))
@@ -109,18 +115,30 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     def truncate_metrics(self, rows: int) -> None:
-        """Keep the first `rows` rows: later ones were written after the checkpoint that a run resumes from."""
-        if not self.metrics_path.is_file():
-            return
-        lines = self.metrics_path.read_text(encoding="utf-8").splitlines(keepends=True)
+        """Keep the first `rows` rows: later ones were written after the checkpoint that a run resumes from.
+
+        Raises:
+            UserError: rows that the checkpoint knows of are missing.
+        """
+        content = self.metrics_path.read_bytes() if self.metrics_path.is_file() else b""
+        lines = content.splitlines(keepends=True)
+        if len(lines) < rows:
+            raise UserError(
+                f"{self.metrics_path} is damaged: it holds {len(lines)} of {rows} recorded epochs; restore it, or "
+                f"start anew with run.overwrite=true"
+            )
         if len(lines) > rows:
-            write_atomic(self.metrics_path, "".join(lines[:rows]))
+            write_atomic(self.metrics_path, b"".join(lines[:rows]))
 
     def append_metrics(self, row: dict[str, Any]) -> None:
-        with open(self.metrics_path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with open(self.metrics_path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            error.filename = str(self.metrics_path)
+            raise
 
     def _refuse_foreign_folder(self) -> None:
         """A folder that holds files but no run is somebody's data."""
@@ -136,13 +154,24 @@ class RunFolder:
                 f"set another run.dir="
             )
 
+    def _refuse_strange_entries(self) -> None:
+        """A folder where a run keeps a file, or the other way round, would fail in the middle of the run."""
+        for names, belongs, what in (
+            (_OWN_FILES, Path.is_file, "a file"),
+            (_OWN_FOLDERS, Path.is_dir, "a folder"),
+        ):
+            for name in names:
+                path = self.path / name
+                if path.exists() and not belongs(path):
+                    raise UserError(f"'{path}' should be {what}; remove it, or set another run.dir=")
+
     def _is_run(self) -> bool:
         """Whether config.yaml is one that a run writes, or was before it was damaged."""
         try:
             old = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
         except FileNotFoundError:
             return False
-        except (yaml.YAMLError, UnicodeDecodeError):
+        except (yaml.YAMLError, ValueError, RecursionError):
             return (self.path / "environment.json").is_file()
         return isinstance(old, dict) and {"seed", "run", "data"} <= old.keys()
 
@@ -161,7 +190,7 @@ class RunFolder:
             return None
         try:
             summary = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
+        except (ValueError, RecursionError):
             summary = None
         if not isinstance(summary, dict) or "kind" not in summary:
             raise UserError(f"{path} is damaged; delete it to go on from the last checkpoint")
@@ -176,7 +205,7 @@ class RunFolder:
         path = self.path / "config.yaml"
         try:
             old = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
-        except (yaml.YAMLError, UnicodeDecodeError):
+        except (yaml.YAMLError, ValueError, RecursionError):
             raise UserError(f"{path} is damaged; start anew with run.overwrite=true") from None
         if isinstance(old, dict):
             self.refuse_other_config(old, f"run folder '{self.path}'")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,16 +52,22 @@ class Session:
             self.say(notice)
         return dataset
 
-    def train(self, task: Task) -> Loop:
-        """Run `task` from its last checkpoint, or from the start, to its end."""
+    def train(self, task: Task, documents: Mapping[str, Any] | None = None) -> Loop:
+        """Run `task` from its last checkpoint, or from the start, to its end.
+
+        `documents` are JSON files to keep in the run folder, by name.
+        """
+        self.world.on_main(lambda: self.folder.start_anew_if_asked() if self.folder else None)
         loop = Loop(task, self.folder, self.config, self.world, self.fingerprint)
         loop.resume()
-        self.world.on_main(self._describe)
+        self.world.on_main(lambda: self._describe(documents or {}))
         loop.run()
         return loop
 
-    def _describe(self) -> None:
+    def _describe(self, documents: Mapping[str, Any]) -> None:
         assert self.folder is not None
+        for name, document in documents.items():
+            self.folder.write_json(name, document)
         self.folder.write_config()
         description = environment.describe(self.world.device, self.world.size, self.config.seed)
         self.folder.write_json("environment.json", description)
@@ -101,6 +107,9 @@ def open_session(config: CommandConfig) -> Iterator[Session]:
                 session.say(f"run '{config.run.dir}' has finished; run.overwrite=true starts it anew")
             seed_everything(config.seed)
             yield session
+        except OSError as error:
+            error.filename = error.filename or config.run.dir
+            raise
         except UserError as error:
             if world.size > 1 and not error.shared:
                 error.rank = world.rank

@@ -41,8 +41,7 @@ def run_eval(config: EvalConfig) -> dict[str, Any]:
         shape = (1, dataset.channels, dataset.image_size, dataset.image_size)
         size = {"params": count_parameters(plain), "macs": multiply_adds(plain, shape)}
         session.say(f"{size['params']:,} parameters, {size['macs'] / 1e6:.2f}M mult-adds per image")
-        session.world.on_main(lambda: session.folder.write_json("genotype.json", genotype.to_dict()))
-        loop = session.train(task)
+        loop = session.train(task, {"genotype.json": genotype.to_dict()})
         row = loop.last_row
         summary = session.summary(
             loop,
@@ -98,7 +97,7 @@ def _require_same_genotype(session: Session, genotype: Genotype) -> None:
     folder = session.folder
     assert folder is not None
     path = folder.path / "genotype.json"
-    if path.is_file() and load_genotype(path) != genotype:
+    if not session.config.run.overwrite and path.is_file() and load_genotype(path) != genotype:
         raise UserError(
             f"run folder '{folder.path}' trains another genotype than network.genotype="
             f"{session.config.network.genotype}; set another run.dir=, or run.overwrite=true"

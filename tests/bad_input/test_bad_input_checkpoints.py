@@ -150,16 +150,13 @@ def test_damaged(name: str, unfinished: Path, resume: list[str], refuse: Callabl
 def test_checkpoint_of_another_config(
     word: str, unfinished: Path, resume: list[str], refuse: Callable[..., str]
 ) -> None:
-    """config.yaml agrees, since it was lost or written anew; the checkpoint knows better."""
-    if "supernet" in word:
-        (unfinished / "config.yaml").unlink()
-    else:
-        path = unfinished / "config.yaml"
-        config = yaml.safe_load(path.read_text())
-        key, _, value = word.partition("=")
-        section, _, name = key.rpartition(".")
-        (config[section] if section else config)[name] = yaml.safe_load(value)
-        path.write_text(yaml.safe_dump(config))
+    """config.yaml was changed by hand and agrees; the checkpoint knows better."""
+    path = unfinished / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    key, _, value = word.partition("=")
+    section, _, name = key.rpartition(".")
+    (config[section] if section else config)[name] = yaml.safe_load(value)
+    path.write_text(yaml.safe_dump(config))
     refuse(*resume, word, says=("checkpoint unfinished/checkpoints/", *OTHER_SETTINGS[word]))
 
 

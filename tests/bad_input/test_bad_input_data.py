@@ -210,7 +210,7 @@ def test_auxiliary_head_on_small_images(
 ) -> None:
     write_images("cats", "dogs")
     words = ("data.name=folder", "data.root=images", "data.limit=0", "network.auxiliary=true")
-    says = ("network.auxiliary=true", "8x8", "network.auxiliary=false")
+    says = ("network.auxiliary=true", "auxiliary head needs", "network.auxiliary=false")
     refuse("eval", *small_eval, *words, says=says, creates="run")
 
 

@@ -53,7 +53,7 @@ def test_files_cannot_grow(
         code = main(resume)
     out, err = capfd.readouterr()
     assert code == 2
-    require_line(err, ("unfinished", os.strerror(errno.EFBIG), "run.dir="))
+    require_line(err, ("unfinished", os.strerror(errno.EFBIG), "file-size limit"))
     assert "Traceback" not in out
     assert {path: path.read_bytes() for path in Path("unfinished/checkpoints").iterdir()} == checkpoints
     assert Path("unfinished/config.yaml").read_bytes() == config
@@ -127,5 +127,5 @@ def test_read_only_disk(
     before = take_snapshot(unfinished)
     script = 'mount --bind unfinished unfinished && mount -o remount,bind,ro unfinished && exec "$@"'
     ended = run_command([*may_mount, "bash", "-c", script, "bash", *train_search, *resume[1:]])
-    require_refusal(ended, "unfinished", os.strerror(errno.EROFS), "run.dir=")
+    require_refusal(ended, "unfinished", os.strerror(errno.EROFS), "can be written")
     assert take_snapshot(unfinished) == before

@@ -73,12 +73,12 @@ DAMAGED_SUMMARIES = {
 
 #: What is typed, of which {} is a run folder that cannot be made or is not ours, and what the message must hold.
 PLACES = {
-    "/proc/run": ("/proc/run", "run.dir"),
-    "a_file": ("a_file", "run.dir"),
-    "a_file/run": ("a_file", "run.dir"),
-    "x" * 300: ("xxx", "too long", "run.dir"),
+    "/proc/run": ("'/proc/run'",),
+    "a_file": ("'a_file'", "not a file"),
+    "a_file/run": ("'a_file/run'", "not a directory"),
+    "x" * 300: ("xxx", "too long", "shorter path"),
     "photos": ("'photos'", "not empty and holds no run", "'holiday.jpg'", "run.dir"),
-    "loop": ("loop", "run.dir"),
+    "loop": ("'loop'",),
 }
 
 
@@ -95,13 +95,6 @@ def test_damaged_run(name: str, unfinished: Path, resume: list[str], refuse: Cal
     damage, says = DAMAGED_RUNS[name]
     damage(unfinished)
     refuse(*resume, says=says, creates="nothing")
-
-
-def test_a_file_for_the_tensorboard_folder(unfinished: Path, resume: list[str], refuse: Callable[..., str]) -> None:
-    file_for_folder("tensorboard")(unfinished)
-    for name in ("config.yaml", "environment.json"):  # a run that goes on may rewrite them
-        (unfinished / name).unlink()
-    refuse(*resume, "run.tensorboard=true", says=("unfinished/tensorboard",), creates="run")
 
 
 @pytest.mark.parametrize("name", DAMAGED_SUMMARIES)
@@ -195,7 +188,7 @@ DERIVED = {
     "no epoch": (b"", "", ("finished/metrics.jsonl", "no finished epoch")),
     "not UTF-8": (b"\xff\xfe\n", "", ("finished/metrics.jsonl",)),
     "nested": (b"[" * 100_000, "", ("finished/metrics.jsonl",)),
-    "epoch is text": (b'{"epoch": "a"}\n', "", ("finished/metrics.jsonl",)),
+    "epoch is text": (b'{"epoch": "a"}\n', "", ("finished",)),
     "no genotype": (b'{"epoch": 0}\n', "", ("'finished'", "no genotype")),
     "genotype is a number": (b'{"epoch": 0, "genotype": 3}\n', "", ("finished/metrics.jsonl, epoch 0",)),
 }
