@@ -122,9 +122,10 @@ class RunFolder:
         """
         content = self.metrics_path.read_bytes() if self.metrics_path.is_file() else b""
         lines = content.splitlines(keepends=True)
-        if len(lines) < rows:
+        intact = sum(_is_json(line) for line in lines[:rows])
+        if intact < rows:
             raise UserError(
-                f"{self.metrics_path} is damaged: it holds {len(lines)} of {rows} recorded epochs; restore it, or "
+                f"{self.metrics_path} is damaged: it holds {intact} of {rows} recorded epochs; restore it, or "
                 f"start anew with run.overwrite=true"
             )
         if len(lines) > rows:
@@ -218,6 +219,14 @@ class RunFolder:
                 f"{source} belongs to another configuration: {difference}; use the old value, another "
                 f"run.dir=, or run.overwrite=true"
             )
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 class Stopwatch:
