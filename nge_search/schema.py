@@ -387,6 +387,9 @@ class TrainSection(SgdSection):
 class CommandConfig(Section):
     """What every command that trains has."""
 
+    kind: ClassVar[str]
+    figures: ClassVar[tuple[str, ...]]
+
     seed: int = option(0, "Seed of everything random.", at_least=0)
     device: str = option(
         "auto",
@@ -411,6 +414,16 @@ class SearchConfig(CommandConfig):
     """Settings of `train_search.py` (`nge search`)."""
 
     kind: ClassVar[str] = "search"
+    #: What summary.json of a finished run holds at least.
+    figures: ClassVar[tuple[str, ...]] = (
+        "genotype",
+        "valid_top1",
+        "epochs",
+        "seconds",
+        "images_per_second",
+        "peak_memory_mb",
+        "device",
+    )
 
     supernet: SupernetConfig = field(default_factory=SupernetConfig)
     embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
@@ -429,6 +442,8 @@ class EvalConfig(CommandConfig):
     """Settings of `train_eval.py` (`nge eval`)."""
 
     kind: ClassVar[str] = "eval"
+    #: What summary.json of a finished run holds at least.
+    figures: ClassVar[tuple[str, ...]] = ("top1_error", "top5_error", "params", "macs", "epochs", "seconds")
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
     train: TrainSection = field(default_factory=TrainSection)

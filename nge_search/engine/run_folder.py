@@ -200,6 +200,8 @@ class RunFolder:
                 f"run folder '{self.path}' holds a run of kind {summary['kind']}, not {self._config.kind}; "
                 f"set another run.dir="
             )
+        if not set(self._config.figures) <= summary.keys():
+            raise UserError(f"{path} is damaged; delete it to go on from the last checkpoint")
         return summary
 
     def _refuse_other_settings(self) -> None:

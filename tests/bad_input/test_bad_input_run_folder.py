@@ -66,7 +66,8 @@ DAMAGED_SUMMARIES = {
     "truncated": '{"kind": "search", ',
     "empty": "",
     "a list": "[]",
-    "without figures": "{}",
+    "empty object": "{}",
+    "without figures": '{"kind": "search"}',
     "not UTF-8": b"\xff\xfe",
     "nested": "[" * 100_000,
 }
