@@ -69,7 +69,7 @@ class Section:
 
     def refuse(self, name: str, why: str) -> UserError:
         """The error for a field of this section: `key=value: why`."""
-        return UserError(f"{self.key(name)}={plain(getattr(self, name))}: {why}")
+        return UserError(f"{self.key(name)}={plain(getattr(self, name), 300)}: {why}")
 
     def _check_field(self, name: str, value: Any, limits: Any) -> None:
         choices = limits["choices"]

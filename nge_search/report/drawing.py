@@ -51,6 +51,8 @@ def draw_genotype(genotype: Genotype) -> Figure:
 def save_drawings(genotype: Genotype, folder: Path, stem: str = "genotype") -> list[Path]:
     """Write `stem`.svg and .png (both cells), `stem`_normal and `stem`_reduce, each file atomically.
 
+    The folder is made if it is missing.
+
     Returns:
         The six paths.
     """
@@ -58,6 +60,7 @@ def save_drawings(genotype: Genotype, folder: Path, stem: str = "genotype") -> l
     for kind, cell in genotype.cells():
         figures[f"{stem}_{kind}"] = [(CELL_TITLES[kind], cell)]
     paths = []
+    Path(folder).mkdir(parents=True, exist_ok=True)
     with _own_settings():
         for name, cells in figures.items():
             figure = _figure(cells)
