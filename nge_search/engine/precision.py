@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 
 import torch
+from torch import Tensor
 
 
 def weight_dtype(precision: str) -> torch.dtype:
@@ -17,3 +18,8 @@ def forward_context(precision: str, device: torch.device) -> contextlib.Abstract
     if precision == "bf16":
         return torch.autocast(device.type, torch.bfloat16)
     return contextlib.nullcontext()
+
+
+def full_precision(logits_BK: Tensor) -> Tensor:
+    """Logits as losses and figures want them: bfloat16 becomes float32, everything else stays."""
+    return logits_BK.float() if logits_BK.dtype == torch.bfloat16 else logits_BK

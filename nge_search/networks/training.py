@@ -17,7 +17,7 @@ from nge_search.engine.logbook import Logbook
 from nge_search.engine.loop import Phase, Task, average_buffers, float_buffers
 from nge_search.engine.meters import Meter
 from nge_search.engine.optimisers import build_sgd, clip_gradients, cosine, set_learning_rate
-from nge_search.engine.precision import forward_context, weight_dtype
+from nge_search.engine.precision import forward_context, full_precision, weight_dtype
 from nge_search.networks.cifar import CifarNetwork, drop_path_factors
 from nge_search.schema import EvalConfig
 
@@ -46,12 +46,12 @@ class ClassifierTraining(Task):
         with forward_context(self.config.precision, self.world.device):
             logits_BK, auxiliary_BK = self.network(batch.images_BCHW, keep_BD)
         smoothing = section.label_smoothing
-        logits_BK = self._wide(logits_BK)
+        logits_BK = full_precision(logits_BK)
         loss_sum = functional.cross_entropy(logits_BK, batch.labels_B, reduction="sum", label_smoothing=smoothing)
         self.meters["train"].update(logits_BK.detach(), batch.labels_B, loss_sum.detach())
         if auxiliary_BK is not None:
             loss_sum = loss_sum + self.config.network.auxiliary_weight * functional.cross_entropy(
-                self._wide(auxiliary_BK), batch.labels_B, reduction="sum", label_smoothing=smoothing
+                full_precision(auxiliary_BK), batch.labels_B, reduction="sum", label_smoothing=smoothing
             )
         loss = loss_sum / batch.total
         loss.backward()
@@ -68,12 +68,9 @@ class ClassifierTraining(Task):
             return
         with forward_context(self.config.precision, self.world.device):
             logits_BK, _ = self.network(batch.images_BCHW)
-        logits_BK = self._wide(logits_BK)
+        logits_BK = full_precision(logits_BK)
         loss_sum = functional.cross_entropy(logits_BK, batch.labels_B, reduction="sum")
         self.meters["test"].update(logits_BK, batch.labels_B, loss_sum)
-
-    def _wide(self, logits_BK: Tensor) -> Tensor:
-        return logits_BK.float() if self.config.precision == "bf16" else logits_BK
 
     def _keep(self, batch: Batch, epoch: int) -> Tensor | None:
         """Drop-path's factors, drawn per image and operation from (seed, epoch, image): [B, drop_slots]."""

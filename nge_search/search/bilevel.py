@@ -21,7 +21,7 @@ from nge_search.engine.logbook import Logbook
 from nge_search.engine.loop import Task, float_buffers
 from nge_search.engine.meters import Meter
 from nge_search.engine.optimisers import build_sgd, clip_gradients, cosine, set_learning_rate
-from nge_search.engine.precision import forward_context, weight_dtype
+from nge_search.engine.precision import forward_context, full_precision, weight_dtype
 from nge_search.engine.sync_batchnorm import synchronise_statistics
 from nge_search.graph import CellSpace
 from nge_search.schema import SearchConfig
@@ -82,8 +82,7 @@ class BilevelSearch(Task):
         """This rank's part of the batch's mean loss: its images' sum divided by the images of all ranks."""
         with forward_context(self.config.precision, self.world.device):
             logits_BK = self.supernet(batch.images_BCHW, *p)
-        if self.config.precision == "bf16":
-            logits_BK = logits_BK.float()
+        logits_BK = full_precision(logits_BK)
         loss_sum = functional.cross_entropy(logits_BK, batch.labels_B, reduction="sum")
         if meter is not None:
             meter.update(logits_BK.detach(), batch.labels_B, loss_sum.detach())
