@@ -178,7 +178,7 @@ def _say(lines: list[str]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 2 for bad input, 1 for a failed run, 128 + n for signal n."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    threading.excepthook = _report_thread
+    previous_hook, threading.excepthook = threading.excepthook, _report_thread
     try:
         if not words or words[0] in ("-h", "--help"):
             print("usage: nge COMMAND ...\n")
@@ -205,6 +205,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except Interrupted as stopped:
         return stopped.exit_code
+    finally:
+        threading.excepthook = previous_hook
 
 
 def _report_thread(failed: threading.ExceptHookArgs) -> None:
