@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+from unittest import mock
 
 import torch
 
 from nge_search.config import load_config
-from nge_search.data import Batch
 from nge_search.engine.environment import describe, peak_memory_mb
 from nge_search.engine.logbook import Logbook
 from nge_search.engine.loop import Loop, Phase
@@ -37,7 +38,7 @@ def main(words: Sequence[str], parser_class: type[argparse.ArgumentParser]) -> N
         )
     parser = parser_class(
         prog="nge bench step",
-        description="Time the parts of a search's step against the supernet's own forward and backward pass.",
+        description="Time the parts of a search's step: the supernet's passes, and what surrounds them.",
     )
     parser.add_argument("--config", help="search configuration (default: the schema's defaults)")
     parser.add_argument("--steps", type=int, default=7, help="measured steps of each kind (7)")
@@ -57,7 +58,8 @@ def main(words: Sequence[str], parser_class: type[argparse.ArgumentParser]) -> N
 def measure_step(session: Session, steps: int) -> dict[str, Any]:
     """Median seconds of the parts of weight and architecture steps, and what the rest costs per step.
 
-    The baseline is the supernet alone: the same batches, forward and backward, nothing else.
+    The supernet's share is its forward and backward passes, with the loss and its figures, timed inside each
+    step; the rest of that step is the embedding, clipping and the optimisers.
     """
     task = build_task(session)
     device, config = session.world.device, session.config
@@ -88,47 +90,71 @@ def measure_step(session: Session, steps: int) -> dict[str, Any]:
 
 
 def _measure_phase(task: BilevelSearch, phase: Phase, steps: int, clock: _Clock) -> dict[str, float]:
-    """Seconds of a phase's parts: data, the whole step, and the supernet alone on the same batches, in turn."""
+    """Seconds of a phase's parts: data, the whole step, and the supernet's passes within the step."""
     phase.start(0)
     batches = _endless(phase.batches)
-    data, step, alone = [], [], []
-    for number in range(-2, steps):  # two to warm up
-        clock.start()
-        taken = next(batches)
-        seconds = [clock.lap()]
-        phase.step(*taken)
-        seconds.append(clock.lap())
-        _supernet_alone(task, taken, phase.name)
-        seconds.append(clock.lap())
-        if number >= 0:
-            for values, value in zip((data, step, alone), seconds):
-                values.append(value)
+    data, step, passes = [], [], []
+    with clock.inside(task, "loss", "differentiate"):
+        for number in range(-2, steps):  # two to warm up
+            clock.start()
+            taken = next(batches)
+            seconds = clock.lap()
+            phase.step(*taken)
+            if number >= 0:
+                data.append(seconds)
+                step.append(clock.lap())
+                passes.append(clock.within)
     whole = statistics.median(step) + statistics.median(data)
     return {
         "step_seconds": statistics.median(step),
         "step_spread": max(step) - min(step),
-        "supernet_seconds": statistics.median(alone),
+        "supernet_seconds": statistics.median(passes),
+        "other_seconds": statistics.median(total - part for total, part in zip(step, passes)),
         "data_seconds": statistics.median(data),
         "images_per_second": task.config.search.batch_size / whole,
     }
 
 
 class _Clock:
-    """Wall time between moments at which the device's queue is empty."""
+    """Wall time between moments at which the device's queue is empty.
+
+    Attributes:
+        within: seconds spent, since the last `start`, in the methods given to `inside`.
+    """
 
     def __init__(self, device: torch.device):
         self.device = device
-        self.since = 0.0
+        self.since = self.within = 0.0
 
     def start(self) -> None:
         self._wait()
-        self.since = time.perf_counter()
+        self.since, self.within = time.perf_counter(), 0.0
 
     def lap(self) -> float:
         """Seconds since the last call of `start` or `lap`."""
         self._wait()
         before, self.since = self.since, time.perf_counter()
         return self.since - before
+
+    @contextlib.contextmanager
+    def inside(self, owner: object, *methods: str) -> Iterator[None]:
+        """Within this context, add up the time that these methods of `owner` take."""
+
+        def timed(method: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*arguments: Any) -> Any:
+                self._wait()
+                before = time.perf_counter()
+                result = method(*arguments)
+                self._wait()
+                self.within += time.perf_counter() - before
+                return result
+
+            return call
+
+        with contextlib.ExitStack() as stack:
+            for name in methods:
+                stack.enter_context(mock.patch.object(owner, name, timed(getattr(owner, name))))
+            yield
 
     def median(self, action: Callable[[], Any], count: int = 5) -> float:
         """Median seconds of so many calls."""
@@ -151,31 +177,16 @@ def _endless(batches: Callable[[int, int], Any]) -> Any:
         epoch += 1
 
 
-def _supernet_alone(task: BilevelSearch, batches: tuple[Batch, ...], phase: str) -> None:
-    """Forward and backward of the passes that the step makes, without data, optimiser, clipping or figures."""
-    constant = task.architecture.probabilities()
-    leaves = [p_EO.detach().requires_grad_() for p_EO in constant]
-    passes = [] if phase == "architecture" else [(constant, task.weights)]
-    if phase == "architecture" or len(batches) > 1:
-        second = task.config.search.order == "second"
-        everything = [*leaves, *task.weights]
-        # second order: the unrolled step, the validation gradient at its end, and the finite difference
-        passes += [(leaves, task.weights), (leaves, everything), (leaves, leaves)] if second else []
-        passes += [(leaves, leaves)]
-    for p, inputs in passes:
-        torch.autograd.grad(task.loss(batches[0], p), inputs, allow_unused=True)
-
-
 def _shares(parts: dict[str, float], log: float, save: float, config: SearchConfig) -> dict[str, float]:
     """What fraction of a step's whole time each part takes; log and checkpoint spread over their intervals."""
     step = parts["step_seconds"]
     whole = parts["data_seconds"] + step + log
     return {
         "data": parts["data_seconds"] / whole,
-        "optimiser_and_figures": max(0.0, step - parts["supernet_seconds"]) / whole,
+        "optimisers": parts["other_seconds"] / whole,
         "logging": log / whole,
         "checkpoints": save / max(config.run.checkpoint_seconds, whole),
-        "supernet": min(step, parts["supernet_seconds"]) / whole,
+        "supernet": parts["supernet_seconds"] / whole,
     }
 
 
@@ -188,7 +199,7 @@ def _lines(result: dict[str, Any]) -> list[str]:
     ]
     for name, parts in result["phases"].items():
         lines.append(
-            f"{name}: {parts['step_seconds']:.3f} s a step (spread {parts['step_spread']:.3f}), supernet alone "
+            f"{name}: {parts['step_seconds']:.3f} s a step (spread {parts['step_spread']:.3f}), supernet's passes "
             f"{parts['supernet_seconds']:.3f} s, {parts['images_per_second']:.1f} images/s"
         )
         shares = ", ".join(f"{part} {100 * share:.2f} %" for part, share in result["shares_of_step"][name].items())

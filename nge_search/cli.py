@@ -7,8 +7,6 @@ import dataclasses
 import json
 import os
 import sys
-import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,8 +16,6 @@ from nge_search.engine.interrupt import Interrupted
 from nge_search.errors import UserError, from_os_error, nearest, plain
 from nge_search.recipes import retrain_command
 from nge_search.schema import CommandConfig, EvalConfig, SearchConfig
-
-_PATIENCE = 5.0
 
 
 class _Parser(argparse.ArgumentParser):
@@ -178,7 +174,6 @@ def _say(lines: list[str]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 2 for bad input, 1 for a failed run, 128 + n for signal n."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    previous_hook, threading.excepthook = threading.excepthook, _report_thread
     try:
         if not words or words[0] in ("-h", "--help"):
             print("usage: nge COMMAND ...\n")
@@ -205,23 +200,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except Interrupted as stopped:
         return stopped.exit_code
-    finally:
-        threading.excepthook = previous_hook
-
-
-def _report_thread(failed: threading.ExceptHookArgs) -> None:
-    """A full disk stops TensorBoard's writer too; the main thread meets, and reports, the same error."""
-    if not (isinstance(failed.exc_value, OSError) and from_os_error(failed.exc_value)):
-        threading.__excepthook__(failed)
 
 
 def _fail(error: UserError) -> int:
-    if error.rank is not None:
-        print(f"error: on rank {error.rank}: {error}", file=sys.stderr, flush=True)
-    elif os.environ.get("RANK", "0") == "0":
-        print(f"error: {error}", file=sys.stderr, flush=True)
+    """Report on standard error; where all processes of a run fail alike, the first of them does."""
+    where = "" if error.rank is None else f"on rank {error.rank}: "
+
+    def report() -> None:
+        print(f"error: {where}{error}", file=sys.stderr, flush=True)
+
+    if where or os.environ.get("WORLD_SIZE", "1") == "1":
+        report()
     else:
-        time.sleep(_PATIENCE)  # torchrun ends all as soon as one leaves: rank 0 must have said why
+        from nge_search.engine.distributed import first_of_all
+
+        first_of_all(report)
     return error.exit_code
 
 

@@ -35,7 +35,12 @@ def examine(root: Path) -> dict[str, Any]:
         },
         "gpus": gpus,
         "cuda": torch.version.cuda,
-        "precision": {"fp32": True, "bf16": not gpus or torch.cuda.is_bf16_supported(), "fp64": True},
+        "precision": {
+            "fp32": True,
+            "tf32": bool(gpus) and torch.cuda.get_device_capability() >= (8, 0),
+            "bf16": not gpus or torch.cuda.is_bf16_supported(),
+            "fp64": True,
+        },
         "backends": {
             "gloo": dist.is_available() and dist.is_gloo_available(),
             "nccl": dist.is_available() and dist.is_nccl_available() and bool(gpus),

@@ -399,8 +399,9 @@ class CommandConfig(Section):
     )
     precision: str = option(
         "fp32",
-        "fp32; bf16: mixed, with P, losses and statistics in fp32; fp64: for checking results.",
-        choices=("fp32", "bf16", "fp64"),
+        "fp32; tf32: products rounded on GPUs that can; bf16: mixed, with P, losses and statistics in fp32; "
+        "fp64: for checking results.",
+        choices=("fp32", "tf32", "bf16", "fp64"),
     )
     threads: int = option(
         0, "CPU threads of torch; 0: its own choice.", at_least=0, at_most=1024, free_on_resume=True

@@ -149,5 +149,38 @@ def join_world(wanted_device: str) -> Iterator[World]:
     dist.init_process_group(backend, timeout=timedelta(minutes=30))
     try:
         yield World(device, dist.get_rank(), size)
+        dist.barrier()  # nobody closes a connection that another still reads from
+    except RuntimeError as error:
+        if not any(words in str(error).casefold() for words in _LOST):
+            raise
+        failure = RunFailure("lost the connection to another process; its own message says why it left")
+        failure.rank = dist.get_rank()
+        raise failure from error
     finally:
         dist.destroy_process_group()
+
+
+#: How gloo and NCCL say that the process at the other end is gone.
+_LOST = ("connection closed", "connection reset", "connection refused", "broken pipe", "remote process exited")
+
+
+def first_of_all(action: Callable[[], None]) -> None:
+    """Of all processes that `torchrun` started and that call this, one runs `action`; the others wait for it.
+
+    It needs no process group: processes that have not begun to join one, or have left it, may call it.
+    """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":  # the store lives in a process of the run
+        if os.environ.get("RANK", "0") == "0":
+            action()
+        return
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    attempt = f"nge_search/first/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    try:
+        store = dist.TCPStore(host, port, is_master=False, timeout=timedelta(seconds=60))
+        if store.add(attempt, 1) == 1:
+            action()
+            store.set(f"{attempt}/done", "")
+        else:
+            store.wait([f"{attempt}/done"])
+    except RuntimeError:  # the agent is gone, so there is nobody left who could print it instead
+        action()

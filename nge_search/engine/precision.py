@@ -1,4 +1,4 @@
-"""What `precision=fp32|bf16|fp64` means for weights and for the forward pass."""
+"""What `precision=fp32|tf32|bf16|fp64` means for weights and for the forward pass."""
 
 from __future__ import annotations
 
@@ -11,6 +11,12 @@ from torch import Tensor
 def weight_dtype(precision: str) -> torch.dtype:
     """The type of weights and images: float64 for fp64, else float32 (bf16 mixes inside autocast)."""
     return torch.float64 if precision == "fp64" else torch.float32
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Whether matrix products and convolutions of float32 tensors may round their inputs to 10 bits on a GPU."""
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
 
 
 def forward_context(precision: str, device: torch.device) -> contextlib.AbstractContextManager:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +17,9 @@ from nge_search.engine.checkpoint import seed_everything
 from nge_search.engine.distributed import World, join_world
 from nge_search.engine.logbook import print_line
 from nge_search.engine.loop import Loop, Task
+from nge_search.engine.precision import allow_tf32
 from nge_search.engine.run_folder import RunFolder
-from nge_search.errors import UserError
+from nge_search.errors import UserError, from_os_error
 from nge_search.schema import CommandConfig
 
 
@@ -94,7 +96,8 @@ def open_session(config: CommandConfig) -> Iterator[Session]:
     """
     if config.threads:
         torch.set_num_threads(config.threads)
-    with join_world(config.device) as world:
+    allow_tf32(config.precision == "tf32")
+    with _quiet_writers(), join_world(config.device) as world:
         session = Session(config, world)
 
         def open_folder() -> dict[str, Any] | None:
@@ -117,3 +120,18 @@ def open_session(config: CommandConfig) -> Iterator[Session]:
         finally:
             if session.folder:
                 session.folder.close()
+
+
+@contextlib.contextmanager
+def _quiet_writers() -> Iterator[None]:
+    """A full disk stops TensorBoard's thread too: no traceback of it, the main thread meets the same error."""
+
+    def report(failed: threading.ExceptHookArgs) -> None:
+        if not (isinstance(failed.exc_value, OSError) and from_os_error(failed.exc_value)):
+            previous(failed)
+
+    previous, threading.excepthook = threading.excepthook, report
+    try:
+        yield
+    finally:
+        threading.excepthook = previous

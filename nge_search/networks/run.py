@@ -33,10 +33,7 @@ def run_eval(config: EvalConfig) -> dict[str, Any]:
         if session.finished is not None:
             return session.finished
         dataset = session.load_dataset()
-        if config.network.auxiliary:
-            require_auxiliary_fits(dataset.image_size, config.network.cells)
-        network = build_network(config, genotype, dataset, config.network.auxiliary)
-        task = ClassifierTraining(config, network, *_feeds(session, dataset), session.world)
+        task = build_task(session, genotype, dataset)
         plain = build_network(config, genotype, dataset, auxiliary=False)
         shape = (1, dataset.channels, dataset.image_size, dataset.image_size)
         size = {"params": count_parameters(plain), "macs": multiply_adds(plain, shape)}
@@ -52,6 +49,20 @@ def run_eval(config: EvalConfig) -> dict[str, Any]:
         )
         session.world.on_main(lambda: _write_results(session, summary))
         return summary
+
+
+def build_task(session: Session, genotype: Genotype, dataset: Dataset) -> ClassifierTraining:
+    """The configured training, at its start, of the network stacked from `genotype`.
+
+    Raises:
+        UserError: the auxiliary head does not fit the images.
+    """
+    config = session.config
+    assert isinstance(config, EvalConfig)
+    if config.network.auxiliary:
+        require_auxiliary_fits(dataset.image_size, config.network.cells)
+    network = build_network(config, genotype, dataset, config.network.auxiliary)
+    return ClassifierTraining(config, network, *_feeds(session, dataset), session.world)
 
 
 def build_network(config: EvalConfig, genotype: Genotype, dataset: Dataset, auxiliary: bool) -> CifarNetwork:

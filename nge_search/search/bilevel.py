@@ -88,11 +88,17 @@ class BilevelSearch(Task):
             meter.update(logits_BK.detach(), batch.labels_B, loss_sum.detach())
         return loss_sum / batch.total
 
+    def differentiate(self, loss: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """Gradients of the sum of all ranks' losses with respect to `inputs`."""
+        gradients = list(torch.autograd.grad(loss, list(inputs), materialize_grads=True))
+        self.world.sum_tensors(gradients)
+        return gradients
+
     def weight_step(self, batch: Batch, p: tuple[Tensor, Tensor]) -> None:
         """One SGD step on the weights with P held constant."""
         loss = self.loss(batch, p, self.meters["train"])
-        loss.backward()
-        self.world.sum_gradients(self.weights)
+        for weight, gradient in zip(self.weights, self.differentiate(loss, self.weights)):
+            weight.grad = gradient
         norm = clip_gradients(self.weights, self.config.search.clip)
         self.weight_optimiser.step()
         self.weight_optimiser.zero_grad(set_to_none=True)
@@ -116,11 +122,7 @@ class BilevelSearch(Task):
 
         def gradient(inputs: Sequence[Tensor]) -> list[Tensor]:
             with torch.enable_grad():
-                loss = self.loss(batch, leaves, meter)
-                found = torch.autograd.grad(loss, list(inputs), allow_unused=True)
-            gradients = [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, found)]
-            self.world.sum_tensors(gradients)
-            return gradients
+                return self.differentiate(self.loss(batch, leaves, meter), inputs)
 
         return gradient
 

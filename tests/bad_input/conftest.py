@@ -154,6 +154,12 @@ def train_eval(checkout: Path) -> list[str]:
 
 
 @pytest.fixture(scope="session")
+def torchrun() -> list[str]:
+    """What to put before a script to run it in two processes."""
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+
+
+@pytest.fixture(scope="session")
 def run_command() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run a command to its end, keeping what it prints."""
     return functools.partial(subprocess.run, capture_output=True, text=True, timeout=120, check=False)

@@ -115,6 +115,25 @@ def test_full_disk(
     assert not list(LEFT.rglob("*.tmp"))
 
 
+def test_full_disk_under_torchrun(
+    may_mount: list[str],
+    unfinished: Path,
+    torchrun: list[str],
+    train_search: list[str],
+    resume: list[str],
+    run_command: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    """The first process says what is wrong; the other, left alone, says at most that it was."""
+    Path("disk").mkdir()
+    words = [*torchrun, train_search[1], *resume[1:], "run.tensorboard=true", "run.dir=disk/run"]
+    ended = run_command([*may_mount, "bash", "-c", ON_FULL_DISK, "bash", *words])
+    assert ended.returncode != 0
+    errors = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
+    assert os.strerror(errno.ENOSPC) in "".join(errors)
+    assert len(errors) == 1 or "lost the connection" in "".join(errors), errors
+    assert train_search[1] + '"' not in ended.stderr  # torchrun prints a traceback of its own
+
+
 def test_read_only_disk(
     may_mount: list[str],
     unfinished: Path,

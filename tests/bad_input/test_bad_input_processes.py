@@ -5,14 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 
 RunCommand = Callable[..., "subprocess.CompletedProcess[str]"]
 RequireRefusal = Callable[..., None]
@@ -63,16 +60,17 @@ def only_error(text: str) -> str:
     return lines[0]
 
 
-def test_first_process_is_late(train_search: list[str], run_command: RunCommand) -> None:
+def test_first_process_is_late(torchrun: list[str], train_search: list[str], run_command: RunCommand) -> None:
     """torchrun ends the others as soon as one has failed: whoever fails first must have said why."""
-    script = 'if [ "$RANK" = 0 ]; then sleep 2; fi; exec "$@"'
-    ended = run_command([*TORCHRUN, "--no_python", "bash", "-c", script, "bash", *train_search, "search.epoch=3"])
+    script = 'if [ "$RANK" = 0 ]; then sleep 6; fi; exec "$@"'
+    ended = run_command([*torchrun, "--no_python", "bash", "-c", script, "bash", *train_search, "search.epoch=3"])
     assert ended.returncode != 0
     assert "'search.epoch'" in only_error(ended.stderr)
 
 
 def test_only_the_second_process_finds_the_error(
     small_search: tuple[str, ...],
+    torchrun: list[str],
     train_search: list[str],
     run_command: RunCommand,
     write_images: Callable[..., Path],
@@ -81,9 +79,29 @@ def test_only_the_second_process_finds_the_error(
     write_images("cats", "dogs")
     words = [*small_search, "search.epochs=1", "data.limit=0", "data.name=folder", "run.dir=run"]
     script = 'if [ "$RANK" = 0 ]; then root=images; else root=nowhere; fi; exec "$@" data.root=$root'
-    ended = run_command([*TORCHRUN, "--no_python", "bash", "-c", script, "bash", *train_search, *words])
+    ended = run_command([*torchrun, "--no_python", "bash", "-c", script, "bash", *train_search, *words])
     assert ended.returncode != 0
     assert "data.root=nowhere" in only_error(ended.stderr)
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_process_that_vanishes_leaves_one_line_and_no_traceback(
+    victim: int,
+    small_search: tuple[str, ...],
+    torchrun: list[str],
+    train_search: list[str],
+    run_command: RunCommand,
+) -> None:
+    """The other one meets a closed connection in the middle of an epoch."""
+    words = [*small_search, "search.epochs=100000", "run.dir=run"]
+    script = (
+        f'if [ "$RANK" = {victim} ]; then "$@" & while ! ls run/checkpoints/*.pt; do sleep 0.1; done; '
+        'kill -KILL $!; sleep 30; else exec "$@"; fi'
+    )
+    ended = run_command([*torchrun, "--no_python", "bash", "-c", script, "bash", *train_search, *words])
+    assert ended.returncode != 0
+    assert f"on rank {1 - victim}: lost the connection" in only_error(ended.stderr)
+    assert train_search[1] + '"' not in ended.stderr  # torchrun prints a traceback of its own
 
 
 # -- two processes

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import random
+import threading
 
 import numpy as np
 import pytest
@@ -12,14 +14,17 @@ import torch
 from torch import nn
 
 from nge_search.cli import main
+from nge_search.config import load_config
 from nge_search.engine import checkpoint
 from nge_search.engine.checkpoint import CheckpointFolder, load_module, read_checkpoint
 from nge_search.engine.distributed import World
 from nge_search.engine.loop import average_buffers, float_buffers
 from nge_search.engine.meters import Meter
 from nge_search.engine.optimisers import build_sgd, clip_gradients, cosine
+from nge_search.engine.session import open_session
 from nge_search.errors import UserError
 from nge_search.files import write_atomic
+from nge_search.schema import SearchConfig
 
 WORLD = World(torch.device("cpu"))
 
@@ -191,3 +196,27 @@ def test_a_loss_that_explodes_stops_the_run(tmp_path, tiny_search, capsys, phase
     else:
         assert "there is no checkpoint yet" in error
     assert not (run / "summary.json").exists()
+
+
+@pytest.mark.parametrize("precision", ["tf32", "fp32"])
+def test_float32_is_rounded_only_on_request(precision, tmp_path):
+    words = [f"precision={precision}", "run.progress=none", f"run.dir={tmp_path / 'run'}"]
+    with open_session(load_config(SearchConfig, None, words)):
+        flags = {torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32}
+    assert flags == {precision == "tf32"}
+
+
+def test_a_thread_that_meets_a_full_disk_is_quiet_and_another_is_not(tmp_path, monkeypatch):
+    reported = []
+    monkeypatch.setattr(threading, "excepthook", lambda failed: reported.append(failed.exc_value))
+    errors = [OSError(errno.ENOSPC, "no room"), ValueError("a bug")]
+
+    def fail(error):
+        raise error
+
+    with open_session(load_config(SearchConfig, None, ["run.progress=none", f"run.dir={tmp_path / 'run'}"])):
+        for error in errors:
+            thread = threading.Thread(target=fail, args=(error,))
+            thread.start()
+            thread.join()
+    assert reported == errors[1:]

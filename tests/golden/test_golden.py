@@ -1,0 +1,112 @@
+"""Golden runs: stored losses of first steps. A change that is not meant to change numbers must not.
+
+The images are noise. On digits max pooling meets ties between pixels of an even background, which rounding decides,
+so that two machines differ after few steps even in float64.
+
+After a change that is meant to, `python tests/golden/test_golden.py` writes the new values.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from nge_search.config import load_config
+from nge_search.engine.loop import Phase, Task
+from nge_search.engine.session import open_session
+from nge_search.genotype import load_genotype
+from nge_search.networks.run import build_task as build_training
+from nge_search.schema import EvalConfig, SearchConfig
+from nge_search.search.run import build_task as build_search
+
+STEPS = 5
+SETTINGS = (
+    "threads=1",
+    "run.progress=none",
+    "precision=fp64",  # in fp32, CPUs differ by more than a bug might
+    "data.name=folder",
+    "data.image_size=12",
+    "data.cutout=3",
+)
+
+
+def settings(folder: Path, *more: str) -> list[str]:
+    """Settings of a run in `folder` on images that are written there."""
+    for number in range(120):
+        kind = folder / "images" / "abc"[number % 3]
+        kind.mkdir(parents=True, exist_ok=True)
+        pixels_HWC = np.random.default_rng(number).integers(0, 256, (12, 12, 3), np.uint8)
+        Image.fromarray(pixels_HWC).save(kind / f"{number}.png")
+    return [*SETTINGS, f"data.root={folder / 'images'}", f"run.dir={folder / 'run'}", *more]
+
+
+def first_losses(task: Task, phases: list[Phase]) -> dict[str, list[float]]:
+    """Mean loss of each of the first steps of each phase, by the phase's name."""
+    found: dict[str, list[float]] = {}
+    for phase in phases:
+        phase.start(1)  # the second epoch: its schedules have left their initial values
+        meter = task.meters[phase.name]
+        found[phase.name] = []
+        for _, batches in zip(range(STEPS), phase.batches(1, 0)):
+            meter.reset()
+            phase.step(*batches)
+            found[phase.name].append(meter.result(task.world)["loss"])
+    return found
+
+
+def search(folder: Path) -> dict[str, list[float]]:
+    """Weight and architecture steps of a small search."""
+    small = ("supernet.channels=4", "supernet.cells=3", "search.batch_size=12")
+    with open_session(load_config(SearchConfig, None, settings(folder, *small))) as session:
+        task = build_search(session)
+        return first_losses(task, task.phases[:2])
+
+
+def evaluate(folder: Path) -> dict[str, list[float]]:
+    """Training and test steps of a small retraining, with all its regularisers but the auxiliary head."""
+    small = (
+        "network.genotype=darts_v2",
+        "network.channels=4",
+        "network.cells=3",
+        "network.drop_path=0.3",
+        "train.batch_size=12",
+        "train.eval_batch_size=12",
+        "train.epochs=4",
+        "train.label_smoothing=0.1",
+    )
+    with open_session(load_config(EvalConfig, None, settings(folder, *small))) as session:
+        task = build_training(session, load_genotype(session.config.network.genotype), session.load_dataset())
+        return first_losses(task, task.phases)
+
+
+RUNS: dict[str, Callable[[Path], dict[str, list[float]]]] = {
+    "search": search,
+    "eval": evaluate,
+}
+
+
+def stored(name: str) -> Path:
+    return Path(__file__).with_name(f"{name}.json")
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_first_steps_match_the_stored_losses(name, tmp_path):
+    expected = json.loads(stored(name).read_text())
+    found = RUNS[name](tmp_path)
+    assert found.keys() == expected.keys()
+    for phase, values in expected.items():
+        assert found[phase] == pytest.approx(values, rel=1e-6)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    for name, run in RUNS.items():
+        with tempfile.TemporaryDirectory() as scratch:
+            stored(name).write_text(json.dumps(run(Path(scratch)), indent=2) + "\n")
