@@ -146,7 +146,7 @@ def join_world(wanted_device: str) -> Iterator[World]:
         yield World(device)
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=timedelta(minutes=30))
+    dist.init_process_group(backend, timeout=timedelta(minutes=30), **_rendezvous(size, local_size))
     try:
         yield World(device, dist.get_rank(), size)
         dist.barrier()  # nobody closes a connection that another still reads from
@@ -164,19 +164,40 @@ def join_world(wanted_device: str) -> Iterator[World]:
 _LOST = ("connection closed", "connection reset", "connection refused", "broken pipe", "remote process exited")
 
 
+def _agent_store() -> dist.Store:
+    """The store that torchrun's agent serves, as if it were new after each restart."""
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = dist.TCPStore(host, port, is_master=False, timeout=timedelta(minutes=30))
+    return dist.PrefixStore(f"attempt_{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+
+
+def _has_agent_store() -> bool:
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+
+
+def _rendezvous(size: int, local_size: int) -> dict[str, Any]:
+    """Arguments of `init_process_group` that make restarts safe on one machine.
+
+    A restarted group would find the addresses of its dead predecessor in the agent's store, and wait for them
+    (pytorch issue 135712). Agents of several machines do not count restarts alike: there torch's own way is kept.
+    """
+    if not _has_agent_store() or size != local_size:
+        return {}
+    return {"store": _agent_store(), "rank": int(os.environ["RANK"]), "world_size": size}
+
+
 def first_of_all(action: Callable[[], None]) -> None:
     """Of all processes that `torchrun` started and that call this, one runs `action`; the others wait for it.
 
     It needs no process group: processes that have not begun to join one, or have left it, may call it.
     """
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":  # the store lives in a process of the run
+    if not _has_agent_store():  # the store lives in a process of the run
         if os.environ.get("RANK", "0") == "0":
             action()
         return
-    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    attempt = f"nge_search/first/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
     try:
-        store = dist.TCPStore(host, port, is_master=False, timeout=timedelta(seconds=60))
+        store = _agent_store()
+        attempt = "nge_search/first"
         if store.add(attempt, 1) == 1:
             action()
             store.set(f"{attempt}/done", "")
