@@ -251,6 +251,12 @@ class SupernetConfig(Section):
     operations: list[str] = option(
         [*SEARCH_OPERATIONS], "Candidate operations, in the order of P's columns.", choices=SEARCH_OPERATIONS
     )
+    kernel: str = option(
+        "fused",
+        "fused: fast; reference: the textbook form, operation by operation. The same function and checkpoints.",
+        choices=("fused", "reference"),
+        free_on_resume=True,
+    )
     sync_statistics: bool = option(
         False,
         "Compute batch-normalisation statistics over all ranks, so that results do not depend on their number.",

@@ -201,3 +201,22 @@ def test_a_closed_pipe_is_not_an_error(checkout):
         ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, env=os.environ
     )
     assert finished.stderr == ""
+
+
+def test_bench_supernet_compares_the_forms(capsys):
+    words = ["--batch", "2", "--channels", "4", "--cells", "3", "--size", "6", "--steps", "1", "--threads", "1"]
+    assert main(["bench", "supernet", *words, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert list(result["forms"]) == ["textbook_nchw", "textbook_channels_last", "fused"]
+    for form in result["forms"].values():
+        assert all(form[kind]["seconds"] > 0 for kind in ("weight", "architecture"))
+    for ratios in result["speedup_of_fused"].values():
+        assert all(value > 0 for value in ratios.values())
+    assert max(result["differences"].values()) < 1e-10
+    assert result["roofline"]["operations"] > 0
+
+
+@pytest.mark.parametrize("words", [["--batch", "0"], ["--threads", "-1"], ["--form", "fast"], ["--device", "tpu"]])
+def test_bench_supernet_refuses_what_it_cannot_measure(words, capsys):
+    assert main(["bench", "supernet", *words]) == 2
+    assert capsys.readouterr().err.startswith("error: ")

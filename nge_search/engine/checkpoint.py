@@ -106,7 +106,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def load_module(module: nn.Module, state: dict[str, Any], source: str) -> None:
     """`module.load_state_dict` after a check that names the first tensor that differs in shape or type."""
-    own = module.state_dict()
+    require_same_tensors(module.state_dict(), state, source)
+    module.load_state_dict(state)
+
+
+def require_same_tensors(own: dict[str, Any], state: dict[str, Any], source: str) -> None:
+    """Raise UserError, naming the first tensor in which they differ, unless both have the same names and shapes."""
     for name in own.keys() | state.keys():
         if name not in state or name not in own:
             where = "missing from" if name not in state else "unknown to the model but present in"
@@ -117,7 +122,6 @@ def load_module(module: nn.Module, state: dict[str, Any], source: str) -> None:
                 f"{source}: tensor '{name}' is {given.dtype} {tuple(given.shape)}, "
                 f"the model needs {expected.dtype} {tuple(expected.shape)}"
             )
-    module.load_state_dict(state)
 
 
 def random_state() -> dict[str, Any]:

@@ -83,6 +83,10 @@ class Task(ABC):
     def local_buffers(self) -> list[Tensor]:
         """Floating-point tensors that may differ between ranks inside an epoch."""
 
+    def exactness(self) -> dict[str, Any]:
+        """Settings that may change on resume and whose change alters rounding."""
+        return {}
+
     @abstractmethod
     def epoch_row(self, epoch: int) -> dict[str, Any]:
         """The figures of a finished epoch, for metrics.jsonl; called on every rank."""
@@ -290,9 +294,13 @@ class Loop:
             "meters": meters_RN,
             "buffers": buffers_RN,
             "random": random_state(),
-            "exactness": environment.exactness(self.world.device, self.world.size),
+            "exactness": self._exactness(),
         }
         return str(self.folder.checkpoints.save(state, self.position.total))
+
+    def _exactness(self) -> dict[str, Any]:
+        """What has to stay the same for a resumed run to repeat bit for bit."""
+        return {**environment.exactness(self.world.device, self.world.size), **self.task.exactness()}
 
     def _restore(self, state: dict[str, Any], source: str) -> None:
         self.task.load_state_dict(state["task"], source)
@@ -301,8 +309,9 @@ class Loop:
         self.watch.restore(state["seconds"])
         self.train_images, self.train_seconds, self._epoch_images, self._epoch_seconds = state["train"]
         restore_random_state(state["random"])
-        now = environment.exactness(self.world.device, self.world.size)
-        changed = [f"{key} was {old}, is {now[key]}" for key, old in state["exactness"].items() if old != now[key]]
+        now = self._exactness()
+        before = {**now, **state["exactness"]}
+        changed = [f"{key} was {old}, is {now.get(key)}" for key, old in before.items() if old != now.get(key)]
         if changed:
             self._notes.append(f"note: the run will not repeat bit for bit, since {'; '.join(changed)}")
         meters_RN, buffers_RN = state["meters"], state["buffers"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,16 @@ def cosine(epoch: int, epochs: int, first: float, last: float) -> float:
 def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
     for group in optimiser.param_groups:
         group["lr"] = rate
+
+
+def set_gradients(parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor]) -> None:
+    """Set `.grad` of each parameter, in the parameter's memory layout.
+
+    Fused optimisers walk memory, whatever the strides: a gradient laid out otherwise would reach other weights.
+    """
+    for parameter, gradient in zip(parameters, gradients):
+        fits = gradient.stride() == parameter.stride()
+        parameter.grad = gradient if fits else torch.empty_like(parameter).copy_(gradient)
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], largest: float) -> Tensor:

@@ -7,20 +7,20 @@ weights; then a pass over the validation half, P computed anew at each step, mov
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from nge_search.data import Batch, Feed
-from nge_search.engine.checkpoint import load_module
 from nge_search.engine.distributed import World
 from nge_search.engine.logbook import Logbook
 from nge_search.engine.loop import Task, float_buffers
 from nge_search.engine.meters import Meter
-from nge_search.engine.optimisers import build_sgd, clip_gradients, cosine, set_learning_rate
+from nge_search.engine.optimisers import build_sgd, clip_gradients, cosine, set_gradients, set_learning_rate
 from nge_search.engine.precision import forward_context, full_precision, weight_dtype
 from nge_search.engine.sync_batchnorm import synchronise_statistics
 from nge_search.graph import CellSpace
@@ -30,7 +30,7 @@ from nge_search.search.cost import ExpectedCost
 from nge_search.search.hypergradient import GradientOf, sgd_directions, unrolled_gradient
 from nge_search.search.phases import build_phases
 from nge_search.search.progress import epoch_figures, publish_epoch
-from nge_search.supernet import Supernet
+from nge_search.supernet import FusedSupernet, Supernet, exchange
 
 
 class BilevelSearch(Task):
@@ -66,7 +66,9 @@ class BilevelSearch(Task):
         self.cost = ExpectedCost(supernet, image_size)
         if config.supernet.sync_statistics and world.size > 1:
             synchronise_statistics(supernet)
-        self.supernet = supernet.to(world.device, dtype, memory_format=torch.channels_last)
+        supernet = supernet.to(world.device, dtype, memory_format=torch.channels_last)
+        fused = config.supernet.kernel == "fused"
+        self.supernet: nn.Module = FusedSupernet(supernet) if fused else supernet
         self.architecture = ArchitectureOptimiser(config, self.space, world, self.cost.relative_gradients())
         self.weights = list(self.supernet.parameters())
         section = config.search
@@ -97,8 +99,7 @@ class BilevelSearch(Task):
     def weight_step(self, batch: Batch, p: tuple[Tensor, Tensor]) -> None:
         """One SGD step on the weights with P held constant."""
         loss = self.loss(batch, p, self.meters["train"])
-        for weight, gradient in zip(self.weights, self.differentiate(loss, self.weights)):
-            weight.grad = gradient
+        set_gradients(self.weights, self.differentiate(loss, self.weights))
         norm = clip_gradients(self.weights, self.config.search.clip)
         self.weight_optimiser.step()
         self.weight_optimiser.zero_grad(set_to_none=True)
@@ -121,10 +122,22 @@ class BilevelSearch(Task):
         """A function from tensors to the gradients of this batch's loss, over all ranks, with respect to them."""
 
         def gradient(inputs: Sequence[Tensor]) -> list[Tensor]:
-            with torch.enable_grad():
+            frozen = not any(x is self.weights[0] for x in inputs)
+            with torch.enable_grad(), self._frozen_weights() if frozen else contextlib.nullcontext():
                 return self.differentiate(self.loss(batch, leaves, meter), inputs)
 
         return gradient
+
+    @contextlib.contextmanager
+    def _frozen_weights(self) -> Iterator[None]:
+        """Within this context no pass computes weight gradients."""
+        try:
+            for weight in self.weights:
+                weight.requires_grad_(False)
+            yield
+        finally:
+            for weight in self.weights:
+                weight.requires_grad_(True)
 
     def _second_order(self, of_valid: GradientOf, of_train: GradientOf, leaves: list[Tensor]) -> list[Tensor]:
         """The hypergradient; running statistics are kept out of its extra passes."""
@@ -155,18 +168,21 @@ class BilevelSearch(Task):
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "supernet": self.supernet.state_dict(),
-            "weight_optimiser": self.weight_optimiser.state_dict(),
+            "supernet": exchange.supernet_state(self.supernet),
+            "weight_optimiser": exchange.optimiser_state(self.supernet, self.weight_optimiser),
             **self.architecture.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any], source: str) -> None:
-        load_module(self.supernet, state["supernet"], source)
-        self.weight_optimiser.load_state_dict(state["weight_optimiser"])
+        exchange.load_supernet(self.supernet, state["supernet"], source)
+        exchange.load_optimiser(self.supernet, self.weight_optimiser, state["weight_optimiser"])
         self.architecture.load_state_dict(state, source)
 
     def local_buffers(self) -> list[Tensor]:
-        return float_buffers(self.supernet)
+        return exchange.running_statistics(self.supernet)
+
+    def exactness(self) -> dict[str, Any]:
+        return {"supernet.kernel": self.config.supernet.kernel}
 
     def epoch_row(self, epoch: int) -> dict[str, Any]:
         row: dict[str, Any] = {}

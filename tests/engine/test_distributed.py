@@ -60,12 +60,22 @@ def test_ranks_are_bit_identical_after_every_epoch(tmp_path, tiny_search, loop):
 
 
 @pytest.mark.parametrize(
-    ("precision", "steps", "order", "tolerance"),
-    [("fp64", 20, "first", 1e-9), ("fp64", 4, "second", 1e-9), ("fp32", 1, "first", 1e-4)],
+    ("kernel", "precision", "steps", "order", "tolerance"),
+    [
+        ("reference", "fp64", 20, "first", 1e-9),
+        ("reference", "fp64", 4, "second", 1e-9),
+        ("reference", "fp32", 1, "first", 1e-4),
+        ("fused", "fp64", 20, "first", 1e-9),
+        ("fused", "fp64", 4, "second", 1e-9),
+    ],
 )
-def test_two_ranks_with_shared_statistics_equal_one(tmp_path, tiny_search, precision, steps, order, tolerance):
+def test_two_ranks_with_shared_statistics_equal_one(
+    tmp_path, tiny_search, kernel, precision, steps, order, tolerance
+):
     words = [
         *tiny_search,
+        f"supernet.kernel={kernel}",
+        "supernet.channels=4",
         f"precision={precision}",
         f"search.order={order}",
         "supernet.sync_statistics=true",

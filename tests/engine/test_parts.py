@@ -20,7 +20,7 @@ from nge_search.engine.checkpoint import CheckpointFolder, load_module, read_che
 from nge_search.engine.distributed import World
 from nge_search.engine.loop import average_buffers, float_buffers
 from nge_search.engine.meters import Meter
-from nge_search.engine.optimisers import build_sgd, clip_gradients, cosine
+from nge_search.engine.optimisers import build_sgd, clip_gradients, cosine, set_gradients
 from nge_search.engine.session import open_session
 from nge_search.errors import UserError
 from nge_search.files import write_atomic
@@ -220,3 +220,10 @@ def test_a_thread_that_meets_a_full_disk_is_quiet_and_another_is_not(tmp_path, m
             thread.start()
             thread.join()
     assert reported == errors[1:]
+
+
+def test_gradients_of_another_layout_reach_their_own_weights():
+    weight, gradient = nn.Parameter(torch.zeros(2, 3)), torch.arange(6.0).view(3, 2).t()
+    set_gradients([weight], [gradient])
+    build_sgd([weight], 1.0, 0.0, 0.0).step()
+    assert torch.equal(weight.detach(), -gradient)

@@ -61,9 +61,9 @@ def first_losses(task: Task, phases: list[Phase]) -> dict[str, list[float]]:
     return found
 
 
-def search(folder: Path) -> dict[str, list[float]]:
+def search(folder: Path, kernel: str = "reference") -> dict[str, list[float]]:
     """Weight and architecture steps of a small search."""
-    small = ("supernet.channels=4", "supernet.cells=3", "search.batch_size=12")
+    small = (f"supernet.kernel={kernel}", "supernet.channels=4", "supernet.cells=3", "search.batch_size=12")
     with open_session(load_config(SearchConfig, None, settings(folder, *small))) as session:
         task = build_search(session)
         return first_losses(task, task.phases[:2])
@@ -101,6 +101,13 @@ def test_first_steps_match_the_stored_losses(name, tmp_path):
     expected = json.loads(stored(name).read_text())
     found = RUNS[name](tmp_path)
     assert found.keys() == expected.keys()
+    for phase, values in expected.items():
+        assert found[phase] == pytest.approx(values, rel=1e-6)
+
+
+def test_the_fast_kernel_matches_them_too(tmp_path):
+    expected = json.loads(stored("search").read_text())
+    found = search(tmp_path, "fused")
     for phase, values in expected.items():
         assert found[phase] == pytest.approx(values, rel=1e-6)
 

@@ -1,4 +1,4 @@
-"""`nge bench`: what this machine does per second, each figure beside a baseline of the same run."""
+"""`nge bench step`: where the time of a search's step goes."""
 
 from __future__ import annotations
 
@@ -19,23 +19,13 @@ from nge_search.engine.environment import describe, peak_memory_mb
 from nge_search.engine.logbook import Logbook
 from nge_search.engine.loop import Loop, Phase
 from nge_search.engine.session import Session, open_session
-from nge_search.errors import UserError, nearest
+from nge_search.errors import UserError
 from nge_search.schema import SearchConfig
 from nge_search.search.bilevel import BilevelSearch
 from nge_search.search.run import build_task
 
-BENCHES = ("step",)
-
 
 def main(words: Sequence[str], parser_class: type[argparse.ArgumentParser]) -> None:
-    """`nge bench NAME ...`"""
-    if not words or words[0] in ("-h", "--help"):
-        print("usage: nge bench NAME ...\n\n  step     where the time of a search's step goes")
-        return
-    if words[0] not in BENCHES:
-        raise UserError(
-            f"unknown benchmark '{words[0]}'{nearest(words[0], BENCHES)}; there is {', '.join(BENCHES)}"
-        )
     parser = parser_class(
         prog="nge bench step",
         description="Time the parts of a search's step: the supernet's passes, and what surrounds them.",
@@ -44,7 +34,7 @@ def main(words: Sequence[str], parser_class: type[argparse.ArgumentParser]) -> N
     parser.add_argument("--steps", type=int, default=7, help="measured steps of each kind (7)")
     parser.add_argument("--json", action="store_true", help="machine-readable output")
     parser.add_argument("settings", nargs="*", help="key=value")
-    options = parser.parse_intermixed_args(list(words[1:]))
+    options = parser.parse_intermixed_args(list(words))
     if not 1 <= options.steps <= 1000:
         raise UserError(f"--steps={options.steps}: must be between 1 and 1000")
     with tempfile.TemporaryDirectory() as folder:

@@ -1,0 +1,273 @@
+"""`nge bench supernet`: the fast supernet against its textbook form, on images of noise.
+
+Each form runs in a process of its own, so that its peak memory is its own. Times are medians; a weight step is a
+forward pass and the gradients of all weights, an architecture step those of P with the weights frozen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from nge_search.engine.distributed import choose_device
+from nge_search.engine.environment import describe, peak_memory_mb
+from nge_search.errors import UserError
+from nge_search.graph import CellSpace
+from nge_search.search.cost import ExpectedCost
+from nge_search.supernet import FusedSupernet, Supernet, exchange
+
+CLASSES = 10
+_KINDS = ("weight", "architecture")
+_DEPTHWISE_PER_EDGE = 6  # two in each separable convolution, one in each dilated one
+FORMS = {
+    "textbook_nchw": "textbook, NCHW (as DARTS ships it)",
+    "textbook_channels_last": "textbook, channels last",
+    "fused": "fused",
+}
+
+
+def main(words: Sequence[str], parser_class: type[argparse.ArgumentParser]) -> None:
+    parser = parser_class(prog="nge bench supernet", description="Compare the forms of the supernet.")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: torch's choice")
+    for name, default, meaning in (
+        ("batch", 32, "images per step"),
+        ("channels", 16, "channels C of the first cell"),
+        ("cells", 8, "number of cells"),
+        ("size", 32, "side of the images in pixels"),
+        ("steps", 5, "measured steps of each kind"),
+    ):
+        parser.add_argument(f"--{name}", type=int, default=default, help=f"{meaning} ({default})")
+    parser.add_argument("--form", choices=tuple(FORMS), help="measure one form, in this process")
+    parser.add_argument("--json", action="store_true", help="machine-readable output")
+    options = parser.parse_args(list(words))
+    for name in ("batch", "channels", "cells", "size", "steps"):
+        if not 1 <= getattr(options, name) <= 4096:
+            raise UserError(f"--{name}={getattr(options, name)}: must be between 1 and 4096")
+    if not 0 <= options.threads <= 1024:
+        raise UserError(f"--threads={options.threads}: must be between 0 and 1024")
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    device = choose_device(options.device)
+    if options.form:
+        print(json.dumps(_measure_form(options, device)))
+        return
+    result = _compare(options, device, list(words))
+    print(json.dumps(result, indent=2) if options.json else "\n".join(_lines(result)))
+
+
+def _network(options: argparse.Namespace) -> Supernet:
+    torch.manual_seed(0)
+    return Supernet(CellSpace(), options.channels, options.cells, CLASSES)
+
+
+def _inputs(options: argparse.Namespace, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, list[Tensor]]:
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(options.batch, 3, options.size, options.size, generator=generator, dtype=dtype)
+    matrices = [torch.randn(CellSpace().shape, generator=generator, dtype=dtype).softmax(dim=1) for _ in range(2)]
+    return images, torch.arange(options.batch) % CLASSES, matrices
+
+
+def _gradients(
+    network: nn.Module, images: Tensor, labels: Tensor, matrices: list[Tensor], kind: str
+) -> list[Tensor]:
+    """Logits, and the gradients that a step of a kind (weight, architecture, or both) computes."""
+    leaves = [p_EO.detach().requires_grad_(kind != "weight") for p_EO in matrices]
+    for weight in network.parameters():
+        weight.requires_grad_(kind != "architecture")
+    logits = network(images, *leaves)
+    inputs = [x for x in (*leaves, *network.parameters()) if x.requires_grad]
+    loss = functional.cross_entropy(logits, labels)
+    return [logits.detach(), *torch.autograd.grad(loss, inputs, materialize_grads=True)]
+
+
+class _Counter(TorchDispatchMode):
+    """Counts the operators that reach the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += not function.is_view
+        return function(*args, **(kwargs or {}))
+
+
+def _measure_form(options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+    network: nn.Module = _network(options).to(device)
+    images, labels, matrices = _inputs(options)
+    images, labels, matrices = images.to(device), labels.to(device), [p_EO.to(device) for p_EO in matrices]
+    if options.form != "textbook_nchw":
+        network = network.to(memory_format=torch.channels_last)
+        images = images.to(memory_format=torch.channels_last)
+    if options.form == "fused":
+        network = FusedSupernet(network)  # type: ignore[arg-type]
+    network.train()
+    before = _memory_mb(device)
+
+    def step(kind: str) -> None:
+        _gradients(network, images, labels, matrices, kind)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    found: dict[str, Any] = {}
+    for kind in ("weight", "architecture"):
+        step(kind)  # warms up
+        if kind == "weight":
+            found["activation_memory_mb"] = _peak_mb(device) - before
+        seconds = []
+        for _ in range(options.steps):
+            start = time.perf_counter()
+            step(kind)
+            seconds.append(time.perf_counter() - start)
+        with _Counter() as counter:
+            step(kind)
+        found[kind] = {
+            "seconds": statistics.median(seconds),
+            "spread": max(seconds) - min(seconds),
+            "images_per_second": options.batch / statistics.median(seconds),
+            "operators": counter.count,
+        }
+    return found
+
+
+def _memory_mb(device: torch.device) -> float:
+    """Memory in use before the first step."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.memory_allocated(device) / 2**20
+    return peak_memory_mb(device)
+
+
+def _peak_mb(device: torch.device) -> float:
+    return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else peak_memory_mb(device)
+
+
+def _differences(options: argparse.Namespace) -> dict[str, float]:
+    """Largest relative difference of logits and of any gradient, in float64, on a small batch on the CPU."""
+    small = argparse.Namespace(**{**vars(options), "batch": min(4, options.batch), "size": min(16, options.size)})
+    reference = _network(small).double()
+    networks = (reference, FusedSupernet(copy.deepcopy(reference)))
+    images, labels, matrices = _inputs(small, torch.float64)
+    found = []
+    for network in networks:
+        network.train()
+        logits, *gradients = _gradients(network, images, labels, matrices, "both")
+        named = dict(zip((name for name, _ in network.named_parameters()), gradients[2:]))
+        found.append((logits, gradients[:2], exchange.by_reference_names(network, named)))
+
+    def relative(a: Tensor, b: Tensor) -> float:
+        return float((a - b).norm() / b.norm().clamp_min(1e-30))
+
+    (logits, p, weights), (fast_logits, fast_p, fast_weights) = found
+    return {
+        "logits": relative(fast_logits, logits),
+        "p_gradients": max(relative(a, b) for a, b in zip(fast_p, p)),
+        "weight_gradients": max(relative(fast_weights[name], value) for name, value in weights.items()),
+    }
+
+
+def _compare(options: argparse.Namespace, device: torch.device, words: list[str]) -> dict[str, Any]:
+    forms = {}
+    for form in FORMS:
+        command = [sys.executable, "-m", "nge_search.cli", "bench", "supernet", *words, "--form", form]
+        ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=os.environ)
+        if ended.returncode:
+            raise UserError(f"measuring '{form}' ended with exit code {ended.returncode}; its message is above")
+        forms[form] = json.loads(ended.stdout.splitlines()[-1])
+    ratios: dict[str, Any] = {}
+    for form in list(FORMS)[:2]:
+        ratios[form] = {kind: forms[form][kind]["seconds"] / forms["fused"][kind]["seconds"] for kind in _KINDS}
+        ratios[form]["memory"] = forms["fused"]["activation_memory_mb"] / forms[form]["activation_memory_mb"]
+    return {
+        "benchmark": "supernet",
+        "n": options.steps,
+        "environment": describe(device, 1, 0),
+        "settings": {name: getattr(options, name) for name in ("batch", "channels", "cells", "size")},
+        "forms": forms,
+        "speedup_of_fused": ratios,
+        "differences": _differences(options),
+        "roofline": _roofline(options, device),
+    }
+
+
+def _roofline(options: argparse.Namespace, device: torch.device) -> dict[str, float]:
+    """What a weight step must compute and move, over what this machine can.
+
+    Operations: two per multiply-add, three times the forward pass. Bytes: the output of every depthwise
+    convolution written and read once forward; read, its gradient written and read once backward.
+    """
+    network = _network(options)
+    cost, outputs, size = ExpectedCost(network, options.size), 0, options.size
+    for cell in network.cells:
+        size = -(-size // 2) if cell.reduction else size
+        outputs += _DEPTHWISE_PER_EDGE * len(cell.space.edges) * cell.channels * size**2
+    macs = float(cost.normal_EO.sum() + cost.reduce_EO.sum())
+    bytes_moved = 5 * 4 * outputs * options.batch
+    operations = 3 * 2 * macs * options.batch
+    big, matrix = torch.empty(1 << 26, device=device), torch.randn(2048, 2048, device=device)
+    bandwidth = 2 * 4 * big.numel() / _seconds(lambda: big.clone(), device)
+    rate = 2 * 2048**3 / _seconds(lambda: matrix @ matrix, device)
+    return {
+        "operations": operations,
+        "bytes": bytes_moved,
+        "copy_bytes_per_second": bandwidth,
+        "matrix_operations_per_second": rate,
+        "seconds_for_operations": operations / rate,
+        "seconds_for_bytes": bytes_moved / bandwidth,
+    }
+
+
+def _seconds(action: Callable[[], Any], device: torch.device) -> float:
+    times = []
+    for _ in range(7):
+        start = time.perf_counter()
+        action()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def _lines(result: dict[str, Any]) -> list[str]:
+    environment = result["environment"]
+    lines = [
+        f"{environment['device_name']}, {environment['threads']} threads, "
+        f"torch {environment['packages']['torch']}, n={result['n']}; "
+        + ", ".join(f"{name} {value}" for name, value in result["settings"].items())
+    ]
+    for form, title in FORMS.items():
+        figures = result["forms"][form]
+        steps = ", ".join(
+            f"{kind} step {figures[kind]['seconds']:.3f} s (spread {figures[kind]['spread']:.3f}, "
+            f"{figures[kind]['images_per_second']:.1f} images/s, {figures[kind]['operators']} operators)"
+            for kind in _KINDS
+        )
+        lines.append(f"{title}: {steps}, activations {figures['activation_memory_mb']:.0f} MB")
+    for form, ratios in result["speedup_of_fused"].items():
+        lines.append(
+            f"fused against {FORMS[form]}: weight step {ratios['weight']:.2f}x, architecture step "
+            f"{ratios['architecture']:.2f}x, {ratios['memory']:.2f} of the memory"
+        )
+    worst = ", ".join(f"{name} {value:.1e}" for name, value in result["differences"].items())
+    roofline = result["roofline"]
+    lines.append(f"largest relative difference in float64: {worst}")
+    lines.append(
+        f"roofline of a weight step: {roofline['operations'] / 1e9:.0f} GFLOP take "
+        f"{roofline['seconds_for_operations']:.2f} s at this machine's matrix rate, "
+        f"{roofline['bytes'] / 1e9:.1f} GB {roofline['seconds_for_bytes']:.2f} s at its copy bandwidth"
+    )
+    return lines

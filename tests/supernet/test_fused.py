@@ -1,0 +1,159 @@
+"""The fast supernet against the textbook form: outputs, every gradient, statistics, checkpoints."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nge_search.genotype import SEARCH_OPERATIONS
+from nge_search.graph import CellSpace
+from nge_search.supernet import FusedSupernet, Supernet, exchange
+
+CLASSES = 5
+
+
+def run(network: nn.Module, images: Tensor, matrices: list[Tensor], training: bool = True) -> dict[str, Tensor]:
+    """Logits, gradients of P and of every parameter, and the buffers after the pass."""
+    network.train(training)
+    leaves = [p_EO.clone().requires_grad_() for p_EO in matrices]
+    logits = network(images, *leaves)
+    labels = torch.arange(len(images)) % CLASSES
+    loss = functional.cross_entropy(logits, labels)
+    gradients = torch.autograd.grad(loss, [*leaves, *network.parameters()], materialize_grads=True)
+    named = dict(zip((name for name, _ in network.named_parameters()), gradients[2:]))
+    state = exchange.supernet_state(network)
+    buffers = {f"buffer {name}": state[name].clone() for name in state if "running" in name or "num_" in name}
+    return {
+        "logits": logits.detach(),
+        "P": gradients[0],
+        "P'": gradients[1],
+        **exchange.by_reference_names(network, named),
+        **buffers,
+    }
+
+
+def build(space=None, channels=4, cells=3, dtype=torch.float64) -> tuple[Supernet, FusedSupernet]:
+    """A textbook supernet with random statistics, and a fast one with the same weights."""
+    reference = Supernet(space or CellSpace(), channels, cells, CLASSES).to(
+        dtype, memory_format=torch.channels_last
+    )
+    for name, buffer in reference.named_buffers():
+        if buffer.is_floating_point():
+            buffer.copy_(torch.rand_like(buffer) + ("var" in name) / 2)
+    return reference, FusedSupernet(copy.deepcopy(reference))
+
+
+def inputs(space: CellSpace, batch: int, size: int, dtype=torch.float64) -> tuple[Tensor, list[Tensor]]:
+    images = torch.randn(batch, 3, size, size, dtype=dtype).to(memory_format=torch.channels_last)
+    return images, [torch.randn(space.shape, dtype=dtype).softmax(dim=1) for _ in range(2)]
+
+
+def require_equal(found: dict[str, Tensor], target: dict[str, Tensor], tolerance: float) -> None:
+    """Relative to each tensor's norm; running means, which may be zero by symmetry, absolutely."""
+    assert found.keys() == target.keys()
+    for name, value in target.items():
+        if not value.is_floating_point():
+            assert torch.equal(found[name], value), name
+            continue
+        scale = max(float(value.norm()), float(value.numel() ** 0.5) if "running_mean" in name else 1e-12)
+        assert float((found[name] - value).norm()) <= tolerance * scale, name
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("channels", "cells", "batch", "size"), [(4, 3, 3, 9), (16, 2, 2, 8), (4, 4, 5, 7)])
+def test_equals_the_textbook(channels, cells, batch, size, training):
+    torch.manual_seed(0)
+    reference, fused = build(channels=channels, cells=cells)
+    images, matrices = inputs(reference.space, batch, size)
+    require_equal(run(fused, images, matrices, training), run(reference, images, matrices, training), 1e-10)
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_random_shapes_and_spaces(data):
+    """Odd and even sizes, any operations, any number of nodes, both kinds of cell."""
+    draw = data.draw
+    torch.manual_seed(draw(st.integers(0, 99)))
+    operations: list[str] = draw(st.lists(st.sampled_from(SEARCH_OPERATIONS), min_size=2, max_size=7, unique=True))
+    space = CellSpace(draw(st.integers(2, 4)), tuple(operations))
+    reference, fused = build(space, draw(st.sampled_from([4, 12])), draw(st.integers(1, 4)))
+    images, matrices = inputs(space, draw(st.sampled_from([2, 3, 7, 64])), draw(st.integers(5, 12)))
+    require_equal(run(fused, images, matrices), run(reference, images, matrices), 1e-10)
+
+
+def test_statistics_after_several_steps():
+    torch.manual_seed(0)
+    reference, fused = build()
+    for _ in range(3):
+        images, matrices = inputs(reference.space, 4, 8)
+        found, target = run(fused, images, matrices), run(reference, images, matrices)
+    require_equal(found, target, 1e-10)
+
+
+def test_single_precision_is_as_exact_as_the_textbook():
+    """Errors against the float64 textbook: per tensor, at most 4 times the float32 textbook's own.
+
+    Medians over draws: where rounding moves a number across a ReLU's kink, or another pixel wins a maximum, one
+    draw's gradients jump, in either form.
+    """
+    errors: dict[str, list[tuple[float, float]]] = {}
+    for seed in range(7):
+        torch.manual_seed(seed)
+        reference, _ = build(channels=16, cells=3)
+        images, matrices = inputs(reference.space, 4, 8)
+        target = run(copy.deepcopy(reference), images, matrices)
+        single = reference.float()
+        rounded = images.float(), [p_EO.float() for p_EO in matrices]
+        found, own = run(FusedSupernet(copy.deepcopy(single)), *rounded), run(single, *rounded)
+        for name, value in target.items():
+            if value.is_floating_point():
+                scale = max(float(value.norm()), float(value.numel() ** 0.5) if "running_mean" in name else 1e-12)
+                pair = tuple(float((other[name] - value).norm()) / scale for other in (found, own))
+                errors.setdefault(name, []).append(pair)
+    for name, pairs in errors.items():
+        ours, theirs = (statistics.median(column) for column in zip(*pairs))
+        assert ours <= max(1e-6, 4 * theirs), name
+
+
+def test_frozen_weights_get_no_gradient_and_p_the_same():
+    torch.manual_seed(0)
+    reference, fused = build()
+    images, matrices = inputs(reference.space, 3, 8)
+    target = run(copy.deepcopy(fused), images, matrices)
+    for weight in fused.parameters():
+        weight.requires_grad_(False)
+    fused.train()
+    leaves = [p_EO.clone().requires_grad_() for p_EO in matrices]
+    loss = functional.cross_entropy(fused(images, *leaves), torch.arange(3) % CLASSES)
+    for found, name in zip(torch.autograd.grad(loss, leaves), ("P", "P'")):
+        torch.testing.assert_close(found, target[name], rtol=1e-12, atol=1e-14)
+
+
+def test_names_convert_in_both_directions():
+    torch.manual_seed(0)
+    reference, fused = build()
+    state = exchange.supernet_state(fused)
+    assert list(state) == list(reference.state_dict())
+    assert all(torch.equal(state[name], value) for name, value in reference.state_dict().items())
+    other = FusedSupernet(Supernet(reference.space, 4, 3, CLASSES).double())
+    exchange.load_supernet(other, reference.state_dict(), "there")
+    back = exchange.supernet_state(other)
+    assert all(torch.equal(back[name], value) for name, value in reference.state_dict().items())
+
+
+def test_a_wrong_sign_would_be_seen():
+    """The comparison is not blind: scaling one weight of the fast form by 1 + 1e-6 fails it."""
+    torch.manual_seed(0)
+    reference, fused = build()
+    with torch.no_grad():
+        fused.cells[0].dil_conv_3x3_last_depthwise[0] *= 1 + 1e-6
+    images, matrices = inputs(reference.space, 3, 8)
+    with pytest.raises(AssertionError):
+        require_equal(run(fused, images, matrices), run(reference, images, matrices), 1e-10)
