@@ -191,7 +191,8 @@ def _compare(options: argparse.Namespace, device: torch.device, words: list[str]
     ratios: dict[str, Any] = {}
     for form in list(FORMS)[:2]:
         ratios[form] = {kind: forms[form][kind]["seconds"] / forms["fused"][kind]["seconds"] for kind in _KINDS}
-        ratios[form]["memory"] = forms["fused"]["activation_memory_mb"] / forms[form]["activation_memory_mb"]
+        own = forms[form]["activation_memory_mb"]  # zero where a tiny network fits into what was there
+        ratios[form]["memory"] = forms["fused"]["activation_memory_mb"] / own if own > 0 else None
     return {
         "benchmark": "supernet",
         "n": options.steps,
@@ -258,9 +259,10 @@ def _lines(result: dict[str, Any]) -> list[str]:
         )
         lines.append(f"{title}: {steps}, activations {figures['activation_memory_mb']:.0f} MB")
     for form, ratios in result["speedup_of_fused"].items():
+        memory = "" if ratios["memory"] is None else f", {ratios['memory']:.2f} of the memory"
         lines.append(
             f"fused against {FORMS[form]}: weight step {ratios['weight']:.2f}x, architecture step "
-            f"{ratios['architecture']:.2f}x, {ratios['memory']:.2f} of the memory"
+            f"{ratios['architecture']:.2f}x{memory}"
         )
     worst = ", ".join(f"{name} {value:.1e}" for name, value in result["differences"].items())
     roofline = result["roofline"]

@@ -57,7 +57,7 @@ def _git(folder: Path, *words: str) -> str:
 def describe(device: torch.device, world_size: int, seed: int) -> dict[str, Any]:
     """The content of environment.json."""
     return {
-        "command": sys.argv,
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "seed": seed,
         "git_commit": git_commit(),
         "python": platform.python_version(),

@@ -182,11 +182,12 @@ class FusedCell(nn.Module):
             p = dict(zip(self.space.operations, rows_p[source].unbind(1)))
             own = {name: parts[source] for name, parts in weights.items() if source < len(parts)}
             for leaving in self._leave(source, states[source], own, p):
-                for edge in range(self.edges_from[source]):
-                    target = max(source + 1, INPUT_NODES) + edge
+                targets = range(max(source + 1, INPUT_NODES), self.space.vertices)
+                parts = zip(targets, leaving.matrices.unbind(0), leaving.biases.unbind(0))
+                for edge, (target, matrix, bias) in enumerate(parts):
                     terms[target].append((leaving.maps, leaving.row(edge)))
-                    matrices[target].append(leaving.matrices[edge])
-                    biases[target].append(leaving.biases[edge])
+                    matrices[target].append(matrix)
+                    biases[target].append(bias)
         finish(self.space.vertices - 1)
         return torch.cat(states[INPUT_NODES:], dim=3).permute(0, 3, 1, 2)
 

@@ -93,7 +93,7 @@ def test_single_precision(backend):
     check(4, 12, 12, 16, 5, 2, 1, 1, 2, torch.float32, 1e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     batch=st.integers(1, 4),
     height=st.integers(1, 13),
