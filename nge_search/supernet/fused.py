@@ -163,6 +163,11 @@ class FusedCell(nn.Module):
 
     def forward(self, before_BCHW: Tensor, last_BCHW: Tensor, p_EO: Tensor) -> Tensor:
         states = [_images(self.preprocess0(before_BCHW)), _images(self.preprocess1(last_BCHW))]
+        with torch.autocast(p_EO.device.type, enabled=False):  # which would round statistics and P to bfloat16
+            return self._mix(states, p_EO)
+
+    def _mix(self, states: list[Tensor], p_EO: Tensor) -> Tensor:
+        """The cell's output from its two preprocessed inputs, to which the inner nodes are appended."""
         batch, height, width, channels = states[0].shape
         if self.reduction:
             height, width = (height + 1) // 2, (width + 1) // 2
