@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import statistics
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
-from unittest import mock
 
-import torch
-
+from nge_search.bench.measuring import Clock, heading
 from nge_search.config import load_config
 from nge_search.engine.environment import describe, peak_memory_mb
 from nge_search.engine.logbook import Logbook
@@ -53,7 +49,7 @@ def measure_step(session: Session, steps: int) -> dict[str, Any]:
     """
     task = build_task(session)
     device, config = session.world.device, session.config
-    clock = _Clock(device)
+    clock = Clock(device)
     phases = {phase.name: _measure_phase(task, phase, steps, clock) for phase in task.phases if phase.trains}
     loop = Loop(task, session.folder, config, session.world)
     logbook = Logbook(session.folder, config.run)
@@ -79,7 +75,7 @@ def measure_step(session: Session, steps: int) -> dict[str, Any]:
     }
 
 
-def _measure_phase(task: BilevelSearch, phase: Phase, steps: int, clock: _Clock) -> dict[str, float]:
+def _measure_phase(task: BilevelSearch, phase: Phase, steps: int, clock: Clock) -> dict[str, float]:
     """Seconds of a phase's parts: data, the whole step, and the supernet's passes within the step."""
     phase.start(0)
     batches = _endless(phase.batches)
@@ -105,61 +101,6 @@ def _measure_phase(task: BilevelSearch, phase: Phase, steps: int, clock: _Clock)
     }
 
 
-class _Clock:
-    """Wall time between moments at which the device's queue is empty.
-
-    Attributes:
-        within: seconds spent, since the last `start`, in the methods given to `inside`.
-    """
-
-    def __init__(self, device: torch.device):
-        self.device = device
-        self.since = self.within = 0.0
-
-    def start(self) -> None:
-        self._wait()
-        self.since, self.within = time.perf_counter(), 0.0
-
-    def lap(self) -> float:
-        """Seconds since the last call of `start` or `lap`."""
-        self._wait()
-        before, self.since = self.since, time.perf_counter()
-        return self.since - before
-
-    @contextlib.contextmanager
-    def inside(self, owner: object, *methods: str) -> Iterator[None]:
-        """Within this context, add up the time that these methods of `owner` take."""
-
-        def timed(method: Callable[..., Any]) -> Callable[..., Any]:
-            def call(*arguments: Any) -> Any:
-                self._wait()
-                before = time.perf_counter()
-                result = method(*arguments)
-                self._wait()
-                self.within += time.perf_counter() - before
-                return result
-
-            return call
-
-        with contextlib.ExitStack() as stack:
-            for name in methods:
-                stack.enter_context(mock.patch.object(owner, name, timed(getattr(owner, name))))
-            yield
-
-    def median(self, action: Callable[[], Any], count: int = 5) -> float:
-        """Median seconds of so many calls."""
-        self.start()
-        laps = []
-        for _ in range(count):
-            action()
-            laps.append(self.lap())
-        return statistics.median(laps)
-
-    def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-
-
 def _endless(batches: Callable[[int, int], Any]) -> Any:
     epoch = 0
     while True:
@@ -181,12 +122,7 @@ def _shares(parts: dict[str, float], log: float, save: float, config: SearchConf
 
 
 def _lines(result: dict[str, Any]) -> list[str]:
-    environment, settings = result["environment"], result["settings"]
-    lines = [
-        f"{environment['device_name']}, {environment['threads']} threads, "
-        f"torch {environment['packages']['torch']}, n={result['n']}; "
-        + ", ".join(f"{name} {value}" for name, value in settings.items())
-    ]
+    lines = [heading(result)]
     for name, parts in result["phases"].items():
         lines.append(
             f"{name}: {parts['step_seconds']:.3f} s a step (spread {parts['step_spread']:.3f}), supernet's passes "

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import argparse
 import copy
+import functools
 import json
 import os
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from nge_search.bench.measuring import Clock, heading
 from nge_search.engine.distributed import choose_device
 from nge_search.engine.environment import describe, peak_memory_mb
 from nge_search.errors import UserError
@@ -118,23 +119,19 @@ def _measure_form(options: argparse.Namespace, device: torch.device) -> dict[str
     network.train()
     before = _memory_mb(device)
 
-    def step(kind: str) -> None:
-        _gradients(network, images, labels, matrices, kind)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-
-    found: dict[str, Any] = {}
-    for kind in ("weight", "architecture"):
-        step(kind)  # warms up
+    clock, found = Clock(device), dict[str, Any]()
+    for kind in _KINDS:
+        step = functools.partial(_gradients, network, images, labels, matrices, kind)
+        step()  # warms up
         if kind == "weight":
-            found["activation_memory_mb"] = _peak_mb(device) - before
+            found["activation_memory_mb"] = peak_memory_mb(device) - before
         seconds = []
         for _ in range(options.steps):
-            start = time.perf_counter()
-            step(kind)
-            seconds.append(time.perf_counter() - start)
+            clock.start()
+            step()
+            seconds.append(clock.lap())
         with _Counter() as counter:
-            step(kind)
+            step()
         found[kind] = {
             "seconds": statistics.median(seconds),
             "spread": max(seconds) - min(seconds),
@@ -150,10 +147,6 @@ def _memory_mb(device: torch.device) -> float:
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device) / 2**20
     return peak_memory_mb(device)
-
-
-def _peak_mb(device: torch.device) -> float:
-    return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else peak_memory_mb(device)
 
 
 def _differences(options: argparse.Namespace) -> dict[str, float]:
@@ -220,8 +213,9 @@ def _roofline(options: argparse.Namespace, device: torch.device) -> dict[str, fl
     bytes_moved = 5 * 4 * outputs * options.batch
     operations = 3 * 2 * macs * options.batch
     big, matrix = torch.empty(1 << 26, device=device), torch.randn(2048, 2048, device=device)
-    bandwidth = 2 * 4 * big.numel() / _seconds(lambda: big.clone(), device)
-    rate = 2 * 2048**3 / _seconds(lambda: matrix @ matrix, device)
+    clock = Clock(device)
+    bandwidth = 2 * 4 * big.numel() / clock.median(big.clone, 7)
+    rate = 2 * 2048**3 / clock.median(lambda: matrix @ matrix, 7)
     return {
         "operations": operations,
         "bytes": bytes_moved,
@@ -232,24 +226,8 @@ def _roofline(options: argparse.Namespace, device: torch.device) -> dict[str, fl
     }
 
 
-def _seconds(action: Callable[[], Any], device: torch.device) -> float:
-    times = []
-    for _ in range(7):
-        start = time.perf_counter()
-        action()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
-
-
 def _lines(result: dict[str, Any]) -> list[str]:
-    environment = result["environment"]
-    lines = [
-        f"{environment['device_name']}, {environment['threads']} threads, "
-        f"torch {environment['packages']['torch']}, n={result['n']}; "
-        + ", ".join(f"{name} {value}" for name, value in result["settings"].items())
-    ]
+    lines = [heading(result)]
     for form, title in FORMS.items():
         figures = result["forms"][form]
         steps = ", ".join(

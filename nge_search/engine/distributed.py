@@ -33,14 +33,8 @@ class World:
 
     def sum_tensors(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its sum over the ranks, with one collective per type."""
-        if self.size == 1:
-            return
-        for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
-            group = [tensor for tensor in tensors if tensor.dtype == dtype]
-            flat = torch.cat([tensor.reshape(-1) for tensor in group])
-            dist.all_reduce(flat)
-            for tensor, part in zip(group, flat.split([tensor.numel() for tensor in group])):
-                tensor.copy_(part.view_as(tensor))
+        if self.size > 1:
+            sum_over_ranks(tensors)
 
     def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
         self.sum_tensors([p.grad for p in parameters if p.grad is not None])
@@ -109,6 +103,16 @@ class World:
             if len({other.get(name) for other in everyone}) > 1:
                 why = f"ranks have drifted apart: '{name}' differs between them; please report this"
                 raise RunFailure(why, shared=True)
+
+
+def sum_over_ranks(tensors: Sequence[Tensor]) -> None:
+    """Replace each tensor by its sum over the ranks of the process group, with one collective per type."""
+    for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+        group = [tensor for tensor in tensors if tensor.dtype == dtype]
+        flat = torch.cat([tensor.reshape(-1) for tensor in group])
+        dist.all_reduce(flat)
+        for tensor, part in zip(group, flat.split([tensor.numel() for tensor in group])):
+            tensor.copy_(part.view_as(tensor))
 
 
 def _digest(tensor: Tensor) -> str:

@@ -1,8 +1,8 @@
 """Several depthwise convolutions in one call, forward and backward, by whatever computes them best on a device.
 
 On CPUs these are the compiled kernels of `depthwise_cpu`: PyTorch's weight gradients of 5x5 kernels and its input
-gradients of strided or dilated ones are 5 to 40 times slower (`nge bench depthwise` measures it). Everywhere else,
-and for types that the kernels do not know, they are PyTorch's.
+gradients of strided or dilated ones are several times slower. Everywhere else, and for types that the kernels do
+not know, they are PyTorch's.
 
 Images are views [B, H, W, C] of channels-last memory: C adjacent, positions a constant step apart.
 """
@@ -74,7 +74,33 @@ def depthwise_backward(
             _addresses(sums.flatten(0, 1)).reshape(call.threads, -1),
         )
         return sums.sum(dim=0).transpose(1, 2).reshape(weights.shape) if need_weights else None
-    return _torch_backward(inputs, weights, gradients, stride, dilation, input_gradients, accumulate, need_weights)
+    padding = dilation * (weights.shape[-1] - 1) // 2
+    per_input = len(weights) // len(inputs)
+    found = []
+    for i, x in enumerate(inputs):
+        rectified = functional.relu(_nchw(x))
+        total = None
+        for j in range(i * per_input, (i + 1) * per_input):
+            dx, dw, _ = torch.ops.aten.convolution_backward(
+                _nchw(gradients[j]),
+                rectified,
+                weights[j],
+                None,
+                [stride] * 2,
+                [padding] * 2,
+                [dilation] * 2,
+                False,
+                [0, 0],
+                len(weights[j]),
+                [input_gradients is not None, need_weights, False],
+            )
+            if input_gradients is not None:
+                total = dx if total is None else total + dx
+            found.append(dw)
+        if input_gradients is not None:
+            masked = torch.where(rectified > 0, total, torch.zeros_like(total)).permute(0, 2, 3, 1)
+            input_gradients[i].add_(masked) if accumulate else input_gradients[i].copy_(masked)
+    return torch.stack(found) if need_weights else None
 
 
 class _Call:
@@ -129,42 +155,3 @@ def _nchw(x_BHWC: Tensor) -> Tensor:
 def _convolve(x_BCHW: Tensor, w: Tensor, stride: int, dilation: int) -> Tensor:
     padding = dilation * (w.shape[-1] - 1) // 2
     return functional.conv2d(x_BCHW, w, None, stride, padding, dilation, groups=len(w))
-
-
-def _torch_backward(
-    inputs: Sequence[Tensor],
-    weights: Tensor,
-    gradients: Sequence[Tensor],
-    stride: int,
-    dilation: int,
-    input_gradients: Sequence[Tensor] | None,
-    accumulate: bool,
-    need_weights: bool,
-) -> Tensor | None:
-    padding = dilation * (weights.shape[-1] - 1) // 2
-    per_input = len(weights) // len(inputs)
-    found = []
-    for i, x in enumerate(inputs):
-        rectified = functional.relu(_nchw(x))
-        total = None
-        for j in range(i * per_input, (i + 1) * per_input):
-            dx, dw, _ = torch.ops.aten.convolution_backward(
-                _nchw(gradients[j]),
-                rectified,
-                weights[j],
-                None,
-                [stride] * 2,
-                [padding] * 2,
-                [dilation] * 2,
-                False,
-                [0, 0],
-                len(weights[j]),
-                [input_gradients is not None, need_weights, False],
-            )
-            if input_gradients is not None:
-                total = dx if total is None else total + dx
-            found.append(dw)
-        if input_gradients is not None:
-            masked = torch.where(rectified > 0, total, torch.zeros_like(total)).permute(0, 2, 3, 1)
-            input_gradients[i].add_(masked) if accumulate else input_gradients[i].copy_(masked)
-    return torch.stack(found) if need_weights else None

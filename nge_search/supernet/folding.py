@@ -7,7 +7,6 @@ all operations that end in one node is one product.
 Autograd sees small matrices only: `moments` gives m and S, `folded` is plain arithmetic on them, `product` applies
 K and b. The gradient of z has a part from each; products leave theirs with the `Maps` of z, and the backward pass
 of `moments`, which runs after all of them, writes the sum once.
-
 """
 
 from __future__ import annotations
@@ -16,8 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
+
+from nge_search.engine.distributed import sum_over_ranks
 
 
 class Maps:
@@ -96,7 +96,7 @@ class _Moments(torch.autograd.Function):
         first_GC, second_GCC = (total.to(wide) for total in maps.sums())
         count = first_GC.new_full((1,), rows_RMK.shape[1])
         if maps.synchronised:
-            first_GC, second_GCC, count = _sum_over_ranks(first_GC, second_GCC, count)
+            sum_over_ranks([first_GC, second_GCC, count])
         mean_GC = first_GC / count
         covariance_GCC = second_GCC / count - mean_GC[:, :, None] * mean_GC[:, None]
         ctx.maps = maps
@@ -109,7 +109,8 @@ class _Moments(torch.autograd.Function):
         mean_GC, count = ctx.saved_tensors
         maps, rows = ctx.maps, ctx.maps.rows_RMK
         if maps.synchronised:
-            d_mean_GC, d_covariance_GCC = _sum_over_ranks(d_mean_GC, d_covariance_GCC)
+            d_mean_GC, d_covariance_GCC = d_mean_GC.clone(), d_covariance_GCC.clone()  # autograd's own stay
+            sum_over_ranks([d_mean_GC, d_covariance_GCC])
         slope_GCC = (d_covariance_GCC + d_covariance_GCC.transpose(1, 2)) / count
         constant_GC = d_mean_GC / count - (mean_GC[:, None] @ slope_GCC)[:, 0]
         count_rows, _, width = rows.shape
@@ -124,13 +125,6 @@ class _Moments(torch.autograd.Function):
         gradient = torch.baddbmm(constant, rows, slope.reshape(count_rows, width, width))
         maps.settle(gradient)
         return gradient, None
-
-
-def _sum_over_ranks(*tensors: Tensor) -> list[Tensor]:
-    flat = torch.cat([tensor.flatten() for tensor in tensors])
-    dist.all_reduce(flat)
-    parts = flat.split([tensor.numel() for tensor in tensors])
-    return [part.view_as(tensor) for part, tensor in zip(parts, tensors)]
 
 
 class _Passage(torch.autograd.Function):
