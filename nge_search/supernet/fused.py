@@ -7,9 +7,7 @@ are stacked in one tensor per kind; `to_textbook` and `from_textbook` convert, e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,65 +16,12 @@ from torch.nn import functional
 from nge_search.engine.sync_batchnorm import SyncedBatchNorm2d
 from nge_search.genotype import INPUT_NODES
 from nge_search.operations import DilConv, FactorizedReduce, SepConv, is_pool
-from nge_search.supernet.depthwise import depthwise, depthwise_backward
-from nge_search.supernet.folding import Maps, Moments, batch_product, folded, moments, passage, product, scaled
+from nge_search.supernet.folding import folded, scaled, wide
+from nge_search.supernet.kernels import Buffers
+from nge_search.supernet.operators import Maps, Observed, Setting, Terms, combine, convolve, share
 from nge_search.supernet.reference import MixedCell, Supernet
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-
-
-class _Depthwise(torch.autograd.Function):
-    """Depthwise convolutions of relu(inputs): rows [m, M', n * C], one block of channels each.
-
-    Args:
-        plan: per convolution (which input, stride, dilation).
-        size: batch, height and width of the outputs; M' = their product.
-        count: number of inputs; the rest of `tensors` are weights.
-        tensors: images [i, B, H, W, C], i = 1 serves all m rows; per convolution weights [m, C, 1, K, K].
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, plan: Sequence[tuple[int, int, int]], size: tuple[int, int, int], count: int, *tensors: Tensor
-    ) -> Tensor:
-        inputs, weights = tensors[:count], tensors[count:]
-        channels = inputs[0].shape[-1]
-        rows = inputs[0].new_empty(len(weights[0]), *size, len(plan) * channels)
-        for n, (which, stride, dilation) in enumerate(plan):
-            block = rows[..., n * channels : (n + 1) * channels]
-            weight = weights[n].to(rows.dtype)
-            depthwise(inputs[which].unbind(0), weight, block.unbind(0), stride, dilation)
-        ctx.plan, ctx.size, ctx.count = plan, size, count
-        ctx.save_for_backward(*tensors)
-        return rows.flatten(1, 3)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        inputs, weights = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
-        need = ctx.needs_input_grad[3:]
-        channels = inputs[0].shape[-1]
-        gradient = gradient.unflatten(1, ctx.size)
-        input_gradients: list[Tensor | None] = [None] * len(inputs)
-        weight_gradients = []
-        for n, (which, stride, dilation) in enumerate(ctx.plan):
-            found = input_gradients[which]
-            more = found is not None
-            if need[which] and not more:
-                found = input_gradients[which] = torch.empty_like(inputs[which])
-            block = gradient[..., n * channels : (n + 1) * channels]
-            weight = weights[n].to(gradient.dtype)
-            weight_gradient = depthwise_backward(
-                inputs[which].unbind(0),
-                weight,
-                block.unbind(0),
-                stride,
-                dilation,
-                found.unbind(0) if found is not None else None,
-                more,
-                need[ctx.count + n],
-            )
-            weight_gradients.append(None if weight_gradient is None else weight_gradient.to(weights[n].dtype))
-        return None, None, None, *input_gradients, *weight_gradients
 
 
 class _Statistics(nn.Module):
@@ -88,67 +33,88 @@ class _Statistics(nn.Module):
         for name in _STATISTICS:
             self.register_buffer(name, torch.stack([getattr(norm, name) for norm in norms]))
 
-    def running(self, rows: slice) -> tuple[Tensor, Tensor]:
-        return self.running_mean[rows], self.running_var[rows]
-
     @torch.no_grad()
-    def update(self, rows: slice, mean: Tensor, variance: Tensor, count: Tensor) -> None:
-        """Move rows towards a batch's mean and biased variance, each [n, C] or [1, C] for all alike."""
+    def update(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+        """Move all towards a batch's mean and biased variance [n, C]."""
         unbiased = variance * (count / (count - 1))
-        for running, observed in ((self.running_mean[rows], mean), (self.running_var[rows], unbiased)):
-            running.lerp_(observed.to(running.dtype).expand_as(running), self.momentum)
-        self.num_batches_tracked[rows] += 1
+        for running, observed in ((self.running_mean, mean), (self.running_var, unbiased)):
+            running.lerp_(observed.to(running.dtype), self.momentum)
+        self.num_batches_tracked += 1
 
 
-@dataclass
-class _Leaving:
-    """What the edges that leave a node read, to be multiplied and summed at their targets.
+class _Stage:
+    """Nodes whose leaving edges are computed together, because all are known at once.
 
     Attributes:
-        row: of `maps`, that an edge (counted from 0 among those of its source) reads.
-        matrices: [E, K, C]; biases: [E, C].
+        sources: the nodes; edges: the slice of the cell's edges, in its order, that leave them.
+        targets: of each of those edges; per_source: how many leave each node; stride: of their operations.
     """
 
-    maps: Maps
-    row: Callable[[int], int]
-    matrices: Tensor
-    biases: Tensor
+    def __init__(self, sources: Sequence[int], vertices: int, first_edge: int, stride: int):
+        own = [list(range(max(source + 1, INPUT_NODES), vertices)) for source in sources]
+        self.sources, self.stride, self.per_source = sources, stride, len(own[0])
+        self.targets = [target for targets in own for target in targets]
+        self.edges = slice(first_edge, first_edge + len(self.targets))
 
 
 class FusedCell(nn.Module):
     """`reference.MixedCell` in the fast form; edges are stacked by their source and then by their target."""
 
-    def __init__(self, cell: MixedCell):
+    def __init__(self, cell: MixedCell, buffers: Buffers):
         super().__init__()
         self.space, self.channels, self.reduction = cell.space, cell.channels, cell.reduction
         self.preprocess0, self.preprocess1 = cell.preprocess0, cell.preprocess1
+        self.buffers = buffers
         self.order = sorted(range(len(self.space.edges)), key=lambda edge: self.space.edges[edge])
-        self.edges_from = [self.space.vertices - max(s + 1, INPUT_NODES) for s in range(self.space.vertices - 1)]
+        self.stages: list[_Stage] = []
+        for sources in (range(INPUT_NODES), *([s] for s in range(INPUT_NODES, self.space.vertices - 1))):
+            first = self.stages[-1].edges.stop if self.stages else 0
+            stride = 2 if self.reduction and not self.stages else 1
+            self.stages.append(_Stage(sources, self.space.vertices, first, stride))
         self.synchronised = isinstance(self.preprocess1[-1], SyncedBatchNorm2d)
         self.eps = self.preprocess1[-1].eps
         self.names: dict[str, list[str]] = {}  # stacked name -> the reference's names, in order of the stack
-        self.convolutions: list[tuple[str, int]] = []  # operation and dilation
-        self.pools: list[str] = []
-        reference = dict(cell.named_modules())
-        for position, operation in enumerate(self.space.operations):
-            paths = [f"edges.{edge}.{position}" for edge in self.order]
-            first = reference[paths[0]]
-            if isinstance(first, (DilConv, SepConv)):
-                parts = [("last", "")] if isinstance(first, DilConv) else [("first", ".0"), ("last", ".1")]
-                self.convolutions.append((operation, first[1].dilation[0] if isinstance(first, DilConv) else 1))
-                for part, suffix in parts:
-                    stem = f"{operation}_{part}"
-                    self._stack(reference, f"{stem}_depthwise", [f"{path}{suffix}.1" for path in paths])
-                    self._stack(reference, f"{stem}_pointwise", [f"{path}{suffix}.2" for path in paths])
-                    self._stack(reference, f"{stem}_norm", [f"{path}{suffix}.3" for path in paths])
-            elif is_pool(operation):
-                self.pools.append(operation)
-                self._stack(reference, f"{operation}_norm", [f"{path}.1" for path in paths])
-            elif self.reduction:
-                halving = [path for path in paths if isinstance(reference[path], FactorizedReduce)]
-                for half in ("even", "odd"):
-                    self._stack(reference, f"skip_{half}", [f"{path}.{half}" for path in halving])
-                self._stack(reference, "skip_norm", [f"{path}.bn" for path in halving])
+        self._adopt(dict(cell.named_modules()))
+
+    def _adopt(self, reference: dict[str, nn.Module]) -> None:
+        """Stack the weights and statistics of the reference's operations."""
+        operations = self.space.operations
+        place = {operation: operations.index(operation) for operation in operations}
+        paths = {o: [f"edges.{edge}.{place[o]}" for edge in self.order] for o in operations}
+        of_type = {o: reference[paths[o][0]] for o in operations}
+        self.separable = [o for o in operations if isinstance(of_type[o], SepConv)]
+        self.dilated = [o for o in operations if isinstance(of_type[o], DilConv)]
+        self.pools = [o for o in operations if is_pool(o)]
+        self.skip = "skip_connect" in operations
+        self.dilations = [of_type[o][1].dilation[0] for o in self.dilated]  # type: ignore[index]
+
+        def stack(name: str, operations: Sequence[str], suffix: str, part: int) -> None:
+            every = zip(*(paths[operation] for operation in operations))
+            self._stack(reference, name, [f"{path}{suffix}.{part}" for edge in every for path in edge])
+
+        for operation in self.separable:
+            stack(f"{operation}_first_depthwise", [operation], ".0", 1)
+            stack(f"{operation}_last_depthwise", [operation], ".1", 1)
+        for operation in self.dilated:
+            stack(f"{operation}_last_depthwise", [operation], "", 1)
+        for part, kind in ((2, "pointwise"), (3, "norm")):
+            if self.separable:
+                stack(f"first_{kind}", self.separable, ".0", part)
+                stack(f"separable_{kind}", self.separable, ".1", part)
+            if self.dilated:
+                stack(f"dilated_{kind}", self.dilated, "", part)
+        if self.pools:
+            stack("pool_norm", self.pools, "", 1)
+        if self.skip and self.reduction:
+            halving = [path for path in paths["skip_connect"] if isinstance(reference[path], FactorizedReduce)]
+            for half in ("even", "odd"):
+                self._stack(reference, f"skip_{half}", [f"{path}.{half}" for path in halving])
+            self._stack(reference, "skip_norm", [f"{path}.bn" for path in halving])
+            # what the halves read, as depthwise convolutions of stride 2: every even pixel, and every odd one
+            even = self.skip_even.new_ones(len(halving), self.channels, 1, 1, 1)
+            odd = functional.pad(even, (2, 0, 2, 0))
+            for name, taps in (("even_taps", even), ("odd_taps", odd)):
+                self.register_buffer(name, taps.detach().clone(), persistent=False)
 
     def _stack(self, reference: dict[str, nn.Module], name: str, paths: list[str]) -> None:
         modules = [reference[path] for path in paths]
@@ -164,140 +130,180 @@ class FusedCell(nn.Module):
     def forward(self, before_BCHW: Tensor, last_BCHW: Tensor, p_EO: Tensor) -> Tensor:
         states = [_images(self.preprocess0(before_BCHW)), _images(self.preprocess1(last_BCHW))]
         with torch.autocast(p_EO.device.type, enabled=False):  # which would round statistics and P to bfloat16
-            return self._mix(states, p_EO)
+            return self._mix(states, p_EO[self.order])
 
     def _mix(self, states: list[Tensor], p_EO: Tensor) -> Tensor:
         """The cell's output from its two preprocessed inputs, to which the inner nodes are appended."""
-        batch, height, width, channels = states[0].shape
-        if self.reduction:
-            height, width = (height + 1) // 2, (width + 1) // 2
-        rows_p = p_EO[self.order].split(self.edges_from)
-        weights = {name: w.split(self._sizes(name)) for name, w in self.named_parameters(recurse=False)}
-        terms: list[list[tuple[Maps, int]]] = [[] for _ in range(self.space.vertices)]
-        matrices: list[list[Tensor]] = [[] for _ in terms]
-        biases: list[list[Tensor]] = [[] for _ in terms]
-
-        def finish(node: int) -> None:
-            y_MC = product(terms[node], matrices[node], torch.stack(biases[node]).sum(dim=0))
-            states.append(y_MC.view(batch, height, width, channels))
-
-        for source in range(self.space.vertices - 1):
-            if source >= INPUT_NODES:
-                finish(source)
-            p = dict(zip(self.space.operations, rows_p[source].unbind(1)))
-            own = {name: parts[source] for name, parts in weights.items() if source < len(parts)}
-            for leaving in self._leave(source, states[source], own, p):
-                targets = range(max(source + 1, INPUT_NODES), self.space.vertices)
-                parts = zip(targets, leaving.matrices.unbind(0), leaving.biases.unbind(0))
-                for edge, (target, matrix, bias) in enumerate(parts):
-                    terms[target].append((leaving.maps, leaving.row(edge)))
-                    matrices[target].append(matrix)
-                    biases[target].append(bias)
-        finish(self.space.vertices - 1)
+        weights = {name: weight for name, weight in self.named_parameters(recurse=False)}
+        weights.update(self.named_buffers(recurse=False))
+        setting = Setting(self.training, self.synchronised, self.buffers)
+        terms = [Terms() for _ in range(self.space.vertices)]
+        seen: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {}
+        for stage in self.stages:
+            for source in stage.sources:
+                if source >= INPUT_NODES:
+                    states.append(combine(terms[source]))
+            edges = _Edges(self, setting, stage, [states[source] for source in stage.sources], weights, p_EO, seen)
+            if self.pools or (self.skip and stage.stride == 1):
+                edges.share(terms)
+            if self.separable or self.dilated or (self.skip and stage.stride == 2):
+                edges.convolve(terms)
+        states.append(combine(terms[-1]))
+        for name, moments in seen.items():
+            getattr(self, name).update(*(torch.cat(parts) for parts in zip(*(x[:2] for x in moments))), moments[0][2])
         return torch.cat(states[INPUT_NODES:], dim=3).permute(0, 3, 1, 2)
 
-    def _sizes(self, name: str) -> list[int]:
-        return self.edges_from[:INPUT_NODES] if name.startswith("skip_") else self.edges_from
 
-    def _leave(self, source: int, h: Tensor, w: dict[str, Tensor], p: dict[str, Tensor]) -> list[_Leaving]:
-        """All operations on node h [B, H, W, C], for the edges that leave it; w and p are those edges' shares."""
-        stride = 2 if self.reduction and source < INPUT_NODES else 1
-        first = sum(self.edges_from[:source])
-        edges = slice(first, first + self.edges_from[source])
-        found = []
-        if self.pools or "skip_connect" in p:
-            found.append(self._share(h, stride, edges, w, p))
-        if self.convolutions:
-            found.append(self._convolve(h, stride, edges, w, p))
-        return found
+class _Edges:
+    """The edges that leave a stage's nodes, in one pass through a cell; E of them, from I nodes.
 
-    def _share(self, h: Tensor, stride: int, edges: slice, w: dict[str, Tensor], p: dict[str, Tensor]) -> _Leaving:
-        """Skip connections and pools: their maps depend on the source alone."""
-        x_BCHW, parts = h.permute(0, 3, 1, 2), []
-        if "skip_connect" in p:
-            parts += [h] if stride == 1 else _halves(x_BCHW)
-        skips = len(parts)
-        for pool in self.pools:
-            if pool == "max_pool_3x3":
-                pooled = functional.max_pool2d(x_BCHW, 3, stride, padding=1)
+    Args:
+        images: the nodes [B, H, W, C]; weights: the cell's, by name; p: [edges, operations] in the cell's order.
+        seen: receives batch statistics by the name of their normalisations: mean, variance [E * kinds, C] and count.
+    """
+
+    def __init__(
+        self,
+        cell: FusedCell,
+        setting: Setting,
+        stage: _Stage,
+        images: list[Tensor],
+        weights: dict[str, Tensor],
+        p_EO: Tensor,
+        seen: dict[str, list[tuple[Tensor, Tensor, Tensor]]],
+    ):
+        self.cell, self.setting, self.stage, self.images, self.seen = cell, setting, stage, images, seen
+        self.weights, self.p_EO = weights, p_EO[stage.edges].to(wide(p_EO.device))
+
+    def _p(self, operations: Sequence[str]) -> Tensor:
+        """[E, operations]."""
+        return self.p_EO[:, [self.cell.space.operations.index(operation) for operation in operations]]
+
+    def _weight(self, name: str) -> Tensor:
+        """[E, ...] of a weight that each edge has once."""
+        return self.weights[name][self.stage.edges]
+
+    def _weights(self, name: str, kinds: int) -> Tensor:
+        """[E, kinds, ...] of a weight that several operations of each edge have."""
+        return self.weights[name].unflatten(0, (-1, kinds))[self.stage.edges]
+
+    def _running(self, name: str, kinds: int) -> tuple[Tensor, Tensor]:
+        """Running mean and variance [E, kinds, C] of a kind of normalisations."""
+        statistics, edges = getattr(self.cell, name), self.stage.edges
+        found = (statistics.running_mean, statistics.running_var)
+        mean, variance = (part.unflatten(0, (-1, kinds))[edges] for part in found)
+        return mean, variance
+
+    def share(self, terms: list[Terms]) -> None:
+        """Skip connections and pools, which depend on the source alone."""
+        cell, stage, setting = self.cell, self.stage, self.setting
+        skip, nodes, count = cell.skip and stage.stride == 1, len(self.images), len(cell.pools)
+        which = ("max_pool_3x3" in cell.pools, "avg_pool_3x3" in cell.pools)
+        shared, observed = share(setting, self.images, which, skip, stage.stride)
+        scales = []
+        biases = observed.nothing.expand(len(stage.targets), cell.channels)
+        if skip:
+            scales.append(self._p(["skip_connect"])[:, :, None].expand(-1, -1, cell.channels))
+        if cell.pools:
+            if setting.observe:
+                each = (nodes, stage.per_source, count, cell.channels)
+                mean, variance = (x[:, None].expand(each).flatten(0, 1) for x in (observed.mean, observed.spread))
+                if which[0] and cell.pools[0] != "max_pool_3x3":  # in the order of the space's operations
+                    mean, variance = mean.flip(1), variance.flip(1)
+                self._see("pool_norm", mean, variance, observed.count)
             else:
-                pooled = functional.avg_pool2d(x_BCHW, 3, stride, padding=1, count_include_pad=False)
-            parts.append(_images(pooled))
-        rows = torch.cat(parts, dim=3).flatten(0, 2)[None]
-        maps = Maps(rows.detach(), len(parts), self.synchronised)
-        observed = self._observe(rows, maps) if skips != len(parts) or skips == 2 else passage(rows, maps)
-        eye = torch.eye(self.channels, dtype=observed.nothing.dtype, device=h.device)
-        matrices, biases = [], [observed.nothing.expand(edges.stop - edges.start, self.channels)]
-        if skips == 1:
-            matrices.append(p["skip_connect"].to(eye.dtype)[:, None, None] * eye)
-        elif skips == 2:  # a half has zero rows where the other writes; their mean and variance are zero
-            even, odd = w["skip_even"].flatten(2), w["skip_odd"].flatten(2)
-            both = torch.stack(
-                [functional.pad(even, (0, 0, 0, odd.shape[1])), functional.pad(odd, (0, 0, even.shape[1], 0))]
+                mean, variance = (x.to(self.p_EO.dtype) for x in self._running("pool_norm", count))
+            scale = self._p(cell.pools)[:, :, None] * torch.rsqrt(variance + cell.eps)
+            biases = biases - (scale * mean).sum(dim=1)
+            scales.append(scale if cell.pools[0] == "max_pool_3x3" or count == 1 else scale.flip(1))
+        parts = zip(stage.targets, torch.cat(scales, dim=1).unbind(0), biases.unbind(0))
+        for edge, (target, scale, bias) in enumerate(parts):
+            terms[target].shared.append((shared, edge // stage.per_source, edge % stage.per_source))
+            terms[target].scales.append(scale)
+            terms[target].biases.append(bias)
+
+    def convolve(self, terms: list[Terms]) -> None:
+        """Separable and dilated convolutions, and skip connections of stride 2, up to their last product."""
+        cell, stage, setting = self.cell, self.stage, self.setting
+        first, last = len(cell.separable), len(cell.dilated)
+        taps = [self._weight(f"{name}_first_depthwise") for name in cell.separable]
+        taps += [self._weight(f"{name}_last_depthwise") for name in cell.dilated]
+        dilations = [1] * first + cell.dilations
+        halved = cell.skip and stage.stride == 2
+        if halved:
+            taps += [self.weights["even_taps"], self.weights["odd_taps"]]
+            dilations += [1, 1]
+        kinds = len(taps)
+        leaving = [i * stage.per_source * kinds for i in range(len(self.images) + 1)]
+        maps, observed = convolve(setting, self.images, taps, dilations, leaving, stage.stride)
+        if first:
+            matrices, biases = self._fold("first", cell.separable, None, *_kinds(observed, kinds, slice(0, first)))
+            biases = (biases + observed.nothing).flatten(0, 1)
+            which = [edge * kinds + kind for edge in range(len(stage.targets)) for kind in range(first)]
+            taps = [self._weight(f"{name}_last_depthwise") for name in cell.separable]
+            inner, inner_observed = convolve(
+                setting,
+                (matrices.flatten(0, 1), biases),
+                taps,
+                [1] * first,
+                range(len(which) + 1),
+                source=(maps, which),
             )
-            if self.training:
-                k, b, mean, variance = folded(both, p["skip_connect"], *observed.blocks(slice(0, 2), 1), self.eps)
-                self.skip_norm.update(edges, mean.sum(dim=0), variance.sum(dim=0), observed.count)
-                b = b.sum(dim=0)
-            else:
-                k, b = scaled(both, p["skip_connect"], *self.skip_norm.running(edges), self.eps)
-            matrices += k.unbind(0)
-            biases.append(b)
-        for block, pool in enumerate(self.pools, start=skips):
-            norm = getattr(self, f"{pool}_norm")
-            if self.training:
-                k, b, mean, variance = folded(
-                    eye[None], p[pool], *observed.blocks(slice(block, block + 1)), self.eps
-                )
-                norm.update(edges, mean, variance, observed.count)
-            else:
-                k, b = scaled(eye[None], p[pool], *norm.running(edges), self.eps)
-            matrices.append(k)
-            biases.append(b)
-        return _Leaving(maps, lambda edge: 0, torch.cat(matrices, dim=1), torch.stack(biases).sum(dim=0))
+            found = _kinds(inner_observed, first, slice(0, first))
+            self._leave(terms, inner, 0, self._fold("separable", cell.separable, self._p(cell.separable), *found))
+        if last:
+            found = _kinds(observed, kinds, slice(first, first + last))
+            self._leave(terms, maps, first, self._fold("dilated", cell.dilated, self._p(cell.dilated), *found))
+        if halved:
+            found = _kinds(observed, kinds, slice(first + last, kinds))
+            self._leave(terms, maps, first + last, self._fold_halves(*found))
 
-    def _convolve(
-        self, h: Tensor, stride: int, edges: slice, w: dict[str, Tensor], p: dict[str, Tensor]
-    ) -> _Leaving:
-        """Separable and dilated convolutions, up to their last pointwise product."""
-        batch, height, width, _ = h.shape
-        size = (batch, (height - 1) // stride + 1, (width - 1) // stride + 1)
-        inputs, plan = [h[None]], []
-        for name, dilation in self.convolutions:
-            if f"{name}_first_depthwise" not in w:
-                plan.append((0, stride, dilation))
-                continue
-            plan.append((len(inputs), 1, 1))
-            rows = _Depthwise.apply([(0, stride, 1)], size, 1, h[None], w[f"{name}_first_depthwise"])
-            maps = Maps(rows.detach(), 1, self.synchronised)
-            observed = self._observe(rows, maps)
-            weight, norm = w[f"{name}_first_pointwise"].flatten(2), getattr(self, f"{name}_first_norm")
-            if self.training:
-                k, b, mean, variance = folded(weight, None, observed.mean, observed.covariance, self.eps)
-                norm.update(edges, mean, variance, observed.count)
-            else:
-                k, b = scaled(weight, None, *norm.running(edges), self.eps)
-            inputs.append(batch_product(maps, k, b + observed.nothing).unflatten(1, size))
-        names = [name for name, _ in self.convolutions]
-        lasts = [w[f"{name}_last_depthwise"] for name in names]
-        rows = _Depthwise.apply(plan, size, len(inputs), *inputs, *lasts)
-        maps = Maps(rows.detach(), len(names), self.synchronised)
-        observed = self._observe(rows, maps)
-        weight = torch.stack([w[f"{name}_last_pointwise"].flatten(2) for name in names], dim=1)
-        norms = [getattr(self, f"{name}_last_norm") for name in names]
-        chances = torch.stack([p[name] for name in names], dim=1)
-        if self.training:
-            mean, covariance = (x.unflatten(0, (-1, len(names))) for x in (observed.mean, observed.covariance))
-            k, b, mean, variance = folded(weight, chances, mean, covariance, self.eps)
-            for n, norm in enumerate(norms):
-                norm.update(edges, mean[:, n], variance[:, n], observed.count)
-        else:
-            running = (torch.stack(x, dim=1) for x in zip(*(norm.running(edges) for norm in norms)))
-            k, b = scaled(weight, chances, *running, self.eps)
-        return _Leaving(maps, lambda edge: edge, k.flatten(1, 2), b.sum(dim=1) + observed.nothing)
+    def _leave(self, terms: list[Terms], maps: Maps, kind: int, product: tuple[Tensor, Tensor]) -> None:
+        """Add products of some kinds of maps, from `kind` on, to what ends in the edges' targets."""
+        matrices, biases = product
+        kinds, count = len(maps.z), matrices.shape[1]
+        parts = zip(self.stage.targets, matrices.unbind(0), biases.sum(dim=1).unbind(0))
+        for edge, (target, matrix, bias) in enumerate(parts):
+            terms[target].maps.append((maps, [edge * kinds + kind + k for k in range(count)]))
+            terms[target].matrices.append(matrix)
+            terms[target].biases.append(bias)
 
-    def _observe(self, rows: Tensor, maps: Maps) -> Moments:
-        return moments(rows, maps) if self.training else passage(rows, maps)
+    def _fold(
+        self, name: str, operations: list[str], p: Tensor | None, mean: Tensor, covariance: Tensor, count: Tensor, nothing: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Matrices [E, kinds, C, C] and biases [E, kinds, C] of normalised pointwise products."""
+        kinds, norm = len(operations), f"{name}_norm"
+        weight = self._weights(f"{name}_pointwise", kinds).flatten(3)
+        if not self.setting.observe:
+            matrices, biases = scaled(weight, p, *self._running(norm, kinds), self.cell.eps)
+            return matrices, biases + nothing
+        matrices, biases, y_mean, y_variance = folded(weight, p, mean, covariance, self.cell.eps)
+        self._see(norm, y_mean, y_variance, count)
+        return matrices, biases
+
+    def _fold_halves(self, mean: Tensor, covariance: Tensor, count: Tensor, nothing: Tensor) -> tuple[Tensor, Tensor]:
+        """The same of the two halves of FactorizedReduce; each has zero rows where the other writes."""
+        even, odd = (self._weight(f"skip_{half}").flatten(2) for half in ("even", "odd"))
+        parts = functional.pad(even, (0, 0, 0, odd.shape[1])), functional.pad(odd, (0, 0, even.shape[1], 0))
+        weight, p = torch.stack(parts, dim=1), self._p(["skip_connect"]).expand(-1, 2)
+        if not self.setting.observe:
+            matrices, biases = scaled(weight, p, *self._running("skip_norm", 1), self.cell.eps)
+            return matrices, biases / 2 + nothing
+        matrices, biases, y_mean, y_variance = folded(weight, p, mean, covariance, self.cell.eps)
+        self._see("skip_norm", y_mean.sum(dim=1), y_variance.sum(dim=1), count)
+        return matrices, biases
+
+    def _see(self, norm: str, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+        rows = (x.detach().reshape(-1, x.shape[-1]) for x in (mean, variance))
+        self.seen.setdefault(norm, []).append((*rows, count))
+
+
+def _kinds(observed: Observed, kinds: int, which: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Mean and covariance of some of the kinds of each edge's maps; count and `nothing`."""
+    mean, covariance = observed.mean, observed.spread
+    if len(mean):
+        mean, covariance = (x.unflatten(0, (-1, kinds))[:, which] for x in (mean, covariance))
+    return mean, covariance, observed.count, observed.nothing
 
 
 def _images(x_BCHW: Tensor) -> Tensor:
@@ -305,12 +311,6 @@ def _images(x_BCHW: Tensor) -> Tensor:
     return x_BCHW.permute(0, 2, 3, 1).contiguous()
 
 
-def _halves(x_BCHW: Tensor) -> list[Tensor]:
-    """What the two 1x1 convolutions of FactorizedReduce read, each [B, H', W', C]."""
-    x_BHWC = functional.relu(x_BCHW).permute(0, 2, 3, 1)
-    height, width = x_BHWC.shape[1:3]
-    odd = functional.pad(x_BHWC[:, 1::2, 1::2], (0, 0, 0, width % 2, 0, height % 2))
-    return [x_BHWC[:, ::2, ::2], odd]
 
 
 class FusedSupernet(nn.Module):
@@ -320,7 +320,8 @@ class FusedSupernet(nn.Module):
         super().__init__()
         self.space = supernet.space
         self.stem, self.classifier = supernet.stem, supernet.classifier
-        self.cells = nn.ModuleList(FusedCell(cell) for cell in supernet.cells)
+        buffers = Buffers()
+        self.cells = nn.ModuleList(FusedCell(cell, buffers) for cell in supernet.cells)
         self.textbook_names = list(supernet.state_dict())
 
     def forward(self, x_BCHW: Tensor, p_normal_EO: Tensor, p_reduce_EO: Tensor) -> Tensor:

@@ -76,6 +76,14 @@ def _shuffle(builder: Any, left: Any, right: Any, which: list[int]) -> Any:
     return builder.shuffle_vector(left, right, ir.Constant(ir.VectorType(ir.IntType(32), len(which)), which))
 
 
+def _joined(builder: Any, parts: list[Any]) -> Any:
+    """One vector from a power of two of them."""
+    while len(parts) > 1:
+        order = list(range(2 * parts[0].type.count))
+        parts = [_shuffle(builder, left, right, order) for left, right in zip(parts[::2], parts[1::2])]
+    return parts[0]
+
+
 def _whole(kind: StripType) -> Lanes:
     return Lanes(kind.strip.channels * kind.strip.positions, kind.strip.bits)
 
@@ -102,9 +110,29 @@ def single(context, strip):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
+def half(context, strip):  # type: ignore[no-untyped-def]
+    """The strip of half as many positions."""
+    less = StripType(Strip(strip.strip.channels, strip.strip.positions // 2, strip.strip.bits))
+    return less(strip), lambda context, builder, signature, given: context.get_dummy_value()
+
+
+@intrinsic
+def wide(context, strip):  # type: ignore[no-untyped-def]
+    """The strip of one position in float64."""
+    one = StripType(Strip(strip.strip.channels, 1, 64))
+    return one(strip), lambda context, builder, signature, given: context.get_dummy_value()
+
+
+@intrinsic
 def position_bytes(context, strip):  # type: ignore[no-untyped-def]
     """Bytes of one position."""
     size = strip.strip.channels * strip.strip.bits // 8
+    return types.int64(strip), lambda context, builder, signature, given: ir.Constant(ir.IntType(64), size)
+
+
+@intrinsic
+def number_bytes(context, strip):  # type: ignore[no-untyped-def]
+    size = strip.strip.bits // 8
     return types.int64(strip), lambda context, builder, signature, given: ir.Constant(ir.IntType(64), size)
 
 
@@ -157,6 +185,21 @@ def tile(context, strip, address):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
+def spread(context, strip, address, step):  # type: ignore[no-untyped-def]
+    """One number per position, `step` bytes apart, repeated for all its channels."""
+
+    def generate(context, builder, signature, given):  # type: ignore[no-untyped-def]
+        address, channels, parts = given[1], strip.strip.channels, []
+        for _ in range(strip.strip.positions):
+            part = _load(builder, address, Lanes(1, strip.strip.bits))
+            parts.append(_shuffle(builder, part, part, [0] * channels))
+            address = builder.add(address, given[2])
+        return _joined(builder, parts)
+
+    return _whole(strip)(strip, types.int64, types.int64), generate
+
+
+@intrinsic
 def fold(context, strip, x):  # type: ignore[no-untyped-def]
     """The sum over positions: a vector of one position."""
     channels = strip.strip.channels
@@ -177,10 +220,7 @@ def gather(context, strip, address, step):  # type: ignore[no-untyped-def]
         for _ in range(strip.strip.positions):
             parts.append(_load(builder, address, _position(strip)))
             address = builder.add(address, given[2])
-        while len(parts) > 1:
-            order = list(range(2 * parts[0].type.count))
-            parts = [_shuffle(builder, left, right, order) for left, right in zip(parts[::2], parts[1::2])]
-        return parts[0]
+        return _joined(builder, parts)
 
     return _whole(strip)(strip, types.int64, types.int64), generate
 
@@ -201,8 +241,66 @@ def scatter(context, strip, address, step, x):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
+def uniform(context, strip, number):  # type: ignore[no-untyped-def]
+    """One float64 number everywhere."""
+
+    def generate(context, builder, signature, given):  # type: ignore[no-untyped-def]
+        lanes, number = _whole(strip), given[1]
+        if lanes.bits == 32:
+            number = builder.fptrunc(number, ir.FloatType())
+        part = builder.insert_element(ir.Constant(Lanes(1, lanes.bits).llvm, None), number, ir.IntType(32)(0))
+        return _shuffle(builder, part, part, [0] * lanes.width)
+
+    return _whole(strip)(strip, types.float64), generate
+
+
+@intrinsic
 def add(context, x, y):  # type: ignore[no-untyped-def]
     return x(x, x), lambda context, builder, signature, given: builder.fadd(*given)
+
+
+@intrinsic
+def subtract(context, x, y):  # type: ignore[no-untyped-def]
+    return x(x, x), lambda context, builder, signature, given: builder.fsub(*given)
+
+
+@intrinsic
+def multiply(context, x, y):  # type: ignore[no-untyped-def]
+    return x(x, x), lambda context, builder, signature, given: builder.fmul(*given)
+
+
+@intrinsic
+def maximum(context, x, y):  # type: ignore[no-untyped-def]
+    """y where it is greater or not a number, else x."""
+
+    def generate(context, builder, signature, given):  # type: ignore[no-untyped-def]
+        x, y = given
+        chosen = builder.or_(builder.fcmp_ordered(">", y, x), builder.fcmp_unordered("uno", y, y))
+        return builder.select(chosen, y, x)
+
+    return x(x, x), generate
+
+
+@intrinsic
+def where_equal(context, x, y, z):  # type: ignore[no-untyped-def]
+    """z where x = y, else 0."""
+
+    def generate(context, builder, signature, given):  # type: ignore[no-untyped-def]
+        x, y, z = given
+        return builder.select(builder.fcmp_ordered("==", x, y), z, ir.Constant(z.type, None))
+
+    return x(x, x, x), generate
+
+
+@intrinsic
+def widen(context, x):  # type: ignore[no-untyped-def]
+    """In float64."""
+    lanes = Lanes(x.width, 64)
+
+    def generate(context, builder, signature, given):  # type: ignore[no-untyped-def]
+        return given[0] if x.bits == 64 else builder.fpext(given[0], lanes.llvm)
+
+    return lanes(x), generate
 
 
 @intrinsic

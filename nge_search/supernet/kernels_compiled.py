@@ -1,0 +1,220 @@
+"""The operations of `kernels` on a CPU, for float32 and float64: tensors handed to `kernels_cpu` by address."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from llvmlite import binding
+from numba import config
+from torch import Tensor
+
+from nge_search.supernet import kernels_cpu
+from nge_search.supernet.kernels import Buffers
+from nge_search.supernet.lanes import Strip
+
+# torch's own OpenMP threads, where numba finds the same library: two pools would fight for the cores.
+config.THREADING_LAYER_PRIORITY = ["omp", "workqueue", "tbb"]
+
+_POSITIONS = 8  # sums kept in registers at a time: enough to hide the latency of an addition
+_NONE = np.zeros(0, dtype=np.int64)
+
+Mix = tuple[Tensor, Tensor]
+
+
+@functools.cache
+def _register_bytes() -> int:
+    """Of the widest vector registers of this CPU."""
+    features = binding.get_host_cpu_features()
+    return 64 if features.get("avx512f") else 32 if features.get("avx2") else 16
+
+
+def _strip(x: Tensor) -> Strip:
+    size = x.element_size()
+    widest = _register_bytes() // size
+    block = next(n for n in (16, 8, 4, 2, 1) if n <= widest and x.shape[-1] % n == 0)
+    return Strip(block, _POSITIONS, 8 * size)
+
+
+class _Scratch:
+    """Memory that calls use and leave, aligned to cache lines."""
+
+    def __init__(self) -> None:
+        self._memory = torch.empty(0, dtype=torch.uint8)
+
+    def address(self, size: int) -> int:
+        if self._memory.numel() < size + 64:
+            self._memory = torch.empty(size + 64, dtype=torch.uint8)
+        return -(-self._memory.data_ptr() // 64) * 64
+
+
+_scratch = _Scratch()
+
+
+def _addresses(tensors: Sequence[Tensor]) -> np.ndarray:
+    return np.array([tensor.data_ptr() for tensor in tensors], dtype=np.int64)
+
+
+def _rows(tensor: Tensor, dimensions: int = 1) -> np.ndarray:
+    """Addresses of the entries of a contiguous tensor's first dimensions."""
+    assert tensor.is_contiguous()
+    shape = tensor.shape[:dimensions]
+    size = tensor[(0,) * dimensions].numel() * tensor.element_size() if tensor.numel() else 0
+    return tensor.data_ptr() + size * np.arange(int(np.prod(shape)), dtype=np.int64).reshape(shape)
+
+
+def _dense(images: Sequence[Tensor]) -> Sequence[Tensor]:
+    assert all(image.is_contiguous() for image in images), [image.stride() for image in images]
+    return images
+
+
+class Convolution:
+    """Kernels by their taps, and where each reads: what `convolve` and its gradient share.
+
+    Args:
+        weights: per kind [E, C, 1, K, K]; output j = e * kinds + k.
+        dilations: per kind.
+        first: input i serves outputs first[i] to first[i + 1] - 1.
+    """
+
+    def __init__(self, weights: Sequence[Tensor], dilations: Sequence[int], first: Sequence[int], stride: int):
+        edges = len(weights[0])
+        self.taps = [w.detach().flatten(2).transpose(1, 2).contiguous() for w in weights]
+        self.ws = np.stack([_rows(taps) for taps in self.taps], axis=1).reshape(-1)
+        self.kernels = [w.shape[-1] for w in weights]
+        self.kinds = np.tile(np.array(list(zip(self.kernels, dilations)), dtype=np.int64), (edges, 1))
+        self.first = np.array(first, dtype=np.int64)
+        self.stride = stride
+        self.border = max(d * (k - 1) // 2 for k, d in zip(self.kernels, dilations))
+
+    def _common(self, images: Sequence[Tensor]) -> tuple:
+        x = _dense(images)[0]
+        strip, threads, shape = _strip(x), torch.get_num_threads(), tuple(x.shape)
+        size = kernels_cpu.scratch_bytes(strip, shape, self.stride, self.border, max(self.kernels))
+        size = -(-size // 64) * 64
+        xs, step = _addresses(images), x.shape[3] * x.element_size()
+        return strip, threads, _scratch.address(size * threads), size, shape, self.stride, self.border, xs, step
+
+    def _maps(self, z: Sequence[Tensor]) -> np.ndarray:
+        return np.stack([_rows(part) for part in z], axis=1).reshape(-1)
+
+    def forward(
+        self, images: Sequence[Tensor], mix: Mix | None, observe: bool, buffers: Buffers
+    ) -> tuple[list[Tensor], Tensor | None]:
+        """The maps, per kind [E, B, H', W', C], and if observed the sums [E * kinds, 1 + C, C] of z and z z^T.
+
+        Args:
+            mix: matrices [I, C_in, C_out] and biases [I, C_out]; input i is image i times its matrix, plus bias.
+        """
+        common, (batch, height, width, channels) = self._common(images), images[0].shape
+        threads, edges = common[1], len(self.taps[0])
+        shape = (edges, batch, (height - 1) // self.stride + 1, (width - 1) // self.stride + 1, channels)
+        z = [buffers.take(shape, images[0]) for _ in self.taps]
+        count = edges * len(self.taps)
+        sums = torch.zeros(threads if observe else 0, count, channels + 1, channels, dtype=torch.float64)
+        targets = _rows(sums) if observe else np.zeros(threads, dtype=np.int64)
+        kernels_cpu.convolve(*common, _mix(mix), self.ws, self.kinds, self.first, self._maps(z), targets)
+        return z, sums.sum(dim=0) if observe else None
+
+    def backward(
+        self,
+        images: Sequence[Tensor],
+        mix: Mix | None,
+        z: Sequence[Tensor],
+        owed: Sequence[tuple[Tensor, Tensor]],
+        slope: Tensor | None,
+        constant: Tensor,
+        dx: Tensor | None,
+        need_weights: Sequence[bool],
+    ) -> tuple[list[Tensor | None], Tensor | None]:
+        """Gradients of the weights that need them, and with dx, which receives the inputs', of mix [I, 1 + C, C].
+
+        Args:
+            owed: per map j (dy, matrix [C_out, C_in]): its gradient is dy @ matrix + z_j @ slope[j] + constant[j].
+        """
+        common, channels = self._common(images), images[0].shape[3]
+        threads, edges = common[1], len(self.taps[0])
+        slopes = np.zeros((len(owed), 3), dtype=np.int64)
+        slopes[:, 0] = _addresses([matrix for _, matrix in owed])
+        if slope is not None:
+            slopes[:, 1] = _rows(slope)
+        slopes[:, 2] = _rows(constant)
+        areas = [kernel**2 * channels * need for kernel, need in zip(self.kernels, need_weights)]
+        dw = torch.zeros(threads, edges * sum(areas), dtype=torch.float64)
+        starts = np.cumsum([0, *areas])[:-1] * edges
+        places = 8 * (starts + np.arange(edges)[:, None] * np.array(areas)).reshape(-1)
+        wanted = np.tile(np.array(need_weights, dtype=bool), edges)
+        dws = np.where(wanted, dw.data_ptr() + dw.stride(0) * 8 * np.arange(threads)[:, None] + places, 0)
+        dmix = torch.zeros(threads, len(images) if mix and dx is not None else 0, channels + 1, channels).double()
+        kernels_cpu.convolve_backward(
+            *common, _mix(mix), self.ws, self.kinds, self.first, self._maps(z),
+            _addresses(_dense([dy for dy, _ in owed])), slopes, _NONE if dx is None else _rows(dx),
+            dws, _rows(dmix, 2),
+        )  # fmt: skip
+        parts = dw.sum(dim=0).to(images[0].dtype).split([edges * area for area in areas])
+        d_weights = [
+            part.view(edges, -1, channels).transpose(1, 2).reshape(edges, channels, 1, kernel, kernel) if need else None
+            for part, kernel, need in zip(parts, self.kernels, need_weights)
+        ]
+        return d_weights, dmix.sum(dim=0) if mix else None
+
+
+def _mix(mix: Mix | None) -> np.ndarray:
+    return np.zeros((0, 2), dtype=np.int64) if mix is None else np.stack([_rows(part) for part in mix], axis=1)
+
+
+def combine(zs: Sequence[Tensor], matrices: Tensor, xs: Sequence[Tensor], scales: Tensor, bias: Tensor) -> Tensor:
+    first = (*zs, *xs)[0]
+    batch, height, width, channels = first.shape
+    out = torch.empty(first.shape, dtype=first.dtype)
+    kernels_cpu.combine(
+        _strip(first), torch.get_num_threads(), batch, height * width, channels, _addresses(_dense(zs)),
+        _rows(matrices), _addresses(_dense(xs)), _rows(scales), bias.data_ptr(), out.data_ptr(),
+    )  # fmt: skip
+    return out
+
+
+def combine_backward(zs: Sequence[Tensor], xs: Sequence[Tensor], dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    batch, height, width, channels = _dense([dy])[0].shape
+    threads, strip = torch.get_num_threads(), _strip(dy)
+    sums = torch.zeros(threads, 1 + len(xs) + len(zs) * channels, channels, dtype=torch.float64)
+    size = -(-(channels + 1) * strip.channels * dy.element_size() // 64) * 64
+    kernels_cpu.combine_backward(
+        strip, threads, _scratch.address(size * threads), size, batch, height * width, channels,
+        _addresses(_dense(zs)), _addresses(_dense(xs)), dy.data_ptr(), _rows(sums),
+    )  # fmt: skip
+    total = sums.sum(dim=0)
+    return total[0], total[1 : 1 + len(xs)], total[1 + len(xs) :].view(len(zs), channels, channels)
+
+
+def pool(images: Sequence[Tensor], stride: int, maxima: Tensor | None, averages: Tensor | None, observe: bool) -> Tensor | None:
+    x, threads = _dense(images)[0], torch.get_num_threads()
+    sums = torch.zeros(threads if observe else 0, len(images), 4, x.shape[3], dtype=torch.float64)
+    kernels_cpu.pool(
+        _strip(x), threads, tuple(x.shape), stride, _addresses(images),
+        _NONE if maxima is None else _rows(maxima), _NONE if averages is None else _rows(averages),
+        _rows(sums) if observe else np.zeros(threads, dtype=np.int64),
+    )  # fmt: skip
+    return sums.sum(dim=0) if observe else None
+
+
+def pool_backward(
+    images: Sequence[Tensor],
+    stride: int,
+    maxima: Tensor | None,
+    averages: Tensor | None,
+    dys: Sequence[Sequence[Tensor]],
+    scales: Sequence[Tensor | None],
+    slopes: Tensor,
+    dx: Tensor,
+) -> None:
+    x = _dense(images)[0]
+    nothing = np.zeros((len(images), 0), dtype=np.int64)
+    kernels_cpu.pool_backward(
+        _strip(x), torch.get_num_threads(), tuple(x.shape), stride, _addresses(images),
+        _NONE if maxima is None else _rows(maxima), _NONE if averages is None else _rows(averages),
+        np.stack([_addresses(_dense(own)) for own in dys]),
+        tuple(nothing if scale is None else _rows(scale, 2) for scale in scales), _rows(slopes, 2), _rows(dx),
+    )  # fmt: skip

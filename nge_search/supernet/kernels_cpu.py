@@ -1,0 +1,574 @@
+"""What a cell computes on a CPU, compiled: one image at a time, so that it stays in the cache from step to step.
+
+A thread takes images; for each it fills zero-padded planes (one per block of channels, so that taps need no test for
+borders), convolves, and sums the moments of what it wrote before that leaves the cache. Where a convolution reads a
+normalised product of stored maps, or a gradient is a sum of products, the plane is filled with it: neither is stored.
+For stride 2 a plane keeps even and odd columns apart, so that adjacent outputs read adjacent inputs.
+
+Everything is given by address. A matrix is (address, bytes between rows, bytes between columns); the stored maps
+[positions, channels] are dense. Sums over positions are kept in float64, for each thread apart.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, prange
+
+from nge_search.supernet.lanes import (
+    Strip,
+    add,
+    channels,
+    fma,
+    fold,
+    gather,
+    half,
+    load,
+    maximum,
+    multiply,
+    number_bytes,
+    position_bytes,
+    positions,
+    scatter,
+    single,
+    spread,
+    store,
+    subtract,
+    tile,
+    uniform,
+    where_equal,
+    where_positive,
+    wide,
+    widen,
+    zero,
+)
+
+_CHUNK = 128  # positions that are summed in the maps' own precision
+
+
+@njit(cache=True)
+def _product_strips(strip, first, rows, inner, left, right, start, out, rectify):  # type: ignore
+    i = first
+    while i + positions(strip) <= rows:
+        total = gather(strip, start[0] + i * start[1], start[1])
+        here, there = left[0] + i * left[1], right[0]
+        for _ in range(inner):
+            total = fma(spread(strip, here, left[1]), tile(strip, there), total)
+            here += left[2]
+            there += right[1]
+        if rectify:
+            total = where_positive(total, total)
+        scatter(strip, out[0] + i * out[1], out[1], total)
+        i += positions(strip)
+    return i
+
+
+@njit(cache=True)
+def _product(strip, rows, inner, left, right, start, out, rectify):  # type: ignore
+    """out[i] = start[i] + sum over k of left[i, k] * right[k], for one block of columns; rectify: its ReLU."""
+    i = _product_strips(strip, 0, rows, inner, left, right, start, out, rectify)
+    i = _product_strips(half(strip), i, rows, inner, left, right, start, out, rectify)
+    _product_strips(single(strip), i, rows, inner, left, right, start, out, rectify)
+
+
+@njit(cache=True)
+def _outer_sums(strip, count, depth, left, right, scratch, target):  # type: ignore
+    """target [depth, depth] (float64) += sum over positions of left[position, :, None] * right[position]."""
+    size, one = number_bytes(strip), single(strip)
+    step = depth * size
+    for at in range(0, count, _CHUNK):
+        inner = min(_CHUNK, count - at)
+        for column in range(0, depth, channels(strip)):
+            store(one, scratch, zero(one))
+            _product(
+                strip,
+                depth,
+                inner,
+                (left + at * step, size, step),
+                (right + at * step + column * size, step),
+                (scratch, 0),
+                (scratch + position_bytes(strip), position_bytes(strip)),
+                False,
+            )
+            for row in range(depth):
+                value = widen(load(one, scratch + (row + 1) * position_bytes(strip)))
+                there = target + (row * depth + column) * 8
+                store(wide(strip), there, add(load(wide(strip), there), value))
+
+
+@njit(cache=True)
+def _column_sums(strip, count, depth, x, x_step, target):  # type: ignore
+    """target [depth] (float64) += sum over positions of x."""
+    for column in range(0, depth, channels(strip)):
+        for at in range(0, count, _CHUNK):
+            end, position, total = min(at + _CHUNK, count), at, zero(strip)
+            here = x + column * number_bytes(strip)
+            while position + positions(strip) <= end:
+                total = add(total, gather(strip, here + position * x_step, x_step))
+                position += positions(strip)
+            rest = fold(strip, total)
+            while position < end:
+                rest = add(rest, load(single(strip), here + position * x_step))
+                position += 1
+            there = target + column * 8
+            store(wide(strip), there, add(load(wide(strip), there), widen(rest)))
+
+
+@njit(cache=True)
+def _correlate_strips(strip, x0, plane, row, stride, taps, w, w_step, out, size, accumulate):  # type: ignore
+    x = x0
+    for y in range(size[0]):
+        x = x0
+        while x + positions(strip) <= size[1]:
+            here, weight = plane + stride * y * row + x * position_bytes(strip), w
+            total = zero(strip)
+            for t in range(len(taps)):
+                total = fma(load(strip, here + taps[t]), tile(strip, weight), total)
+                weight += w_step
+            target = out[0] + y * out[1] + x * out[2]
+            if accumulate:
+                total = add(total, gather(strip, target, out[2]))
+            scatter(strip, target, out[2], total)
+            x += positions(strip)
+    return x
+
+
+@njit(cache=True)
+def _correlate(strip, plane, row, stride, taps, w, w_step, out, size, accumulate):  # type: ignore
+    """out[y, x] (+)= sum over t of w[t] * plane[stride * y, x + tap t]; `taps` are byte offsets in the plane."""
+    x = _correlate_strips(strip, 0, plane, row, stride, taps, w, w_step, out, size, accumulate)
+    x = _correlate_strips(half(strip), x, plane, row, stride, taps, w, w_step, out, size, accumulate)
+    _correlate_strips(single(strip), x, plane, row, stride, taps, w, w_step, out, size, accumulate)
+
+
+@njit(cache=True)
+def _weight_strips(strip, x0, plane, row, stride, taps, g, g_row, scratch, dw, dw_step, size):  # type: ignore
+    wide_bytes = positions(strip) * position_bytes(strip)
+    for t in range(len(taps)):
+        store(strip, scratch + t * wide_bytes, zero(strip))
+    x = x0
+    for top in range(0, size[0], 4):  # rows that stay in the first cache for all taps
+        for t in range(len(taps)):
+            total = load(strip, scratch + t * wide_bytes)
+            for y in range(top, min(top + 4, size[0])):
+                here, gradient = plane + stride * y * row + taps[t], g + y * g_row
+                x = x0
+                while x + positions(strip) <= size[1]:
+                    offset = x * position_bytes(strip)
+                    total = fma(load(strip, here + offset), load(strip, gradient + offset), total)
+                    x += positions(strip)
+            store(strip, scratch + t * wide_bytes, total)
+    one = wide(strip)
+    for t in range(len(taps)):
+        there, found = dw + t * dw_step, widen(fold(strip, load(strip, scratch + t * wide_bytes)))
+        store(one, there, add(load(one, there), found))
+    return x
+
+
+@njit(cache=True)
+def _weight_sums(strip, plane, row, stride, taps, g, g_row, scratch, dw, dw_step, size):  # type: ignore
+    """dw[t] (float64) += sum over y and x of g[y, x] * plane[stride * y, x + tap t]."""
+    x = _weight_strips(strip, 0, plane, row, stride, taps, g, g_row, scratch, dw, dw_step, size)
+    if x < size[1]:
+        x = _weight_strips(half(strip), x, plane, row, stride, taps, g, g_row, scratch, dw, dw_step, size)
+    if x < size[1]:
+        _weight_strips(single(strip), x, plane, row, stride, taps, g, g_row, scratch, dw, dw_step, size)
+
+
+@njit(cache=True)
+def _spread_taps(strip, plane, row, stride, taps, w, w_step, g, g_row, size):  # type: ignore
+    """plane[stride * y, x + tap t] += w[t] * g[y, x]: the input gradient of a strided convolution."""
+    for y in range(size[0]):
+        for t in range(len(taps)):
+            weight, here = load(strip, w + t * w_step), plane + stride * y * row + taps[t]
+            for x in range(size[1]):
+                offset = x * position_bytes(strip)
+                value = fma(load(strip, g + y * g_row + offset), weight, load(strip, here + offset))
+                store(strip, here + offset, value)
+
+
+@njit(cache=True)
+def _clear(strip, plane, count):  # type: ignore
+    for position in range(count):
+        store(single(strip), plane + position * position_bytes(strip), zero(single(strip)))
+
+
+@njit(cache=True)
+def _fill(strip, plane, geometry, source, step, height, width, stride):  # type: ignore
+    """Copy relu of an image into a plane [stride, rows, columns]: padded column c is at [c % stride]."""
+    one, (rows, columns, border) = single(strip), geometry
+    _clear(strip, plane, stride * rows * columns)
+    for y in range(height):
+        for x in range(width):
+            column = x + border
+            place = (column % stride * rows + y + border) * columns + column // stride
+            value = load(one, source + (y * width + x) * step)
+            store(one, plane + place * position_bytes(strip), where_positive(value, value))
+
+
+@njit(cache=True)
+def _fill_product(strip, plane, geometry, height, width, depth, x, matrix, start, more, rectify):  # type: ignore
+    """Fill a plane (stride 1) with start + x @ matrix; with `more`, add to it instead."""
+    size, cell, (rows, columns, border) = number_bytes(strip), position_bytes(strip), geometry
+    if not more:
+        _clear(strip, plane, rows * columns)
+    for y in range(height):
+        inner = plane + ((y + border) * columns + border) * cell
+        left = (x + y * width * depth * size, depth * size, size)
+        begin = (inner, cell) if more else (start, 0)
+        _product(strip, width, depth, left, (matrix, depth * size), begin, (inner, cell), rectify)
+
+
+@njit(cache=True)
+def _tap_offsets(cell, kernel, dilation, shift, stride, rows, columns):  # type: ignore
+    """Byte offset in a plane [stride, rows, columns] of each tap, the first `shift` rows and columns inside."""
+    taps = np.empty(kernel * kernel, np.int64)
+    for t in range(kernel * kernel):
+        y, x = shift + t // kernel * dilation, shift + t % kernel * dilation
+        taps[t] = ((x % stride * rows + y) * columns + x // stride) * cell
+    return taps
+
+
+@njit(cache=True)
+def geometry_of(size, border, stride):  # type: ignore
+    """Rows and columns (of one parity) of the plane that holds what outputs of a size read, and its border."""
+    return stride * (size[0] - 1) + 2 * border + 1, size[1] + 2 * border // stride + 1, border
+
+
+@njit(cache=True, nogil=True)
+def _convolve_image(strip, image, i, scratch, shape, stride, border, xs, x_step, mix, ws, kinds, first, zs, sums):  # type: ignore
+    """All convolutions of input i, for one image."""
+    _, height, width, depth = shape
+    size = (height - 1) // stride + 1, (width - 1) // stride + 1
+    geometry = geometry_of(size, border, stride)
+    rows, columns, _ = geometry
+    cell, number, blocks = position_bytes(strip), number_bytes(strip), depth // channels(strip)
+    plane_bytes, w_step = stride * rows * columns * cell, depth * number
+    source, count = xs[i] + image * height * width * x_step, size[0] * size[1]
+    for block in range(blocks):
+        plane, column = scratch + block * plane_bytes, block * cell
+        if len(mix):
+            start, matrix = mix[i, 1] + column, mix[i, 0] + column
+            _fill_product(strip, plane, geometry, height, width, depth, source, matrix, start, False, True)
+        else:
+            _fill(strip, plane, geometry, source + column, x_step, height, width, stride)
+    free = scratch + blocks * plane_bytes
+    for j in range(first[i], first[i + 1]):
+        kernel, dilation = kinds[j]
+        taps = _tap_offsets(cell, kernel, dilation, border - dilation * (kernel - 1) // 2, stride, rows, columns)
+        z = zs[j] + image * count * w_step
+        for block in range(blocks):
+            plane, out = scratch + block * plane_bytes, (z + block * cell, size[1] * w_step, w_step)
+            weight = ws[j] + block * cell
+            _correlate(strip, plane, columns * cell, stride, taps, weight, w_step, out, size, False)
+        if sums:
+            target = sums + j * (depth + 1) * depth * 8
+            _column_sums(strip, count, depth, z, w_step, target)
+            _outer_sums(strip, count, depth, z, z, free, target + depth * 8)
+
+
+@njit(cache=True, nogil=True)
+def _convolve_image_backward(  # type: ignore
+    strip, image, i, scratch, shape, stride, border, xs, x_step, mix, ws, kinds, first, zs,
+    dys, slopes, dxs, dws, dmix,
+):  # fmt: skip
+    _, height, width, depth = shape
+    size = (height - 1) // stride + 1, (width - 1) // stride + 1
+    geometry = geometry_of(size, border, stride)
+    rows, columns, _ = geometry
+    cell, number, blocks = position_bytes(strip), number_bytes(strip), depth // channels(strip)
+    plane_bytes, w_step = stride * rows * columns * cell, depth * number
+    source, count = xs[i] + image * height * width * x_step, size[0] * size[1]
+    dx_border = 0 if stride == 1 else border
+    dx_geometry = (height, width, 0) if stride == 1 else geometry
+    dx_bytes = stride * dx_geometry[0] * dx_geometry[1] * cell
+    dx_planes = scratch + blocks * plane_bytes
+    g_plane = dx_planes + blocks * dx_bytes
+    free = g_plane + (size[0] + 2 * border) * (size[1] + 2 * border) * cell
+    for block in range(blocks):
+        plane, column = scratch + block * plane_bytes, block * cell
+        if len(mix):
+            start, matrix = mix[i, 1] + column, mix[i, 0] + column
+            _fill_product(strip, plane, geometry, height, width, depth, source, matrix, start, False, True)
+        else:
+            _fill(strip, plane, geometry, source + column, x_step, height, width, stride)
+        if len(dxs):
+            _clear(strip, dx_planes + block * dx_bytes, dx_bytes // cell)
+    for j in range(first[i], first[i + 1]):
+        kernel, dilation = kinds[j]
+        own = dilation * (kernel - 1) // 2
+        taps = _tap_offsets(cell, kernel, dilation, border - own, stride, rows, columns)
+        g_border = own if stride == 1 else 0
+        g_geometry = (size[0] + 2 * g_border, size[1] + 2 * g_border, g_border)
+        g_row = g_geometry[1] * cell
+        g_taps = _tap_offsets(cell, kernel, dilation, 0, 1, g_geometry[0], g_geometry[1])
+        inner = g_plane + g_border * g_row + g_border * cell
+        image_bytes = image * count * w_step
+        for block in range(blocks):
+            plane, dx_plane, column = scratch + block * plane_bytes, dx_planes + block * dx_bytes, block * cell
+            dy, matrix, slope, start = dys[j] + image_bytes, slopes[j, 0], slopes[j, 1], slopes[j, 2] + column
+            _fill_product(
+                strip, g_plane, g_geometry, size[0], size[1], depth, dy, matrix + column, start, False, False
+            )
+            if slope:
+                z = zs[j] + image_bytes
+                _fill_product(
+                    strip, g_plane, g_geometry, size[0], size[1], depth, z, slope + column, start, True, False
+                )
+            if dws[j]:
+                dw = dws[j] + column // number * 8
+                _weight_sums(strip, plane, columns * cell, stride, taps, inner, g_row, free, dw, depth * 8, size)
+            if len(dxs) and stride == 1:  # a correlation with the flipped kernel
+                last = ws[j] + column + (kernel * kernel - 1) * w_step
+                out = (dx_plane, width * cell, cell)
+                _correlate(strip, g_plane, g_row, 1, g_taps, last, -w_step, out, (height, width), True)
+            elif len(dxs):
+                weight = ws[j] + column
+                one = single(strip)
+                _spread_taps(one, dx_plane, columns * cell, stride, taps, weight, w_step, inner, g_row, size)
+    if len(dxs):
+        one, target = single(strip), dxs[i] + image * height * width * w_step
+        for block in range(blocks):
+            for y in range(height):
+                for x in range(width):
+                    column = x + border
+                    place = (column % stride * rows + y + border) * columns + column // stride
+                    value = load(one, scratch + block * plane_bytes + place * cell)
+                    column = x + dx_border
+                    place = (column % stride * dx_geometry[0] + y + dx_border) * dx_geometry[1] + column // stride
+                    change = load(one, dx_planes + block * dx_bytes + place * cell)
+                    there = target + (y * width + x) * w_step + block * cell
+                    store(one, there, where_positive(change, value))
+        if len(dmix):
+            _column_sums(strip, height * width, depth, target, w_step, dmix[i])
+            _outer_sums(strip, height * width, depth, source, target, free, dmix[i] + depth * 8)
+
+
+@njit(parallel=True, cache=True)
+def convolve(  # type: ignore
+    strip, threads, scratch, scratch_bytes, shape, stride, border, xs, x_step, mix, ws, kinds, first, zs, sums
+):  # fmt: skip
+    """Depthwise convolutions j of relu(x_i), first[i] <= j < first[i + 1], and the moments of what they give.
+
+    Args:
+        scratch: scratch_bytes for each thread.
+        shape: (batch, height, width, channels) of an input; border: the widest padding.
+        xs: addresses of the inputs, positions x_step bytes apart.
+        mix: none [0, 2], or addresses of matrices and biases: x_i stands for x_i @ matrix + bias.
+        ws: addresses of kernels [kernel * kernel, channels]; kinds [j, 2]: kernel and dilation.
+        zs: addresses of the outputs.
+        sums: [threads] addresses of [j, 1 + channels, channels], to which sums of z and of its products are added;
+            zeros: not wanted.
+    """
+    items = len(xs) * shape[0]
+    for thread in prange(threads):
+        for item in range(thread * items // threads, (thread + 1) * items // threads):
+            _convolve_image(
+                strip, item // len(xs), item % len(xs), scratch + thread * scratch_bytes, shape, stride, border,
+                xs, x_step, mix, ws, kinds, first, zs, sums[thread],
+            )  # fmt: skip
+
+
+@njit(parallel=True, cache=True)
+def convolve_backward(  # type: ignore
+    strip, threads, scratch, scratch_bytes, shape, stride, border, xs, x_step, mix, ws, kinds, first, zs,
+    dys, slopes, dxs, dws, dmix,
+):  # fmt: skip
+    """Gradients of `convolve`, where that of z_j is dy_j @ slopes[j, 0] + z_j @ slopes[j, 1] + slopes[j, 2].
+
+    Args:
+        slopes: [j, 3] addresses of two matrices (the second may be none, 0) and a vector.
+        dxs: addresses for the gradients of the inputs (with `mix`: of what stands for them), or empty.
+        dws: [threads, j] addresses of sums [kernel * kernel, channels] to add to; 0: not wanted.
+        dmix: [threads, i] addresses of sums [1 + channels, channels] for the gradients of biases and matrices, or
+            [threads, 0].
+    """
+    items = len(xs) * shape[0]
+    for thread in prange(threads):
+        for item in range(thread * items // threads, (thread + 1) * items // threads):
+            _convolve_image_backward(
+                strip, item // len(xs), item % len(xs), scratch + thread * scratch_bytes, shape, stride, border,
+                xs, x_step, mix, ws, kinds, first, zs, dys, slopes, dxs, dws[thread], dmix[thread],
+            )  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
+def _combine_image(strip, image, count, depth, zs, matrices, xs, scales, bias, out):  # type: ignore
+    size, cell, one = number_bytes(strip), position_bytes(strip), single(strip)
+    step = depth * size
+    for at in range(image * count, (image + 1) * count, _CHUNK):
+        rows = min(_CHUNK, (image + 1) * count - at)
+        for column in range(0, step, cell):
+            y = (out + at * step + column, step)
+            for position in range(rows):
+                total = load(one, bias + column)
+                for d in range(len(xs)):
+                    x = load(one, xs[d] + (at + position) * step + column)
+                    total = fma(x, load(one, scales[d] + column), total)
+                store(one, y[0] + position * step, total)
+            for t in range(len(zs)):
+                right = (matrices[t] + column, step)
+                _product(strip, rows, depth, (zs[t] + at * step, step, size), right, y, y, False)
+
+
+@njit(parallel=True, cache=True)
+def combine(strip, threads, images, count, depth, zs, matrices, xs, scales, bias, out):  # type: ignore
+    """out = bias + sum over t of z_t @ matrix_t + sum over d of scale_d * x_d; all by address.
+
+    All maps are dense [images * count, depth].
+    """
+    for thread in prange(threads):
+        for image in range(thread * images // threads, (thread + 1) * images // threads):
+            _combine_image(strip, image, count, depth, zs, matrices, xs, scales, bias, out)
+
+
+@njit(cache=True, nogil=True)
+def _combine_image_backward(strip, image, scratch, count, depth, zs, xs, dy, sums):  # type: ignore
+    size, one = number_bytes(strip), single(strip)
+    step, offset = depth * size, image * count * depth * size
+    _column_sums(strip, count, depth, dy + offset, step, sums)
+    for d in range(len(xs)):
+        for column in range(0, depth, channels(strip)):
+            there = sums + ((1 + d) * depth + column) * 8
+            place = offset + column * size
+            for at in range(0, count, _CHUNK):
+                total = zero(one)
+                for position in range(at, min(at + _CHUNK, count)):
+                    where = place + position * step
+                    total = fma(load(one, xs[d] + where), load(one, dy + where), total)
+                store(wide(strip), there, add(load(wide(strip), there), widen(total)))
+    for t in range(len(zs)):
+        target = sums + (1 + len(xs) + t * depth) * depth * 8
+        _outer_sums(strip, count, depth, zs[t] + offset, dy + offset, scratch, target)
+
+
+@njit(parallel=True, cache=True)
+def combine_backward(strip, threads, scratch, scratch_bytes, images, count, depth, zs, xs, dy, sums):  # type: ignore
+    """Adds gradients of bias, scales and matrices of `combine` to sums[thread] [1 + d + t * depth, depth]."""
+    for thread in prange(threads):
+        for image in range(thread * images // threads, (thread + 1) * images // threads):
+            here = scratch + thread * scratch_bytes
+            _combine_image_backward(strip, image, here, count, depth, zs, xs, dy, sums[thread])
+
+
+@njit(cache=True, nogil=True)
+def _pool_image(strip, image, i, shape, stride, xs, maxima, averages, sums):  # type: ignore
+    one, far = single(strip), wide(strip)
+    _, height, width, depth = shape
+    size = (height - 1) // stride + 1, (width - 1) // stride + 1
+    step = depth * number_bytes(strip)
+    for column in range(0, depth, channels(strip)):
+        place = column * number_bytes(strip)
+        source = xs[i] + image * height * width * step + place
+        first = sums + (4 * i * depth + column) * 8
+        for y in range(size[0]):
+            top, bottom = max(y * stride - 1, 0), min(y * stride + 2, height)
+            max_sum, max_squares, sum_, squares = zero(far), zero(far), zero(far), zero(far)
+            for x in range(size[1]):
+                left, right = max(x * stride - 1, 0), min(x * stride + 2, width)
+                best = load(one, source + (top * width + left) * step)
+                total = zero(one)
+                for v in range(top, bottom):
+                    for u in range(left, right):
+                        value = load(one, source + (v * width + u) * step)
+                        best, total = maximum(best, value), add(total, value)
+                there = ((image * size[0] + y) * size[1] + x) * step + place
+                if len(maxima):
+                    store(one, maxima[i] + there, best)
+                    found = widen(best)
+                    max_sum, max_squares = add(max_sum, found), fma(found, found, max_squares)
+                if len(averages):
+                    mean = multiply(total, uniform(one, 1.0 / ((bottom - top) * (right - left))))
+                    store(one, averages[i] + there, mean)
+                    found = widen(mean)
+                    sum_, squares = add(sum_, found), fma(found, found, squares)
+            if sums:
+                row = depth * 8
+                store(far, first, add(load(far, first), max_sum))
+                store(far, first + row, add(load(far, first + row), max_squares))
+                store(far, first + 2 * row, add(load(far, first + 2 * row), sum_))
+                store(far, first + 3 * row, add(load(far, first + 3 * row), squares))
+
+
+@njit(parallel=True, cache=True)
+def pool(strip, threads, shape, stride, xs, maxima, averages, sums):  # type: ignore
+    """3x3 maximum and average pooling (of the pixels inside) of images, where their outputs are not empty.
+
+    sums[thread]: address of [i, 4, channels], to which sums of maxima, of their squares, of averages and of theirs
+    are added; 0: not wanted.
+    """
+    items = shape[0] * len(xs)
+    for thread in prange(threads):
+        for item in range(thread * items // threads, (thread + 1) * items // threads):
+            _pool_image(strip, item // len(xs), item % len(xs), shape, stride, xs, maxima, averages, sums[thread])
+
+
+@njit(cache=True)
+def _weighted(strip, where, dys, scales, column, total):  # type: ignore
+    """total + sum over t of scales[t] * dys[t]; no scales: total."""
+    for t in range(len(scales)):
+        total = fma(load(strip, dys[t] + where), load(strip, scales[t] + column), total)
+    return total
+
+
+@njit(cache=True, nogil=True)
+def _pool_image_backward(strip, image, i, shape, stride, xs, maxima, averages, dys, scales, slopes, dxs):  # type: ignore
+    one, (max_scales, average_scales, skip_scales) = single(strip), scales
+    _, height, width, depth = shape
+    size = (height - 1) // stride + 1, (width - 1) // stride + 1
+    step = depth * number_bytes(strip)
+    for column in range(0, step, position_bytes(strip)):
+        begin = image * height * width * step + column
+        source, target = xs[i] + begin, dxs[i] + begin
+        for position in range(height * width):
+            value = _weighted(one, begin + position * step, dys[i], skip_scales[i], column, zero(one))
+            store(one, target + position * step, value)
+        for y in range(size[0]):
+            top, bottom = max(y * stride - 1, 0), min(y * stride + 2, height)
+            for x in range(size[1]):
+                left, right = max(x * stride - 1, 0), min(x * stride + 2, width)
+                where = ((image * size[0] + y) * size[1] + x) * step + column
+                best, rest, share = zero(one), zero(one), zero(one)
+                if len(maxima):
+                    best = load(one, maxima[i] + where)
+                    rest = fma(best, load(one, slopes[i, 0] + column), load(one, slopes[i, 1] + column))
+                    rest = _weighted(one, where, dys[i], max_scales[i], column, rest)
+                if len(averages):
+                    share = load(one, averages[i] + where)
+                    share = fma(share, load(one, slopes[i, 2] + column), load(one, slopes[i, 3] + column))
+                    share = _weighted(one, where, dys[i], average_scales[i], column, share)
+                    share = multiply(share, uniform(one, 1.0 / ((bottom - top) * (right - left))))
+                for v in range(top, bottom):
+                    for u in range(left, right):
+                        there, value = (v * width + u) * step, share
+                        if len(maxima):  # the first of equal maxima gets all, as in torch
+                            hit = where_equal(load(one, source + there), best, rest)
+                            rest, value = subtract(rest, hit), add(value, hit)
+                        store(one, target + there, add(load(one, target + there), value))
+
+
+@njit(parallel=True, cache=True)
+def pool_backward(strip, threads, shape, stride, xs, maxima, averages, dys, scales, slopes, dxs):  # type: ignore
+    """The gradients dxs of images, of which pools and the images themselves were summed elsewhere with scales.
+
+    Args:
+        dys: [i, t] addresses of gradients of those sums.
+        scales: for maxima, averages and the images themselves: [i, t] addresses of vectors, or [i, 0].
+        slopes: [i, 4] addresses of vectors: slope and constant, times a maximum and for itself, that add to the
+            gradient of maxima, and the same for averages.
+    """
+    items = shape[0] * len(xs)
+    for thread in prange(threads):
+        for item in range(thread * items // threads, (thread + 1) * items // threads):
+            _pool_image_backward(
+                strip, item // len(xs), item % len(xs), shape, stride, xs, maxima, averages, dys, scales, slopes, dxs
+            )
+
+
+def scratch_bytes(strip: Strip, shape: tuple[int, int, int, int], stride: int, border: int, kernel: int) -> int:
+    """Bytes per thread that `convolve_backward`, the greediest, needs for kernels of up to a size."""
+    _, height, width, depth = shape
+    size = (height - 1) // stride + 1, (width - 1) // stride + 1
+    rows, columns, _ = geometry_of.py_func(size, border, stride)
+    cell = strip.channels * strip.bits // 8
+    planes = 2 * depth // strip.channels * stride * rows * columns + (size[0] + 2 * border) * (size[1] + 2 * border)
+    return (planes + max(kernel**2 * strip.positions, depth + 1)) * cell + 64
