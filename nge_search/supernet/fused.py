@@ -17,8 +17,17 @@ from nge_search.engine.sync_batchnorm import SyncedBatchNorm2d
 from nge_search.genotype import INPUT_NODES
 from nge_search.operations import DilConv, FactorizedReduce, SepConv, is_pool
 from nge_search.supernet.folding import folded, scaled, wide
-from nge_search.supernet.kernels import Buffers
-from nge_search.supernet.operators import Maps, Observed, Setting, Terms, combine, convolve, share
+from nge_search.supernet.operators import (
+    Maps,
+    Observed,
+    Setting,
+    Terms,
+    combine,
+    convolve,
+    normalise,
+    pointwise,
+    share,
+)
 from nge_search.supernet.reference import MixedCell, Supernet
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -32,14 +41,6 @@ class _Statistics(nn.Module):
         self.momentum = norms[0].momentum
         for name in _STATISTICS:
             self.register_buffer(name, torch.stack([getattr(norm, name) for norm in norms]))
-
-    @torch.no_grad()
-    def update(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
-        """Move all towards a batch's mean and biased variance [n, C]."""
-        unbiased = variance * (count / (count - 1))
-        for running, observed in ((self.running_mean, mean), (self.running_var, unbiased)):
-            running.lerp_(observed.to(running.dtype), self.momentum)
-        self.num_batches_tracked += 1
 
 
 class _Stage:
@@ -60,11 +61,10 @@ class _Stage:
 class FusedCell(nn.Module):
     """`reference.MixedCell` in the fast form; edges are stacked by their source and then by their target."""
 
-    def __init__(self, cell: MixedCell, buffers: Buffers):
+    def __init__(self, cell: MixedCell):
         super().__init__()
         self.space, self.channels, self.reduction = cell.space, cell.channels, cell.reduction
         self.preprocess0, self.preprocess1 = cell.preprocess0, cell.preprocess1
-        self.buffers = buffers
         self.order = sorted(range(len(self.space.edges)), key=lambda edge: self.space.edges[edge])
         self.stages: list[_Stage] = []
         for sources in (range(INPUT_NODES), *([s] for s in range(INPUT_NODES, self.space.vertices - 1))):
@@ -127,16 +127,19 @@ class FusedCell(nn.Module):
             self.register_parameter(name, nn.Parameter(weights))
             self.names[name] = [f"{path}.weight" for path in paths]
 
-    def forward(self, before_BCHW: Tensor, last_BCHW: Tensor, p_EO: Tensor) -> Tensor:
-        states = [_images(self.preprocess0(before_BCHW)), _images(self.preprocess1(last_BCHW))]
+    def forward(self, before: list[Tensor], last: list[Tensor], p_EO: Tensor) -> list[Tensor]:
+        """The inner nodes, each [B, H, W, C], from those of the last two cells; together they are the output."""
+        setting = Setting(self.training, self.synchronised)
         with torch.autocast(p_EO.device.type, enabled=False):  # which would round statistics and P to bfloat16
-            return self._mix(states, p_EO[self.order])
+            states = [
+                _preprocess(setting, *given) for given in ((self.preprocess0, before), (self.preprocess1, last))
+            ]
+            return self._mix(setting, states, p_EO[self.order])
 
-    def _mix(self, states: list[Tensor], p_EO: Tensor) -> Tensor:
-        """The cell's output from its two preprocessed inputs, to which the inner nodes are appended."""
+    def _mix(self, setting: Setting, states: list[Tensor], p_EO: Tensor) -> list[Tensor]:
+        """The inner nodes from the cell's two preprocessed inputs."""
         weights = {name: weight for name, weight in self.named_parameters(recurse=False)}
         weights.update(self.named_buffers(recurse=False))
-        setting = Setting(self.training, self.synchronised, self.buffers)
         terms = [Terms() for _ in range(self.space.vertices)]
         seen: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {}
         for stage in self.stages:
@@ -150,8 +153,9 @@ class FusedCell(nn.Module):
                 edges.convolve(terms)
         states.append(combine(terms[-1]))
         for name, moments in seen.items():
-            getattr(self, name).update(*(torch.cat(parts) for parts in zip(*(x[:2] for x in moments))), moments[0][2])
-        return torch.cat(states[INPUT_NODES:], dim=3).permute(0, 3, 1, 2)
+            together = (torch.cat(parts) for parts in zip(*(rows[:2] for rows in moments)))
+            _move(getattr(self, name), *together, moments[0][2])
+        return states[INPUT_NODES:]
 
 
 class _Edges:
@@ -269,7 +273,14 @@ class _Edges:
             terms[target].biases.append(bias)
 
     def _fold(
-        self, name: str, operations: list[str], p: Tensor | None, mean: Tensor, covariance: Tensor, count: Tensor, nothing: Tensor
+        self,
+        name: str,
+        operations: list[str],
+        p: Tensor | None,
+        mean: Tensor,
+        covariance: Tensor,
+        count: Tensor,
+        nothing: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Matrices [E, kinds, C, C] and biases [E, kinds, C] of normalised pointwise products."""
         kinds, norm = len(operations), f"{name}_norm"
@@ -281,7 +292,9 @@ class _Edges:
         self._see(norm, y_mean, y_variance, count)
         return matrices, biases
 
-    def _fold_halves(self, mean: Tensor, covariance: Tensor, count: Tensor, nothing: Tensor) -> tuple[Tensor, Tensor]:
+    def _fold_halves(
+        self, mean: Tensor, covariance: Tensor, count: Tensor, nothing: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """The same of the two halves of FactorizedReduce; each has zero rows where the other writes."""
         even, odd = (self._weight(f"skip_{half}").flatten(2) for half in ("even", "odd"))
         parts = functional.pad(even, (0, 0, 0, odd.shape[1])), functional.pad(odd, (0, 0, even.shape[1], 0))
@@ -306,11 +319,27 @@ def _kinds(observed: Observed, kinds: int, which: slice) -> tuple[Tensor, Tensor
     return mean, covariance, observed.count, observed.nothing
 
 
-def _images(x_BCHW: Tensor) -> Tensor:
-    """[B, H, W, C], contiguous."""
-    return x_BCHW.permute(0, 2, 3, 1).contiguous()
+def _preprocess(setting: Setting, module: nn.Module, nodes: list[Tensor]) -> Tensor:
+    """What ReLUConvBN or FactorizedReduce computes of concatenated nodes."""
+    if isinstance(module, FactorizedReduce):
+        weights, norm = [module.even.weight, module.odd.weight], module.bn
+    else:
+        weights, norm = [module[1].weight], module[2]  # type: ignore[index]
+    y = pointwise(nodes, [weight.to(nodes[0].dtype) for weight in weights])
+    if not setting.observe:
+        return (y - norm.running_mean.to(y.dtype)) * torch.rsqrt(norm.running_var + norm.eps).to(y.dtype)
+    h, mean, variance, count = normalise(setting, y, norm.eps)
+    _move(norm, mean, variance, count)
+    return h
 
 
+@torch.no_grad()
+def _move(norm: nn.BatchNorm2d | _Statistics, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+    """Move running statistics towards a batch's mean and biased variance [..., C]."""
+    unbiased = variance * (count / (count - 1))
+    for running, observed in ((norm.running_mean, mean), (norm.running_var, unbiased)):
+        running.lerp_(observed.to(running.dtype), norm.momentum)
+    norm.num_batches_tracked += 1
 
 
 class FusedSupernet(nn.Module):
@@ -320,16 +349,15 @@ class FusedSupernet(nn.Module):
         super().__init__()
         self.space = supernet.space
         self.stem, self.classifier = supernet.stem, supernet.classifier
-        buffers = Buffers()
-        self.cells = nn.ModuleList(FusedCell(cell, buffers) for cell in supernet.cells)
+        self.cells = nn.ModuleList(FusedCell(cell) for cell in supernet.cells)
         self.textbook_names = list(supernet.state_dict())
 
     def forward(self, x_BCHW: Tensor, p_normal_EO: Tensor, p_reduce_EO: Tensor) -> Tensor:
         """Logits [B, classes] of images under the operation probabilities of the two kinds of cell."""
-        before = last = self.stem(x_BCHW)
+        before = last = [self.stem(x_BCHW).permute(0, 2, 3, 1).contiguous()]
         for cell in self.cells:
             before, last = last, cell(before, last, p_reduce_EO if cell.reduction else p_normal_EO)
-        return self.classifier(last.mean(dim=(2, 3)))
+        return self.classifier(torch.cat([node.mean(dim=(1, 2)) for node in last], dim=1))
 
     def _stacks(self) -> dict[str, list[str]]:
         return {

@@ -13,6 +13,9 @@ Everything else (bfloat16, other devices) runs in `kernels_torch`. experiments/R
 
 from __future__ import annotations
 
+import math
+import weakref
+from collections.abc import Sequence
 from types import ModuleType
 
 import numpy as np
@@ -31,32 +34,21 @@ def choose(x: Tensor) -> ModuleType:
     return kernels_torch
 
 
-class Buffers:
-    """Memory of maps, used again from step to step: on CPUs fresh pages cost more than what is computed on them.
+_POOLED = 1 << 18  # bytes from which on memory is kept
+_idle: dict[int, list[np.ndarray]] = {}
 
-    What is given back must not be read any more. Copies start empty.
+
+def empty(shape: Sequence[int], like: Tensor) -> Tensor:
+    """An uninitialised contiguous tensor of the type and device of `like`, for maps.
+
+    On CPUs its memory is that of an earlier one of the same size, if there is one: a step allocates and frees gigabytes,
+    and fresh pages cost more than what is computed on them. It is taken back when the last tensor on it is gone.
     """
-
-    def __init__(self) -> None:
-        self._idle: dict[tuple[tuple[int, ...], torch.dtype], list[Tensor]] = {}
-
-    def take(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """An uninitialised contiguous tensor."""
-        if like.device.type != "cpu":  # CUDA's allocator keeps memory itself
-            return torch.empty(shape, dtype=like.dtype, device=like.device)
-        idle = self._idle.get((shape, like.dtype))
-        if idle:
-            return idle.pop()
-        count = int(np.prod(shape)) * like.element_size()  # numpy asks for huge pages
-        return torch.from_numpy(np.empty(count, dtype=np.uint8)).view(like.dtype).view(shape)
-
-    def give_back(self, *tensors: Tensor | None) -> None:
-        for tensor in tensors:
-            if tensor is not None and tensor.device.type == "cpu":
-                self._idle.setdefault((tuple(tensor.shape), tensor.dtype), []).append(tensor)
-
-    def __deepcopy__(self, memo: object) -> Buffers:
-        return Buffers()
-
-    def __reduce__(self) -> tuple:
-        return Buffers, ()
+    size = math.prod(shape) * like.element_size()
+    if like.device.type != "cpu" or size < _POOLED:  # CUDA's allocator keeps memory itself
+        return torch.empty(shape, dtype=like.dtype, device=like.device)
+    idle = _idle.setdefault(size, [])
+    memory = idle.pop() if idle else np.empty(size, dtype=np.uint8)  # numpy asks for huge pages
+    loan = memory.view()
+    weakref.finalize(loan, idle.append, memory).atexit = False
+    return torch.from_numpy(loan).view(like.dtype).view(*shape)

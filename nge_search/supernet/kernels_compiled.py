@@ -8,15 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from llvmlite import binding
-from numba import config
 from torch import Tensor
 
 from nge_search.supernet import kernels_cpu
-from nge_search.supernet.kernels import Buffers
+from nge_search.supernet.kernels import empty
 from nge_search.supernet.lanes import Strip
-
-# torch's own OpenMP threads, where numba finds the same library: two pools would fight for the cores.
-config.THREADING_LAYER_PRIORITY = ["omp", "workqueue", "tbb"]
+from nge_search.supernet.parallel import run
 
 _POSITIONS = 8  # sums kept in registers at a time: enough to hide the latency of an addition
 _NONE = np.zeros(0, dtype=np.int64)
@@ -50,7 +47,21 @@ class _Scratch:
         return -(-self._memory.data_ptr() // 64) * 64
 
 
+class _Sums:
+    """Sums of each thread, apart, in memory that the next call uses again."""
+
+    def __init__(self) -> None:
+        self._memory = torch.empty(0, dtype=torch.float64)
+
+    def zeros(self, *shape: int) -> Tensor:
+        count = int(np.prod(shape))
+        if self._memory.numel() < count:
+            self._memory = torch.empty(count, dtype=torch.float64)
+        return self._memory[:count].zero_().view(shape)
+
+
 _scratch = _Scratch()
+_sums = _Sums()
 
 
 def _addresses(tensors: Sequence[Tensor]) -> np.ndarray:
@@ -94,28 +105,31 @@ class Convolution:
         strip, threads, shape = _strip(x), torch.get_num_threads(), tuple(x.shape)
         size = kernels_cpu.scratch_bytes(strip, shape, self.stride, self.border, max(self.kernels))
         size = -(-size // 64) * 64
-        xs, step = _addresses(images), x.shape[3] * x.element_size()
-        return strip, threads, _scratch.address(size * threads), size, shape, self.stride, self.border, xs, step
+        return strip, threads, (_scratch.address(size * threads), size, *shape, self.stride, self.border)
+
+    def _words(self, images: Sequence[Tensor], mix: Mix | None, z: Sequence[Tensor]) -> tuple:
+        addresses = _addresses(images), int(mix is not None), _mix(mix)
+        return len(images), len(self.ws), *addresses, self.ws, self.kinds, self.first, self._maps(z)
 
     def _maps(self, z: Sequence[Tensor]) -> np.ndarray:
         return np.stack([_rows(part) for part in z], axis=1).reshape(-1)
 
     def forward(
-        self, images: Sequence[Tensor], mix: Mix | None, observe: bool, buffers: Buffers
+        self, images: Sequence[Tensor], mix: Mix | None, observe: bool
     ) -> tuple[list[Tensor], Tensor | None]:
         """The maps, per kind [E, B, H', W', C], and if observed the sums [E * kinds, 1 + C, C] of z and z z^T.
 
         Args:
             mix: matrices [I, C_in, C_out] and biases [I, C_out]; input i is image i times its matrix, plus bias.
         """
-        common, (batch, height, width, channels) = self._common(images), images[0].shape
-        threads, edges = common[1], len(self.taps[0])
+        (strip, threads, common), (batch, height, width, channels) = self._common(images), images[0].shape
+        edges = len(self.taps[0])
         shape = (edges, batch, (height - 1) // self.stride + 1, (width - 1) // self.stride + 1, channels)
-        z = [buffers.take(shape, images[0]) for _ in self.taps]
+        z = [empty(shape, images[0]) for _ in self.taps]
         count = edges * len(self.taps)
-        sums = torch.zeros(threads if observe else 0, count, channels + 1, channels, dtype=torch.float64)
+        sums = _sums.zeros(threads if observe else 0, count, channels + 1, channels)
         targets = _rows(sums) if observe else np.zeros(threads, dtype=np.int64)
-        kernels_cpu.convolve(*common, _mix(mix), self.ws, self.kinds, self.first, self._maps(z), targets)
+        run(kernels_cpu.convolve(strip), threads, *common, *self._words(images, mix, z), targets)
         return z, sums.sum(dim=0) if observe else None
 
     def backward(
@@ -134,31 +148,36 @@ class Convolution:
         Args:
             owed: per map j (dy, matrix [C_out, C_in]): its gradient is dy @ matrix + z_j @ slope[j] + constant[j].
         """
-        common, channels = self._common(images), images[0].shape[3]
-        threads, edges = common[1], len(self.taps[0])
+        (strip, threads, common), channels = self._common(images), images[0].shape[3]
+        edges = len(self.taps[0])
         slopes = np.zeros((len(owed), 3), dtype=np.int64)
         slopes[:, 0] = _addresses([matrix for _, matrix in owed])
         if slope is not None:
             slopes[:, 1] = _rows(slope)
         slopes[:, 2] = _rows(constant)
         areas = [kernel**2 * channels * need for kernel, need in zip(self.kernels, need_weights)]
-        dw = torch.zeros(threads, edges * sum(areas), dtype=torch.float64)
+        weights = edges * sum(areas)
+        mixing = (len(images), channels + 1, channels) if mix is not None and dx is not None else (0, 0, 0)
+        sums = _sums.zeros(threads, weights + int(np.prod(mixing)))
+        dw, dmix = sums[:, :weights], sums[:, weights:].unflatten(1, mixing)
         starts = np.cumsum([0, *areas])[:-1] * edges
         places = 8 * (starts + np.arange(edges)[:, None] * np.array(areas)).reshape(-1)
         wanted = np.tile(np.array(need_weights, dtype=bool), edges)
-        dws = np.where(wanted, dw.data_ptr() + dw.stride(0) * 8 * np.arange(threads)[:, None] + places, 0)
-        dmix = torch.zeros(threads, len(images) if mix and dx is not None else 0, channels + 1, channels).double()
-        kernels_cpu.convolve_backward(
-            *common, _mix(mix), self.ws, self.kinds, self.first, self._maps(z),
-            _addresses(_dense([dy for dy, _ in owed])), slopes, _NONE if dx is None else _rows(dx),
-            dws, _rows(dmix, 2),
-        )  # fmt: skip
+        dws = np.where(wanted, sums.data_ptr() + 8 * sums.stride(0) * np.arange(threads)[:, None] + places, 0)
+        mixes = np.arange(mixing[0]) * mixing[1] * mixing[2] + weights
+        mixes = sums.data_ptr() + 8 * (sums.stride(0) * np.arange(threads)[:, None] + mixes)
+        dys = _addresses(_dense([dy for dy, _ in owed]))
+        dxs = _NONE if dx is None else _rows(dx)
+        words = (*common, *self._words(images, mix, z), dys, slopes, int(dx is not None), dxs, dws, mixes)
+        run(kernels_cpu.convolve_backward(strip), threads, *words)
         parts = dw.sum(dim=0).to(images[0].dtype).split([edges * area for area in areas])
         d_weights = [
-            part.view(edges, -1, channels).transpose(1, 2).reshape(edges, channels, 1, kernel, kernel) if need else None
+            part.view(edges, -1, channels).transpose(1, 2).reshape(edges, channels, 1, kernel, kernel)
+            if need
+            else None
             for part, kernel, need in zip(parts, self.kernels, need_weights)
         ]
-        return d_weights, dmix.sum(dim=0) if mix else None
+        return d_weights, dmix.sum(dim=0) if mixing[0] else None
 
 
 def _mix(mix: Mix | None) -> np.ndarray:
@@ -168,10 +187,11 @@ def _mix(mix: Mix | None) -> np.ndarray:
 def combine(zs: Sequence[Tensor], matrices: Tensor, xs: Sequence[Tensor], scales: Tensor, bias: Tensor) -> Tensor:
     first = (*zs, *xs)[0]
     batch, height, width, channels = first.shape
-    out = torch.empty(first.shape, dtype=first.dtype)
-    kernels_cpu.combine(
-        _strip(first), torch.get_num_threads(), batch, height * width, channels, _addresses(_dense(zs)),
-        _rows(matrices), _addresses(_dense(xs)), _rows(scales), bias.data_ptr(), out.data_ptr(),
+    out = empty(first.shape, first)
+    run(
+        kernels_cpu.combine(_strip(first)), torch.get_num_threads(), batch, height * width, channels, len(zs), len(xs),
+        _addresses(_dense(zs)), _rows(matrices), _addresses(_dense(xs)), _rows(scales),
+        bias.data_ptr(), out.data_ptr(),
     )  # fmt: skip
     return out
 
@@ -179,24 +199,23 @@ def combine(zs: Sequence[Tensor], matrices: Tensor, xs: Sequence[Tensor], scales
 def combine_backward(zs: Sequence[Tensor], xs: Sequence[Tensor], dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     batch, height, width, channels = _dense([dy])[0].shape
     threads, strip = torch.get_num_threads(), _strip(dy)
-    sums = torch.zeros(threads, 1 + len(xs) + len(zs) * channels, channels, dtype=torch.float64)
+    sums = _sums.zeros(threads, 1 + len(xs) + len(zs) * channels, channels)
     size = -(-(channels + 1) * strip.channels * dy.element_size() // 64) * 64
-    kernels_cpu.combine_backward(
-        strip, threads, _scratch.address(size * threads), size, batch, height * width, channels,
-        _addresses(_dense(zs)), _addresses(_dense(xs)), dy.data_ptr(), _rows(sums),
+    run(
+        kernels_cpu.combine_backward(strip), threads, _scratch.address(size * threads), size, batch, height * width,
+        channels, len(zs), len(xs), _addresses(_dense(zs)), _addresses(_dense(xs)), dy.data_ptr(), _rows(sums),
     )  # fmt: skip
     total = sums.sum(dim=0)
     return total[0], total[1 : 1 + len(xs)], total[1 + len(xs) :].view(len(zs), channels, channels)
 
 
-def pool(images: Sequence[Tensor], stride: int, maxima: Tensor | None, averages: Tensor | None, observe: bool) -> Tensor | None:
-    x, threads = _dense(images)[0], torch.get_num_threads()
-    sums = torch.zeros(threads if observe else 0, len(images), 4, x.shape[3], dtype=torch.float64)
-    kernels_cpu.pool(
-        _strip(x), threads, tuple(x.shape), stride, _addresses(images),
-        _NONE if maxima is None else _rows(maxima), _NONE if averages is None else _rows(averages),
-        _rows(sums) if observe else np.zeros(threads, dtype=np.int64),
-    )  # fmt: skip
+def pool(
+    images: Sequence[Tensor], stride: int, maxima: Tensor | None, averages: Tensor | None, observe: bool
+) -> Tensor | None:
+    threads = torch.get_num_threads()
+    sums = _sums.zeros(threads if observe else 0, len(images), 4, images[0].shape[3])
+    targets = _rows(sums) if observe else np.zeros(threads, dtype=np.int64)
+    run(kernels_cpu.pool(_strip(images[0])), threads, *_pooling(images, stride, maxima, averages), targets)
     return sums.sum(dim=0) if observe else None
 
 
@@ -210,11 +229,18 @@ def pool_backward(
     slopes: Tensor,
     dx: Tensor,
 ) -> None:
-    x = _dense(images)[0]
-    nothing = np.zeros((len(images), 0), dtype=np.int64)
-    kernels_cpu.pool_backward(
-        _strip(x), torch.get_num_threads(), tuple(x.shape), stride, _addresses(images),
-        _NONE if maxima is None else _rows(maxima), _NONE if averages is None else _rows(averages),
-        np.stack([_addresses(_dense(own)) for own in dys]),
-        tuple(nothing if scale is None else _rows(scale, 2) for scale in scales), _rows(slopes, 2), _rows(dx),
+    addresses = np.stack([_addresses(_dense(own)) for own in dys])
+    words: list[int | np.ndarray] = [addresses.shape[1], addresses]
+    for scale in scales:
+        words += [int(scale is not None), _NONE if scale is None else _rows(scale, 2)]
+    run(
+        kernels_cpu.pool_backward(_strip(dx)), torch.get_num_threads(),
+        *_pooling(images, stride, maxima, averages), *words, _rows(slopes, 2), _rows(dx),
     )  # fmt: skip
+
+
+def _pooling(images: Sequence[Tensor], stride: int, maxima: Tensor | None, averages: Tensor | None) -> tuple:
+    """The words that both passes of pooling begin with."""
+    counts = [0 if pooled is None else len(pooled) for pooled in (maxima, averages)]
+    targets = [_NONE if pooled is None else _rows(pooled) for pooled in (maxima, averages)]
+    return *images[0].shape, stride, len(images), *counts, _addresses(_dense(images)), *targets

@@ -11,8 +11,11 @@ Everything is given by address. A matrix is (address, bytes between rows, bytes 
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import numpy as np
-from numba import njit, prange
+from numba import carray, cfunc, njit, types
 
 from nge_search.supernet.lanes import (
     Strip,
@@ -41,11 +44,14 @@ from nge_search.supernet.lanes import (
     widen,
     zero,
 )
+from nge_search.supernet.parallel import BLOCK, take_share, words
 
+_compiled = njit(cache=True, error_model="numpy")
+_task = functools.partial(cfunc, types.void(BLOCK), cache=True, error_model="numpy")
 _CHUNK = 128  # positions that are summed in the maps' own precision
 
 
-@njit(cache=True)
+@_compiled
 def _product_strips(strip, first, rows, inner, left, right, start, out, rectify):  # type: ignore
     i = first
     while i + positions(strip) <= rows:
@@ -62,7 +68,7 @@ def _product_strips(strip, first, rows, inner, left, right, start, out, rectify)
     return i
 
 
-@njit(cache=True)
+@_compiled
 def _product(strip, rows, inner, left, right, start, out, rectify):  # type: ignore
     """out[i] = start[i] + sum over k of left[i, k] * right[k], for one block of columns; rectify: its ReLU."""
     i = _product_strips(strip, 0, rows, inner, left, right, start, out, rectify)
@@ -70,7 +76,7 @@ def _product(strip, rows, inner, left, right, start, out, rectify):  # type: ign
     _product_strips(single(strip), i, rows, inner, left, right, start, out, rectify)
 
 
-@njit(cache=True)
+@_compiled
 def _outer_sums(strip, count, depth, left, right, scratch, target):  # type: ignore
     """target [depth, depth] (float64) += sum over positions of left[position, :, None] * right[position]."""
     size, one = number_bytes(strip), single(strip)
@@ -95,7 +101,7 @@ def _outer_sums(strip, count, depth, left, right, scratch, target):  # type: ign
                 store(wide(strip), there, add(load(wide(strip), there), value))
 
 
-@njit(cache=True)
+@_compiled
 def _column_sums(strip, count, depth, x, x_step, target):  # type: ignore
     """target [depth] (float64) += sum over positions of x."""
     for column in range(0, depth, channels(strip)):
@@ -113,7 +119,7 @@ def _column_sums(strip, count, depth, x, x_step, target):  # type: ignore
             store(wide(strip), there, add(load(wide(strip), there), widen(rest)))
 
 
-@njit(cache=True)
+@_compiled
 def _correlate_strips(strip, x0, plane, row, stride, taps, w, w_step, out, size, accumulate):  # type: ignore
     x = x0
     for y in range(size[0]):
@@ -132,7 +138,7 @@ def _correlate_strips(strip, x0, plane, row, stride, taps, w, w_step, out, size,
     return x
 
 
-@njit(cache=True)
+@_compiled
 def _correlate(strip, plane, row, stride, taps, w, w_step, out, size, accumulate):  # type: ignore
     """out[y, x] (+)= sum over t of w[t] * plane[stride * y, x + tap t]; `taps` are byte offsets in the plane."""
     x = _correlate_strips(strip, 0, plane, row, stride, taps, w, w_step, out, size, accumulate)
@@ -140,7 +146,7 @@ def _correlate(strip, plane, row, stride, taps, w, w_step, out, size, accumulate
     _correlate_strips(single(strip), x, plane, row, stride, taps, w, w_step, out, size, accumulate)
 
 
-@njit(cache=True)
+@_compiled
 def _weight_strips(strip, x0, plane, row, stride, taps, g, g_row, scratch, dw, dw_step, size):  # type: ignore
     wide_bytes = positions(strip) * position_bytes(strip)
     for t in range(len(taps)):
@@ -164,7 +170,7 @@ def _weight_strips(strip, x0, plane, row, stride, taps, g, g_row, scratch, dw, d
     return x
 
 
-@njit(cache=True)
+@_compiled
 def _weight_sums(strip, plane, row, stride, taps, g, g_row, scratch, dw, dw_step, size):  # type: ignore
     """dw[t] (float64) += sum over y and x of g[y, x] * plane[stride * y, x + tap t]."""
     x = _weight_strips(strip, 0, plane, row, stride, taps, g, g_row, scratch, dw, dw_step, size)
@@ -174,7 +180,7 @@ def _weight_sums(strip, plane, row, stride, taps, g, g_row, scratch, dw, dw_step
         _weight_strips(single(strip), x, plane, row, stride, taps, g, g_row, scratch, dw, dw_step, size)
 
 
-@njit(cache=True)
+@_compiled
 def _spread_taps(strip, plane, row, stride, taps, w, w_step, g, g_row, size):  # type: ignore
     """plane[stride * y, x + tap t] += w[t] * g[y, x]: the input gradient of a strided convolution."""
     for y in range(size[0]):
@@ -186,13 +192,13 @@ def _spread_taps(strip, plane, row, stride, taps, w, w_step, g, g_row, size):  #
                 store(strip, here + offset, value)
 
 
-@njit(cache=True)
+@_compiled
 def _clear(strip, plane, count):  # type: ignore
     for position in range(count):
         store(single(strip), plane + position * position_bytes(strip), zero(single(strip)))
 
 
-@njit(cache=True)
+@_compiled
 def _fill(strip, plane, geometry, source, step, height, width, stride):  # type: ignore
     """Copy relu of an image into a plane [stride, rows, columns]: padded column c is at [c % stride]."""
     one, (rows, columns, border) = single(strip), geometry
@@ -205,7 +211,7 @@ def _fill(strip, plane, geometry, source, step, height, width, stride):  # type:
             store(one, plane + place * position_bytes(strip), where_positive(value, value))
 
 
-@njit(cache=True)
+@_compiled
 def _fill_product(strip, plane, geometry, height, width, depth, x, matrix, start, more, rectify):  # type: ignore
     """Fill a plane (stride 1) with start + x @ matrix; with `more`, add to it instead."""
     size, cell, (rows, columns, border) = number_bytes(strip), position_bytes(strip), geometry
@@ -218,7 +224,7 @@ def _fill_product(strip, plane, geometry, height, width, depth, x, matrix, start
         _product(strip, width, depth, left, (matrix, depth * size), begin, (inner, cell), rectify)
 
 
-@njit(cache=True)
+@_compiled
 def _tap_offsets(cell, kernel, dilation, shift, stride, rows, columns):  # type: ignore
     """Byte offset in a plane [stride, rows, columns] of each tap, the first `shift` rows and columns inside."""
     taps = np.empty(kernel * kernel, np.int64)
@@ -228,14 +234,14 @@ def _tap_offsets(cell, kernel, dilation, shift, stride, rows, columns):  # type:
     return taps
 
 
-@njit(cache=True)
+@_compiled
 def geometry_of(size, border, stride):  # type: ignore
     """Rows and columns (of one parity) of the plane that holds what outputs of a size read, and its border."""
     return stride * (size[0] - 1) + 2 * border + 1, size[1] + 2 * border // stride + 1, border
 
 
-@njit(cache=True, nogil=True)
-def _convolve_image(strip, image, i, scratch, shape, stride, border, xs, x_step, mix, ws, kinds, first, zs, sums):  # type: ignore
+@_compiled
+def _convolve_image(strip, image, i, scratch, shape, stride, border, xs, mix, ws, kinds, first, zs, sums):  # type: ignore
     """All convolutions of input i, for one image."""
     _, height, width, depth = shape
     size = (height - 1) // stride + 1, (width - 1) // stride + 1
@@ -243,14 +249,14 @@ def _convolve_image(strip, image, i, scratch, shape, stride, border, xs, x_step,
     rows, columns, _ = geometry
     cell, number, blocks = position_bytes(strip), number_bytes(strip), depth // channels(strip)
     plane_bytes, w_step = stride * rows * columns * cell, depth * number
-    source, count = xs[i] + image * height * width * x_step, size[0] * size[1]
+    source, count = xs[i] + image * height * width * w_step, size[0] * size[1]
     for block in range(blocks):
         plane, column = scratch + block * plane_bytes, block * cell
         if len(mix):
             start, matrix = mix[i, 1] + column, mix[i, 0] + column
             _fill_product(strip, plane, geometry, height, width, depth, source, matrix, start, False, True)
         else:
-            _fill(strip, plane, geometry, source + column, x_step, height, width, stride)
+            _fill(strip, plane, geometry, source + column, w_step, height, width, stride)
     free = scratch + blocks * plane_bytes
     for j in range(first[i], first[i + 1]):
         kernel, dilation = kinds[j]
@@ -266,9 +272,9 @@ def _convolve_image(strip, image, i, scratch, shape, stride, border, xs, x_step,
             _outer_sums(strip, count, depth, z, z, free, target + depth * 8)
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def _convolve_image_backward(  # type: ignore
-    strip, image, i, scratch, shape, stride, border, xs, x_step, mix, ws, kinds, first, zs,
+    strip, image, i, scratch, shape, stride, border, xs, mix, ws, kinds, first, zs,
     dys, slopes, dxs, dws, dmix,
 ):  # fmt: skip
     _, height, width, depth = shape
@@ -277,7 +283,7 @@ def _convolve_image_backward(  # type: ignore
     rows, columns, _ = geometry
     cell, number, blocks = position_bytes(strip), number_bytes(strip), depth // channels(strip)
     plane_bytes, w_step = stride * rows * columns * cell, depth * number
-    source, count = xs[i] + image * height * width * x_step, size[0] * size[1]
+    source, count = xs[i] + image * height * width * w_step, size[0] * size[1]
     dx_border = 0 if stride == 1 else border
     dx_geometry = (height, width, 0) if stride == 1 else geometry
     dx_bytes = stride * dx_geometry[0] * dx_geometry[1] * cell
@@ -290,7 +296,7 @@ def _convolve_image_backward(  # type: ignore
             start, matrix = mix[i, 1] + column, mix[i, 0] + column
             _fill_product(strip, plane, geometry, height, width, depth, source, matrix, start, False, True)
         else:
-            _fill(strip, plane, geometry, source + column, x_step, height, width, stride)
+            _fill(strip, plane, geometry, source + column, w_step, height, width, stride)
         if len(dxs):
             _clear(strip, dx_planes + block * dx_bytes, dx_bytes // cell)
     for j in range(first[i], first[i + 1]):
@@ -343,55 +349,77 @@ def _convolve_image_backward(  # type: ignore
             _outer_sums(strip, height * width, depth, source, target, free, dmix[i] + depth * 8)
 
 
-@njit(parallel=True, cache=True)
-def convolve(  # type: ignore
-    strip, threads, scratch, scratch_bytes, shape, stride, border, xs, x_step, mix, ws, kinds, first, zs, sums
-):  # fmt: skip
+@functools.cache
+def convolve(strip: Strip) -> Any:
     """Depthwise convolutions j of relu(x_i), first[i] <= j < first[i + 1], and the moments of what they give.
 
-    Args:
-        scratch: scratch_bytes for each thread.
-        shape: (batch, height, width, channels) of an input; border: the widest padding.
-        xs: addresses of the inputs, positions x_step bytes apart.
-        mix: none [0, 2], or addresses of matrices and biases: x_i stands for x_i @ matrix + bias.
-        ws: addresses of kernels [kernel * kernel, channels]; kinds [j, 2]: kernel and dilation.
-        zs: addresses of the outputs.
-        sums: [threads] addresses of [j, 1 + channels, channels], to which sums of z and of its products are added;
-            zeros: not wanted.
+    The task's words:
+        scratch, and its bytes for each share; batch, height, width, channels of an input; stride; the widest padding;
+        numbers of inputs and outputs;
+        xs: addresses of the inputs, dense [batch, height, width, channels];
+        mixed, mix: whether x_i stands for x_i @ matrix + bias, whose addresses are mix[i];
+        ws: addresses of kernels [kernel * kernel, channels]; kinds [j, 2]: kernel and dilation; first;
+        zs: addresses of the outputs;
+        sums: per share the address of [j, 1 + channels, channels], to which sums of z and of its products are added;
+            zero: not wanted.
     """
-    items = len(xs) * shape[0]
-    for thread in prange(threads):
-        for item in range(thread * items // threads, (thread + 1) * items // threads):
-            _convolve_image(
-                strip, item // len(xs), item % len(xs), scratch + thread * scratch_bytes, shape, stride, border,
-                xs, x_step, mix, ws, kinds, first, zs, sums[thread],
-            )  # fmt: skip
+
+    @_task()
+    def task(block):  # type: ignore[no-untyped-def]
+        a = carray(block, 20)
+        shares, shape, inputs, outputs = a[1], (a[4], a[5], a[6], a[7]), a[10], a[11]
+        xs, mix, ws = words(a[12], inputs), words(a[14], (inputs * a[13], 2)), words(a[15], outputs)
+        kinds, first, zs, sums = (
+            words(a[16], (outputs, 2)),
+            words(a[17], inputs + 1),
+            words(a[18], outputs),
+            words(a[19], shares),
+        )
+        share, items = take_share(block), inputs * a[4]
+        while share < shares:
+            for item in range(share * items // shares, (share + 1) * items // shares):
+                _convolve_image(
+                    strip, item // inputs, item % inputs, a[2] + share * a[3], shape, a[8], a[9],
+                    xs, mix, ws, kinds, first, zs, sums[share],
+                )  # fmt: skip
+            share = take_share(block)
+
+    return task
 
 
-@njit(parallel=True, cache=True)
-def convolve_backward(  # type: ignore
-    strip, threads, scratch, scratch_bytes, shape, stride, border, xs, x_step, mix, ws, kinds, first, zs,
-    dys, slopes, dxs, dws, dmix,
-):  # fmt: skip
+@functools.cache
+def convolve_backward(strip: Strip) -> Any:
     """Gradients of `convolve`, where that of z_j is dy_j @ slopes[j, 0] + z_j @ slopes[j, 1] + slopes[j, 2].
 
-    Args:
-        slopes: [j, 3] addresses of two matrices (the second may be none, 0) and a vector.
-        dxs: addresses for the gradients of the inputs (with `mix`: of what stands for them), or empty.
-        dws: [threads, j] addresses of sums [kernel * kernel, channels] to add to; 0: not wanted.
-        dmix: [threads, i] addresses of sums [1 + channels, channels] for the gradients of biases and matrices, or
-            [threads, 0].
+    The task's words are those of `convolve` up to zs; then:
+        dys: addresses; slopes: [j, 3] addresses of two matrices (the second may be none, 0) and a vector;
+        wanted, dxs: whether, and addresses where, gradients of the inputs (what stands for them) are wanted;
+        dws: per share and j the address of sums [kernel * kernel, channels] to add to; 0: not wanted;
+        dmix: per share and input the address of sums [1 + channels, channels] for gradients of biases and matrices,
+            if both `mixed` and `wanted`.
     """
-    items = len(xs) * shape[0]
-    for thread in prange(threads):
-        for item in range(thread * items // threads, (thread + 1) * items // threads):
-            _convolve_image_backward(
-                strip, item // len(xs), item % len(xs), scratch + thread * scratch_bytes, shape, stride, border,
-                xs, x_step, mix, ws, kinds, first, zs, dys, slopes, dxs, dws[thread], dmix[thread],
-            )  # fmt: skip
+
+    @_task()
+    def task(block):  # type: ignore[no-untyped-def]
+        a = carray(block, 25)
+        shares, shape, inputs, outputs = a[1], (a[4], a[5], a[6], a[7]), a[10], a[11]
+        xs, mix, ws = words(a[12], inputs), words(a[14], (inputs * a[13], 2)), words(a[15], outputs)
+        kinds, first, zs = words(a[16], (outputs, 2)), words(a[17], inputs + 1), words(a[18], outputs)
+        dys, slopes, dxs = words(a[19], outputs), words(a[20], (outputs, 3)), words(a[22], inputs * a[21])
+        dws, dmix = words(a[23], (shares, outputs)), words(a[24], (shares, inputs * a[13] * a[21]))
+        share, items = take_share(block), inputs * a[4]
+        while share < shares:
+            for item in range(share * items // shares, (share + 1) * items // shares):
+                _convolve_image_backward(
+                    strip, item // inputs, item % inputs, a[2] + share * a[3], shape, a[8], a[9],
+                    xs, mix, ws, kinds, first, zs, dys, slopes, dxs, dws[share], dmix[share],
+                )  # fmt: skip
+            share = take_share(block)
+
+    return task
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def _combine_image(strip, image, count, depth, zs, matrices, xs, scales, bias, out):  # type: ignore
     size, cell, one = number_bytes(strip), position_bytes(strip), single(strip)
     step = depth * size
@@ -410,18 +438,29 @@ def _combine_image(strip, image, count, depth, zs, matrices, xs, scales, bias, o
                 _product(strip, rows, depth, (zs[t] + at * step, step, size), right, y, y, False)
 
 
-@njit(parallel=True, cache=True)
-def combine(strip, threads, images, count, depth, zs, matrices, xs, scales, bias, out):  # type: ignore
-    """out = bias + sum over t of z_t @ matrix_t + sum over d of scale_d * x_d; all by address.
+@functools.cache
+def combine(strip: Strip) -> Any:
+    """out = bias + sum over t of z_t @ matrix_t + sum over d of scale_d * x_d.
 
-    All maps are dense [images * count, depth].
+    The task's words: images, positions of each, channels, numbers of t and of d, and addresses: zs, matrices, xs,
+    scales, bias, out. All maps are dense [images * positions, channels].
     """
-    for thread in prange(threads):
-        for image in range(thread * images // threads, (thread + 1) * images // threads):
-            _combine_image(strip, image, count, depth, zs, matrices, xs, scales, bias, out)
+
+    @_task()
+    def task(block):  # type: ignore[no-untyped-def]
+        a = carray(block, 13)
+        shares, images = a[1], a[2]
+        zs, matrices, xs, scales = words(a[7], a[5]), words(a[8], a[5]), words(a[9], a[6]), words(a[10], a[6])
+        share = take_share(block)
+        while share < shares:
+            for image in range(share * images // shares, (share + 1) * images // shares):
+                _combine_image(strip, image, a[3], a[4], zs, matrices, xs, scales, a[11], a[12])
+            share = take_share(block)
+
+    return task
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def _combine_image_backward(strip, image, scratch, count, depth, zs, xs, dy, sums):  # type: ignore
     size, one = number_bytes(strip), single(strip)
     step, offset = depth * size, image * count * depth * size
@@ -441,16 +480,29 @@ def _combine_image_backward(strip, image, scratch, count, depth, zs, xs, dy, sum
         _outer_sums(strip, count, depth, zs[t] + offset, dy + offset, scratch, target)
 
 
-@njit(parallel=True, cache=True)
-def combine_backward(strip, threads, scratch, scratch_bytes, images, count, depth, zs, xs, dy, sums):  # type: ignore
-    """Adds gradients of bias, scales and matrices of `combine` to sums[thread] [1 + d + t * depth, depth]."""
-    for thread in prange(threads):
-        for image in range(thread * images // threads, (thread + 1) * images // threads):
-            here = scratch + thread * scratch_bytes
-            _combine_image_backward(strip, image, here, count, depth, zs, xs, dy, sums[thread])
+@functools.cache
+def combine_backward(strip: Strip) -> Any:
+    """Adds gradients of bias, scales and matrices of `combine` to per-share sums [1 + d + t * channels, channels].
+
+    The task's words: scratch, and its bytes for each share; images, positions of each, channels, numbers of t and of
+    d, and addresses: zs, xs, dy, and sums per share.
+    """
+
+    @_task()
+    def task(block):  # type: ignore[no-untyped-def]
+        a = carray(block, 13)
+        shares, images = a[1], a[4]
+        zs, xs, sums = words(a[9], a[7]), words(a[10], a[8]), words(a[12], shares)
+        share = take_share(block)
+        while share < shares:
+            for image in range(share * images // shares, (share + 1) * images // shares):
+                _combine_image_backward(strip, image, a[2] + share * a[3], a[5], a[6], zs, xs, a[11], sums[share])
+            share = take_share(block)
+
+    return task
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def _pool_image(strip, image, i, shape, stride, xs, maxima, averages, sums):  # type: ignore
     one, far = single(strip), wide(strip)
     _, height, width, depth = shape
@@ -489,20 +541,35 @@ def _pool_image(strip, image, i, shape, stride, xs, maxima, averages, sums):  # 
                 store(far, first + 3 * row, add(load(far, first + 3 * row), squares))
 
 
-@njit(parallel=True, cache=True)
-def pool(strip, threads, shape, stride, xs, maxima, averages, sums):  # type: ignore
-    """3x3 maximum and average pooling (of the pixels inside) of images, where their outputs are not empty.
+@functools.cache
+def pool(strip: Strip) -> Any:
+    """3x3 maximum and average pooling (of the pixels inside) of images.
 
-    sums[thread]: address of [i, 4, channels], to which sums of maxima, of their squares, of averages and of theirs
-    are added; 0: not wanted.
+    The task's words: batch, height, width, channels; stride; numbers of images, of maxima and of averages (0: not
+    wanted), and addresses: xs, maxima, averages, and per share [i, 4, channels], to which sums of maxima, of their
+    squares, of averages and of theirs are added; 0: not wanted.
     """
-    items = shape[0] * len(xs)
-    for thread in prange(threads):
-        for item in range(thread * items // threads, (thread + 1) * items // threads):
-            _pool_image(strip, item // len(xs), item % len(xs), shape, stride, xs, maxima, averages, sums[thread])
+
+    @_task()
+    def task(block):  # type: ignore[no-untyped-def]
+        a = carray(block, 14)
+        shares, shape, inputs = a[1], (a[2], a[3], a[4], a[5]), a[7]
+        xs, maxima, averages, sums = (
+            words(a[10], inputs),
+            words(a[11], a[8]),
+            words(a[12], a[9]),
+            words(a[13], shares),
+        )
+        share, items = take_share(block), inputs * a[2]
+        while share < shares:
+            for item in range(share * items // shares, (share + 1) * items // shares):
+                _pool_image(strip, item // inputs, item % inputs, shape, a[6], xs, maxima, averages, sums[share])
+            share = take_share(block)
+
+    return task
 
 
-@njit(cache=True)
+@_compiled
 def _weighted(strip, where, dys, scales, column, total):  # type: ignore
     """total + sum over t of scales[t] * dys[t]; no scales: total."""
     for t in range(len(scales)):
@@ -510,7 +577,7 @@ def _weighted(strip, where, dys, scales, column, total):  # type: ignore
     return total
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def _pool_image_backward(strip, image, i, shape, stride, xs, maxima, averages, dys, scales, slopes, dxs):  # type: ignore
     one, (max_scales, average_scales, skip_scales) = single(strip), scales
     _, height, width, depth = shape
@@ -546,22 +613,50 @@ def _pool_image_backward(strip, image, i, shape, stride, xs, maxima, averages, d
                         store(one, target + there, add(load(one, target + there), value))
 
 
-@njit(parallel=True, cache=True)
-def pool_backward(strip, threads, shape, stride, xs, maxima, averages, dys, scales, slopes, dxs):  # type: ignore
-    """The gradients dxs of images, of which pools and the images themselves were summed elsewhere with scales.
+@functools.cache
+def pool_backward(strip: Strip) -> Any:
+    """The gradients of images, whose pools and which themselves were summed elsewhere with scales.
 
-    Args:
-        dys: [i, t] addresses of gradients of those sums.
-        scales: for maxima, averages and the images themselves: [i, t] addresses of vectors, or [i, 0].
+    The task's words are those of `pool` up to averages; then the number t of those sums per image; addresses of
+        dys: [i, t] addresses of the gradients of those sums;
+        scales of maxima, averages and the images themselves: [i, t] addresses of vectors, each after whether it is;
         slopes: [i, 4] addresses of vectors: slope and constant, times a maximum and for itself, that add to the
-            gradient of maxima, and the same for averages.
+            gradient of maxima, and the same for averages;
+        dxs: addresses of the gradients.
     """
-    items = shape[0] * len(xs)
-    for thread in prange(threads):
-        for item in range(thread * items // threads, (thread + 1) * items // threads):
-            _pool_image_backward(
-                strip, item // len(xs), item % len(xs), shape, stride, xs, maxima, averages, dys, scales, slopes, dxs
-            )
+
+    @_task()
+    def task(block):  # type: ignore[no-untyped-def]
+        a = carray(block, 23)
+        shares, shape, inputs, sums = a[1], (a[2], a[3], a[4], a[5]), a[7], a[13]
+        xs, maxima, averages = words(a[10], inputs), words(a[11], a[8]), words(a[12], a[9])
+        dys = words(a[14], (inputs, sums))
+        scales = (
+            words(a[16], (inputs, sums * a[15])),
+            words(a[18], (inputs, sums * a[17])),
+            words(a[20], (inputs, sums * a[19])),
+        )
+        slopes, dxs = words(a[21], (inputs, 4)), words(a[22], inputs)
+        share, items = take_share(block), inputs * a[2]
+        while share < shares:
+            for item in range(share * items // shares, (share + 1) * items // shares):
+                _pool_image_backward(
+                    strip,
+                    item // inputs,
+                    item % inputs,
+                    shape,
+                    a[6],
+                    xs,
+                    maxima,
+                    averages,
+                    dys,
+                    scales,
+                    slopes,
+                    dxs,
+                )
+            share = take_share(block)
+
+    return task
 
 
 def scratch_bytes(strip: Strip, shape: tuple[int, int, int, int], stride: int, border: int, kernel: int) -> int:

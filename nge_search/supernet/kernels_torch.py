@@ -7,7 +7,6 @@ convolution over E * C channels in channels-last layout.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,13 +57,15 @@ class Convolution:
         return _together(x).relu_()
 
     def forward(
-        self, images: Sequence[Tensor], mix: Mix | None, observe: bool, buffers: Any
+        self, images: Sequence[Tensor], mix: Mix | None, observe: bool
     ) -> tuple[list[Tensor], Tensor | None]:
         z, sums = [], []
         for k, weight in enumerate(self.weights):
             x = self._read(images, mix, k)
             kernel = weight.to(x.dtype).flatten(0, 1)
-            z.append(_apart(functional.conv2d(x, kernel, None, *self._settings(k), groups=len(kernel)), len(weight)))
+            z.append(
+                _apart(functional.conv2d(x, kernel, None, *self._settings(k), groups=len(kernel)), len(weight))
+            )
             if observe:
                 rows = _summable(z[-1].flatten(1, 3))
                 sums.append(torch.cat([rows.sum(dim=1, keepdim=True), rows.transpose(1, 2) @ rows], dim=1))
@@ -148,7 +149,9 @@ def pool(
     images: Sequence[Tensor], stride: int, maxima: Tensor | None, averages: Tensor | None, observe: bool
 ) -> Tensor | None:
     x = torch.cat([_nchw(image) for image in images])
-    sums = x.new_zeros(len(images), 4, x.shape[1], dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
+    sums = x.new_zeros(
+        len(images), 4, x.shape[1], dtype=torch.float64 if x.dtype == torch.float64 else torch.float32
+    )
     for k, target in enumerate((maxima, averages)):
         if target is None:
             continue
@@ -187,7 +190,9 @@ def pool_backward(
             g = _nchw(owed(scales[0]) + maxima[i] * slopes[i, 0] + slopes[i, 1])
             window = ([3, 3], [stride] * 2, [1, 1], [1, 1], False)
             _, indices = torch.ops.aten.max_pool2d_with_indices(x, *window)
-            total = total + torch.ops.aten.max_pool2d_with_indices_backward(g, x, *window, indices).permute(0, 2, 3, 1)
+            total = total + torch.ops.aten.max_pool2d_with_indices_backward(g, x, *window, indices).permute(
+                0, 2, 3, 1
+            )
         if averages is not None:
             g = _nchw(owed(scales[1]) + averages[i] * slopes[i, 2] + slopes[i, 3])
             change = torch.ops.aten.avg_pool2d_backward(g, x, [3, 3], [stride] * 2, [1, 1], False, False, None)

@@ -14,6 +14,7 @@ from typing import Any
 
 from llvmlite import ir
 from numba.core import cgutils, types
+from numba.core.imputils import lower_constant
 from numba.extending import NativeValue, intrinsic, models, register_model, typeof_impl, unbox
 
 
@@ -54,6 +55,11 @@ def _typeof_strip(strip: Strip, context: Any) -> StripType:
 @unbox(StripType)
 def _unbox_strip(kind: StripType, found: Any, context: Any) -> NativeValue:
     return NativeValue(context.context.get_dummy_value())
+
+
+@lower_constant(StripType)
+def _constant_strip(context: Any, builder: Any, kind: StripType, strip: Strip) -> Any:
+    return context.get_dummy_value()
 
 
 register_model(StripType)(models.OpaqueModel)

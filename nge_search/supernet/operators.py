@@ -8,6 +8,7 @@ their matrices depend on its moments, computes both where it needs them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,16 +18,15 @@ from torch import Tensor
 
 from nge_search.engine.distributed import sum_over_ranks
 from nge_search.supernet.folding import wide
-from nge_search.supernet.kernels import Buffers, choose
+from nge_search.supernet.kernels import choose, empty
 
 
 @dataclass
 class Setting:
-    """What all operations of a cell share: whether they observe moments, over all ranks, and whence memory comes."""
+    """What all operations of a cell share: whether they observe moments, and over all ranks."""
 
     observe: bool
     synchronised: bool
-    buffers: Buffers
 
 
 @dataclass
@@ -51,21 +51,16 @@ class Maps:
     Attributes:
         z: per kind [E, B, H, W, C].
         owed: per map the gradient [B, H, W, C] of a product's result, and its matrix [C_out, C_in].
-        lent: memory of those gradients, to be given back with that of the maps.
     """
 
-    setting: Setting
     z: list[Tensor] = field(default_factory=list)
     owed: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    lent: list[Tensor] = field(default_factory=list)
 
     def map(self, j: int) -> Tensor:
         return self.z[j % len(self.z)][j // len(self.z)]
 
     def release(self) -> None:
-        self.owed = {}
-        self.setting.buffers.give_back(*self.z, *self.lent)
-        self.z, self.lent = [], []
+        self.z, self.owed = [], {}
 
 
 @dataclass
@@ -86,7 +81,9 @@ def _mean(sums: list[Tensor], positions: int, setting: Setting) -> Tensor:
     return count
 
 
-def _slopes(mean: Tensor, d_mean: Tensor, d_spread: Tensor, count: Tensor, setting: Setting) -> tuple[Tensor, Tensor]:
+def _slopes(
+    mean: Tensor, d_mean: Tensor, d_spread: Tensor, count: Tensor, setting: Setting
+) -> tuple[Tensor, Tensor]:
     """Slope and constant: through its moments, a map z has the gradient z @ slope + constant."""
     if setting.synchronised:
         d_mean, d_spread = d_mean.clone(), d_spread.clone()  # autograd's own stay
@@ -116,7 +113,7 @@ class _Convolve(torch.autograd.Function):
             mix = ctx.owing.transpose(1, 2).contiguous(), tensors[1].to(images[0].dtype)
         kernels = choose(images[0])
         ctx.convolution = kernels.Convolution(weights, dilations, first, stride)
-        maps.z, sums = ctx.convolution.forward(images, mix, setting.observe, setting.buffers)
+        maps.z, sums = ctx.convolution.forward(images, mix, setting.observe)
         ctx.setting, ctx.maps, ctx.source, ctx.mix, ctx.inputs = setting, maps, source, mix, inputs
         ctx.save_for_backward(*(images if source is None else ()))
         kind = wide(images[0].device)
@@ -141,16 +138,13 @@ class _Convolve(torch.autograd.Function):
             slope, constant = _slopes(ctx.mean, *gradients[:2], ctx.count, setting)
             slope, constant = slope.to(like.dtype), constant.to(like.dtype)
         need = ctx.needs_input_grad[5:]
-        dx, shape = None, (len(images), *images[0].shape)
-        if any(need[:inputs]):
-            dx = images[0].new_empty(shape) if source is None else setting.buffers.take(shape, images[0])
+        dx = empty((len(images), *images[0].shape), images[0]) if any(need[:inputs]) else None
         d_weights, d_mix = ctx.convolution.backward(images, mix, maps.z, owed, slope, constant, dx, need[inputs:])
         maps.release()
         d_inputs: Sequence[Tensor | None] = [None] * inputs
         if source is None and dx is not None:
             d_inputs = dx.unbind(0)
         elif source is not None and dx is not None:
-            source.maps.lent.append(dx)
             source.maps.owed.update(zip(source.which, zip(dx.unbind(0), ctx.owing.unbind(0))))
             d_inputs = [part.to(wide(dx.device)) for part in (d_mix[:, 1:].transpose(1, 2), d_mix[:, 0])]
         return (None,) * 5 + (*d_inputs, *d_weights)
@@ -173,7 +167,7 @@ def convolve(
         weights: per kind [E, C, 1, K, K], with its dilation; output j = e * kinds + k.
         first: input i serves outputs first[i] to first[i + 1] - 1.
     """
-    maps = Maps(setting)
+    maps = Maps()
     found = _Convolve.apply(
         setting, maps, (dilations, first, stride), source and _Source(*source), len(inputs), *inputs, *weights
     )
@@ -196,7 +190,6 @@ class Shared:
         owed: per node and edge, the gradient of a sum's result and the parts' scales [parts, C] in it.
     """
 
-    setting: Setting
     images: Sequence[Tensor] = ()
     maxima: Tensor | None = None
     averages: Tensor | None = None
@@ -209,20 +202,23 @@ class Shared:
 
     def release(self) -> None:
         self.owed, self.images = {}, ()
-        self.setting.buffers.give_back(self.maxima, self.averages)
         self.maxima = self.averages = None
 
 
 class _Share(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, setting: Setting, shared: Shared, pools: tuple[bool, bool], skip: bool, stride: int, *images: Tensor
+        ctx: Any,
+        setting: Setting,
+        shared: Shared,
+        pools: tuple[bool, bool],
+        skip: bool,
+        stride: int,
+        *images: Tensor,
     ) -> tuple[Tensor, ...]:
         batch, height, width, channels = images[0].shape
         shape = (len(images), batch, (height - 1) // stride + 1, (width - 1) // stride + 1, channels)
-        shared.maxima, shared.averages = (
-            setting.buffers.take(shape, images[0]) if wanted else None for wanted in pools
-        )
+        shared.maxima, shared.averages = (empty(shape, images[0]) if wanted else None for wanted in pools)
         shared.images = images if skip else ()
         kernels, kind = choose(images[0]), wide(images[0].device)
         observe = setting.observe and any(pools)
@@ -254,7 +250,7 @@ class _Share(torch.autograd.Function):
         columns = iter(owed.unflatten(0, (-1, edges)).unbind(2))  # per part [I, T, C]
         skip_scale = next(columns).contiguous() if ctx.skip else None
         scales = [next(columns).contiguous() if k in ctx.which else None for k in range(2)]
-        dx = images[0].new_empty((len(images), *images[0].shape))
+        dx = empty((len(images), *images[0].shape), images[0])
         choose(dx).pool_backward(
             images, ctx.stride, shared.maxima, shared.averages, dys, [*scales, skip_scale], slopes, dx
         )
@@ -266,7 +262,7 @@ def share(
     setting: Setting, images: Sequence[Tensor], pools: tuple[bool, bool], skip: bool, stride: int
 ) -> tuple[Shared, Observed]:
     """3x3 maxima and averages of images (which of them: `pools`), with mean and variance [I, pools, C]."""
-    shared = Shared(setting)
+    shared = Shared()
     return shared, _observed(_Share.apply(setting, shared, pools, skip, stride, *images))
 
 
@@ -321,3 +317,109 @@ def combine(terms: Terms) -> Tensor:
     """[B, H, W, C]: the sum of matrix [C_out, C_in] times map, scale [C] times part, and biases [C]."""
     bias = torch.stack(terms.biases).sum(dim=0)
     return _Combine.apply(terms, len(terms.matrices), bias, *terms.matrices, *terms.scales)
+
+
+class _Pointwise(torch.autograd.Function):
+    """Inputs: nodes, then weights [C_out, nodes * C_in, 1, 1]: of all pixels, or of even and of odd ones."""
+
+    @staticmethod
+    def forward(ctx: Any, count: int, *tensors: Tensor) -> Tensor:
+        nodes, weights = tensors[:count], tensors[count:]
+        halve = len(weights) == 2
+        batch, height, width, _ = nodes[0].shape
+        size = (batch, (height + 1) // 2, (width + 1) // 2) if halve else (batch, height, width)
+        ctx.count, ctx.size = count, size
+        ctx.save_for_backward(*tensors)
+        rows, columns = math.prod(size), [len(weight) for weight in weights]
+        y = empty((*size, sum(columns)), nodes[0])
+        for part, target in enumerate(y.view(rows, -1).split(columns, dim=1)):
+            for i, (node, matrix) in enumerate(zip(nodes, _per_node(weights[part], count))):
+                x = _rectified(node, size, part if halve else None)
+                torch.addmm(target, x, matrix.t(), beta=float(i > 0), out=target)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        nodes, weights = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+        need = ctx.needs_input_grad[1:]
+        halve = len(weights) == 2
+        d_nodes = [empty(node.shape, node) if wanted else None for node, wanted in zip(nodes, need)]
+        if halve:
+            for d_node in d_nodes:
+                d_node is None or d_node.zero_()
+        found = []
+        for part, d_part in enumerate(dy.flatten(0, 2).split([len(weight) for weight in weights], dim=1)):
+            columns = []
+            for node, d_node, matrix in zip(nodes, d_nodes, _per_node(weights[part], ctx.count)):
+                x = _rectified(node, ctx.size, part if halve else None)
+                if need[ctx.count + part]:
+                    columns.append(d_part.t() @ x)
+                if d_node is None:
+                    continue
+                change = empty(x.shape, x) if halve else d_node.view(x.shape)
+                torch.mm(d_part, matrix, out=change)
+                torch.ops.aten.threshold_backward.grad_input(change, x, 0, grad_input=change)
+                if halve:
+                    target = d_node[:, part::2, part::2]
+                    target.copy_(change.view(*ctx.size, -1)[:, : target.shape[1], : target.shape[2]])
+            weight = weights[part]
+            found.append(torch.cat(columns, dim=1).to(weight.dtype).view(weight.shape) if columns else None)
+        return None, *d_nodes, *found
+
+
+def _per_node(weight: Tensor, nodes: int) -> tuple[Tensor, ...]:
+    return weight.flatten(1).split(weight.shape[1] // nodes, dim=1)
+
+
+def _rectified(x: Tensor, size: tuple[int, int, int], part: int | None) -> Tensor:
+    """The ReLU of all pixels, or of the even (0) or odd (1) ones, padded with zeros: [B * H * W, C]."""
+    found = empty((*size, x.shape[-1]), x)
+    if part is None:
+        torch.clamp_min(x, 0, out=found)
+    else:
+        pixels = x[:, part::2, part::2]
+        found.zero_()[:, : pixels.shape[1], : pixels.shape[2]].copy_(pixels).clamp_min_(0)
+    return found.flatten(0, 2)
+
+
+def pointwise(nodes: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
+    """A 1x1 convolution of the ReLU of concatenated nodes, or with two weights the halves of FactorizedReduce."""
+    return _Pointwise.apply(len(nodes), *nodes, *weights)
+
+
+class _Normalise(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, setting: Setting, y: Tensor, eps: float) -> tuple[Tensor, ...]:
+        rows = y.flatten(0, 2)
+        variance, mean = torch.var_mean(rows, dim=0, correction=0)
+        mean, variance = (x.to(wide(y.device)) for x in (mean, variance))
+        count = mean.new_full((1,), len(rows))
+        if setting.synchronised:  # of unequal shares: by their sums
+            first, second = mean * count, (variance + mean**2) * count
+            sum_over_ranks([first, second, count])
+            mean = first / count
+            variance = (second / count - mean**2).clamp_min_(0)
+        deviation = torch.rsqrt(variance + eps)
+        h = torch.sub(rows, mean.to(y.dtype), out=empty(rows.shape, y)).mul_(deviation.to(y.dtype)).view(y.shape)
+        ctx.setting, ctx.deviation, ctx.count = setting, deviation, count
+        ctx.save_for_backward(h)
+        ctx.mark_non_differentiable(mean, variance, count)
+        return h, mean, variance, count
+
+    @staticmethod
+    def backward(ctx: Any, dh: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        (h,) = ctx.saved_tensors
+        rows, change = h.flatten(0, 2), dh.flatten(0, 2)
+        dy = torch.mul(rows, change, out=empty(rows.shape, rows))
+        sums = [change.sum(dim=0).to(ctx.deviation.dtype), dy.sum(dim=0).to(ctx.deviation.dtype)]
+        if ctx.setting.synchronised:
+            sum_over_ranks(sums)
+        first, second = (total / ctx.count * ctx.deviation for total in sums)
+        torch.mul(change, ctx.deviation.to(dy.dtype), out=dy)
+        dy.sub_(first.to(dy.dtype)).addcmul_(rows, second.to(dy.dtype), value=-1)
+        return None, dy.view(h.shape), None
+
+
+def normalise(setting: Setting, y: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(y - mean) / sqrt(variance + eps) per channel, and without gradient mean, biased variance and their count."""
+    return _Normalise.apply(setting, y, eps)
