@@ -2,12 +2,13 @@
 
 With y = W z, the batch mean of y is W m and its variance diag(W S W^T), where m and S are mean and covariance of z.
 So p * BN(y) = K z + b with K = p / sqrt(var + eps) W and b = -K m: neither y nor BN(y) need exist, and the sum over
-all operations that end in one node is one product. Here are the small matrices only, in wide precision.
+all operations that end in one node is one product. Here are the small matrices only, in wide precision, with their
+gradients: PyTorch's operations for any device; `kernels_compiled` has the same for CPUs.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,55 +19,72 @@ def wide(device: torch.device) -> torch.dtype:
     return torch.float64 if device.type == "cpu" else torch.float32
 
 
-class _Folded(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, weight: Tensor, p: Tensor | None, mean: Tensor, covariance: Tensor, eps: float
-    ) -> tuple[Tensor, ...]:
-        w = weight.to(mean.dtype)
-        product = w @ covariance
-        y_mean = (w @ mean[..., None])[..., 0]
-        y_variance = (product * w).sum(dim=-1).clamp_min_(0)
-        deviation = torch.rsqrt(y_variance + eps)
-        scale = deviation if p is None else deviation * p.to(w.dtype)[..., None]
-        ctx.save_for_backward(w, p, mean, product, y_mean, deviation, scale)
-        ctx.dtype = weight.dtype
-        ctx.mark_non_differentiable(y_mean, y_variance)
-        return scale[..., None] * w, -scale * y_mean, y_mean, y_variance
+@dataclass
+class Folded:
+    """p * BN(W z) = matrix z + bias, and what its gradient needs; N products of C_in channels.
 
-    @staticmethod
-    def backward(ctx: Any, d_matrix: Tensor, d_bias: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        w, p, mean, product, y_mean, deviation, scale = ctx.saved_tensors
-        d_scale = (d_matrix * w).sum(dim=-1) - d_bias * y_mean
-        d_mean = -scale * d_bias
-        d_p = None if p is None else (d_scale * deviation).sum(dim=-1).to(p.dtype)
-        d_variance = d_scale * scale * deviation**2 * -0.5  # of scale = p / sqrt(variance + eps)
-        d_w = None
-        if ctx.needs_input_grad[0]:
-            d_w = scale[..., None] * d_matrix + d_mean[..., None] * mean[..., None, :]
-            d_w = (d_w + 2 * d_variance[..., None] * product).to(ctx.dtype)
-        if not ctx.needs_input_grad[2]:
-            return d_w, d_p, None, None, None
-        d_z_mean = (d_mean[..., None, :] @ w)[..., 0, :]
-        return d_w, d_p, d_z_mean, w.transpose(-1, -2) @ (d_variance[..., None] * w), None
-
-
-def folded(weight: Tensor, p: Tensor | None, mean: Tensor, covariance: Tensor, eps: float) -> tuple[Tensor, ...]:
-    """K and b of p * BN(W z), and mean and biased variance of y = W z, which carry no gradient.
-
-    Args:
-        weight: [..., C_out, C_in]; p: [...]; mean: [..., C_in]; covariance: [..., C_in, C_in], symmetric.
-
-    Returns:
-        K [..., C_out, C_in]; b, mean and variance [..., C_out].
+    Attributes:
+        weight, matrix: W and K [N, C_out, C_in]; p: [N] or None.
+        mean: of z [N, C_in]; product: W S [N, C_out, C_in]; both None under given statistics.
+        y_mean, y_variance, deviation: of y, the last 1 / sqrt(variance + eps) [N, C_out].
     """
-    return _Folded.apply(weight, p, mean, covariance, eps)
+
+    weight: Tensor
+    p: Tensor | None
+    mean: Tensor | None
+    product: Tensor | None
+    y_mean: Tensor
+    y_variance: Tensor
+    deviation: Tensor
+    matrix: Tensor
+    bias: Tensor
 
 
-def scaled(weight: Tensor, p: Tensor | None, mean: Tensor, variance: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """K and b of p * (W z - mean) / sqrt(variance + eps), under given statistics."""
-    kind = wide(weight.device) if weight.dtype != torch.float64 else torch.float64
-    scale = torch.rsqrt(variance.to(kind) + eps)
-    if p is not None:
-        scale = scale * p.to(kind)[..., None]
-    return scale[..., None] * weight.to(kind), -scale * mean.to(kind)
+def _scaled(
+    weight: Tensor,
+    p: Tensor | None,
+    mean: Tensor | None,
+    product: Tensor | None,
+    y: tuple[Tensor, Tensor],
+    eps: float,
+) -> Folded:
+    deviation = torch.rsqrt(y[1] + eps)
+    scale = deviation if p is None else deviation * p[:, None]
+    return Folded(weight, p, mean, product, *y, deviation, scale[..., None] * weight, -scale * y[0])
+
+
+def fold(weight: Tensor, p: Tensor | None, mean: Tensor, covariance: Tensor, eps: float) -> Folded:
+    """From mean [N, C_in] and covariance [N, C_in, C_in] of z, all in one wide type."""
+    product = weight @ covariance
+    y = (weight @ mean[..., None])[..., 0], (product * weight).sum(dim=-1).clamp_min_(0)
+    return _scaled(weight, p, mean, product, y, eps)
+
+
+def fold_given(weight: Tensor, p: Tensor | None, y_mean: Tensor, y_variance: Tensor, eps: float) -> Folded:
+    """Under given mean and variance [N, C_out] of y."""
+    return _scaled(weight, p, None, None, (y_mean, y_variance), eps)
+
+
+@dataclass
+class FoldGradients:
+    """Of W, of p, and unless statistics were given of the mean and the (symmetric) covariance of z."""
+
+    weight: Tensor
+    p: Tensor
+    mean: Tensor | None
+    covariance: Tensor | None
+
+
+def fold_backward(folded: Folded, d_matrix: Tensor, d_bias: Tensor) -> FoldGradients:
+    """From the gradients of matrix and bias."""
+    w, deviation = folded.weight, folded.deviation
+    scale = deviation if folded.p is None else deviation * folded.p[:, None]
+    d_scale = (d_matrix * w).sum(dim=-1) - d_bias * folded.y_mean
+    d_p, d_w = (d_scale * deviation).sum(dim=-1), scale[..., None] * d_matrix
+    if folded.mean is None or folded.product is None:
+        return FoldGradients(d_w, d_p, None, None)
+    d_y_mean = -scale * d_bias
+    d_variance = -0.5 * d_scale * scale * deviation**2  # of scale = p / sqrt(variance + eps)
+    d_w = d_w + d_y_mean[..., None] * folded.mean[:, None] + 2 * d_variance[..., None] * folded.product
+    d_mean = (d_y_mean[:, None] @ w)[:, 0]
+    return FoldGradients(d_w, d_p, d_mean, w.transpose(1, 2) @ (d_variance[..., None] * w))

@@ -16,18 +16,8 @@ from torch.nn import functional
 from nge_search.engine.sync_batchnorm import SyncedBatchNorm2d
 from nge_search.genotype import INPUT_NODES
 from nge_search.operations import DilConv, FactorizedReduce, SepConv, is_pool
-from nge_search.supernet.folding import folded, scaled, wide
-from nge_search.supernet.operators import (
-    Maps,
-    Observed,
-    Setting,
-    Terms,
-    combine,
-    convolve,
-    normalise,
-    pointwise,
-    share,
-)
+from nge_search.supernet.folding import wide
+from nge_search.supernet.operators import Leaving, Plan, Setting, combine, leave, normalise, pointwise
 from nge_search.supernet.reference import MixedCell, Supernet
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -47,15 +37,12 @@ class _Stage:
     """Nodes whose leaving edges are computed together, because all are known at once.
 
     Attributes:
-        sources: the nodes; edges: the slice of the cell's edges, in its order, that leave them.
-        targets: of each of those edges; per_source: how many leave each node; stride: of their operations.
+        sources: the nodes; targets: of each edge that leaves them; stride: of their operations.
     """
 
-    def __init__(self, sources: Sequence[int], vertices: int, first_edge: int, stride: int):
-        own = [list(range(max(source + 1, INPUT_NODES), vertices)) for source in sources]
-        self.sources, self.stride, self.per_source = sources, stride, len(own[0])
-        self.targets = [target for targets in own for target in targets]
-        self.edges = slice(first_edge, first_edge + len(self.targets))
+    def __init__(self, sources: Sequence[int], vertices: int, stride: int):
+        self.sources, self.stride = sources, stride
+        self.targets = [t for source in sources for t in range(max(source + 1, INPUT_NODES), vertices)]
 
 
 class FusedCell(nn.Module):
@@ -66,11 +53,10 @@ class FusedCell(nn.Module):
         self.space, self.channels, self.reduction = cell.space, cell.channels, cell.reduction
         self.preprocess0, self.preprocess1 = cell.preprocess0, cell.preprocess1
         self.order = sorted(range(len(self.space.edges)), key=lambda edge: self.space.edges[edge])
-        self.stages: list[_Stage] = []
+        self.stages = []
         for sources in (range(INPUT_NODES), *([s] for s in range(INPUT_NODES, self.space.vertices - 1))):
-            first = self.stages[-1].edges.stop if self.stages else 0
-            stride = 2 if self.reduction and not self.stages else 1
-            self.stages.append(_Stage(sources, self.space.vertices, first, stride))
+            halving = self.reduction and not self.stages
+            self.stages.append(_Stage(sources, self.space.vertices, 2 if halving else 1))
         self.synchronised = isinstance(self.preprocess1[-1], SyncedBatchNorm2d)
         self.eps = self.preprocess1[-1].eps
         self.names: dict[str, list[str]] = {}  # stacked name -> the reference's names, in order of the stack
@@ -134,189 +120,134 @@ class FusedCell(nn.Module):
             states = [
                 _preprocess(setting, *given) for given in ((self.preprocess0, before), (self.preprocess1, last))
             ]
-            return self._mix(setting, states, p_EO[self.order])
+            return self._mix(setting, states, p_EO)
 
     def _mix(self, setting: Setting, states: list[Tensor], p_EO: Tensor) -> list[Tensor]:
-        """The inner nodes from the cell's two preprocessed inputs."""
-        weights = {name: weight for name, weight in self.named_parameters(recurse=False)}
-        weights.update(self.named_buffers(recurse=False))
-        terms = [Terms() for _ in range(self.space.vertices)]
-        seen: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {}
-        for stage in self.stages:
+        """The inner nodes from the cell's two preprocessed inputs; p as `FusedSupernet._ordered` gives it."""
+        counts = [len(stage.targets) for stage in self.stages]
+        every = dict(self.named_parameters(recurse=False))
+        weights = {name: weight.split(self._rows(name, counts)) for name, weight in every.items()}
+        into: list[list[tuple[Leaving, int, Tensor, Tensor, Tensor]]] = [[] for _ in range(self.space.vertices)]
+        passed = []
+
+        def finish(node: int) -> None:
+            leavings, edges, *small = zip(*into[node])
+            states.append(combine(list(zip(leavings, edges)), *small))
+
+        for s, (stage, p) in enumerate(zip(self.stages, p_EO.split(counts))):
             for source in stage.sources:
                 if source >= INPUT_NODES:
-                    states.append(combine(terms[source]))
-            edges = _Edges(self, setting, stage, [states[source] for source in stage.sources], weights, p_EO, seen)
-            if self.pools or (self.skip and stage.stride == 1):
-                edges.share(terms)
-            if self.separable or self.dilated or (self.skip and stage.stride == 2):
-                edges.convolve(terms)
-        states.append(combine(terms[-1]))
-        for name, moments in seen.items():
-            together = (torch.cat(parts) for parts in zip(*(rows[:2] for rows in moments)))
-            _move(getattr(self, name), *together, moments[0][2])
+                    finish(source)
+            own = {name: parts[s] for name, parts in weights.items() if s < len(parts)}
+            leaving = Leaving(self._plan(stage))
+            if not setting.observe:
+                leaving.given = self._given(sum(counts[:s]), counts[s])
+            images = [states[source] for source in stage.sources]
+            found = leave(
+                setting, leaving, images, self._p(stage, p), self._taps(stage, own), self._pointwise(stage, own)
+            )
+            for edge, (target, *small) in enumerate(zip(stage.targets, *(x.unbind(0) for x in found))):
+                into[target].append((leaving, edge, *small))  # type: ignore[arg-type]
+            passed.append(leaving)
+        finish(self.space.vertices - 1)
+        if setting.observe:
+            self._observe(passed)
         return states[INPUT_NODES:]
 
+    def _rows(self, name: str, counts: list[int]) -> list[int]:
+        """How many rows of a stacked weight belong to each stage."""
+        if name.startswith("skip_"):
+            return counts[:1]
+        kinds = {"first_pointwise": len(self.separable), "separable_pointwise": len(self.separable)}
+        kinds["dilated_pointwise"] = len(self.dilated)
+        return [count * kinds.get(name, 1) for count in counts]
 
-class _Edges:
-    """The edges that leave a stage's nodes, in one pass through a cell; E of them, from I nodes.
+    def _halves(self, stage: _Stage) -> bool:
+        return self.skip and stage.stride == 2
 
-    Args:
-        images: the nodes [B, H, W, C]; weights: the cell's, by name; p: [edges, operations] in the cell's order.
-        seen: receives batch statistics by the name of their normalisations: mean, variance [E * kinds, C] and count.
-    """
+    def _plan(self, stage: _Stage) -> Plan:
+        return Plan(
+            nodes=len(stage.sources),
+            edges=len(stage.targets),
+            stride=stage.stride,
+            separable=len(self.separable),
+            dilations=self.dilations + [1, 1] * self._halves(stage),
+            pools=("max_pool_3x3" in self.pools, "avg_pool_3x3" in self.pools),
+            skip=self.skip and stage.stride == 1,
+            eps=self.eps,
+        )
 
-    def __init__(
-        self,
-        cell: FusedCell,
-        setting: Setting,
-        stage: _Stage,
-        images: list[Tensor],
-        weights: dict[str, Tensor],
-        p_EO: Tensor,
-        seen: dict[str, list[tuple[Tensor, Tensor, Tensor]]],
-    ):
-        self.cell, self.setting, self.stage, self.images, self.seen = cell, setting, stage, images, seen
-        self.weights, self.p_EO = weights, p_EO[stage.edges].to(wide(p_EO.device))
+    def _p(self, stage: _Stage, p: Tensor) -> Tensor:
+        """P in a plan's order; where a skip connection halves, it counts as two direct convolutions."""
+        return torch.cat([p[:, 1:], p[:, :1], p[:, :1]], dim=1) if self._halves(stage) else p
 
-    def _p(self, operations: Sequence[str]) -> Tensor:
-        """[E, operations]."""
-        return self.p_EO[:, [self.cell.space.operations.index(operation) for operation in operations]]
+    def _taps(self, stage: _Stage, weights: dict[str, Tensor]) -> list[Tensor]:
+        taps = [weights[f"{name}_first_depthwise"] for name in self.separable]
+        taps += [weights[f"{name}_last_depthwise"] for name in self.dilated]
+        if self._halves(stage):
+            taps += [self.even_taps, self.odd_taps]
+        return taps + [weights[f"{name}_last_depthwise"] for name in self.separable]
 
-    def _weight(self, name: str) -> Tensor:
-        """[E, ...] of a weight that each edge has once."""
-        return self.weights[name][self.stage.edges]
+    def _pointwise(self, stage: _Stage, weights: dict[str, Tensor]) -> list[Tensor]:
+        found = [weights[f"{part}_pointwise"].flatten(2) for part in ("first", "separable") if self.separable]
+        direct = (
+            [weights["dilated_pointwise"].flatten(2).unflatten(0, (-1, len(self.dilated)))] if self.dilated else []
+        )
+        if self._halves(stage):  # each half has zero rows where the other writes
+            even, odd = (weights[f"skip_{half}"].flatten(2) for half in ("even", "odd"))
+            halves = functional.pad(even, (0, 0, 0, odd.shape[1])), functional.pad(odd, (0, 0, even.shape[1], 0))
+            direct.append(torch.stack(halves, dim=1))
+        return found + ([torch.cat(direct, dim=1).flatten(0, 1)] if direct else [])
 
-    def _weights(self, name: str, kinds: int) -> Tensor:
-        """[E, kinds, ...] of a weight that several operations of each edge have."""
-        return self.weights[name].unflatten(0, (-1, kinds))[self.stage.edges]
+    def _given(self, first: int, count: int) -> dict[str, tuple[Tensor, Tensor]]:
+        """Running statistics of some edges, as `Leaving` names them."""
 
-    def _running(self, name: str, kinds: int) -> tuple[Tensor, Tensor]:
-        """Running mean and variance [E, kinds, C] of a kind of normalisations."""
-        statistics, edges = getattr(self.cell, name), self.stage.edges
-        found = (statistics.running_mean, statistics.running_var)
-        mean, variance = (part.unflatten(0, (-1, kinds))[edges] for part in found)
-        return mean, variance
+        def running(name: str, kinds: int) -> list[Tensor]:
+            norm, rows = getattr(self, name), slice(first * kinds, (first + count) * kinds)
+            return [
+                norm.running_mean[rows].unflatten(0, (count, -1)),
+                norm.running_var[rows].unflatten(0, (count, -1)),
+            ]
 
-    def share(self, terms: list[Terms]) -> None:
-        """Skip connections and pools, which depend on the source alone."""
-        cell, stage, setting = self.cell, self.stage, self.setting
-        skip, nodes, count = cell.skip and stage.stride == 1, len(self.images), len(cell.pools)
-        which = ("max_pool_3x3" in cell.pools, "avg_pool_3x3" in cell.pools)
-        shared, observed = share(setting, self.images, which, skip, stage.stride)
-        scales = []
-        biases = observed.nothing.expand(len(stage.targets), cell.channels)
-        if skip:
-            scales.append(self._p(["skip_connect"])[:, :, None].expand(-1, -1, cell.channels))
-        if cell.pools:
-            if setting.observe:
-                each = (nodes, stage.per_source, count, cell.channels)
-                mean, variance = (x[:, None].expand(each).flatten(0, 1) for x in (observed.mean, observed.spread))
-                if which[0] and cell.pools[0] != "max_pool_3x3":  # in the order of the space's operations
-                    mean, variance = mean.flip(1), variance.flip(1)
-                self._see("pool_norm", mean, variance, observed.count)
-            else:
-                mean, variance = (x.to(self.p_EO.dtype) for x in self._running("pool_norm", count))
-            scale = self._p(cell.pools)[:, :, None] * torch.rsqrt(variance + cell.eps)
-            biases = biases - (scale * mean).sum(dim=1)
-            scales.append(scale if cell.pools[0] == "max_pool_3x3" or count == 1 else scale.flip(1))
-        parts = zip(stage.targets, torch.cat(scales, dim=1).unbind(0), biases.unbind(0))
-        for edge, (target, scale, bias) in enumerate(parts):
-            terms[target].shared.append((shared, edge // stage.per_source, edge % stage.per_source))
-            terms[target].scales.append(scale)
-            terms[target].biases.append(bias)
+        found = {}
+        for name in ("first", "separable"):
+            if self.separable:
+                found[name] = running(f"{name}_norm", len(self.separable))
+        direct = [running("dilated_norm", len(self.dilated))] if self.dilated else []
+        if first == 0 and self._halves(self.stages[0]):
+            mean, variance = running("skip_norm", 1)
+            split = torch.arange(self.channels, device=mean.device) < self.skip_even.shape[1]
+            direct.append([torch.cat([mean * split, mean * ~split], dim=1), variance.expand(-1, 2, -1)])
+        if direct:
+            found["direct"] = [torch.cat(parts, dim=1) for parts in zip(*direct)]
+        if self.pools:
+            found["pool"] = [self._sorted_pools(x) for x in running("pool_norm", len(self.pools))]
+        return {name: (mean.flatten(0, 1), variance.flatten(0, 1)) for name, (mean, variance) in found.items()}
 
-    def convolve(self, terms: list[Terms]) -> None:
-        """Separable and dilated convolutions, and skip connections of stride 2, up to their last product."""
-        cell, stage, setting = self.cell, self.stage, self.setting
-        first, last = len(cell.separable), len(cell.dilated)
-        taps = [self._weight(f"{name}_first_depthwise") for name in cell.separable]
-        taps += [self._weight(f"{name}_last_depthwise") for name in cell.dilated]
-        dilations = [1] * first + cell.dilations
-        halved = cell.skip and stage.stride == 2
-        if halved:
-            taps += [self.weights["even_taps"], self.weights["odd_taps"]]
-            dilations += [1, 1]
-        kinds = len(taps)
-        leaving = [i * stage.per_source * kinds for i in range(len(self.images) + 1)]
-        maps, observed = convolve(setting, self.images, taps, dilations, leaving, stage.stride)
-        if first:
-            matrices, biases = self._fold("first", cell.separable, None, *_kinds(observed, kinds, slice(0, first)))
-            biases = (biases + observed.nothing).flatten(0, 1)
-            which = [edge * kinds + kind for edge in range(len(stage.targets)) for kind in range(first)]
-            taps = [self._weight(f"{name}_last_depthwise") for name in cell.separable]
-            inner, inner_observed = convolve(
-                setting,
-                (matrices.flatten(0, 1), biases),
-                taps,
-                [1] * first,
-                range(len(which) + 1),
-                source=(maps, which),
-            )
-            found = _kinds(inner_observed, first, slice(0, first))
-            self._leave(terms, inner, 0, self._fold("separable", cell.separable, self._p(cell.separable), *found))
-        if last:
-            found = _kinds(observed, kinds, slice(first, first + last))
-            self._leave(terms, maps, first, self._fold("dilated", cell.dilated, self._p(cell.dilated), *found))
-        if halved:
-            found = _kinds(observed, kinds, slice(first + last, kinds))
-            self._leave(terms, maps, first + last, self._fold_halves(*found))
+    def _sorted_pools(self, x: Tensor) -> Tensor:
+        """[E, pools, ...] between the space's order and that of a plan, which has maxima first."""
+        return x if self.pools[0] == "max_pool_3x3" else x.flip(1)
 
-    def _leave(self, terms: list[Terms], maps: Maps, kind: int, product: tuple[Tensor, Tensor]) -> None:
-        """Add products of some kinds of maps, from `kind` on, to what ends in the edges' targets."""
-        matrices, biases = product
-        kinds, count = len(maps.z), matrices.shape[1]
-        parts = zip(self.stage.targets, matrices.unbind(0), biases.sum(dim=1).unbind(0))
-        for edge, (target, matrix, bias) in enumerate(parts):
-            terms[target].maps.append((maps, [edge * kinds + kind + k for k in range(count)]))
-            terms[target].matrices.append(matrix)
-            terms[target].biases.append(bias)
-
-    def _fold(
-        self,
-        name: str,
-        operations: list[str],
-        p: Tensor | None,
-        mean: Tensor,
-        covariance: Tensor,
-        count: Tensor,
-        nothing: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """Matrices [E, kinds, C, C] and biases [E, kinds, C] of normalised pointwise products."""
-        kinds, norm = len(operations), f"{name}_norm"
-        weight = self._weights(f"{name}_pointwise", kinds).flatten(3)
-        if not self.setting.observe:
-            matrices, biases = scaled(weight, p, *self._running(norm, kinds), self.cell.eps)
-            return matrices, biases + nothing
-        matrices, biases, y_mean, y_variance = folded(weight, p, mean, covariance, self.cell.eps)
-        self._see(norm, y_mean, y_variance, count)
-        return matrices, biases
-
-    def _fold_halves(
-        self, mean: Tensor, covariance: Tensor, count: Tensor, nothing: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The same of the two halves of FactorizedReduce; each has zero rows where the other writes."""
-        even, odd = (self._weight(f"skip_{half}").flatten(2) for half in ("even", "odd"))
-        parts = functional.pad(even, (0, 0, 0, odd.shape[1])), functional.pad(odd, (0, 0, even.shape[1], 0))
-        weight, p = torch.stack(parts, dim=1), self._p(["skip_connect"]).expand(-1, 2)
-        if not self.setting.observe:
-            matrices, biases = scaled(weight, p, *self._running("skip_norm", 1), self.cell.eps)
-            return matrices, biases / 2 + nothing
-        matrices, biases, y_mean, y_variance = folded(weight, p, mean, covariance, self.cell.eps)
-        self._see("skip_norm", y_mean.sum(dim=1), y_variance.sum(dim=1), count)
-        return matrices, biases
-
-    def _see(self, norm: str, mean: Tensor, variance: Tensor, count: Tensor) -> None:
-        rows = (x.detach().reshape(-1, x.shape[-1]) for x in (mean, variance))
-        self.seen.setdefault(norm, []).append((*rows, count))
-
-
-def _kinds(observed: Observed, kinds: int, which: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Mean and covariance of some of the kinds of each edge's maps; count and `nothing`."""
-    mean, covariance = observed.mean, observed.spread
-    if len(mean):
-        mean, covariance = (x.unflatten(0, (-1, kinds))[:, which] for x in (mean, covariance))
-    return mean, covariance, observed.count, observed.nothing
+    def _observe(self, passed: list[Leaving]) -> None:
+        """Move running statistics towards those that a pass has seen."""
+        count = passed[0].count
+        if count is None:
+            return
+        edges = [leaving.plan.edges for leaving in passed]
+        seen: dict[str, list[list[Tensor]]] = {}
+        for leaving, rows in zip(passed, edges):
+            for name, moments in leaving.seen.items():
+                parts = [x.unflatten(0, (rows, -1)) for x in moments]
+                if name == "direct" and self._halves(self.stages[0]) and leaving is passed[0]:
+                    seen["skip_norm"] = [[x[:, -2:].sum(dim=1, keepdim=True) for x in parts]]
+                    parts = [x[:, :-2] for x in parts]
+                seen.setdefault("dilated_norm" if name == "direct" else f"{name}_norm", []).append(parts)
+        for name, every in seen.items():
+            mean, variance = (torch.cat(parts) for parts in zip(*every))
+            if name == "pool_norm":
+                mean, variance = self._sorted_pools(mean), self._sorted_pools(variance)
+            if mean.shape[1]:
+                _move(getattr(self, name), mean.flatten(0, 1), variance.flatten(0, 1), count)
 
 
 def _preprocess(setting: Setting, module: nn.Module, nodes: list[Tensor]) -> Tensor:
@@ -355,9 +286,17 @@ class FusedSupernet(nn.Module):
     def forward(self, x_BCHW: Tensor, p_normal_EO: Tensor, p_reduce_EO: Tensor) -> Tensor:
         """Logits [B, classes] of images under the operation probabilities of the two kinds of cell."""
         before = last = [self.stem(x_BCHW).permute(0, 2, 3, 1).contiguous()]
+        p_normal_EO, p_reduce_EO = self._ordered(p_normal_EO), self._ordered(p_reduce_EO)
         for cell in self.cells:
             before, last = last, cell(before, last, p_reduce_EO if cell.reduction else p_normal_EO)
         return self.classifier(torch.cat([node.mean(dim=(1, 2)) for node in last], dim=1))
+
+    def _ordered(self, p_EO: Tensor) -> Tensor:
+        """P with edges by source and operations as `operators.Plan` counts them, in wide precision."""
+        cell = self.cells[0]
+        names = ["skip_connect"] * cell.skip + sorted(cell.pools, reverse=True) + cell.separable + cell.dilated
+        columns = [self.space.operations.index(name) for name in names]
+        return p_EO[cell.order][:, columns].to(wide(p_EO.device))
 
     def _stacks(self) -> dict[str, list[str]]:
         return {

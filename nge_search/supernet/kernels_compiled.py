@@ -10,7 +10,8 @@ import torch
 from llvmlite import binding
 from torch import Tensor
 
-from nge_search.supernet import kernels_cpu
+from nge_search.supernet import folding, kernels_cpu
+from nge_search.supernet.folding import Folded, FoldGradients
 from nge_search.supernet.kernels import empty
 from nge_search.supernet.lanes import Strip
 from nge_search.supernet.parallel import run
@@ -140,7 +141,8 @@ class Convolution:
         owed: Sequence[tuple[Tensor, Tensor]],
         slope: Tensor | None,
         constant: Tensor,
-        dx: Tensor | None,
+        dx: Sequence[Tensor] | None,
+        accumulate: bool,
         need_weights: Sequence[bool],
     ) -> tuple[list[Tensor | None], Tensor | None]:
         """Gradients of the weights that need them, and with dx, which receives the inputs', of mix [I, 1 + C, C].
@@ -167,8 +169,18 @@ class Convolution:
         mixes = np.arange(mixing[0]) * mixing[1] * mixing[2] + weights
         mixes = sums.data_ptr() + 8 * (sums.stride(0) * np.arange(threads)[:, None] + mixes)
         dys = _addresses(_dense([dy for dy, _ in owed]))
-        dxs = _NONE if dx is None else _rows(dx)
-        words = (*common, *self._words(images, mix, z), dys, slopes, int(dx is not None), dxs, dws, mixes)
+        dxs = _NONE if dx is None else _addresses(_dense(dx))
+        words = (
+            *common,
+            *self._words(images, mix, z),
+            dys,
+            slopes,
+            int(dx is not None),
+            dxs,
+            dws,
+            mixes,
+            int(accumulate),
+        )
         run(kernels_cpu.convolve_backward(strip), threads, *words)
         parts = dw.sum(dim=0).to(images[0].dtype).split([edges * area for area in areas])
         d_weights = [
@@ -227,15 +239,15 @@ def pool_backward(
     dys: Sequence[Sequence[Tensor]],
     scales: Sequence[Tensor | None],
     slopes: Tensor,
-    dx: Tensor,
+    dx: Sequence[Tensor],
 ) -> None:
     addresses = np.stack([_addresses(_dense(own)) for own in dys])
     words: list[int | np.ndarray] = [addresses.shape[1], addresses]
     for scale in scales:
         words += [int(scale is not None), _NONE if scale is None else _rows(scale, 2)]
     run(
-        kernels_cpu.pool_backward(_strip(dx)), torch.get_num_threads(),
-        *_pooling(images, stride, maxima, averages), *words, _rows(slopes, 2), _rows(dx),
+        kernels_cpu.pool_backward(_strip(dx[0])), torch.get_num_threads(),
+        *_pooling(images, stride, maxima, averages), *words, _rows(slopes, 2), _addresses(_dense(dx)),
     )  # fmt: skip
 
 
@@ -244,3 +256,27 @@ def _pooling(images: Sequence[Tensor], stride: int, maxima: Tensor | None, avera
     counts = [0 if pooled is None else len(pooled) for pooled in (maxima, averages)]
     targets = [_NONE if pooled is None else _rows(pooled) for pooled in (maxima, averages)]
     return *images[0].shape, stride, len(images), *counts, _addresses(_dense(images)), *targets
+
+
+def fold(weight: Tensor, p: Tensor | None, mean: Tensor, covariance: Tensor, eps: float) -> Folded:
+    """`folding.fold`."""
+    y_mean, y_variance, deviation, bias = torch.empty(4, *weight.shape[:2], dtype=torch.float64).unbind(0)
+    product, matrix = torch.empty(2, *weight.shape, dtype=torch.float64).unbind(0)
+    found = (product, y_mean, y_variance, deviation, matrix, bias)
+    chances = weight.new_ones(len(weight)) if p is None else p
+    given = (x.contiguous().numpy() for x in (weight, chances, mean, covariance))
+    kernels_cpu.fold_moments(*given, eps, *(x.numpy() for x in found))
+    return Folded(weight, p, mean, product, y_mean, y_variance, deviation, matrix, bias)
+
+
+def fold_backward(folded: Folded, d_matrix: Tensor, d_bias: Tensor) -> FoldGradients:
+    """`folding.fold_backward`."""
+    if folded.mean is None or folded.product is None:
+        return folding.fold_backward(folded, d_matrix, d_bias)
+    weight, mean = folded.weight, folded.mean
+    d_weight, d_p = torch.empty_like(weight), weight.new_empty(len(weight))
+    d_mean, d_covariance = torch.empty_like(mean), weight.new_empty(*mean.shape, mean.shape[1])
+    chances = weight.new_ones(len(weight)) if folded.p is None else folded.p
+    given = (weight, chances, mean, folded.product, folded.y_mean, folded.deviation, d_matrix, d_bias)
+    kernels_cpu.fold_moments_backward(*(x.contiguous().numpy() for x in (*given, d_weight, d_p, d_mean, d_covariance)))
+    return FoldGradients(d_weight, d_p, d_mean, d_covariance)

@@ -275,7 +275,7 @@ def _convolve_image(strip, image, i, scratch, shape, stride, border, xs, mix, ws
 @_compiled
 def _convolve_image_backward(  # type: ignore
     strip, image, i, scratch, shape, stride, border, xs, mix, ws, kinds, first, zs,
-    dys, slopes, dxs, dws, dmix,
+    dys, slopes, dxs, dws, dmix, more,
 ):  # fmt: skip
     _, height, width, depth = shape
     size = (height - 1) // stride + 1, (width - 1) // stride + 1
@@ -343,7 +343,8 @@ def _convolve_image_backward(  # type: ignore
                     place = (column % stride * dx_geometry[0] + y + dx_border) * dx_geometry[1] + column // stride
                     change = load(one, dx_planes + block * dx_bytes + place * cell)
                     there = target + (y * width + x) * w_step + block * cell
-                    store(one, there, where_positive(change, value))
+                    change = where_positive(change, value)
+                    store(one, there, add(load(one, there), change) if more else change)
         if len(dmix):
             _column_sums(strip, height * width, depth, target, w_step, dmix[i])
             _outer_sums(strip, height * width, depth, source, target, free, dmix[i] + depth * 8)
@@ -396,12 +397,13 @@ def convolve_backward(strip: Strip) -> Any:
         wanted, dxs: whether, and addresses where, gradients of the inputs (what stands for them) are wanted;
         dws: per share and j the address of sums [kernel * kernel, channels] to add to; 0: not wanted;
         dmix: per share and input the address of sums [1 + channels, channels] for gradients of biases and matrices,
-            if both `mixed` and `wanted`.
+            if both `mixed` and `wanted`;
+        more: whether dxs are added to.
     """
 
     @_task()
     def task(block):  # type: ignore[no-untyped-def]
-        a = carray(block, 25)
+        a = carray(block, 26)
         shares, shape, inputs, outputs = a[1], (a[4], a[5], a[6], a[7]), a[10], a[11]
         xs, mix, ws = words(a[12], inputs), words(a[14], (inputs * a[13], 2)), words(a[15], outputs)
         kinds, first, zs = words(a[16], (outputs, 2)), words(a[17], inputs + 1), words(a[18], outputs)
@@ -412,7 +414,7 @@ def convolve_backward(strip: Strip) -> Any:
             for item in range(share * items // shares, (share + 1) * items // shares):
                 _convolve_image_backward(
                     strip, item // inputs, item % inputs, a[2] + share * a[3], shape, a[8], a[9],
-                    xs, mix, ws, kinds, first, zs, dys, slopes, dxs, dws[share], dmix[share],
+                    xs, mix, ws, kinds, first, zs, dys, slopes, dxs, dws[share], dmix[share], a[25],
                 )  # fmt: skip
             share = take_share(block)
 
@@ -667,3 +669,50 @@ def scratch_bytes(strip: Strip, shape: tuple[int, int, int, int], stride: int, b
     cell = strip.channels * strip.bits // 8
     planes = 2 * depth // strip.channels * stride * rows * columns + (size[0] + 2 * border) * (size[1] + 2 * border)
     return (planes + max(kernel**2 * strip.positions, depth + 1)) * cell + 64
+
+
+@_compiled
+def fold_moments(weight, p, mean, covariance, eps, product, y_mean, y_variance, deviation, matrix, bias):  # type: ignore
+    """`folding.fold` on float64 arrays: everything from `product` on is written."""
+    count, rows, columns = weight.shape
+    for n in range(count):
+        for o in range(rows):
+            w, line = weight[n, o], product[n, o]
+            line[:] = 0.0
+            total = 0.0
+            for i in range(columns):
+                line += w[i] * covariance[n, i]
+                total += w[i] * mean[n, i]
+            variance = 0.0
+            for i in range(columns):
+                variance += line[i] * w[i]
+            variance = max(variance, 0.0)
+            inverse = 1.0 / np.sqrt(variance + eps)
+            y_mean[n, o], y_variance[n, o], deviation[n, o] = total, variance, inverse
+            scale = p[n] * inverse
+            matrix[n, o] = scale * w
+            bias[n, o] = -scale * total
+
+
+@_compiled
+def fold_moments_backward(  # type: ignore
+    weight, p, mean, product, y_mean, deviation, d_matrix, d_bias, d_weight, d_p, d_mean, d_covariance
+):  # fmt: skip
+    """`folding.fold_backward` of folds from moments: everything from `d_weight` on is written."""
+    count, rows, columns = weight.shape
+    for n in range(count):
+        d_covariance[n] = 0.0
+        d_mean[n] = 0.0
+        d_p[n] = 0.0
+        for o in range(rows):
+            w, inverse = weight[n, o], deviation[n, o]
+            scale, d_scale = p[n] * inverse, -d_bias[n, o] * y_mean[n, o]
+            for i in range(columns):
+                d_scale += d_matrix[n, o, i] * w[i]
+            d_y_mean = -scale * d_bias[n, o]
+            d_variance = -0.5 * d_scale * scale * inverse * inverse
+            d_p[n] += d_scale * inverse
+            d_weight[n, o] = scale * d_matrix[n, o] + d_y_mean * mean[n] + (2.0 * d_variance) * product[n, o]
+            d_mean[n] += d_y_mean * w
+            for i in range(columns):
+                d_covariance[n, i] += (d_variance * w[i]) * w

@@ -12,6 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nge_search.supernet.folding import fold as fold
+from nge_search.supernet.folding import fold_backward as fold_backward
+
 Mix = tuple[Tensor, Tensor]
 
 
@@ -79,7 +82,8 @@ class Convolution:
         owed: Sequence[tuple[Tensor, Tensor]],
         slope: Tensor | None,
         constant: Tensor,
-        dx: Tensor | None,
+        dx: Sequence[Tensor] | None,
+        accumulate: bool,
         need_weights: Sequence[bool],
     ) -> tuple[list[Tensor | None], Tensor | None]:
         kinds, d_weights = len(self.weights), list[Tensor | None]()
@@ -114,7 +118,7 @@ class Convolution:
         if dx is None:
             return d_weights, None
         for target, total in zip(dx, totals):
-            target.copy_(total)  # type: ignore[arg-type]
+            target.add_(total) if accumulate else target.copy_(total)  # type: ignore[arg-type]
         if mix is None:
             return d_weights, None
         found = []
@@ -170,7 +174,7 @@ def pool_backward(
     dys: Sequence[Sequence[Tensor]],
     scales: Sequence[Tensor | None],
     slopes: Tensor,
-    dx: Tensor,
+    dx: Sequence[Tensor],
 ) -> None:
     """Gradients dx of images, whose pools and which themselves entered sums with gradients dys [I][T].
 

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from nge_search.engine.distributed import sum_over_ranks
-from nge_search.supernet.folding import wide
+from nge_search.supernet import folding
+from nge_search.supernet.folding import Folded, FoldGradients, wide
 from nge_search.supernet.kernels import choose, empty
 
 
@@ -27,21 +28,6 @@ class Setting:
 
     observe: bool
     synchronised: bool
-
-
-@dataclass
-class Observed:
-    """Moments over all positions (and ranks), differentiable; without observation empty.
-
-    Attributes:
-        mean: [N, C]; spread: covariances [N, C, C], or variances [N, C]; count: [1], the positions.
-        nothing: zero, to be added to the bias of what is made of the maps: so gradients come without moments, too.
-    """
-
-    mean: Tensor
-    spread: Tensor
-    count: Tensor
-    nothing: Tensor
 
 
 @dataclass
@@ -64,11 +50,77 @@ class Maps:
 
 
 @dataclass
-class _Source:
-    """Products of stored maps, as the input of convolutions: `which` of them are read."""
+class Plan:
+    """What leaves some nodes: I nodes, E edges (as many from each node), all of one stride.
 
-    maps: Maps
-    which: Sequence[int]
+    Each edge has `separable` convolutions of two steps, `direct` ones of one step (dilations apart), with what a
+    halving skip connection reads as the last two; pools of its node (maximum and average: which), and the node
+    itself, if `skip`. Operations are counted in this order everywhere: skip, pools, separable, direct.
+    """
+
+    nodes: int
+    edges: int
+    stride: int
+    separable: int
+    dilations: Sequence[int]
+    pools: tuple[bool, bool]
+    skip: bool
+    eps: float
+
+    @property
+    def direct(self) -> int:
+        return len(self.dilations)
+
+    @property
+    def first_kinds(self) -> int:
+        return self.separable + self.direct
+
+
+@dataclass
+class Leaving:
+    """The edges of a plan in one pass: what is stored for the products and sums at their targets, and owed to it.
+
+    Attributes:
+        given: without observation, running mean and variance of each kind of normalisation ("first", "separable",
+            "direct" [E * kinds, C], "pool" [I * pools, C]).
+        seen: with observation, the batch's, and `count`, the positions.
+        inner, outer: maps of first steps and direct convolutions, and of second steps.
+        images: nodes that are read themselves; maxima, averages: [I, B, H, W, C], where they are used.
+        owed: per edge, the gradient of a sum's result and the scales [parts, C] of the node's parts in it.
+    """
+
+    plan: Plan
+    given: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    seen: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    count: Tensor | None = None
+    inner: Maps = field(default_factory=Maps)
+    outer: Maps = field(default_factory=Maps)
+    images: Sequence[Tensor] = ()
+    maxima: Tensor | None = None
+    averages: Tensor | None = None
+    owed: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def parts(self, edge: int) -> list[Tensor]:
+        """The node that an edge leaves, its maxima and averages, as far as they are used."""
+        i = edge * self.plan.nodes // self.plan.edges
+        own = [self.images[i]] if self.plan.skip else []
+        return own + [pooled[i] for pooled in (self.maxima, self.averages) if pooled is not None]
+
+    def maps(self, edge: int) -> list[Tensor]:
+        """What an edge's products read: second steps of separable convolutions, then direct ones."""
+        plan = self.plan
+        own = [self.outer.map(edge * plan.separable + k) for k in range(plan.separable)]
+        return own + [self.inner.map(edge * plan.first_kinds + k) for k in range(plan.separable, plan.first_kinds)]
+
+    def owe(self, edge: int, dy: Tensor, matrices: Sequence[Tensor], scales: Tensor) -> None:
+        """Leave the gradient of the sum that an edge ends in, with its products' matrices and parts' scales."""
+        plan = self.plan
+        for k, matrix in enumerate(matrices):
+            if k < plan.separable:
+                self.outer.owed[edge * plan.separable + k] = dy, matrix
+            else:
+                self.inner.owed[edge * plan.first_kinds + k] = dy, matrix
+        self.owed[edge] = dy, scales
 
 
 def _mean(sums: list[Tensor], positions: int, setting: Setting) -> Tensor:
@@ -81,242 +133,329 @@ def _mean(sums: list[Tensor], positions: int, setting: Setting) -> Tensor:
     return count
 
 
-def _slopes(
-    mean: Tensor, d_mean: Tensor, d_spread: Tensor, count: Tensor, setting: Setting
-) -> tuple[Tensor, Tensor]:
-    """Slope and constant: through its moments, a map z has the gradient z @ slope + constant."""
-    if setting.synchronised:
-        d_mean, d_spread = d_mean.clone(), d_spread.clone()  # autograd's own stay
-        sum_over_ranks([d_mean, d_spread])
-    if d_spread.dim() == mean.dim():
-        slope = 2 * d_spread / count
-        return slope, d_mean / count - mean * slope
-    slope = (d_spread + d_spread.transpose(-1, -2)) / count
-    return slope, d_mean / count - (mean[..., None, :] @ slope)[..., 0, :]
-
-
-class _Convolve(torch.autograd.Function):
-    """Inputs: images, or with a source matrices [I, C_out, C_in] and biases [I, C]; then weights per kind."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, setting: Setting, maps: Maps, plan: tuple, source: _Source | None, inputs: int, *tensors: Tensor
-    ) -> tuple[Tensor, ...]:
-        dilations, first, stride = plan
-        weights = tensors[inputs:]
-        ctx.owing, mix = None, None
-        if source is None:
-            images = tensors[:inputs]
-        else:
-            images = [source.maps.map(j) for j in source.which]
-            ctx.owing = tensors[0].to(images[0].dtype)
-            mix = ctx.owing.transpose(1, 2).contiguous(), tensors[1].to(images[0].dtype)
-        kernels = choose(images[0])
-        ctx.convolution = kernels.Convolution(weights, dilations, first, stride)
-        maps.z, sums = ctx.convolution.forward(images, mix, setting.observe)
-        ctx.setting, ctx.maps, ctx.source, ctx.mix, ctx.inputs = setting, maps, source, mix, inputs
-        ctx.save_for_backward(*(images if source is None else ()))
-        kind = wide(images[0].device)
-        if sums is None:
-            return (torch.zeros((), dtype=kind, device=images[0].device),)
-        batch, height, width, _ = maps.map(0).shape
-        sums = sums.to(kind)
-        ctx.count = _mean([sums], batch * height * width, setting)
-        mean = ctx.mean = sums[:, 0].contiguous()
-        covariance = torch.baddbmm(sums[:, 1:], mean[:, :, None], mean[:, None], alpha=-1)
-        ctx.mark_non_differentiable(ctx.count)
-        return mean, covariance, ctx.count
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        setting, maps, source, mix, inputs = ctx.setting, ctx.maps, ctx.source, ctx.mix, ctx.inputs
-        images = ctx.saved_tensors if source is None else [source.maps.map(j) for j in source.which]
-        like, slope = maps.map(0), None
-        owed = [maps.owed[j] for j in range(len(maps.owed))]
-        constant = like.new_zeros(len(owed), like.shape[-1])
-        if setting.observe:
-            slope, constant = _slopes(ctx.mean, *gradients[:2], ctx.count, setting)
-            slope, constant = slope.to(like.dtype), constant.to(like.dtype)
-        need = ctx.needs_input_grad[5:]
-        dx = empty((len(images), *images[0].shape), images[0]) if any(need[:inputs]) else None
-        d_weights, d_mix = ctx.convolution.backward(images, mix, maps.z, owed, slope, constant, dx, need[inputs:])
-        maps.release()
-        d_inputs: Sequence[Tensor | None] = [None] * inputs
-        if source is None and dx is not None:
-            d_inputs = dx.unbind(0)
-        elif source is not None and dx is not None:
-            source.maps.owed.update(zip(source.which, zip(dx.unbind(0), ctx.owing.unbind(0))))
-            d_inputs = [part.to(wide(dx.device)) for part in (d_mix[:, 1:].transpose(1, 2), d_mix[:, 0])]
-        return (None,) * 5 + (*d_inputs, *d_weights)
-
-
-def convolve(
-    setting: Setting,
-    inputs: Sequence[Tensor],
-    weights: Sequence[Tensor],
-    dilations: Sequence[int],
-    first: Sequence[int],
-    stride: int = 1,
-    source: tuple[Maps, Sequence[int]] | None = None,
-) -> tuple[Maps, Observed]:
-    """Depthwise convolutions of the ReLU of some inputs, "same" padding, and their moments.
-
-    Args:
-        inputs: images [B, H, W, C]; with a source, matrices [I, C_out, C_in] and biases [I, C_out], and input i is
-            the product of the source's map which[i] with matrix i, plus bias i.
-        weights: per kind [E, C, 1, K, K], with its dilation; output j = e * kinds + k.
-        first: input i serves outputs first[i] to first[i + 1] - 1.
-    """
-    maps = Maps()
-    found = _Convolve.apply(
-        setting, maps, (dilations, first, stride), source and _Source(*source), len(inputs), *inputs, *weights
-    )
-    return maps, _observed(found)
-
-
-def _observed(found: tuple[Tensor, ...]) -> Observed:
-    if len(found) == 1:
-        empty = found[0].new_empty(0)
-        return Observed(empty, empty, empty, found[0])
-    return Observed(*found, found[0].new_zeros(()))
-
-
 @dataclass
-class Shared:
-    """What the edges that leave some nodes share: the nodes themselves (for skip connections) and their pools.
+class _Moments:
+    """Of some maps: mean [N, C], covariance [N, C, C], and the count of positions [1]."""
 
-    Attributes:
-        images: nodes, where they are read; maxima, averages: [I, B, H, W, C], where they are.
-        owed: per node and edge, the gradient of a sum's result and the parts' scales [parts, C] in it.
-    """
-
-    images: Sequence[Tensor] = ()
-    maxima: Tensor | None = None
-    averages: Tensor | None = None
-    owed: dict[tuple[int, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
-
-    def parts(self, i: int) -> list[Tensor]:
-        """Skip connection, maximum and average of node i, as far as they are used."""
-        own = [self.images[i]] if self.images else []
-        return own + [pooled[i] for pooled in (self.maxima, self.averages) if pooled is not None]
-
-    def release(self) -> None:
-        self.owed, self.images = {}, ()
-        self.maxima = self.averages = None
+    mean: Tensor
+    covariance: Tensor
+    count: Tensor
 
 
-class _Share(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
+class _Steps:
+    """Depthwise convolutions of some inputs, and the gradients of all."""
+
+    def __init__(
+        self,
         setting: Setting,
-        shared: Shared,
-        pools: tuple[bool, bool],
-        skip: bool,
-        stride: int,
-        *images: Tensor,
-    ) -> tuple[Tensor, ...]:
-        batch, height, width, channels = images[0].shape
-        shape = (len(images), batch, (height - 1) // stride + 1, (width - 1) // stride + 1, channels)
-        shared.maxima, shared.averages = (empty(shape, images[0]) if wanted else None for wanted in pools)
-        shared.images = images if skip else ()
-        kernels, kind = choose(images[0]), wide(images[0].device)
-        observe = setting.observe and any(pools)
-        sums = None
-        if any(pools):
-            sums = kernels.pool(images, stride, shared.maxima, shared.averages, observe)
-        ctx.setting, ctx.shared, ctx.stride, ctx.skip, ctx.observe = setting, shared, stride, skip, observe
-        ctx.which = [k for k, wanted in enumerate(pools) if wanted]
+        maps: Maps,
+        images: Sequence[Tensor],
+        mix: tuple[Tensor, Tensor] | None,
+        convolution: Any,
+    ):
+        self.setting, self.maps, self.mix, self.convolution = setting, maps, mix, convolution
+        maps.z, sums = convolution.forward(images, mix, setting.observe)
+        self.moments: _Moments | None = None
+        if sums is not None:
+            batch, height, width, _ = maps.map(0).shape
+            sums = sums.to(wide(sums.device))
+            count = _mean([sums], batch * height * width, setting)
+            mean = sums[:, 0].contiguous()
+            covariance = torch.baddbmm(sums[:, 1:], mean[:, :, None], mean[:, None], alpha=-1)
+            self.moments = _Moments(mean, covariance, count)
+
+    def backward(
+        self,
+        images: Sequence[Tensor],
+        d_mean: Tensor | None,
+        d_covariance: Tensor | None,
+        dx: Sequence[Tensor] | None,
+        accumulate: bool,
+        need_weights: Sequence[bool],
+    ) -> tuple[list[Tensor | None], Tensor | None]:
+        maps, moments, like = self.maps, self.moments, self.maps.map(0)
+        owed = [maps.owed[j] for j in range(len(maps.owed))]
+        slope, constant = None, like.new_zeros(len(owed), like.shape[-1])
+        if moments is not None and d_mean is not None and d_covariance is not None:
+            if self.setting.synchronised:
+                sum_over_ranks([d_mean, d_covariance])
+            wide_slope = d_covariance * (2 / moments.count)
+            constant = (d_mean / moments.count - (moments.mean[:, None] @ wide_slope)[:, 0]).to(like.dtype)
+            slope = wide_slope.to(like.dtype)
+        found = self.convolution.backward(
+            images, self.mix, maps.z, owed, slope, constant, dx, accumulate, need_weights
+        )
+        maps.release()
+        return found
+
+
+def _kinds(x: Tensor, kinds: int, first: int, last: int) -> Tensor:
+    """Of [E * kinds, ...] those of some kinds, [E * (last - first), ...]."""
+    return x.unflatten(0, (-1, kinds))[:, first:last].flatten(0, 1)
+
+
+class _Leave(torch.autograd.Function):
+    """Matrices [E, products, C, C], scales [E, parts, C] and biases [E, C] of what leaves some nodes.
+
+    Inputs: images of the nodes [B, H, W, C]; P [E, operations], wide; taps of first steps, of direct convolutions and
+    of second steps, per kind [E, C, 1, K, K]; pointwise weights of first and second steps and direct convolutions,
+    [E * kinds, C, C], as far as there are such.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, setting: Setting, leaving: Leaving, *tensors: Tensor) -> tuple[Tensor, ...]:
+        plan = leaving.plan
+        images, p_EO = tensors[: plan.nodes], tensors[plan.nodes]
+        like, kind = images[0], wide(images[0].device)
+        kernels = ctx.kernels = choose(like)
+        taps = tensors[plan.nodes + 1 :][: plan.first_kinds + plan.separable]
+        pointwise = iter(weight.to(p_EO.dtype) for weight in tensors[plan.nodes + 1 + len(taps) :])
+        skip_p, pool_p, separable_p, direct_p = p_EO.split(_operations(plan), dim=1)
+
+        def fold(
+            name: str, p: Tensor | None, moments: _Moments | None, kinds: int, first: int, last: int
+        ) -> Folded:
+            weight = next(pointwise)
+            chances = None if p is None else p.flatten()
+            if moments is None:
+                return folding.fold_given(weight, chances, *(x.to(kind) for x in leaving.given[name]), plan.eps)
+            mean, covariance = (_kinds(x, kinds, first, last) for x in (moments.mean, moments.covariance))
+            found = kernels.fold(weight, chances, mean, covariance, plan.eps)
+            leaving.seen[name], leaving.count = (found.y_mean, found.y_variance), moments.count
+            return found
+
+        ctx.folds, ctx.steps, matrices = {}, {}, []
+        biases = like.new_zeros(plan.edges, like.shape[-1], dtype=kind)
+        if plan.first_kinds:
+            first = [i * plan.edges // plan.nodes * plan.first_kinds for i in range(plan.nodes + 1)]
+            dilations = [1] * plan.separable + list(plan.dilations)
+            convolution = kernels.Convolution(taps[: plan.first_kinds], dilations, first, plan.stride)
+            steps = ctx.steps["inner"] = _Steps(setting, leaving.inner, images, None, convolution)
+        if plan.separable:
+            folds = ctx.folds["first"] = fold("first", None, steps.moments, plan.first_kinds, 0, plan.separable)
+            count = plan.edges * plan.separable
+            convolution = kernels.Convolution(taps[plan.first_kinds :], [1] * plan.separable, range(count + 1), 1)
+            ctx.owing = folds.matrix.to(like.dtype)
+            mix = ctx.owing.transpose(1, 2).contiguous(), folds.bias.to(like.dtype)
+            again = ctx.steps["outer"] = _Steps(setting, leaving.outer, _firsts(leaving), mix, convolution)
+            folds = ctx.folds["separable"] = fold(
+                "separable", separable_p, again.moments, plan.separable, 0, plan.separable
+            )
+            matrices.append(folds.matrix.unflatten(0, (plan.edges, -1)))
+            biases += folds.bias.view(plan.edges, plan.separable, -1).sum(dim=1)
+        if plan.direct:
+            folds = ctx.folds["direct"] = fold(
+                "direct", direct_p, steps.moments, plan.first_kinds, plan.separable, plan.first_kinds
+            )
+            matrices.append(folds.matrix.unflatten(0, (plan.edges, -1)))
+            biases += folds.bias.view(plan.edges, plan.direct, -1).sum(dim=1)
+        scales = [skip_p[:, :, None].expand(-1, -1, like.shape[-1])]
+        leaving.images = images if plan.skip else ()
+        if any(plan.pools):
+            leaving.maxima, leaving.averages = (_pooled(plan, like) if wanted else None for wanted in plan.pools)
+            sums = kernels.pool(images, plan.stride, leaving.maxima, leaving.averages, setting.observe)
+            scale, bias = _scale_pools(ctx, setting, leaving, pool_p, sums)
+            scales.append(scale)
+            biases += bias
+        ctx.setting, ctx.leaving, ctx.dtypes = setting, leaving, [tensor.dtype for tensor in tensors]
         ctx.save_for_backward(*images)
-        if sums is None:
-            return (torch.zeros((), dtype=kind, device=images[0].device),)
-        sums = sums.to(kind).unflatten(1, (2, 2))[:, ctx.which]
-        ctx.count = _mean([sums], shape[1] * shape[2] * shape[3], setting)
-        mean = ctx.mean = sums[:, :, 0].contiguous()
-        ctx.mark_non_differentiable(ctx.count)
-        return mean, (sums[:, :, 1] - mean**2).clamp_min(0), ctx.count
+        channels = like.shape[-1]
+        every = torch.cat(matrices, dim=1) if matrices else biases.new_empty(plan.edges, 0, channels, channels)
+        return every, torch.cat(scales, dim=1), biases
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        shared, images = ctx.shared, ctx.saved_tensors
-        slopes = images[0].new_zeros(len(images), 4, images[0].shape[-1])
-        if ctx.observe:
-            slope, constant = _slopes(ctx.mean, *gradients[:2], ctx.count, ctx.setting)
-            for place, k in enumerate(ctx.which):
-                slopes[:, 2 * k], slopes[:, 2 * k + 1] = slope[:, place], constant[:, place]
-        edges = len(shared.owed) // len(images)
-        dys = [[shared.owed[i, e][0] for e in range(edges)] for i in range(len(images))]
-        owed = torch.stack([shared.owed[i, e][1] for i in range(len(images)) for e in range(edges)])
-        columns = iter(owed.unflatten(0, (-1, edges)).unbind(2))  # per part [I, T, C]
-        skip_scale = next(columns).contiguous() if ctx.skip else None
-        scales = [next(columns).contiguous() if k in ctx.which else None for k in range(2)]
-        dx = empty((len(images), *images[0].shape), images[0])
-        choose(dx).pool_backward(
-            images, ctx.stride, shared.maxima, shared.averages, dys, [*scales, skip_scale], slopes, dx
+        setting, leaving, kernels, images = ctx.setting, ctx.leaving, ctx.kernels, ctx.saved_tensors
+        plan, (d_matrices, d_scales, d_biases) = leaving.plan, gradients
+        need = list(ctx.needs_input_grad[2:])
+        found: list[Tensor | None] = [None] * len(need)
+        first_taps = plan.nodes + 1
+        first_weights = first_taps + plan.first_kinds + plan.separable
+        weights = iter(range(first_weights, len(need)))
+        place = {name: next(weights) for name in ("first", "separable", "direct") if name in ctx.folds}
+        d_p = [d_scales[:, : int(plan.skip)].sum(dim=2)]
+        dx = [empty(image.shape, image) for image in images] if any(need[: plan.nodes]) else None
+        if any(plan.pools):
+            d_p.append(_pool_backward(ctx, d_scales[:, int(plan.skip) :], d_biases, dx))
+        elif plan.skip and dx is not None:
+            _pool_backward(ctx, d_scales[:, 1:], d_biases, dx)
+
+        def unfold(name: str, d_matrix: Tensor, d_bias: Tensor) -> FoldGradients:
+            change = kernels.fold_backward(ctx.folds[name], d_matrix, d_bias)
+            if need[place[name]]:
+                found[place[name]] = change.weight.to(ctx.dtypes[place[name]])
+            return change
+
+        def spread(kinds: int) -> Tensor:
+            return d_biases[:, None].expand(-1, kinds, -1).flatten(0, 1)
+
+        means, covariances = [], []
+        if plan.separable:
+            change = unfold("separable", d_matrices[:, : plan.separable].flatten(0, 1), spread(plan.separable))
+            d_p.append(change.p.view(plan.edges, -1))
+            sources = _firsts(leaving)
+            dv = [empty(source.shape, source) for source in sources]
+            d_taps, d_mix = ctx.steps["outer"].backward(
+                sources,
+                change.mean,
+                change.covariance,
+                dv,
+                False,
+                need[first_taps + plan.first_kinds :][: plan.separable],
+            )
+            found[first_taps + plan.first_kinds : first_weights] = d_taps
+            for n, (gradient, matrix) in enumerate(zip(dv, ctx.owing.unbind(0))):
+                j = n // plan.separable * plan.first_kinds + n % plan.separable
+                leaving.inner.owed[j] = gradient, matrix
+            d_mix = d_mix.to(d_biases.dtype)
+            change = unfold("first", d_mix[:, 1:].transpose(1, 2), d_mix[:, 0])
+            means.append(change.mean)
+            covariances.append(change.covariance)
+        if plan.direct:
+            change = unfold("direct", d_matrices[:, plan.separable :].flatten(0, 1), spread(plan.direct))
+            d_p.append(change.p.view(plan.edges, -1))
+            means.append(change.mean)
+            covariances.append(change.covariance)
+        if plan.first_kinds and (dx is not None or any(need[first_taps:first_weights])):
+            d_mean = d_covariance = None
+            if setting.observe:
+                d_mean, d_covariance = (
+                    torch.cat([x.unflatten(0, (plan.edges, -1)) for x in parts], dim=1).flatten(0, 1)
+                    for parts in (means, covariances)
+                )
+            shared = plan.skip or any(plan.pools)
+            found[first_taps : first_taps + plan.first_kinds], _ = ctx.steps["inner"].backward(
+                images, d_mean, d_covariance, dx, shared, need[first_taps:][: plan.first_kinds]
+            )
+        found[: plan.nodes] = dx or [None] * plan.nodes
+        found[plan.nodes] = torch.cat(d_p, dim=1)
+        leaving.inner.release()
+        leaving.owed, leaving.images, leaving.maxima, leaving.averages = {}, (), None, None
+        return None, None, *found
+
+
+def _operations(plan: Plan) -> list[int]:
+    return [int(plan.skip), sum(plan.pools), plan.separable, plan.direct]
+
+
+def _firsts(leaving: Leaving) -> list[Tensor]:
+    """The maps of first steps, by edge and kind."""
+    plan = leaving.plan
+    return [leaving.inner.map(e * plan.first_kinds + k) for e in range(plan.edges) for k in range(plan.separable)]
+
+
+def _pooled(plan: Plan, like: Tensor) -> Tensor:
+    batch, height, width, channels = like.shape
+    size = (height - 1) // plan.stride + 1, (width - 1) // plan.stride + 1
+    return empty((plan.nodes, batch, *size, channels), like)
+
+
+def _scale_pools(
+    ctx: Any, setting: Setting, leaving: Leaving, p_EO: Tensor, sums: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Scales [E, pools, C] and bias [E, C] of normalised pools; means and deviations are kept for the way back."""
+    plan = leaving.plan
+    if sums is None:
+        mean, variance = (x.to(p_EO.dtype).unflatten(0, (plan.edges, -1)) for x in leaving.given["pool"])
+    else:
+        which = [k for k, wanted in enumerate(plan.pools) if wanted]
+        sums = sums.to(p_EO.dtype).unflatten(1, (2, 2))[:, which]
+        some = leaving.maxima if leaving.maxima is not None else leaving.averages
+        assert some is not None
+        leaving.count = ctx.count = _mean([sums], some[0, ..., 0].numel(), setting)
+        per_node = (plan.nodes, plan.edges // plan.nodes, len(which), sums.shape[-1])
+        mean, second = (sums[:, None, :, k].expand(per_node).flatten(0, 1) for k in range(2))
+        variance = (second - mean**2).clamp_min_(0)
+        leaving.seen["pool"] = mean.flatten(0, 1), variance.flatten(0, 1)
+    ctx.pool_p, ctx.pool_mean, ctx.pool_deviation = p_EO, mean, torch.rsqrt(variance + plan.eps)
+    scale = p_EO[:, :, None] * ctx.pool_deviation
+    return scale, -(scale * mean).sum(dim=1)
+
+
+def _pool_backward(ctx: Any, d_scale: Tensor, d_biases: Tensor, dx: Sequence[Tensor] | None) -> Tensor | None:
+    """Writes the gradients of nodes from pools and skip connections to dx; returns that of P [E, pools]."""
+    setting, leaving, images, d_p = ctx.setting, ctx.leaving, ctx.saved_tensors, None
+    plan = leaving.plan
+    which = [k for k, wanted in enumerate(plan.pools) if wanted]
+    slopes = images[0].new_zeros(plan.nodes, 4, images[0].shape[-1])
+    if which:
+        mean, deviation = ctx.pool_mean, ctx.pool_deviation
+        d_scale = d_scale - d_biases[:, None] * mean
+        d_p = (d_scale * deviation).sum(dim=2)
+        if setting.observe:
+            scale = ctx.pool_p[:, :, None] * deviation
+            d_mean = (-d_biases[:, None] * scale).unflatten(0, (plan.nodes, -1)).sum(dim=1)
+            d_variance = (-0.5 * d_scale * scale * deviation**2).unflatten(0, (plan.nodes, -1)).sum(dim=1)
+            if setting.synchronised:
+                sum_over_ranks([d_mean, d_variance])
+            slope = d_variance * (2 / ctx.count)
+            constant = d_mean / ctx.count - slope * mean.unflatten(0, (plan.nodes, -1))[:, 0]
+            places = [2 * k for k in which]
+            slopes[:, places] = slope.to(slopes.dtype)
+            slopes[:, [place + 1 for place in places]] = constant.to(slopes.dtype)
+    if dx is not None:
+        per_node = plan.edges // plan.nodes
+        dys = [[leaving.owed[i * per_node + e][0] for e in range(per_node)] for i in range(plan.nodes)]
+        owed = torch.stack([leaving.owed[edge][1] for edge in range(plan.edges)], dim=1)  # [parts, E, C]
+        parts = iter(owed.unflatten(1, (plan.nodes, per_node)).unbind(0))
+        skip_scale = next(parts) if plan.skip else None
+        scales = [next(parts) if wanted else None for wanted in plan.pools]
+        ctx.kernels.pool_backward(
+            images, plan.stride, leaving.maxima, leaving.averages, dys, [*scales, skip_scale], slopes, dx
         )
-        shared.release()
-        return (None,) * 5 + dx.unbind(0)
+    return d_p
 
 
-def share(
-    setting: Setting, images: Sequence[Tensor], pools: tuple[bool, bool], skip: bool, stride: int
-) -> tuple[Shared, Observed]:
-    """3x3 maxima and averages of images (which of them: `pools`), with mean and variance [I, pools, C]."""
-    shared = Shared()
-    return shared, _observed(_Share.apply(setting, shared, pools, skip, stride, *images))
-
-
-@dataclass
-class Terms:
-    """What ends in one node: products of maps (maps and which j), and scaled parts of shared ones (and i, e)."""
-
-    maps: list[tuple[Maps, Sequence[int]]] = field(default_factory=list)
-    matrices: list[Tensor] = field(default_factory=list)
-    shared: list[tuple[Shared, int, int]] = field(default_factory=list)
-    scales: list[Tensor] = field(default_factory=list)
-    biases: list[Tensor] = field(default_factory=list)
-
-    def inputs(self) -> tuple[list[Tensor], list[Tensor]]:
-        """The maps, and the parts, in the order of their matrices and scales."""
-        zs = [maps.map(j) for maps, which in self.maps for j in which]
-        return zs, [part for shared, i, _ in self.shared for part in shared.parts(i)]
+def leave(
+    setting: Setting,
+    leaving: Leaving,
+    images: Sequence[Tensor],
+    p_EO: Tensor,
+    taps: Sequence[Tensor],
+    pointwise: Sequence[Tensor],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """All operations of the edges that leave some nodes, up to the sums at their targets; see `_Leave`."""
+    return _Leave.apply(setting, leaving, *images, p_EO, *taps, *pointwise)
 
 
 class _Combine(torch.autograd.Function):
+    """A node from its edges; inputs: matrices [products, C, C], scales [parts, C] and bias [C] of each edge."""
+
     @staticmethod
-    def forward(ctx: Any, terms: Terms, products: int, bias: Tensor, *small: Tensor) -> Tensor:
-        zs, xs = terms.inputs()
+    def forward(ctx: Any, edges: Sequence[tuple[Leaving, int]], *small: Tensor) -> Tensor:
+        count = len(edges)
+        zs = [z for leaving, edge in edges for z in leaving.maps(edge)]
+        xs = [x for leaving, edge in edges for x in leaving.parts(edge)]
         first = (*zs, *xs)[0]
-        channels = first.shape[-1]
-        matrices, scales = first.new_empty(0, channels, channels), first.new_empty(0, channels)
-        if products:
-            matrices = torch.cat(small[:products]).to(first.dtype)
-        if len(small) > products:
-            scales = torch.cat(small[products:]).to(first.dtype)
-        ctx.terms, ctx.matrices, ctx.scales, ctx.wide = terms, matrices, scales, bias.dtype
+        matrices = torch.cat(small[:count]).to(first.dtype)
+        scales = torch.cat(small[count : 2 * count]).to(first.dtype)
+        bias = torch.stack(small[2 * count :]).sum(dim=0)
+        ctx.edges, ctx.matrices, ctx.scales, ctx.wide = edges, matrices, scales, bias.dtype
         right = matrices.transpose(1, 2).contiguous()
         return choose(first).combine(zs, right, xs, scales, bias.to(first.dtype))
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        terms, dy = ctx.terms, dy.contiguous()
-        zs, xs = terms.inputs()
-        found = choose(dy).combine_backward(zs, xs, dy)
+        edges, dy = ctx.edges, dy.contiguous()
+        zs = [leaving.maps(edge) for leaving, edge in edges]
+        xs = [leaving.parts(edge) for leaving, edge in edges]
+        sizes, widths = [len(own) for own in zs], [len(own) for own in xs]
+        found = choose(dy).combine_backward([z for own in zs for z in own], [x for own in xs for x in own], dy)
         d_bias, d_scales, d_matrices = (part.to(ctx.wide) for part in found)
-        matrices = iter(ctx.matrices.unbind(0))
-        for maps, which in terms.maps:
-            maps.owed.update((j, (dy, next(matrices))) for j in which)
-        sizes = [len(shared.parts(i)) for shared, i, _ in terms.shared]
-        for (shared, i, e), scales in zip(terms.shared, ctx.scales.split(sizes)):
-            shared.owed[i, e] = dy, scales
-        per_matrix = d_matrices.transpose(1, 2).split([len(which) for _, which in terms.maps])
-        return None, None, d_bias, *per_matrix, *d_scales.split(sizes)
+        parts = zip(edges, ctx.matrices.split(sizes), ctx.scales.split(widths))
+        for (leaving, edge), matrices, scales in parts:
+            leaving.owe(edge, dy, matrices.unbind(0), scales)
+        return None, *d_matrices.transpose(1, 2).split(sizes), *d_scales.split(widths), *[d_bias] * len(edges)
 
 
-def combine(terms: Terms) -> Tensor:
-    """[B, H, W, C]: the sum of matrix [C_out, C_in] times map, scale [C] times part, and biases [C]."""
-    bias = torch.stack(terms.biases).sum(dim=0)
-    return _Combine.apply(terms, len(terms.matrices), bias, *terms.matrices, *terms.scales)
+def combine(
+    edges: Sequence[tuple[Leaving, int]],
+    matrices: Sequence[Tensor],
+    scales: Sequence[Tensor],
+    biases: Sequence[Tensor],
+) -> Tensor:
+    """[B, H, W, C]: the sum over edges of matrix times map, scale times part, and bias."""
+    return _Combine.apply(edges, *matrices, *scales, *biases)
 
 
 class _Pointwise(torch.autograd.Function):
@@ -391,16 +530,19 @@ class _Normalise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, setting: Setting, y: Tensor, eps: float) -> tuple[Tensor, ...]:
         rows = y.flatten(0, 2)
-        variance, mean = torch.var_mean(rows, dim=0, correction=0)
+        mean = rows.mean(dim=0)
+        h = torch.sub(rows, mean, out=empty(rows.shape, y))
+        variance = torch.mul(h, h, out=empty(rows.shape, y)).mean(dim=0)
         mean, variance = (x.to(wide(y.device)) for x in (mean, variance))
         count = mean.new_full((1,), len(rows))
         if setting.synchronised:  # of unequal shares: by their sums
             first, second = mean * count, (variance + mean**2) * count
             sum_over_ranks([first, second, count])
             mean = first / count
+            torch.sub(rows, mean.to(y.dtype), out=h)
             variance = (second / count - mean**2).clamp_min_(0)
         deviation = torch.rsqrt(variance + eps)
-        h = torch.sub(rows, mean.to(y.dtype), out=empty(rows.shape, y)).mul_(deviation.to(y.dtype)).view(y.shape)
+        h = h.mul_(deviation.to(y.dtype)).view(y.shape)
         ctx.setting, ctx.deviation, ctx.count = setting, deviation, count
         ctx.save_for_backward(h)
         ctx.mark_non_differentiable(mean, variance, count)
