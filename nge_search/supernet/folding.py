@@ -3,7 +3,7 @@
 With y = W z, the batch mean of y is W m and its variance diag(W S W^T), where m and S are mean and covariance of z.
 So p * BN(y) = K z + b with K = p / sqrt(var + eps) W and b = -K m: neither y nor BN(y) need exist, and the sum over
 all operations that end in one node is one product. Here are the small matrices only, in wide precision, with their
-gradients: PyTorch's operations for any device; `kernels_compiled` has the same for CPUs.
+gradients.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ def choose(x: Tensor) -> ModuleType:
 
 
 _POOLED = 1 << 18  # bytes from which on memory is kept
+_PAGE = 4096
 _idle: dict[int, list[np.ndarray]] = {}
 
 
@@ -48,7 +49,14 @@ def empty(shape: Sequence[int], like: Tensor) -> Tensor:
     if like.device.type != "cpu" or size < _POOLED:  # CUDA's allocator keeps memory itself
         return torch.empty(shape, dtype=like.dtype, device=like.device)
     idle = _idle.setdefault(size, [])
-    memory = idle.pop() if idle else np.empty(size, dtype=np.uint8)  # numpy asks for huge pages
+    memory = idle.pop() if idle else _aligned(size)
     loan = memory.view()
     weakref.finalize(loan, idle.append, memory).atexit = False
     return torch.from_numpy(loan).view(like.dtype).view(*shape)
+
+
+def _aligned(size: int) -> np.ndarray:
+    """Bytes from the beginning of a page on, so that no vector lies across cache lines; in huge pages, thanks to numpy."""
+    memory = np.empty(size + _PAGE, dtype=np.uint8)
+    start = -memory.ctypes.data % _PAGE
+    return memory[start : start + size]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,8 +11,7 @@ import torch
 from llvmlite import binding
 from torch import Tensor
 
-from nge_search.supernet import folding, kernels_cpu
-from nge_search.supernet.folding import Folded, FoldGradients
+from nge_search.supernet import kernels_cpu
 from nge_search.supernet.kernels import empty
 from nge_search.supernet.lanes import Strip
 from nge_search.supernet.parallel import run
@@ -55,7 +55,7 @@ class _Sums:
         self._memory = torch.empty(0, dtype=torch.float64)
 
     def zeros(self, *shape: int) -> Tensor:
-        count = int(np.prod(shape))
+        count = math.prod(shape)
         if self._memory.numel() < count:
             self._memory = torch.empty(count, dtype=torch.float64)
         return self._memory[:count].zero_().view(shape)
@@ -72,9 +72,9 @@ def _addresses(tensors: Sequence[Tensor]) -> np.ndarray:
 def _rows(tensor: Tensor, dimensions: int = 1) -> np.ndarray:
     """Addresses of the entries of a contiguous tensor's first dimensions."""
     assert tensor.is_contiguous()
-    shape = tensor.shape[:dimensions]
-    size = tensor[(0,) * dimensions].numel() * tensor.element_size() if tensor.numel() else 0
-    return tensor.data_ptr() + size * np.arange(int(np.prod(shape)), dtype=np.int64).reshape(shape)
+    shape = tuple(tensor.shape[:dimensions])
+    size = math.prod(tensor.shape[dimensions:]) * tensor.element_size()
+    return np.arange(math.prod(shape), dtype=np.int64).reshape(shape) * size + tensor.data_ptr()
 
 
 def _dense(images: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -160,7 +160,7 @@ class Convolution:
         areas = [kernel**2 * channels * need for kernel, need in zip(self.kernels, need_weights)]
         weights = edges * sum(areas)
         mixing = (len(images), channels + 1, channels) if mix is not None and dx is not None else (0, 0, 0)
-        sums = _sums.zeros(threads, weights + int(np.prod(mixing)))
+        sums = _sums.zeros(threads, weights + math.prod(mixing))
         dw, dmix = sums[:, :weights], sums[:, weights:].unflatten(1, mixing)
         starts = np.cumsum([0, *areas])[:-1] * edges
         places = 8 * (starts + np.arange(edges)[:, None] * np.array(areas)).reshape(-1)
@@ -256,27 +256,3 @@ def _pooling(images: Sequence[Tensor], stride: int, maxima: Tensor | None, avera
     counts = [0 if pooled is None else len(pooled) for pooled in (maxima, averages)]
     targets = [_NONE if pooled is None else _rows(pooled) for pooled in (maxima, averages)]
     return *images[0].shape, stride, len(images), *counts, _addresses(_dense(images)), *targets
-
-
-def fold(weight: Tensor, p: Tensor | None, mean: Tensor, covariance: Tensor, eps: float) -> Folded:
-    """`folding.fold`."""
-    y_mean, y_variance, deviation, bias = torch.empty(4, *weight.shape[:2], dtype=torch.float64).unbind(0)
-    product, matrix = torch.empty(2, *weight.shape, dtype=torch.float64).unbind(0)
-    found = (product, y_mean, y_variance, deviation, matrix, bias)
-    chances = weight.new_ones(len(weight)) if p is None else p
-    given = (x.contiguous().numpy() for x in (weight, chances, mean, covariance))
-    kernels_cpu.fold_moments(*given, eps, *(x.numpy() for x in found))
-    return Folded(weight, p, mean, product, y_mean, y_variance, deviation, matrix, bias)
-
-
-def fold_backward(folded: Folded, d_matrix: Tensor, d_bias: Tensor) -> FoldGradients:
-    """`folding.fold_backward`."""
-    if folded.mean is None or folded.product is None:
-        return folding.fold_backward(folded, d_matrix, d_bias)
-    weight, mean = folded.weight, folded.mean
-    d_weight, d_p = torch.empty_like(weight), weight.new_empty(len(weight))
-    d_mean, d_covariance = torch.empty_like(mean), weight.new_empty(*mean.shape, mean.shape[1])
-    chances = weight.new_ones(len(weight)) if folded.p is None else folded.p
-    given = (weight, chances, mean, folded.product, folded.y_mean, folded.deviation, d_matrix, d_bias)
-    kernels_cpu.fold_moments_backward(*(x.contiguous().numpy() for x in (*given, d_weight, d_p, d_mean, d_covariance)))
-    return FoldGradients(d_weight, d_p, d_mean, d_covariance)

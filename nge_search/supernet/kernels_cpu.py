@@ -199,24 +199,61 @@ def _clear(strip, plane, count):  # type: ignore
 
 
 @_compiled
+def _clear_border(strip, plane, geometry, height, width):  # type: ignore
+    """Zeros around an image that is to fill the inner part of a plane of stride 1."""
+    cell, (rows, columns, border) = position_bytes(strip), geometry
+    _clear(strip, plane, border * columns)
+    for y in range(border, border + height):
+        _clear(strip, plane + y * columns * cell, border)
+        _clear(strip, plane + (y * columns + border + width) * cell, columns - border - width)
+    _clear(strip, plane + (border + height) * columns * cell, (rows - border - height) * columns)
+
+
+@_compiled
+def _place(geometry, y, x, stride):  # type: ignore
+    """Where pixel (y, x) is in a plane [stride, rows, columns]: padded column c is at [c % stride]."""
+    rows, columns, border = geometry
+    return ((x + border) % stride * rows + y + border) * columns + (x + border) // stride
+
+
+@_compiled
 def _fill(strip, plane, geometry, source, step, height, width, stride):  # type: ignore
-    """Copy relu of an image into a plane [stride, rows, columns]: padded column c is at [c % stride]."""
-    one, (rows, columns, border) = single(strip), geometry
-    _clear(strip, plane, stride * rows * columns)
+    """Copy the ReLU of an image into a plane."""
+    one, (rows, columns, _) = single(strip), geometry
+    if stride == 1:
+        _clear_border(strip, plane, geometry, height, width)
+    else:
+        _clear(strip, plane, stride * rows * columns)
     for y in range(height):
-        for x in range(width):
-            column = x + border
-            place = (column % stride * rows + y + border) * columns + column // stride
-            value = load(one, source + (y * width + x) * step)
-            store(one, plane + place * position_bytes(strip), where_positive(value, value))
+        for first in range(min(stride, width)):
+            target = plane + _place(geometry, y, first, stride) * position_bytes(strip)
+            for x in range(first, width, stride):
+                value = load(one, source + (y * width + x) * step)
+                store(one, target, where_positive(value, value))
+                target += position_bytes(strip)
+
+
+@_compiled
+def _unload(strip, plane, geometry, changes, change_geometry, target, step, height, width, stride, more):  # type: ignore
+    """target (+)= an image of changes, where that in the plane is positive."""
+    one, cell = single(strip), position_bytes(strip)
+    for y in range(height):
+        for first in range(min(stride, width)):
+            here = plane + _place(geometry, y, first, stride) * cell
+            change = changes + _place(change_geometry, y, first, stride) * cell
+            for x in range(first, width, stride):
+                value, there = where_positive(load(one, change), load(one, here)), target + (y * width + x) * step
+                store(one, there, add(load(one, there), value) if more else value)
+                here += cell
+                change += cell
 
 
 @_compiled
 def _fill_product(strip, plane, geometry, height, width, depth, x, matrix, start, more, rectify):  # type: ignore
     """Fill a plane (stride 1) with start + x @ matrix; with `more`, add to it instead."""
-    size, cell, (rows, columns, border) = number_bytes(strip), position_bytes(strip), geometry
+    size, cell, (_, columns, border) = number_bytes(strip), position_bytes(strip), geometry
     if not more:
-        _clear(strip, plane, rows * columns)
+        _clear_border(strip, plane, geometry, height, width)
     for y in range(height):
         inner = plane + ((y + border) * columns + border) * cell
         left = (x + y * width * depth * size, depth * size, size)
@@ -284,7 +321,6 @@ def _convolve_image_backward(  # type: ignore
     cell, number, blocks = position_bytes(strip), number_bytes(strip), depth // channels(strip)
     plane_bytes, w_step = stride * rows * columns * cell, depth * number
     source, count = xs[i] + image * height * width * w_step, size[0] * size[1]
-    dx_border = 0 if stride == 1 else border
     dx_geometry = (height, width, 0) if stride == 1 else geometry
     dx_bytes = stride * dx_geometry[0] * dx_geometry[1] * cell
     dx_planes = scratch + blocks * plane_bytes
@@ -297,7 +333,7 @@ def _convolve_image_backward(  # type: ignore
             _fill_product(strip, plane, geometry, height, width, depth, source, matrix, start, False, True)
         else:
             _fill(strip, plane, geometry, source + column, w_step, height, width, stride)
-        if len(dxs):
+        if len(dxs) and stride > 1:
             _clear(strip, dx_planes + block * dx_bytes, dx_bytes // cell)
     for j in range(first[i], first[i + 1]):
         kernel, dilation = kinds[j]
@@ -326,25 +362,16 @@ def _convolve_image_backward(  # type: ignore
             if len(dxs) and stride == 1:  # a correlation with the flipped kernel
                 last = ws[j] + column + (kernel * kernel - 1) * w_step
                 out = (dx_plane, width * cell, cell)
-                _correlate(strip, g_plane, g_row, 1, g_taps, last, -w_step, out, (height, width), True)
+                _correlate(strip, g_plane, g_row, 1, g_taps, last, -w_step, out, (height, width), j > first[i])
             elif len(dxs):
                 weight = ws[j] + column
                 one = single(strip)
                 _spread_taps(one, dx_plane, columns * cell, stride, taps, weight, w_step, inner, g_row, size)
     if len(dxs):
-        one, target = single(strip), dxs[i] + image * height * width * w_step
+        target = dxs[i] + image * height * width * w_step
         for block in range(blocks):
-            for y in range(height):
-                for x in range(width):
-                    column = x + border
-                    place = (column % stride * rows + y + border) * columns + column // stride
-                    value = load(one, scratch + block * plane_bytes + place * cell)
-                    column = x + dx_border
-                    place = (column % stride * dx_geometry[0] + y + dx_border) * dx_geometry[1] + column // stride
-                    change = load(one, dx_planes + block * dx_bytes + place * cell)
-                    there = target + (y * width + x) * w_step + block * cell
-                    change = where_positive(change, value)
-                    store(one, there, add(load(one, there), change) if more else change)
+            plane, dx_plane, there = scratch + block * plane_bytes, dx_planes + block * dx_bytes, target + block * cell
+            _unload(strip, plane, geometry, dx_plane, dx_geometry, there, w_step, height, width, stride, more)
         if len(dmix):
             _column_sums(strip, height * width, depth, target, w_step, dmix[i])
             _outer_sums(strip, height * width, depth, source, target, free, dmix[i] + depth * 8)
@@ -669,50 +696,3 @@ def scratch_bytes(strip: Strip, shape: tuple[int, int, int, int], stride: int, b
     cell = strip.channels * strip.bits // 8
     planes = 2 * depth // strip.channels * stride * rows * columns + (size[0] + 2 * border) * (size[1] + 2 * border)
     return (planes + max(kernel**2 * strip.positions, depth + 1)) * cell + 64
-
-
-@_compiled
-def fold_moments(weight, p, mean, covariance, eps, product, y_mean, y_variance, deviation, matrix, bias):  # type: ignore
-    """`folding.fold` on float64 arrays: everything from `product` on is written."""
-    count, rows, columns = weight.shape
-    for n in range(count):
-        for o in range(rows):
-            w, line = weight[n, o], product[n, o]
-            line[:] = 0.0
-            total = 0.0
-            for i in range(columns):
-                line += w[i] * covariance[n, i]
-                total += w[i] * mean[n, i]
-            variance = 0.0
-            for i in range(columns):
-                variance += line[i] * w[i]
-            variance = max(variance, 0.0)
-            inverse = 1.0 / np.sqrt(variance + eps)
-            y_mean[n, o], y_variance[n, o], deviation[n, o] = total, variance, inverse
-            scale = p[n] * inverse
-            matrix[n, o] = scale * w
-            bias[n, o] = -scale * total
-
-
-@_compiled
-def fold_moments_backward(  # type: ignore
-    weight, p, mean, product, y_mean, deviation, d_matrix, d_bias, d_weight, d_p, d_mean, d_covariance
-):  # fmt: skip
-    """`folding.fold_backward` of folds from moments: everything from `d_weight` on is written."""
-    count, rows, columns = weight.shape
-    for n in range(count):
-        d_covariance[n] = 0.0
-        d_mean[n] = 0.0
-        d_p[n] = 0.0
-        for o in range(rows):
-            w, inverse = weight[n, o], deviation[n, o]
-            scale, d_scale = p[n] * inverse, -d_bias[n, o] * y_mean[n, o]
-            for i in range(columns):
-                d_scale += d_matrix[n, o, i] * w[i]
-            d_y_mean = -scale * d_bias[n, o]
-            d_variance = -0.5 * d_scale * scale * inverse * inverse
-            d_p[n] += d_scale * inverse
-            d_weight[n, o] = scale * d_matrix[n, o] + d_y_mean * mean[n] + (2.0 * d_variance) * product[n, o]
-            d_mean[n] += d_y_mean * w
-            for i in range(columns):
-                d_covariance[n, i] += (d_variance * w[i]) * w

@@ -12,9 +12,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nge_search.supernet.folding import fold as fold
-from nge_search.supernet.folding import fold_backward as fold_backward
-
 Mix = tuple[Tensor, Tensor]
 
 

@@ -220,7 +220,7 @@ class _Leave(torch.autograd.Function):
             if moments is None:
                 return folding.fold_given(weight, chances, *(x.to(kind) for x in leaving.given[name]), plan.eps)
             mean, covariance = (_kinds(x, kinds, first, last) for x in (moments.mean, moments.covariance))
-            found = kernels.fold(weight, chances, mean, covariance, plan.eps)
+            found = folding.fold(weight, chances, mean, covariance, plan.eps)
             leaving.seen[name], leaving.count = (found.y_mean, found.y_variance), moments.count
             return found
 
@@ -265,7 +265,7 @@ class _Leave(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        setting, leaving, kernels, images = ctx.setting, ctx.leaving, ctx.kernels, ctx.saved_tensors
+        setting, leaving, images = ctx.setting, ctx.leaving, ctx.saved_tensors
         plan, (d_matrices, d_scales, d_biases) = leaving.plan, gradients
         need = list(ctx.needs_input_grad[2:])
         found: list[Tensor | None] = [None] * len(need)
@@ -281,7 +281,7 @@ class _Leave(torch.autograd.Function):
             _pool_backward(ctx, d_scales[:, 1:], d_biases, dx)
 
         def unfold(name: str, d_matrix: Tensor, d_bias: Tensor) -> FoldGradients:
-            change = kernels.fold_backward(ctx.folds[name], d_matrix, d_bias)
+            change = folding.fold_backward(ctx.folds[name], d_matrix, d_bias)
             if need[place[name]]:
                 found[place[name]] = change.weight.to(ctx.dtypes[place[name]])
             return change
