@@ -120,13 +120,15 @@ class Convolution:
     ) -> tuple[list[Tensor], Tensor | None]:
         """The maps, per kind [E, B, H', W', C], and if observed the sums [E * kinds, 1 + C, C] of z and z z^T.
 
+        Of the latter only the upper triangle is valid.
+
         Args:
             mix: matrices [I, C_in, C_out] and biases [I, C_out]; input i is image i times its matrix, plus bias.
         """
         (strip, threads, common), (batch, height, width, channels) = self._common(images), images[0].shape
         edges = len(self.taps[0])
-        shape = (edges, batch, (height - 1) // self.stride + 1, (width - 1) // self.stride + 1, channels)
-        z = [empty(shape, images[0]) for _ in self.taps]
+        shape = (len(self.taps), edges, batch, (height - 1) // self.stride + 1, (width - 1) // self.stride + 1, channels)
+        z = list(empty(shape, images[0]).unbind(0))
         count = edges * len(self.taps)
         sums = _sums.zeros(threads if observe else 0, count, channels + 1, channels)
         targets = _rows(sums) if observe else np.zeros(threads, dtype=np.int64)

@@ -52,7 +52,7 @@ _CHUNK = 128  # positions that are summed in the maps' own precision
 
 
 @_compiled
-def _product_strips(strip, first, rows, inner, left, right, start, out, rectify):  # type: ignore
+def _product_strips(strip, first, rows, inner, left, right, left2, right2, start, out, rectify):  # type: ignore
     i = first
     while i + positions(strip) <= rows:
         total = gather(strip, start[0] + i * start[1], start[1])
@@ -61,6 +61,12 @@ def _product_strips(strip, first, rows, inner, left, right, start, out, rectify)
             total = fma(spread(strip, here, left[1]), tile(strip, there), total)
             here += left[2]
             there += right[1]
+        if right2:
+            here, there = left2 + i * left[1], right2
+            for _ in range(inner):
+                total = fma(spread(strip, here, left[1]), tile(strip, there), total)
+                here += left[2]
+                there += right[1]
         if rectify:
             total = where_positive(total, total)
         scatter(strip, out[0] + i * out[1], out[1], total)
@@ -69,36 +75,59 @@ def _product_strips(strip, first, rows, inner, left, right, start, out, rectify)
 
 
 @_compiled
-def _product(strip, rows, inner, left, right, start, out, rectify):  # type: ignore
-    """out[i] = start[i] + sum over k of left[i, k] * right[k], for one block of columns; rectify: its ReLU."""
-    i = _product_strips(strip, 0, rows, inner, left, right, start, out, rectify)
-    i = _product_strips(half(strip), i, rows, inner, left, right, start, out, rectify)
-    _product_strips(single(strip), i, rows, inner, left, right, start, out, rectify)
+def _product(strip, rows, inner, left, right, left2, right2, start, out, rectify):  # type: ignore
+    """out[i] = start[i] + sum over k of left[i, k] * right[k], for one block of columns; rectify: its ReLU.
+
+    left2, right2: addresses of a second product of the same layout to add; right2 = 0: none.
+    """
+    i = _product_strips(strip, 0, rows, inner, left, right, left2, right2, start, out, rectify)
+    i = _product_strips(half(strip), i, rows, inner, left, right, left2, right2, start, out, rectify)
+    _product_strips(single(strip), i, rows, inner, left, right, left2, right2, start, out, rectify)
 
 
 @_compiled
 def _outer_sums(strip, count, depth, left, right, scratch, target):  # type: ignore
-    """target [depth, depth] (float64) += sum over positions of left[position, :, None] * right[position]."""
+    """target [depth, depth] (float64) += sum over positions of left[position, :, None] * right[position].
+
+    With left = right only blocks that meet the upper triangle are summed.
+    """
     size, one = number_bytes(strip), single(strip)
     step = depth * size
     for at in range(0, count, _CHUNK):
         inner = min(_CHUNK, count - at)
         for column in range(0, depth, channels(strip)):
+            rows = column + channels(strip) if left == right else depth
+            transposed = (left + at * step, size, step)
+            out = (scratch + position_bytes(strip), position_bytes(strip))
             store(one, scratch, zero(one))
             _product(
-                strip,
-                depth,
-                inner,
-                (left + at * step, size, step),
-                (right + at * step + column * size, step),
-                (scratch, 0),
-                (scratch + position_bytes(strip), position_bytes(strip)),
-                False,
-            )
-            for row in range(depth):
-                value = widen(load(one, scratch + (row + 1) * position_bytes(strip)))
+                strip, rows, inner, transposed, (right + at * step + column * size, step), 0, 0, (scratch, 0), out, False
+            )  # fmt: skip
+            for row in range(rows):
+                value = widen(load(one, out[0] + row * out[1]))
                 there = target + (row * depth + column) * 8
                 store(wide(strip), there, add(load(wide(strip), there), value))
+
+
+@_compiled
+def _inner_sums(strip, count, depth, x, y, target):  # type: ignore
+    """target [depth] (float64) += sum over positions of x * y."""
+    step = depth * number_bytes(strip)
+    for column in range(0, depth, channels(strip)):
+        place = column * number_bytes(strip)
+        for at in range(0, count, _CHUNK):
+            end, position, total = min(at + _CHUNK, count), at, zero(strip)
+            while position + positions(strip) <= end:
+                where = place + position * step
+                total = fma(gather(strip, x + where, step), gather(strip, y + where, step), total)
+                position += positions(strip)
+            rest = fold(strip, total)
+            while position < end:
+                where = place + position * step
+                rest = fma(load(single(strip), x + where), load(single(strip), y + where), rest)
+                position += 1
+            there = target + column * 8
+            store(wide(strip), there, add(load(wide(strip), there), widen(rest)))
 
 
 @_compiled
@@ -148,12 +177,29 @@ def _correlate(strip, plane, row, stride, taps, w, w_step, out, size, accumulate
 
 @_compiled
 def _weight_strips(strip, x0, plane, row, stride, taps, g, g_row, scratch, dw, dw_step, size):  # type: ignore
-    wide_bytes = positions(strip) * position_bytes(strip)
-    for t in range(len(taps)):
+    wide_bytes, count = positions(strip) * position_bytes(strip), len(taps)
+    for t in range(count):
         store(strip, scratch + t * wide_bytes, zero(strip))
     x = x0
     for top in range(0, size[0], 4):  # rows that stay in the first cache for all taps
-        for t in range(len(taps)):
+        for t in range(0, count - 2, 3):  # taps that share what they read of g
+            place = scratch + t * wide_bytes
+            a, b = load(strip, place), load(strip, place + wide_bytes)
+            c = load(strip, place + 2 * wide_bytes)
+            for y in range(top, min(top + 4, size[0])):
+                here, gradient = plane + stride * y * row, g + y * g_row
+                x = x0
+                while x + positions(strip) <= size[1]:
+                    offset = x * position_bytes(strip)
+                    change = load(strip, gradient + offset)
+                    a = fma(load(strip, here + taps[t] + offset), change, a)
+                    b = fma(load(strip, here + taps[t + 1] + offset), change, b)
+                    c = fma(load(strip, here + taps[t + 2] + offset), change, c)
+                    x += positions(strip)
+            store(strip, place, a)
+            store(strip, place + wide_bytes, b)
+            store(strip, place + 2 * wide_bytes, c)
+        for t in range(count - count % 3, count):
             total = load(strip, scratch + t * wide_bytes)
             for y in range(top, min(top + 4, size[0])):
                 here, gradient = plane + stride * y * row + taps[t], g + y * g_row
@@ -164,7 +210,7 @@ def _weight_strips(strip, x0, plane, row, stride, taps, g, g_row, scratch, dw, d
                     x += positions(strip)
             store(strip, scratch + t * wide_bytes, total)
     one = wide(strip)
-    for t in range(len(taps)):
+    for t in range(count):
         there, found = dw + t * dw_step, widen(fold(strip, load(strip, scratch + t * wide_bytes)))
         store(one, there, add(load(one, there), found))
     return x
@@ -173,9 +219,7 @@ def _weight_strips(strip, x0, plane, row, stride, taps, g, g_row, scratch, dw, d
 @_compiled
 def _weight_sums(strip, plane, row, stride, taps, g, g_row, scratch, dw, dw_step, size):  # type: ignore
     """dw[t] (float64) += sum over y and x of g[y, x] * plane[stride * y, x + tap t]."""
-    x = _weight_strips(strip, 0, plane, row, stride, taps, g, g_row, scratch, dw, dw_step, size)
-    if x < size[1]:
-        x = _weight_strips(half(strip), x, plane, row, stride, taps, g, g_row, scratch, dw, dw_step, size)
+    x = _weight_strips(half(strip), 0, plane, row, stride, taps, g, g_row, scratch, dw, dw_step, size)
     if x < size[1]:
         _weight_strips(single(strip), x, plane, row, stride, taps, g, g_row, scratch, dw, dw_step, size)
 
@@ -249,16 +293,16 @@ def _unload(strip, plane, geometry, changes, change_geometry, target, step, heig
 
 
 @_compiled
-def _fill_product(strip, plane, geometry, height, width, depth, x, matrix, start, more, rectify):  # type: ignore
-    """Fill a plane (stride 1) with start + x @ matrix; with `more`, add to it instead."""
+def _fill_product(strip, plane, geometry, height, width, depth, x, matrix, x2, matrix2, start, rectify):  # type: ignore
+    """Fill a plane (stride 1) with start + x @ matrix + x2 @ matrix2, where matrix2 is not 0."""
     size, cell, (_, columns, border) = number_bytes(strip), position_bytes(strip), geometry
-    if not more:
-        _clear_border(strip, plane, geometry, height, width)
+    _clear_border(strip, plane, geometry, height, width)
     for y in range(height):
-        inner = plane + ((y + border) * columns + border) * cell
-        left = (x + y * width * depth * size, depth * size, size)
-        begin = (inner, cell) if more else (start, 0)
-        _product(strip, width, depth, left, (matrix, depth * size), begin, (inner, cell), rectify)
+        inner, line = plane + ((y + border) * columns + border) * cell, y * width * depth * size
+        left = (x + line, depth * size, size)
+        _product(
+            strip, width, depth, left, (matrix, depth * size), x2 + line, matrix2, (start, 0), (inner, cell), rectify
+        )  # fmt: skip
 
 
 @_compiled
@@ -291,7 +335,7 @@ def _convolve_image(strip, image, i, scratch, shape, stride, border, xs, mix, ws
         plane, column = scratch + block * plane_bytes, block * cell
         if len(mix):
             start, matrix = mix[i, 1] + column, mix[i, 0] + column
-            _fill_product(strip, plane, geometry, height, width, depth, source, matrix, start, False, True)
+            _fill_product(strip, plane, geometry, height, width, depth, source, matrix, 0, 0, start, True)
         else:
             _fill(strip, plane, geometry, source + column, w_step, height, width, stride)
     free = scratch + blocks * plane_bytes
@@ -330,7 +374,7 @@ def _convolve_image_backward(  # type: ignore
         plane, column = scratch + block * plane_bytes, block * cell
         if len(mix):
             start, matrix = mix[i, 1] + column, mix[i, 0] + column
-            _fill_product(strip, plane, geometry, height, width, depth, source, matrix, start, False, True)
+            _fill_product(strip, plane, geometry, height, width, depth, source, matrix, 0, 0, start, True)
         else:
             _fill(strip, plane, geometry, source + column, w_step, height, width, stride)
         if len(dxs) and stride > 1:
@@ -347,15 +391,11 @@ def _convolve_image_backward(  # type: ignore
         image_bytes = image * count * w_step
         for block in range(blocks):
             plane, dx_plane, column = scratch + block * plane_bytes, dx_planes + block * dx_bytes, block * cell
-            dy, matrix, slope, start = dys[j] + image_bytes, slopes[j, 0], slopes[j, 1], slopes[j, 2] + column
+            dy, z, slope = dys[j] + image_bytes, zs[j] + image_bytes, slopes[j, 1] + column * (slopes[j, 1] != 0)
+            matrix, start = slopes[j, 0] + column, slopes[j, 2] + column
             _fill_product(
-                strip, g_plane, g_geometry, size[0], size[1], depth, dy, matrix + column, start, False, False
-            )
-            if slope:
-                z = zs[j] + image_bytes
-                _fill_product(
-                    strip, g_plane, g_geometry, size[0], size[1], depth, z, slope + column, start, True, False
-                )
+                strip, g_plane, g_geometry, size[0], size[1], depth, dy, matrix, z, slope, start, False
+            )  # fmt: skip
             if dws[j]:
                 dw = dws[j] + column // number * 8
                 _weight_sums(strip, plane, columns * cell, stride, taps, inner, g_row, free, dw, depth * 8, size)
@@ -388,8 +428,8 @@ def convolve(strip: Strip) -> Any:
         mixed, mix: whether x_i stands for x_i @ matrix + bias, whose addresses are mix[i];
         ws: addresses of kernels [kernel * kernel, channels]; kinds [j, 2]: kernel and dilation; first;
         zs: addresses of the outputs;
-        sums: per share the address of [j, 1 + channels, channels], to which sums of z and of its products are added;
-            zero: not wanted.
+        sums: per share the address of [j, 1 + channels, channels], to which sums of z and (the upper triangle) of
+            its products are added; zero: not wanted.
     """
 
     @_task()
@@ -464,7 +504,7 @@ def _combine_image(strip, image, count, depth, zs, matrices, xs, scales, bias, o
                 store(one, y[0] + position * step, total)
             for t in range(len(zs)):
                 right = (matrices[t] + column, step)
-                _product(strip, rows, depth, (zs[t] + at * step, step, size), right, y, y, False)
+                _product(strip, rows, depth, (zs[t] + at * step, step, size), right, 0, 0, y, y, False)
 
 
 @functools.cache
@@ -491,19 +531,10 @@ def combine(strip: Strip) -> Any:
 
 @_compiled
 def _combine_image_backward(strip, image, scratch, count, depth, zs, xs, dy, sums):  # type: ignore
-    size, one = number_bytes(strip), single(strip)
-    step, offset = depth * size, image * count * depth * size
+    step, offset = depth * number_bytes(strip), image * count * depth * number_bytes(strip)
     _column_sums(strip, count, depth, dy + offset, step, sums)
     for d in range(len(xs)):
-        for column in range(0, depth, channels(strip)):
-            there = sums + ((1 + d) * depth + column) * 8
-            place = offset + column * size
-            for at in range(0, count, _CHUNK):
-                total = zero(one)
-                for position in range(at, min(at + _CHUNK, count)):
-                    where = place + position * step
-                    total = fma(load(one, xs[d] + where), load(one, dy + where), total)
-                store(wide(strip), there, add(load(wide(strip), there), widen(total)))
+        _inner_sums(strip, count, depth, xs[d] + offset, dy + offset, sums + (1 + d) * depth * 8)
     for t in range(len(zs)):
         target = sums + (1 + len(xs) + t * depth) * depth * 8
         _outer_sums(strip, count, depth, zs[t] + offset, dy + offset, scratch, target)

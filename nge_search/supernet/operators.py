@@ -161,7 +161,8 @@ class _Steps:
             sums = sums.to(wide(sums.device))
             count = _mean([sums], batch * height * width, setting)
             mean = sums[:, 0].contiguous()
-            covariance = torch.baddbmm(sums[:, 1:], mean[:, :, None], mean[:, None], alpha=-1)
+            upper = sums[:, 1:].triu()
+            covariance = upper + upper.triu(1).transpose(1, 2) - mean[:, :, None] * mean[:, None]
             self.moments = _Moments(mean, covariance, count)
 
     def backward(
@@ -294,7 +295,7 @@ class _Leave(torch.autograd.Function):
             change = unfold("separable", d_matrices[:, : plan.separable].flatten(0, 1), spread(plan.separable))
             d_p.append(change.p.view(plan.edges, -1))
             sources = _firsts(leaving)
-            dv = [empty(source.shape, source) for source in sources]
+            dv = empty((len(sources), *sources[0].shape), sources[0]).unbind(0)
             d_taps, d_mix = ctx.steps["outer"].backward(
                 sources,
                 change.mean,
