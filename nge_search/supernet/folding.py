@@ -85,6 +85,6 @@ def fold_backward(folded: Folded, d_matrix: Tensor, d_bias: Tensor) -> FoldGradi
         return FoldGradients(d_w, d_p, None, None)
     d_y_mean = -scale * d_bias
     d_variance = -0.5 * d_scale * scale * deviation**2  # of scale = p / sqrt(variance + eps)
-    d_w = d_w + d_y_mean[..., None] * folded.mean[:, None] + 2 * d_variance[..., None] * folded.product
-    d_mean = (d_y_mean[:, None] @ w)[:, 0]
-    return FoldGradients(d_w, d_p, d_mean, w.transpose(1, 2) @ (d_variance[..., None] * w))
+    d_w.addcmul_(folded.product, 2 * d_variance[..., None]).baddbmm_(d_y_mean[..., None], folded.mean[:, None])
+    d_mean = torch.bmm(d_y_mean[:, None], w)[:, 0]
+    return FoldGradients(d_w, d_p, d_mean, torch.bmm(w.transpose(1, 2), d_variance[..., None] * w))

@@ -253,10 +253,14 @@ class FusedCell(nn.Module):
 def _preprocess(setting: Setting, module: nn.Module, nodes: list[Tensor]) -> Tensor:
     """What ReLUConvBN or FactorizedReduce computes of concatenated nodes."""
     if isinstance(module, FactorizedReduce):
-        weights, norm = [module.even.weight, module.odd.weight], module.bn
+        norm: nn.BatchNorm2d = module.bn
+        height, width = nodes[0].shape[1:3]
+        even = [node[:, ::2, ::2].contiguous() for node in nodes]
+        odd = [functional.pad(node[:, 1::2, 1::2], (0, 0, 0, width % 2, 0, height % 2)) for node in nodes]
+        y = torch.cat([pointwise(even, module.even.weight), pointwise(odd, module.odd.weight)], dim=3)
     else:
-        weights, norm = [module[1].weight], module[2]  # type: ignore[index]
-    y = pointwise(nodes, [weight.to(nodes[0].dtype) for weight in weights])
+        _, convolution, norm = module  # type: ignore[misc]
+        y = pointwise(nodes, convolution.weight)
     if not setting.observe:
         return (y - norm.running_mean.to(y.dtype)) * torch.rsqrt(norm.running_var + norm.eps).to(y.dtype)
     h, mean, variance, count = normalise(setting, y, norm.eps)

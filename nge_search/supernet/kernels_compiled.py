@@ -29,10 +29,11 @@ def _register_bytes() -> int:
     return 64 if features.get("avx512f") else 32 if features.get("avx2") else 16
 
 
-def _strip(x: Tensor) -> Strip:
+def _strip(x: Tensor, more_channels: int = 0) -> Strip:
+    """Blocks of as many channels as fit in a register and divide x's (and some more) channels."""
     size = x.element_size()
     widest = _register_bytes() // size
-    block = next(n for n in (16, 8, 4, 2, 1) if n <= widest and x.shape[-1] % n == 0)
+    block = next(n for n in (16, 8, 4, 2, 1) if n <= widest and x.shape[-1] % n == 0 == more_channels % n)
     return Strip(block, _POSITIONS, 8 * size)
 
 
@@ -221,6 +222,43 @@ def combine_backward(zs: Sequence[Tensor], xs: Sequence[Tensor], dy: Tensor) -> 
     )  # fmt: skip
     total = sums.sum(dim=0)
     return total[0], total[1 : 1 + len(xs)], total[1 + len(xs) :].view(len(zs), channels, channels)
+
+
+def _pointwise_words(nodes: Sequence[Tensor], depth: int) -> tuple:
+    """Strip, threads, and the words that both passes of a pointwise convolution begin with."""
+    batch, height, width, channels = _dense(nodes)[0].shape
+    threads, strip = torch.get_num_threads(), _strip(nodes[0], depth)
+    size = (129 * channels + (channels + 2) * strip.channels) * nodes[0].element_size()
+    size = -(-size // 64) * 64
+    where = _scratch.address(size * threads)
+    return strip, threads, (where, size, batch, height * width, channels, depth, len(nodes), _addresses(nodes))
+
+
+def pointwise(nodes: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
+    """Sum over nodes [B, H, W, C_in] of their ReLU times a weight [C_out, C_in]."""
+    depth = len(weights[0])
+    strip, threads, words = _pointwise_words(nodes, depth)
+    out = empty((*nodes[0].shape[:3], depth), nodes[0])
+    right = torch.stack([weight.t() for weight in weights])
+    run(kernels_cpu.pointwise(strip), threads, *words, _rows(right), out.data_ptr())
+    return out
+
+
+def pointwise_backward(
+    nodes: Sequence[Tensor], weights: Sequence[Tensor], dy: Tensor, need_nodes: bool, need_weights: bool
+) -> tuple[list[Tensor] | None, Tensor | None]:
+    """Gradients of `pointwise`: of the nodes, and of the weights [nodes, C_out, C_in], where they are needed."""
+    depth, channels = dy.shape[-1], nodes[0].shape[-1]
+    strip, threads, words = _pointwise_words(nodes, depth)
+    sums = _sums.zeros(threads, len(nodes) if need_weights else 0, channels, depth)
+    targets = _rows(sums) if need_weights else np.zeros(threads, dtype=np.int64)
+    dx = [empty(node.shape, node) for node in nodes] if need_nodes else None
+    given = [weight.contiguous() for weight in weights]
+    run(
+        kernels_cpu.pointwise_backward(strip), threads, *words, _addresses(given), _dense([dy])[0].data_ptr(),
+        int(need_nodes), _NONE if dx is None else _addresses(dx), targets,
+    )  # fmt: skip
+    return dx, sums.sum(dim=0).transpose(1, 2) if need_weights else None
 
 
 def pool(

@@ -86,23 +86,21 @@ def _product(strip, rows, inner, left, right, left2, right2, start, out, rectify
 
 
 @_compiled
-def _outer_sums(strip, count, depth, left, right, scratch, target):  # type: ignore
-    """target [depth, depth] (float64) += sum over positions of left[position, :, None] * right[position].
+def _outer_sums(strip, count, width, depth, left, right, scratch, target):  # type: ignore
+    """target [width, depth] (float64) += sum over positions of left[position, :, None] * right[position].
 
     With left = right only blocks that meet the upper triangle are summed.
     """
     size, one = number_bytes(strip), single(strip)
-    step = depth * size
     for at in range(0, count, _CHUNK):
         inner = min(_CHUNK, count - at)
         for column in range(0, depth, channels(strip)):
-            rows = column + channels(strip) if left == right else depth
-            transposed = (left + at * step, size, step)
+            rows = column + channels(strip) if left == right else width
+            transposed = (left + at * width * size, size, width * size)
+            factor = (right + (at * depth + column) * size, depth * size)
             out = (scratch + position_bytes(strip), position_bytes(strip))
             store(one, scratch, zero(one))
-            _product(
-                strip, rows, inner, transposed, (right + at * step + column * size, step), 0, 0, (scratch, 0), out, False
-            )  # fmt: skip
+            _product(strip, rows, inner, transposed, factor, 0, 0, (scratch, 0), out, False)
             for row in range(rows):
                 value = widen(load(one, out[0] + row * out[1]))
                 there = target + (row * depth + column) * 8
@@ -350,7 +348,7 @@ def _convolve_image(strip, image, i, scratch, shape, stride, border, xs, mix, ws
         if sums:
             target = sums + j * (depth + 1) * depth * 8
             _column_sums(strip, count, depth, z, w_step, target)
-            _outer_sums(strip, count, depth, z, z, free, target + depth * 8)
+            _outer_sums(strip, count, depth, depth, z, z, free, target + depth * 8)
 
 
 @_compiled
@@ -414,7 +412,7 @@ def _convolve_image_backward(  # type: ignore
             _unload(strip, plane, geometry, dx_plane, dx_geometry, there, w_step, height, width, stride, more)
         if len(dmix):
             _column_sums(strip, height * width, depth, target, w_step, dmix[i])
-            _outer_sums(strip, height * width, depth, source, target, free, dmix[i] + depth * 8)
+            _outer_sums(strip, height * width, depth, depth, source, target, free, dmix[i] + depth * 8)
 
 
 @functools.cache
@@ -537,7 +535,7 @@ def _combine_image_backward(strip, image, scratch, count, depth, zs, xs, dy, sum
         _inner_sums(strip, count, depth, xs[d] + offset, dy + offset, sums + (1 + d) * depth * 8)
     for t in range(len(zs)):
         target = sums + (1 + len(xs) + t * depth) * depth * 8
-        _outer_sums(strip, count, depth, zs[t] + offset, dy + offset, scratch, target)
+        _outer_sums(strip, count, depth, depth, zs[t] + offset, dy + offset, scratch, target)
 
 
 @functools.cache
@@ -557,6 +555,102 @@ def combine_backward(strip: Strip) -> Any:
         while share < shares:
             for image in range(share * images // shares, (share + 1) * images // shares):
                 _combine_image_backward(strip, image, a[2] + share * a[3], a[5], a[6], zs, xs, a[11], sums[share])
+            share = take_share(block)
+
+    return task
+
+
+@_compiled
+def _rectify(strip, count, x, out):  # type: ignore
+    """out = relu(x), `count` numbers at a time as many as a position has."""
+    one = single(strip)
+    for at in range(count):
+        value = load(one, x + at * position_bytes(strip))
+        store(one, out + at * position_bytes(strip), where_positive(value, value))
+
+
+@_compiled
+def _pointwise_image(strip, image, scratch, count, width, depth, xs, matrices, out):  # type: ignore
+    size, cell, one = number_bytes(strip), position_bytes(strip), single(strip)
+    store(one, scratch, zero(one))
+    rectified = scratch + cell
+    for at in range(image * count, (image + 1) * count, _CHUNK):
+        rows = min(_CHUNK, (image + 1) * count - at)
+        for n in range(len(xs)):
+            _rectify(strip, rows * width // channels(strip), xs[n] + at * width * size, rectified)
+            for column in range(0, depth * size, cell):
+                y = (out + at * depth * size + column, depth * size)
+                start = (scratch, 0) if n == 0 else y
+                right = (matrices[n] + column, depth * size)
+                _product(strip, rows, width, (rectified, width * size, size), right, 0, 0, start, y, False)
+
+
+@functools.cache
+def pointwise(strip: Strip) -> Any:
+    """out [.., depth] = sum over n of relu(x_n [.., width]) @ matrix_n.
+
+    The task's words: scratch, and its bytes for each share; images, positions of each, width, depth, the number of
+    nodes n, and addresses: xs, matrices, out. All is dense.
+    """
+
+    @_task()
+    def task(block):  # type: ignore[no-untyped-def]
+        a = carray(block, 12)
+        shares, images = a[1], a[4]
+        xs, matrices = words(a[9], a[8]), words(a[10], a[8])
+        share = take_share(block)
+        while share < shares:
+            for image in range(share * images // shares, (share + 1) * images // shares):
+                _pointwise_image(strip, image, a[2] + share * a[3], a[5], a[6], a[7], xs, matrices, a[11])
+            share = take_share(block)
+
+    return task
+
+
+@_compiled
+def _pointwise_image_backward(strip, image, scratch, count, width, depth, xs, matrices, dy, dxs, sums):  # type: ignore
+    size, cell, one = number_bytes(strip), position_bytes(strip), single(strip)
+    store(one, scratch, zero(one))
+    rectified = scratch + cell
+    free = rectified + _CHUNK * width * size
+    for at in range(image * count, (image + 1) * count, _CHUNK):
+        rows, change = min(_CHUNK, (image + 1) * count - at), dy + at * depth * size
+        for n in range(len(xs)):
+            _rectify(strip, rows * width // channels(strip), xs[n] + at * width * size, rectified)
+            if sums:
+                _outer_sums(strip, rows, width, depth, rectified, change, free, sums + n * width * depth * 8)
+            if not len(dxs):
+                continue
+            for column in range(0, width * size, cell):
+                dx = (dxs[n] + at * width * size + column, width * size)
+                right = (matrices[n] + column, width * size)
+                _product(strip, rows, depth, (change, depth * size, size), right, 0, 0, (scratch, 0), dx, False)
+                for row in range(rows):
+                    here = dx[0] + row * dx[1]
+                    value = load(one, rectified + row * width * size + column)
+                    store(one, here, where_positive(load(one, here), value))
+
+
+@functools.cache
+def pointwise_backward(strip: Strip) -> Any:
+    """Gradients of `pointwise`.
+
+    The task's words are those of `pointwise` up to xs; then the transposed matrices, dy, whether gradients of the
+    nodes are wanted and their addresses, and per share that of sums [n, width, depth] for those of the matrices to add
+    to; 0: not wanted.
+    """
+
+    @_task()
+    def task(block):  # type: ignore[no-untyped-def]
+        a = carray(block, 15)
+        shares, images = a[1], a[4]
+        xs, matrices, dxs, sums = words(a[9], a[8]), words(a[10], a[8]), words(a[13], a[8] * a[12]), words(a[14], shares)
+        share = take_share(block)
+        while share < shares:
+            for image in range(share * images // shares, (share + 1) * images // shares):
+                _pointwise_image_backward(
+                    strip, image, a[2] + share * a[3], a[5], a[6], a[7], xs, matrices, a[11], dxs, sums[share]
+                )
             share = take_share(block)
 
     return task

@@ -142,6 +142,26 @@ def combine_backward(zs: Sequence[Tensor], xs: Sequence[Tensor], dy: Tensor) -> 
     return change.sum(dim=0), found[len(zs) :].diagonal(dim1=1, dim2=2), found[: len(zs)]
 
 
+def pointwise(nodes: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
+    """Sum over nodes [B, H, W, C_in] of their ReLU times a weight [C_out, C_in]."""
+    return functional.linear(functional.relu(torch.cat(list(nodes), dim=3)), torch.cat(list(weights), dim=1))
+
+
+def pointwise_backward(
+    nodes: Sequence[Tensor], weights: Sequence[Tensor], dy: Tensor, need_nodes: bool, need_weights: bool
+) -> tuple[list[Tensor] | None, Tensor | None]:
+    """Gradients of `pointwise`: of the nodes, and of the weights [nodes, C_out, C_in], where they are needed."""
+    x, change = functional.relu(torch.cat(list(nodes), dim=3)), dy.flatten(0, 2)
+    dx = d_weights = None
+    if need_nodes:
+        every = (dy @ torch.cat(list(weights), dim=1)).masked_fill_(x <= 0, 0)
+        dx = [part.contiguous() for part in every.chunk(len(nodes), dim=3)]
+    if need_weights:
+        every = _summable(change).t() @ _summable(x.flatten(0, 2))
+        d_weights = every.unflatten(1, (len(nodes), -1)).transpose(0, 1)
+    return dx, d_weights
+
+
 def _averaged(x: Tensor, stride: int) -> Tensor:
     return functional.avg_pool2d(x, 3, stride, padding=1, count_include_pad=False)
 

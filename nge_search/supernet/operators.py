@@ -8,7 +8,6 @@ their matrices depend on its moments, computes both where it needs them.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -460,71 +459,31 @@ def combine(
 
 
 class _Pointwise(torch.autograd.Function):
-    """Inputs: nodes, then weights [C_out, nodes * C_in, 1, 1]: of all pixels, or of even and of odd ones."""
+    """Inputs: nodes [B, H, W, C_in], and a weight [C_out, nodes * C_in]."""
 
     @staticmethod
-    def forward(ctx: Any, count: int, *tensors: Tensor) -> Tensor:
-        nodes, weights = tensors[:count], tensors[count:]
-        halve = len(weights) == 2
-        batch, height, width, _ = nodes[0].shape
-        size = (batch, (height + 1) // 2, (width + 1) // 2) if halve else (batch, height, width)
-        ctx.count, ctx.size = count, size
-        ctx.save_for_backward(*tensors)
-        rows, columns = math.prod(size), [len(weight) for weight in weights]
-        y = empty((*size, sum(columns)), nodes[0])
-        for part, target in enumerate(y.view(rows, -1).split(columns, dim=1)):
-            for i, (node, matrix) in enumerate(zip(nodes, _per_node(weights[part], count))):
-                x = _rectified(node, size, part if halve else None)
-                torch.addmm(target, x, matrix.t(), beta=float(i > 0), out=target)
-        return y
+    def forward(ctx: Any, weight: Tensor, *nodes: Tensor) -> Tensor:
+        ctx.save_for_backward(weight, *nodes)
+        return choose(nodes[0]).pointwise(nodes, _per_node(weight, nodes))
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        nodes, weights = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
-        need = ctx.needs_input_grad[1:]
-        halve = len(weights) == 2
-        d_nodes = [empty(node.shape, node) if wanted else None for node, wanted in zip(nodes, need)]
-        if halve:
-            for d_node in d_nodes:
-                d_node is None or d_node.zero_()
-        found = []
-        for part, d_part in enumerate(dy.flatten(0, 2).split([len(weight) for weight in weights], dim=1)):
-            columns = []
-            for node, d_node, matrix in zip(nodes, d_nodes, _per_node(weights[part], ctx.count)):
-                x = _rectified(node, ctx.size, part if halve else None)
-                if need[ctx.count + part]:
-                    columns.append(d_part.t() @ x)
-                if d_node is None:
-                    continue
-                change = empty(x.shape, x) if halve else d_node.view(x.shape)
-                torch.mm(d_part, matrix, out=change)
-                torch.ops.aten.threshold_backward.grad_input(change, x, 0, grad_input=change)
-                if halve:
-                    target = d_node[:, part::2, part::2]
-                    target.copy_(change.view(*ctx.size, -1)[:, : target.shape[1], : target.shape[2]])
-            weight = weights[part]
-            found.append(torch.cat(columns, dim=1).to(weight.dtype).view(weight.shape) if columns else None)
-        return None, *d_nodes, *found
+        weight, *nodes = ctx.saved_tensors
+        need = any(ctx.needs_input_grad[1:]), ctx.needs_input_grad[0]
+        given = nodes, _per_node(weight, nodes), dy.contiguous(), *need
+        d_nodes, d_weight = choose(nodes[0]).pointwise_backward(*given)
+        if d_weight is not None:
+            d_weight = d_weight.transpose(0, 1).flatten(1).to(weight.dtype)
+        return d_weight, *(d_nodes or [None] * len(nodes))
 
 
-def _per_node(weight: Tensor, nodes: int) -> tuple[Tensor, ...]:
-    return weight.flatten(1).split(weight.shape[1] // nodes, dim=1)
+def _per_node(weight: Tensor, nodes: Sequence[Tensor]) -> list[Tensor]:
+    return [part.to(nodes[0].dtype) for part in weight.chunk(len(nodes), dim=1)]
 
 
-def _rectified(x: Tensor, size: tuple[int, int, int], part: int | None) -> Tensor:
-    """The ReLU of all pixels, or of the even (0) or odd (1) ones, padded with zeros: [B * H * W, C]."""
-    found = empty((*size, x.shape[-1]), x)
-    if part is None:
-        torch.clamp_min(x, 0, out=found)
-    else:
-        pixels = x[:, part::2, part::2]
-        found.zero_()[:, : pixels.shape[1], : pixels.shape[2]].copy_(pixels).clamp_min_(0)
-    return found.flatten(0, 2)
-
-
-def pointwise(nodes: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
-    """A 1x1 convolution of the ReLU of concatenated nodes, or with two weights the halves of FactorizedReduce."""
-    return _Pointwise.apply(len(nodes), *nodes, *weights)
+def pointwise(nodes: Sequence[Tensor], weight: Tensor) -> Tensor:
+    """A 1x1 convolution [C_out, nodes * C_in, 1, 1] of the ReLU of concatenated nodes, [B, H, W, C_out]."""
+    return _Pointwise.apply(weight.flatten(1), *nodes)
 
 
 class _Normalise(torch.autograd.Function):
