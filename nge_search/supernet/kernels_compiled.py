@@ -11,7 +11,8 @@ import torch
 from llvmlite import binding
 from torch import Tensor
 
-from nge_search.supernet import kernels_cpu
+from nge_search.supernet import folding, kernels_cpu
+from nge_search.supernet.folding import Folded, FoldGradients
 from nge_search.supernet.kernels import empty
 from nge_search.supernet.lanes import Strip
 from nge_search.supernet.parallel import run
@@ -128,7 +129,14 @@ class Convolution:
         """
         (strip, threads, common), (batch, height, width, channels) = self._common(images), images[0].shape
         edges = len(self.taps[0])
-        shape = (len(self.taps), edges, batch, (height - 1) // self.stride + 1, (width - 1) // self.stride + 1, channels)
+        shape = (
+            len(self.taps),
+            edges,
+            batch,
+            (height - 1) // self.stride + 1,
+            (width - 1) // self.stride + 1,
+            channels,
+        )
         z = list(empty(shape, images[0]).unbind(0))
         count = edges * len(self.taps)
         sums = _sums.zeros(threads if observe else 0, count, channels + 1, channels)
@@ -296,3 +304,31 @@ def _pooling(images: Sequence[Tensor], stride: int, maxima: Tensor | None, avera
     counts = [0 if pooled is None else len(pooled) for pooled in (maxima, averages)]
     targets = [_NONE if pooled is None else _rows(pooled) for pooled in (maxima, averages)]
     return *images[0].shape, stride, len(images), *counts, _addresses(_dense(images)), *targets
+
+
+def fold(weight: Tensor, p: Tensor | None, mean: Tensor, covariance: Tensor, eps: float) -> Folded:
+    """`folding.fold`: one pass over each matrix, after MKL's products."""
+    product, matrix = torch.bmm(weight, covariance), torch.empty_like(weight)
+    y_mean, y_variance, deviation, bias = torch.empty(4, *weight.shape[:2], dtype=torch.float64).unbind(0)
+    chances = weight.new_ones(len(weight)) if p is None else p
+    arrays = (weight, chances, mean, product, y_mean, y_variance, deviation, matrix, bias)
+    given, found = _arrays(*arrays[:4]), _arrays(*arrays[4:])
+    kernels_cpu.fold_rows(*given, eps, *found)
+    return Folded(weight, p, mean, product, y_mean, y_variance, deviation, matrix, bias)
+
+
+def fold_backward(folded: Folded, d_matrix: Tensor, d_bias: Tensor) -> FoldGradients:
+    """`folding.fold_backward`."""
+    weight, mean, product = folded.weight, folded.mean, folded.product
+    if mean is None or product is None:
+        return folding.fold_backward(folded, d_matrix, d_bias)
+    d_weight, d_product = torch.empty(2, *weight.shape, dtype=torch.float64).unbind(0)
+    d_p, d_mean = weight.new_empty(len(weight)), torch.empty(mean.shape, dtype=torch.float64)
+    chances = weight.new_ones(len(weight)) if folded.p is None else folded.p
+    given = _arrays(weight, chances, mean, product, folded.y_mean, folded.deviation, d_matrix, d_bias)
+    kernels_cpu.unfold_rows(*given, *_arrays(d_weight, d_p, d_mean, d_product))
+    return FoldGradients(d_weight, d_p, d_mean, torch.bmm(weight.transpose(1, 2), d_product))
+
+
+def _arrays(*tensors: Tensor) -> list[np.ndarray]:
+    return [tensor.contiguous().numpy() for tensor in tensors]

@@ -47,6 +47,7 @@ from nge_search.supernet.lanes import (
 from nge_search.supernet.parallel import BLOCK, take_share, words
 
 _compiled = njit(cache=True, error_model="numpy")
+_summing = njit(cache=True, error_model="numpy", fastmath={"reassoc", "contract"})  # sums in several lanes
 _task = functools.partial(cfunc, types.void(BLOCK), cache=True, error_model="numpy")
 _CHUNK = 128  # positions that are summed in the maps' own precision
 
@@ -408,7 +409,11 @@ def _convolve_image_backward(  # type: ignore
     if len(dxs):
         target = dxs[i] + image * height * width * w_step
         for block in range(blocks):
-            plane, dx_plane, there = scratch + block * plane_bytes, dx_planes + block * dx_bytes, target + block * cell
+            plane, dx_plane, there = (
+                scratch + block * plane_bytes,
+                dx_planes + block * dx_bytes,
+                target + block * cell,
+            )
             _unload(strip, plane, geometry, dx_plane, dx_geometry, there, w_step, height, width, stride, more)
         if len(dmix):
             _column_sums(strip, height * width, depth, target, w_step, dmix[i])
@@ -644,7 +649,12 @@ def pointwise_backward(strip: Strip) -> Any:
     def task(block):  # type: ignore[no-untyped-def]
         a = carray(block, 15)
         shares, images = a[1], a[4]
-        xs, matrices, dxs, sums = words(a[9], a[8]), words(a[10], a[8]), words(a[13], a[8] * a[12]), words(a[14], shares)
+        xs, matrices, dxs, sums = (
+            words(a[9], a[8]),
+            words(a[10], a[8]),
+            words(a[13], a[8] * a[12]),
+            words(a[14], shares),
+        )
         share = take_share(block)
         while share < shares:
             for image in range(share * images // shares, (share + 1) * images // shares):
@@ -821,3 +831,44 @@ def scratch_bytes(strip: Strip, shape: tuple[int, int, int, int], stride: int, b
     cell = strip.channels * strip.bits // 8
     planes = 2 * depth // strip.channels * stride * rows * columns + (size[0] + 2 * border) * (size[1] + 2 * border)
     return (planes + max(kernel**2 * strip.positions, depth + 1)) * cell + 64
+
+
+@_summing
+def fold_rows(weight, p, mean, product, eps, y_mean, y_variance, deviation, matrix, bias):  # type: ignore
+    """`folding.fold` after its matrix product, on float64 arrays; everything from `y_mean` on is written."""
+    count, rows, columns = weight.shape
+    for n in range(count):
+        for o in range(rows):
+            total, variance = 0.0, 0.0
+            for i in range(columns):
+                total += weight[n, o, i] * mean[n, i]
+                variance += weight[n, o, i] * product[n, o, i]
+            variance = max(variance, 0.0)
+            inverse = 1.0 / np.sqrt(variance + eps)
+            scale = p[n] * inverse
+            y_mean[n, o], y_variance[n, o], deviation[n, o], bias[n, o] = total, variance, inverse, -scale * total
+            for i in range(columns):
+                matrix[n, o, i] = scale * weight[n, o, i]
+
+
+@_summing
+def unfold_rows(  # type: ignore
+    weight, p, mean, product, y_mean, deviation, d_matrix, d_bias, d_weight, d_p, d_mean, d_product
+):  # fmt: skip
+    """`folding.fold_backward` before its matrix product: d_product is what the weight's transpose multiplies."""
+    count, rows, columns = weight.shape
+    for n in range(count):
+        d_p[n] = 0.0
+        d_mean[n] = 0.0
+        for o in range(rows):
+            scale, d_scale = p[n] * deviation[n, o], -d_bias[n, o] * y_mean[n, o]
+            for i in range(columns):
+                d_scale += d_matrix[n, o, i] * weight[n, o, i]
+            d_y_mean = -scale * d_bias[n, o]
+            d_variance = -0.5 * d_scale * scale * deviation[n, o] * deviation[n, o]
+            d_p[n] += d_scale * deviation[n, o]
+            for i in range(columns):
+                change = d_y_mean * mean[n, i] + 2.0 * d_variance * product[n, o, i]
+                d_weight[n, o, i] = scale * d_matrix[n, o, i] + change
+                d_mean[n, i] += d_y_mean * weight[n, o, i]
+                d_product[n, o, i] = d_variance * weight[n, o, i]

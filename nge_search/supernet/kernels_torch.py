@@ -12,6 +12,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nge_search.supernet.folding import fold, fold_backward
+
+__all__ = [
+    "Convolution",
+    "combine",
+    "combine_backward",
+    "fold",
+    "fold_backward",
+    "pointwise",
+    "pointwise_backward",
+    "pool",
+    "pool_backward",
+]
+
 Mix = tuple[Tensor, Tensor]
 
 

@@ -220,7 +220,7 @@ class _Leave(torch.autograd.Function):
             if moments is None:
                 return folding.fold_given(weight, chances, *(x.to(kind) for x in leaving.given[name]), plan.eps)
             mean, covariance = (_kinds(x, kinds, first, last) for x in (moments.mean, moments.covariance))
-            found = folding.fold(weight, chances, mean, covariance, plan.eps)
+            found = kernels.fold(weight, chances, mean, covariance, plan.eps)
             leaving.seen[name], leaving.count = (found.y_mean, found.y_variance), moments.count
             return found
 
@@ -281,7 +281,7 @@ class _Leave(torch.autograd.Function):
             _pool_backward(ctx, d_scales[:, 1:], d_biases, dx)
 
         def unfold(name: str, d_matrix: Tensor, d_bias: Tensor) -> FoldGradients:
-            change = folding.fold_backward(ctx.folds[name], d_matrix, d_bias)
+            change = ctx.kernels.fold_backward(ctx.folds[name], d_matrix, d_bias)
             if need[place[name]]:
                 found[place[name]] = change.weight.to(ctx.dtypes[place[name]])
             return change
