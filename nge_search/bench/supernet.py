@@ -212,9 +212,9 @@ def _roofline(options: argparse.Namespace, device: torch.device) -> dict[str, fl
     macs = float(cost.normal_EO.sum() + cost.reduce_EO.sum())
     bytes_moved = 5 * 4 * outputs * options.batch
     operations = 3 * 2 * macs * options.batch
-    big, matrix = torch.empty(1 << 26, device=device), torch.randn(2048, 2048, device=device)
+    big, matrix = torch.zeros(2, 1 << 26, device=device), torch.randn(2048, 2048, device=device)
     clock = Clock(device)
-    bandwidth = 2 * 4 * big.numel() / clock.median(big.clone, 7)
+    bandwidth = 4 * big.numel() / clock.median(lambda: big[0].copy_(big[1]), 7)
     rate = 2 * 2048**3 / clock.median(lambda: matrix @ matrix, 7)
     return {
         "operations": operations,

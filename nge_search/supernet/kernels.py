@@ -42,8 +42,9 @@ _idle: dict[int, list[np.ndarray]] = {}
 def empty(shape: Sequence[int], like: Tensor) -> Tensor:
     """An uninitialised contiguous tensor of the type and device of `like`, for maps.
 
-    On CPUs its memory is that of an earlier one of the same size, if there is one: a step allocates and frees gigabytes,
-    and fresh pages cost more than what is computed on them. It is taken back when the last tensor on it is gone.
+    On CPUs its memory is that of an earlier one of the same size, if there is one: a step allocates and frees
+    gigabytes, and fresh pages cost more than what is computed on them. It is taken back when the last tensor on it
+    is gone.
     """
     size = math.prod(shape) * like.element_size()
     if like.device.type != "cpu" or size < _POOLED:  # CUDA's allocator keeps memory itself
@@ -56,7 +57,7 @@ def empty(shape: Sequence[int], like: Tensor) -> Tensor:
 
 
 def _aligned(size: int) -> np.ndarray:
-    """Bytes from the beginning of a page on, so that no vector lies across cache lines; in huge pages, thanks to numpy."""
+    """Bytes from the beginning of a page on, so that no vector lies across cache lines."""
     memory = np.empty(size + _PAGE, dtype=np.uint8)
     start = -memory.ctypes.data % _PAGE
     return memory[start : start + size]

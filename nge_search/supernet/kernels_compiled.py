@@ -30,12 +30,21 @@ def _register_bytes() -> int:
     return 64 if features.get("avx512f") else 32 if features.get("avx2") else 16
 
 
+_strips: set[Strip] = set()  # that kernels are compiled for
+
+
 def _strip(x: Tensor, more_channels: int = 0) -> Strip:
-    """Blocks of as many channels as fit in a register and divide x's (and some more) channels."""
+    """Blocks of as many channels as fit in a register and divide x's (and some more) channels.
+
+    Compiling takes some 20 s, once per machine: a block that is in use already and fills half a register will do.
+    """
     size = x.element_size()
     widest = _register_bytes() // size
-    block = next(n for n in (16, 8, 4, 2, 1) if n <= widest and x.shape[-1] % n == 0 == more_channels % n)
-    return Strip(block, _POSITIONS, 8 * size)
+    possible = [n for n in (16, 8, 4, 2, 1) if n <= widest and x.shape[-1] % n == 0 == more_channels % n]
+    strips = [Strip(n, _POSITIONS, 8 * size) for n in possible]
+    strip = next((s for s in strips if 2 * s.channels >= widest and s in _strips), strips[0])
+    _strips.add(strip)
+    return strip
 
 
 class _Scratch:
@@ -208,18 +217,20 @@ def _mix(mix: Mix | None) -> np.ndarray:
 
 
 def combine(zs: Sequence[Tensor], matrices: Tensor, xs: Sequence[Tensor], scales: Tensor, bias: Tensor) -> Tensor:
+    """bias [C] + sum of zs [B, H, W, C] times matrices [T, C_in, C_out] + sum of xs times scales [D, C]."""
     first = (*zs, *xs)[0]
     batch, height, width, channels = first.shape
     out = empty(first.shape, first)
     run(
-        kernels_cpu.combine(_strip(first)), torch.get_num_threads(), batch, height * width, channels, len(zs), len(xs),
-        _addresses(_dense(zs)), _rows(matrices), _addresses(_dense(xs)), _rows(scales),
+        kernels_cpu.combine(_strip(first)), torch.get_num_threads(), batch, height * width, channels, len(zs),
+        len(xs), _addresses(_dense(zs)), _rows(matrices), _addresses(_dense(xs)), _rows(scales),
         bias.data_ptr(), out.data_ptr(),
     )  # fmt: skip
     return out
 
 
 def combine_backward(zs: Sequence[Tensor], xs: Sequence[Tensor], dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of bias [C], scales [D, C] and matrices [T, C_in, C_out]."""
     batch, height, width, channels = _dense([dy])[0].shape
     threads, strip = torch.get_num_threads(), _strip(dy)
     sums = _sums.zeros(threads, 1 + len(xs) + len(zs) * channels, channels)

@@ -1,9 +1,9 @@
 """What a cell computes on a CPU, compiled: one image at a time, so that it stays in the cache from step to step.
 
-A thread takes images; for each it fills zero-padded planes (one per block of channels, so that taps need no test for
-borders), convolves, and sums the moments of what it wrote before that leaves the cache. Where a convolution reads a
-normalised product of stored maps, or a gradient is a sum of products, the plane is filled with it: neither is stored.
-For stride 2 a plane keeps even and odd columns apart, so that adjacent outputs read adjacent inputs.
+A thread takes images; for each it fills zero-padded planes (one per block of channels, so that taps need no test
+for borders), convolves, and sums the moments of what it wrote before that leaves the cache. Where a convolution
+reads a normalised product of stored maps, or a gradient is a sum of products, the plane is filled with it: neither
+is stored. For stride 2 a plane keeps even and odd columns apart, so that adjacent outputs read adjacent inputs.
 
 Everything is given by address. A matrix is (address, bytes between rows, bytes between columns); the stored maps
 [positions, channels] are dense. Sums over positions are kept in float64, for each thread apart.
@@ -46,7 +46,7 @@ from nge_search.supernet.lanes import (
 )
 from nge_search.supernet.parallel import BLOCK, take_share, words
 
-_compiled = njit(cache=True, error_model="numpy")
+_compiled = njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 _summing = njit(cache=True, error_model="numpy", fastmath={"reassoc", "contract"})  # sums in several lanes
 _task = functools.partial(cfunc, types.void(BLOCK), cache=True, error_model="numpy")
 _CHUNK = 128  # positions that are summed in the maps' own precision
@@ -298,10 +298,8 @@ def _fill_product(strip, plane, geometry, height, width, depth, x, matrix, x2, m
     _clear_border(strip, plane, geometry, height, width)
     for y in range(height):
         inner, line = plane + ((y + border) * columns + border) * cell, y * width * depth * size
-        left = (x + line, depth * size, size)
-        _product(
-            strip, width, depth, left, (matrix, depth * size), x2 + line, matrix2, (start, 0), (inner, cell), rectify
-        )  # fmt: skip
+        left, right = (x + line, depth * size, size), (matrix, depth * size)
+        _product(strip, width, depth, left, right, x2 + line, matrix2, (start, 0), (inner, cell), rectify)
 
 
 @_compiled
@@ -317,7 +315,7 @@ def _tap_offsets(cell, kernel, dilation, shift, stride, rows, columns):  # type:
 @_compiled
 def geometry_of(size, border, stride):  # type: ignore
     """Rows and columns (of one parity) of the plane that holds what outputs of a size read, and its border."""
-    return stride * (size[0] - 1) + 2 * border + 1, size[1] + 2 * border // stride + 1, border
+    return stride * size[0] + 2 * border, size[1] + 2 * border // stride + 1, border
 
 
 @_compiled
@@ -425,8 +423,8 @@ def convolve(strip: Strip) -> Any:
     """Depthwise convolutions j of relu(x_i), first[i] <= j < first[i + 1], and the moments of what they give.
 
     The task's words:
-        scratch, and its bytes for each share; batch, height, width, channels of an input; stride; the widest padding;
-        numbers of inputs and outputs;
+        scratch, and its bytes for each share; batch, height, width, channels of an input; stride; the widest
+        padding; numbers of inputs and outputs;
         xs: addresses of the inputs, dense [batch, height, width, channels];
         mixed, mix: whether x_i stands for x_i @ matrix + bias, whose addresses are mix[i];
         ws: addresses of kernels [kernel * kernel, channels]; kinds [j, 2]: kernel and dilation; first;
@@ -547,8 +545,8 @@ def _combine_image_backward(strip, image, scratch, count, depth, zs, xs, dy, sum
 def combine_backward(strip: Strip) -> Any:
     """Adds gradients of bias, scales and matrices of `combine` to per-share sums [1 + d + t * channels, channels].
 
-    The task's words: scratch, and its bytes for each share; images, positions of each, channels, numbers of t and of
-    d, and addresses: zs, xs, dy, and sums per share.
+    The task's words: scratch, and its bytes for each share; images, positions of each, channels, numbers of t and
+    of d, and addresses: zs, xs, dy, and sums per share.
     """
 
     @_task()
@@ -641,8 +639,8 @@ def pointwise_backward(strip: Strip) -> Any:
     """Gradients of `pointwise`.
 
     The task's words are those of `pointwise` up to xs; then the transposed matrices, dy, whether gradients of the
-    nodes are wanted and their addresses, and per share that of sums [n, width, depth] for those of the matrices to add
-    to; 0: not wanted.
+    nodes are wanted and their addresses, and per share that of sums [n, width, depth] for those of the matrices to
+    add to; 0: not wanted.
     """
 
     @_task()

@@ -1,7 +1,7 @@
 """The operations of `kernels` by PyTorch's own, for any device and type; sums of low precision are in float32.
 
-Maps of all edges lie side by side in memory, [B, H, W, E, C]: the depthwise convolutions of one kind are one grouped
-convolution over E * C channels in channels-last layout.
+Maps of all edges lie side by side in memory, [B, H, W, E, C]: the depthwise convolutions of one kind are one
+grouped convolution over E * C channels in channels-last layout.
 """
 
 from __future__ import annotations

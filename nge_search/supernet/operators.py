@@ -2,8 +2,8 @@
 
 The gradient of a stored map has two parts: through its moments (a slope and a constant), and from the product that
 reads it. Neither is formed on its own: a product leaves what it owes with the maps (the gradient of its result and
-its matrix), and the backward pass of the operation that made the maps, which runs after those of all products because
-their matrices depend on its moments, computes both where it needs them.
+its matrix), and the backward pass of the operation that made the maps, which runs after those of all products
+because it made their matrices too, computes both where it needs them.
 """
 
 from __future__ import annotations
@@ -197,9 +197,9 @@ def _kinds(x: Tensor, kinds: int, first: int, last: int) -> Tensor:
 class _Leave(torch.autograd.Function):
     """Matrices [E, products, C, C], scales [E, parts, C] and biases [E, C] of what leaves some nodes.
 
-    Inputs: images of the nodes [B, H, W, C]; P [E, operations], wide; taps of first steps, of direct convolutions and
-    of second steps, per kind [E, C, 1, K, K]; pointwise weights of first and second steps and direct convolutions,
-    [E * kinds, C, C], as far as there are such.
+    Inputs: images of the nodes [B, H, W, C]; P [E, operations], wide; taps of first steps, of direct convolutions
+    and of second steps, per kind [E, C, 1, K, K]; pointwise weights of first and second steps and direct
+    convolutions, [E * kinds, C, C], as far as there are such.
     """
 
     @staticmethod

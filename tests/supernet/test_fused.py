@@ -109,29 +109,43 @@ def test_statistics_after_several_steps():
     require_equal(found, target, 1e-10)
 
 
-def test_single_precision_is_as_exact_as_the_textbook():
-    """Errors against the float64 textbook: per tensor, at most 4 times the float32 textbook's own.
+def median_errors(draws: int, lower) -> dict[str, tuple[float, float]]:
+    """Per tensor, errors of fast and textbook form against the float64 textbook, relative to its norm.
 
-    Medians over draws: where rounding moves a number across a ReLU's kink, or another pixel wins a maximum, one
-    draw's gradients jump, in either form.
+    Medians of draws: where rounding moves a number across a ReLU's kink, or another pixel wins a maximum, one draw's
+    gradients jump, in either form. lower: runs a network on inputs in low precision.
     """
-    errors: dict[str, list[tuple[float, float]]] = {}
-    for seed in range(7):
+    errors: dict[str, list[tuple[float, ...]]] = {}
+    for seed in range(draws):
         torch.manual_seed(seed)
         reference, _ = build(channels=16, cells=3)
         images, matrices = inputs(reference.space, 4, 8)
         target = run(copy.deepcopy(reference), images, matrices)
         single = reference.float()
         rounded = images.float(), [p_EO.float() for p_EO in matrices]
-        found, own = run(FusedSupernet(copy.deepcopy(single)), *rounded), run(single, *rounded)
+        found, own = lower(FusedSupernet(copy.deepcopy(single)), *rounded), lower(single, *rounded)
         for name, value in target.items():
             if value.is_floating_point():
                 scale = max(float(value.norm()), float(value.numel() ** 0.5) if "running_mean" in name else 1e-12)
-                pair = tuple(float((other[name] - value).norm()) / scale for other in (found, own))
+                pair = tuple(float((other[name].double() - value).norm()) / scale for other in (found, own))
                 errors.setdefault(name, []).append(pair)
-    for name, pairs in errors.items():
-        ours, theirs = (statistics.median(column) for column in zip(*pairs))
+    return {name: tuple(map(statistics.median, zip(*pairs))) for name, pairs in errors.items()}
+
+
+def test_single_precision_is_as_exact_as_the_textbook():
+    for name, (ours, theirs) in median_errors(7, run).items():
         assert ours <= max(1e-6, 4 * theirs), name
+
+
+def test_bfloat16_is_as_exact_as_the_textbook():
+    """Under autocast, with the textbook form's own error under autocast as the measure."""
+
+    def lower(network, images, matrices):
+        with torch.autocast("cpu", torch.bfloat16):
+            return run(network, images, matrices)
+
+    for name, (ours, theirs) in median_errors(5, lower).items():
+        assert ours <= max(1e-3, 4 * theirs), name
 
 
 def test_frozen_weights_get_no_gradient_and_p_the_same():

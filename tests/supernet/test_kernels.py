@@ -1,0 +1,303 @@
+"""The large operations of a cell, compiled and PyTorch's, against plain operations one at a time under autograd."""
+
+from __future__ import annotations
+
+import gc
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from nge_search.supernet import folding, kernels, kernels_compiled, kernels_torch, parallel
+
+BACKENDS = {"compiled": kernels_compiled, "torch": kernels_torch}
+
+
+@pytest.fixture(params=sorted(BACKENDS))
+def backend(request):
+    return BACKENDS[request.param]
+
+
+def draw(*shape, dtype=torch.float64):
+    return torch.randn(*shape, dtype=dtype)
+
+
+def require_close(found, target, tolerance=1e-12):
+    """Relative to the norm."""
+    assert found.shape == target.shape
+    assert float((found - target).norm()) <= tolerance * max(float(target.norm()), 1.0)
+
+
+def nchw(x_BHWC):
+    return x_BHWC.permute(0, 3, 1, 2)
+
+
+def check_convolution(
+    backend, *, batch, height, width, channels, kinds, per_input, stride, mixed, dtype, tolerance
+):
+    """Several kinds of convolutions; edge e reads input e // per_input, or with `mixed` each reads its own."""
+    edges = 2 * per_input
+    count = edges * len(kinds)
+    inputs = count if mixed else 2
+    first = list(range(count + 1)) if mixed else [i * per_input * len(kinds) for i in range(3)]
+    taps = [draw(edges, channels, 1, kernel, kernel, dtype=dtype) for kernel, _ in kinds]
+    images = [draw(batch, height, width, channels, dtype=dtype) for _ in range(inputs)]
+    mix = None
+    if mixed:
+        mix = draw(inputs, channels, channels, dtype=dtype) / channels**0.5, draw(inputs, channels, dtype=dtype)
+    convolution = backend.Convolution(taps, [dilation for _, dilation in kinds], first, stride)
+    z, sums = convolution.forward(images, mix, True)
+    assert convolution.forward(images, mix, False)[1] is None
+
+    leaves = [tensor.clone().requires_grad_() for tensor in (*images, *taps, *(mix or ()))]
+    read = [
+        leaves[i] if mix is None else leaves[i] @ leaves[-2][i] + leaves[-1][i] for i in range(inputs)
+    ]  # what convolutions read, before the ReLU
+    for x in read:
+        x.retain_grad()
+    expected = []
+    for j in range(count):
+        e, k = divmod(j, len(kinds))
+        kernel, dilation = kinds[k]
+        x = nchw(functional.relu(read[j if mixed else e // per_input]))
+        padding = dilation * (kernel - 1) // 2
+        y = functional.conv2d(x, leaves[inputs + k][e], None, stride, padding, dilation, groups=channels)
+        expected.append(y.permute(0, 2, 3, 1))
+    maps = [z[j % len(kinds)][j // len(kinds)] for j in range(count)]
+    target = torch.stack(expected)
+    require_close(torch.stack(maps), target.detach(), tolerance)
+    wide = target.detach().double()
+    require_close(sums[:, 0].double(), wide.sum(dim=(1, 2, 3)), tolerance * 10)
+    require_close(sums[:, 1:].double().triu(), torch.einsum("nbhwc,nbhwd->ncd", wide, wide).triu(), tolerance)
+
+    dy = [draw(*maps[0].shape, dtype=dtype) for _ in range(count)]
+    matrices, slope, constant = (
+        draw(count, *size, dtype=dtype) for size in ([channels] * 2, [channels] * 2, [channels])
+    )
+    owed = list(zip(dy, matrices.unbind(0)))
+    target.backward(torch.stack([g @ m + y @ s + c for (g, m), y, s, c in zip(owed, maps, slope, constant)]))
+    base = [draw(*image.shape, dtype=dtype) for image in images]
+    dx = [x.clone() for x in base]
+    given = (images, mix, z, owed, slope, constant)
+    d_taps, d_mix = convolution.backward(*given, dx, not mixed, [True] * len(kinds))
+    for found, start, x in zip(dx, base, read):
+        require_close(found, x.grad + (0 if mixed else start), tolerance)
+    for found, leaf in zip(d_taps, leaves[inputs:]):
+        require_close(found, leaf.grad, tolerance)
+    if mixed:
+        require_close(d_mix[:, 1:].to(dtype), leaves[-2].grad, tolerance)
+        require_close(d_mix[:, 0].to(dtype), leaves[-1].grad, tolerance)
+    need = [k == 0 for k in range(len(kinds))]
+    only, nothing = convolution.backward(*given, None, False, need)
+    assert nothing is None
+    assert [part is not None for part in only] == need
+    require_close(only[0], leaves[inputs].grad, tolerance)
+
+
+SHAPES = [  # batch, height, width, channels, kinds (kernel, dilation), edges per input, stride, mixed
+    (2, 9, 13, 16, [(3, 1), (5, 1), (3, 2), (5, 2)], 2, 1, False),
+    (3, 7, 7, 8, [(3, 1), (5, 1), (1, 1), (5, 2)], 1, 2, False),
+    (2, 9, 8, 16, [(3, 1), (5, 1)], 1, 1, True),
+    (1, 1, 1, 8, [(3, 2)], 3, 1, False),
+    (2, 2, 3, 8, [(7, 1), (3, 1)], 1, 2, False),
+    (2, 1, 21, 8, [(5, 1)], 1, 1, True),
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_convolutions_equal_one_at_a_time(backend, shape):
+    torch.manual_seed(0)
+    names = ("batch", "height", "width", "channels", "kinds", "per_input", "stride", "mixed")
+    check_convolution(backend, **dict(zip(names, shape)), dtype=torch.float64, tolerance=1e-13)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_convolutions_of_random_shapes(data):
+    torch.manual_seed(0)
+    mixed = data.draw(st.booleans())
+    check_convolution(
+        kernels_compiled,
+        batch=data.draw(st.integers(1, 4)),
+        height=data.draw(st.integers(1, 13)),
+        width=data.draw(st.integers(1, 19)),
+        channels=data.draw(st.sampled_from([8, 24])),
+        kinds=data.draw(
+            st.lists(st.sampled_from([(1, 1), (3, 1), (5, 1), (3, 2), (5, 2), (7, 1)]), min_size=1, max_size=3)
+        ),
+        per_input=data.draw(st.integers(1, 3)),
+        stride=1 if mixed else data.draw(st.sampled_from([1, 2])),
+        mixed=mixed,
+        dtype=torch.float64,
+        tolerance=1e-13,
+    )
+
+
+def test_convolutions_in_single_precision(backend):
+    torch.manual_seed(0)
+    names = ("batch", "height", "width", "channels", "kinds", "per_input", "stride", "mixed")
+    check_convolution(backend, **dict(zip(names, SHAPES[0])), dtype=torch.float32, tolerance=2e-6)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_any_number_of_threads(threads, monkeypatch):
+    """And without the OpenMP library: the same bits."""
+    torch.manual_seed(0)
+    images, taps = [draw(5, 6, 7, 8)], [draw(3, 8, 1, 5, 5)]
+    convolution = kernels_compiled.Convolution(taps, [2], [0, 3], 1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        z, sums = convolution.forward(images, None, True)
+        monkeypatch.setattr(parallel, "_launcher", lambda: parallel._on_python_threads)
+        again, more = convolution.forward(images, None, True)
+    finally:
+        torch.set_num_threads(before)
+    expected = functional.conv2d(
+        functional.relu(nchw(images[0])), taps[0].flatten(0, 1)[:8], None, 1, 4, 2, groups=8
+    ).permute(0, 2, 3, 1)
+    require_close(z[0][0], expected, 1e-13)
+    assert torch.equal(z[0], again[0])
+    assert torch.equal(sums, more)
+
+
+def test_nodes_equal_plain_sums(backend):
+    torch.manual_seed(0)
+    zs, xs = ([draw(2, 9, 17, 8) for _ in range(count)] for count in (5, 3))
+    leaves = [tensor.requires_grad_() for tensor in (draw(5, 8, 8), draw(3, 8), draw(8))]
+    matrices, scales, bias = leaves
+    expected = sum(z @ m for z, m in zip(zs, matrices)) + sum(x * s for x, s in zip(xs, scales)) + bias
+    require_close(backend.combine(zs, matrices.detach(), xs, scales.detach(), bias.detach()), expected.detach())
+    dy = draw(*expected.shape)
+    expected.backward(dy)
+    d_bias, d_scales, d_matrices = backend.combine_backward(zs, xs, dy)
+    for found, leaf in ((d_bias, bias), (d_scales, scales), (d_matrices, matrices)):
+        require_close(found, leaf.grad)
+    only = backend.combine([], torch.empty(0, 8, 8).double(), xs, scales.detach(), bias.detach())
+    require_close(only, sum(x * s for x, s in zip(xs, scales.detach())) + bias.detach())
+
+
+@pytest.mark.parametrize(("width", "depth"), [(24, 8), (8, 16), (48, 16)])
+def test_pointwise_convolutions_equal_plain_ones(backend, width, depth):
+    torch.manual_seed(0)
+    nodes = [draw(2, 9, 17, width).requires_grad_() for _ in range(3)]
+    weights = [draw(depth, width).requires_grad_() for _ in nodes]
+    expected = sum(functional.relu(x) @ w.t() for x, w in zip(nodes, weights))
+    given = [x.detach() for x in nodes], [w.detach() for w in weights]
+    require_close(backend.pointwise(*given), expected.detach())
+    dy = draw(*expected.shape)
+    expected.backward(dy)
+    d_nodes, d_weights = backend.pointwise_backward(*given, dy, True, True)
+    for found, leaf in zip((*d_nodes, *d_weights), (*nodes, *weights)):
+        require_close(found, leaf.grad)
+    assert backend.pointwise_backward(*given, dy, False, False) == (None, None)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("pools", [(True, True), (True, False), (False, True), (False, False)])
+@pytest.mark.parametrize("ties", [False, True])
+def test_pools_equal_plain_ones(backend, stride, pools, ties):
+    """With ties, as on an even background, the first of equal maxima gets the gradient."""
+    torch.manual_seed(0)
+    images = [torch.randint(0, 3, (2, 9, 7, 8)).double() if ties else draw(2, 9, 7, 8) for _ in range(2)]
+    leaves = [image.clone().requires_grad_() for image in images]
+    x = torch.stack(leaves).flatten(0, 1)
+    maxima = functional.max_pool2d(nchw(x), 3, stride, padding=1)
+    averages = functional.avg_pool2d(nchw(x), 3, stride, padding=1, count_include_pad=False)
+    expected = [y.permute(0, 2, 3, 1).unflatten(0, (2, -1)) for y in (maxima, averages)]
+    found = [
+        torch.full(y.shape, torch.nan, dtype=y.dtype) if wanted else None for y, wanted in zip(expected, pools)
+    ]
+    sums = backend.pool(images, stride, *found, True)
+    for k, (own, target) in enumerate(zip(found, expected)):
+        if own is not None:
+            require_close(own, target.detach())
+            require_close(sums[:, 2 * k], target.detach().sum(dim=(1, 2, 3)))
+            require_close(sums[:, 2 * k + 1], (target.detach() ** 2).sum(dim=(1, 2, 3)))
+    dys = [[draw(*expected[0].shape[1:]) for _ in range(3)] for _ in images]
+    skip = stride == 1
+    scales = [draw(2, 3, 8) if wanted else None for wanted in (*pools, skip)]
+    slopes = draw(2, 4, 8)
+    loss = 0
+    for i, leaf in enumerate(leaves):
+        for scale, y in zip(scales, (expected[0][i], expected[1][i], leaf)):
+            if scale is not None:
+                loss = loss + sum((dy * s * y).sum() for dy, s in zip(dys[i], scale[i]))
+        for k, wanted in enumerate(pools):
+            if wanted:
+                y = expected[k][i]
+                loss = loss + ((y.detach() * slopes[i, 2 * k] + slopes[i, 2 * k + 1]) * y).sum()
+    if not skip and not any(pools):
+        return  # nothing is read
+    loss.backward()
+    dx = [torch.full_like(image, torch.nan) for image in images]
+    backend.pool_backward(images, stride, *found, dys, scales, slopes, dx)
+    for own, leaf in zip(dx, leaves):
+        require_close(own, leaf.grad)
+
+
+@pytest.mark.parametrize("chances", [False, True])
+def test_folded_normalisations_equal_plain_ones(backend, chances):
+    """p * BN(W z) over positions, and the gradients of W, of p and (through its moments) of z."""
+    torch.manual_seed(0)
+    z, weight, p = (
+        draw(3, 50, 8).requires_grad_(),
+        draw(3, 6, 8).requires_grad_(),
+        torch.rand(3).double().requires_grad_(),
+    )
+    y = z @ weight.transpose(1, 2)
+    variance, mean = torch.var_mean(y, dim=1, correction=0, keepdim=True)
+    out = (y - mean) / (variance + 1e-3).sqrt() * (p[:, None, None] if chances else 1)
+    change = draw(*out.shape)
+    out.backward(change)
+    with torch.no_grad():
+        m = z.mean(dim=1)
+        covariance = (z - m[:, None]).transpose(1, 2) @ (z - m[:, None]) / z.shape[1]
+        folded = backend.fold(weight.detach(), p.detach() if chances else None, m, covariance, 1e-3)
+        require_close(z @ folded.matrix.transpose(1, 2) + folded.bias[:, None], out.detach())
+        require_close(folded.y_mean, mean[:, 0])
+        require_close(folded.y_variance, variance[:, 0])
+        found = backend.fold_backward(folded, change.transpose(1, 2) @ z, change.sum(dim=1))
+        require_close(found.weight, weight.grad)
+        if chances:
+            require_close(found.p, p.grad)
+        through = 2 * (z - m[:, None]) @ found.covariance / z.shape[1] + found.mean[:, None] / z.shape[1]
+        require_close(change @ folded.matrix + through, z.grad)
+        given = folding.fold_given(weight.detach(), p.detach(), mean[:, 0], variance[:, 0], 1e-3)
+        fixed = backend.fold_backward(given, change.transpose(1, 2) @ z, change.sum(dim=1))
+        assert fixed.mean is None
+        assert fixed.covariance is None
+
+
+def test_memory_of_maps_is_used_again_only_when_nobody_reads_it():
+    like = torch.empty(0, dtype=torch.float32)
+    first = kernels.empty((512, 1031), like)
+    view, address = first[3], first.data_ptr()
+    assert address % 64 == 0
+    del first
+    gc.collect()
+    assert kernels.empty((512, 1031), like).data_ptr() != address  # the view still reads it
+    del view
+    gc.collect()
+    assert address in {kernels.empty((512, 1031), like).data_ptr() for _ in range(2)}
+    small = kernels.empty((3, 5), like)
+    assert small.shape == (3, 5)
+    assert small.is_contiguous()
+
+
+def test_memory_that_is_laid_out_otherwise_is_refused():
+    image = draw(2, 4, 4, 8).transpose(1, 2)
+    with pytest.raises(AssertionError):
+        kernels_compiled.Convolution([draw(1, 8, 1, 3, 3)], [1], [0, 1], 1).forward([image], None, False)
+    with pytest.raises(AssertionError):
+        parallel.run(None, 1, np.zeros(3, dtype=np.float32))
+
+
+def test_the_choice_of_kernels():
+    assert kernels.choose(draw(1)) is kernels_compiled
+    assert kernels.choose(draw(1).float()) is kernels_compiled
+    assert kernels.choose(draw(1).bfloat16()) is kernels_torch
+    assert kernels.choose(torch.empty(1, device="meta")) is kernels_torch
