@@ -10,6 +10,7 @@ from nge_search.engine.session import Session, open_session
 from nge_search.genotype import Genotype
 from nge_search.schema import SearchConfig
 from nge_search.search.bilevel import BilevelSearch
+from nge_search.supernet.kernels import forget_memory
 
 
 def run_search(config: SearchConfig) -> dict[str, Any]:
@@ -24,7 +25,10 @@ def run_search(config: SearchConfig) -> dict[str, Any]:
         if session.finished is not None:
             return session.finished
         task = build_task(session)
-        loop = session.train(task)
+        try:
+            loop = session.train(task)
+        finally:
+            forget_memory()
         row = loop.last_row
         genotype = Genotype.from_dict(row["genotype"])
         summary = session.summary(

@@ -56,6 +56,11 @@ def empty(shape: Sequence[int], like: Tensor) -> Tensor:
     return torch.from_numpy(loan).view(like.dtype).view(*shape)
 
 
+def forget_memory() -> None:
+    """Give the memory that is kept for later maps back to the system."""
+    _idle.clear()
+
+
 def _aligned(size: int) -> np.ndarray:
     """Bytes from the beginning of a page on, so that no vector lies across cache lines."""
     memory = np.empty(size + _PAGE, dtype=np.uint8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -47,8 +48,8 @@ def _strip(x: Tensor, more_channels: int = 0) -> Strip:
     return strip
 
 
-class _Scratch:
-    """Memory that calls use and leave, aligned to cache lines."""
+class _Scratch(threading.local):
+    """Memory that calls use and leave, aligned to cache lines; every calling thread has its own."""
 
     def __init__(self) -> None:
         self._memory = torch.empty(0, dtype=torch.uint8)
@@ -59,8 +60,8 @@ class _Scratch:
         return -(-self._memory.data_ptr() // 64) * 64
 
 
-class _Sums:
-    """Sums of each thread, apart, in memory that the next call uses again."""
+class _Sums(threading.local):
+    """Sums of each share, apart, in memory that the next call uses again; every calling thread has its own."""
 
     def __init__(self) -> None:
         self._memory = torch.empty(0, dtype=torch.float64)

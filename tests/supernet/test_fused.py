@@ -112,7 +112,7 @@ def test_statistics_after_several_steps():
 def median_errors(draws: int, lower) -> dict[str, tuple[float, float]]:
     """Per tensor, errors of fast and textbook form against the float64 textbook, relative to its norm.
 
-    Medians of draws: where rounding moves a number across a ReLU's kink, or another pixel wins a maximum, one draw's
+    Medians of draws: where rounding moves a number across a kink of a ReLU, or another pixel wins, one draw's
     gradients jump, in either form. lower: runs a network on inputs in low precision.
     """
     errors: dict[str, list[tuple[float, ...]]] = {}

@@ -283,6 +283,8 @@ def test_memory_of_maps_is_used_again_only_when_nobody_reads_it():
     del view
     gc.collect()
     assert address in {kernels.empty((512, 1031), like).data_ptr() for _ in range(2)}
+    kernels.forget_memory()
+    assert not kernels._idle
     small = kernels.empty((3, 5), like)
     assert small.shape == (3, 5)
     assert small.is_contiguous()
