@@ -3,8 +3,8 @@
     python experiments/drift.py            five short searches on digits, some five minutes on two CPU cores
 
 Searches of 50 steps on scikit-learn's digits, from the same seed: the textbook form, the same with each batch
-reversed (the same sums in another order), the fast form, and both forms in float64. Prints the largest difference of
-any probability, and writes experiments/results/drift.json.
+reversed (the same sums in another order), the fast form, and both forms in float64. Prints the largest difference
+of any probability, and writes experiments/results/drift.json.
 """
 
 from __future__ import annotations
