@@ -36,7 +36,7 @@ def probabilities(kernel: str, precision: str, steps: int, reverse: bool = False
     """Both P in float64 after so many steps, in turn an epoch of weights and one of the architecture, cut short."""
     with tempfile.TemporaryDirectory() as folder:
         words = [f"supernet.kernel={kernel}", f"precision={precision}", f"run.dir={folder}/run", "device=cpu"]
-        config = load_config(SearchConfig, CONFIG, [*words, "embedding.learning_rate=0.01"])
+        config = load_config(SearchConfig, CONFIG, words)
         with open_session(config) as session:
             task = build_task(session)
             phases = [phase for phase in task.phases if phase.trains]
