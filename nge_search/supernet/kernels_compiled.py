@@ -49,15 +49,17 @@ def _strip(x: Tensor, more_channels: int = 0) -> Strip:
 
 
 class _Scratch(threading.local):
-    """Memory that calls use and leave, aligned to cache lines; every calling thread has its own."""
+    """Memory that calls use and leave; every calling thread has its own."""
 
     def __init__(self) -> None:
         self._memory = torch.empty(0, dtype=torch.uint8)
 
-    def address(self, size: int) -> int:
-        if self._memory.numel() < size + 64:
-            self._memory = torch.empty(size + 64, dtype=torch.uint8)
-        return -(-self._memory.data_ptr() // 64) * 64
+    def words(self, size: int, shares: int) -> tuple[int, int]:
+        """Address, and bytes for each share, at least `size`; both aligned to cache lines."""
+        size = -(-size // 64) * 64
+        if self._memory.numel() < size * shares + 64:
+            self._memory = torch.empty(size * shares + 64, dtype=torch.uint8)
+        return -(-self._memory.data_ptr() // 64) * 64, size
 
 
 class _Sums(threading.local):
@@ -71,6 +73,11 @@ class _Sums(threading.local):
         if self._memory.numel() < count:
             self._memory = torch.empty(count, dtype=torch.float64)
         return self._memory[:count].zero_().view(shape)
+
+    def wanted(self, wanted: bool, shares: int, *shape: int) -> tuple[Tensor, np.ndarray]:
+        """Zeros for each share, and their addresses; if they are not wanted none, and zeros for addresses."""
+        sums = self.zeros(shares if wanted else 0, *shape)
+        return sums, _rows(sums) if wanted else np.zeros(shares, dtype=np.int64)
 
 
 _scratch = _Scratch()
@@ -117,8 +124,7 @@ class Convolution:
         x = _dense(images)[0]
         strip, threads, shape = _strip(x), torch.get_num_threads(), tuple(x.shape)
         size = kernels_cpu.scratch_bytes(strip, shape, self.stride, self.border, max(self.kernels))
-        size = -(-size // 64) * 64
-        return strip, threads, (_scratch.address(size * threads), size, *shape, self.stride, self.border)
+        return strip, threads, (*_scratch.words(size, threads), *shape, self.stride, self.border)
 
     def _words(self, images: Sequence[Tensor], mix: Mix | None, z: Sequence[Tensor]) -> tuple:
         addresses = _addresses(images), int(mix is not None), _mix(mix)
@@ -149,8 +155,7 @@ class Convolution:
         )
         z = list(empty(shape, images[0]).unbind(0))
         count = edges * len(self.taps)
-        sums = _sums.zeros(threads if observe else 0, count, channels + 1, channels)
-        targets = _rows(sums) if observe else np.zeros(threads, dtype=np.int64)
+        sums, targets = _sums.wanted(observe, threads, count, channels + 1, channels)
         run(kernels_cpu.convolve(strip), threads, *common, *self._words(images, mix, z), targets)
         return z, sums.sum(dim=0) if observe else None
 
@@ -235,10 +240,10 @@ def combine_backward(zs: Sequence[Tensor], xs: Sequence[Tensor], dy: Tensor) -> 
     batch, height, width, channels = _dense([dy])[0].shape
     threads, strip = torch.get_num_threads(), _strip(dy)
     sums = _sums.zeros(threads, 1 + len(xs) + len(zs) * channels, channels)
-    size = -(-(channels + 1) * strip.channels * dy.element_size() // 64) * 64
+    scratch = _scratch.words((channels + 1) * strip.channels * dy.element_size(), threads)
     run(
-        kernels_cpu.combine_backward(strip), threads, _scratch.address(size * threads), size, batch, height * width,
-        channels, len(zs), len(xs), _addresses(_dense(zs)), _addresses(_dense(xs)), dy.data_ptr(), _rows(sums),
+        kernels_cpu.combine_backward(strip), threads, *scratch, batch, height * width, channels, len(zs),
+        len(xs), _addresses(_dense(zs)), _addresses(_dense(xs)), dy.data_ptr(), _rows(sums),
     )  # fmt: skip
     total = sums.sum(dim=0)
     return total[0], total[1 : 1 + len(xs)], total[1 + len(xs) :].view(len(zs), channels, channels)
@@ -248,10 +253,9 @@ def _pointwise_words(nodes: Sequence[Tensor], depth: int) -> tuple:
     """Strip, threads, and the words that both passes of a pointwise convolution begin with."""
     batch, height, width, channels = _dense(nodes)[0].shape
     threads, strip = torch.get_num_threads(), _strip(nodes[0], depth)
-    size = (129 * channels + (channels + 2) * strip.channels) * nodes[0].element_size()
-    size = -(-size // 64) * 64
-    where = _scratch.address(size * threads)
-    return strip, threads, (where, size, batch, height * width, channels, depth, len(nodes), _addresses(nodes))
+    numbers = kernels_cpu.CHUNK * channels + (channels + 2) * strip.channels
+    scratch = _scratch.words(numbers * nodes[0].element_size(), threads)
+    return strip, threads, (*scratch, batch, height * width, channels, depth, len(nodes), _addresses(nodes))
 
 
 def pointwise(nodes: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
@@ -270,8 +274,7 @@ def pointwise_backward(
     """Gradients of `pointwise`: of the nodes, and of the weights [nodes, C_out, C_in], where they are needed."""
     depth, channels = dy.shape[-1], nodes[0].shape[-1]
     strip, threads, words = _pointwise_words(nodes, depth)
-    sums = _sums.zeros(threads, len(nodes) if need_weights else 0, channels, depth)
-    targets = _rows(sums) if need_weights else np.zeros(threads, dtype=np.int64)
+    sums, targets = _sums.wanted(need_weights, threads, len(nodes), channels, depth)
     dx = [empty(node.shape, node) for node in nodes] if need_nodes else None
     given = [weight.contiguous() for weight in weights]
     run(
@@ -285,8 +288,7 @@ def pool(
     images: Sequence[Tensor], stride: int, maxima: Tensor | None, averages: Tensor | None, observe: bool
 ) -> Tensor | None:
     threads = torch.get_num_threads()
-    sums = _sums.zeros(threads if observe else 0, len(images), 4, images[0].shape[3])
-    targets = _rows(sums) if observe else np.zeros(threads, dtype=np.int64)
+    sums, targets = _sums.wanted(observe, threads, len(images), 4, images[0].shape[3])
     run(kernels_cpu.pool(_strip(images[0])), threads, *_pooling(images, stride, maxima, averages), targets)
     return sums.sum(dim=0) if observe else None
 

@@ -49,7 +49,7 @@ from nge_search.supernet.parallel import BLOCK, take_share, words
 _compiled = njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 _summing = njit(cache=True, error_model="numpy", fastmath={"reassoc", "contract"})  # sums in several lanes
 _task = functools.partial(cfunc, types.void(BLOCK), cache=True, error_model="numpy")
-_CHUNK = 128  # positions that are summed in the maps' own precision
+CHUNK = 128  # positions that are summed in the maps' own precision
 
 
 @_compiled
@@ -93,8 +93,8 @@ def _outer_sums(strip, count, width, depth, left, right, scratch, target):  # ty
     With left = right only blocks that meet the upper triangle are summed.
     """
     size, one = number_bytes(strip), single(strip)
-    for at in range(0, count, _CHUNK):
-        inner = min(_CHUNK, count - at)
+    for at in range(0, count, CHUNK):
+        inner = min(CHUNK, count - at)
         for column in range(0, depth, channels(strip)):
             rows = column + channels(strip) if left == right else width
             transposed = (left + at * width * size, size, width * size)
@@ -114,8 +114,8 @@ def _inner_sums(strip, count, depth, x, y, target):  # type: ignore
     step = depth * number_bytes(strip)
     for column in range(0, depth, channels(strip)):
         place = column * number_bytes(strip)
-        for at in range(0, count, _CHUNK):
-            end, position, total = min(at + _CHUNK, count), at, zero(strip)
+        for at in range(0, count, CHUNK):
+            end, position, total = min(at + CHUNK, count), at, zero(strip)
             while position + positions(strip) <= end:
                 where = place + position * step
                 total = fma(gather(strip, x + where, step), gather(strip, y + where, step), total)
@@ -133,8 +133,8 @@ def _inner_sums(strip, count, depth, x, y, target):  # type: ignore
 def _column_sums(strip, count, depth, x, x_step, target):  # type: ignore
     """target [depth] (float64) += sum over positions of x."""
     for column in range(0, depth, channels(strip)):
-        for at in range(0, count, _CHUNK):
-            end, position, total = min(at + _CHUNK, count), at, zero(strip)
+        for at in range(0, count, CHUNK):
+            end, position, total = min(at + CHUNK, count), at, zero(strip)
             here = x + column * number_bytes(strip)
             while position + positions(strip) <= end:
                 total = add(total, gather(strip, here + position * x_step, x_step))
@@ -303,6 +303,19 @@ def _fill_product(strip, plane, geometry, height, width, depth, x, matrix, x2, m
 
 
 @_compiled
+def _fill_planes(strip, planes, plane_bytes, geometry, shape, stride, source, mix, i):  # type: ignore
+    """Fill a plane per block of channels with the ReLU of input i, or of its product, if there is a mix."""
+    _, height, width, depth = shape
+    for block in range(depth // channels(strip)):
+        plane, column = planes + block * plane_bytes, block * position_bytes(strip)
+        if len(mix):
+            start, matrix = mix[i, 1] + column, mix[i, 0] + column
+            _fill_product(strip, plane, geometry, height, width, depth, source, matrix, 0, 0, start, True)
+        else:
+            _fill(strip, plane, geometry, source + column, depth * number_bytes(strip), height, width, stride)
+
+
+@_compiled
 def _tap_offsets(cell, kernel, dilation, shift, stride, rows, columns):  # type: ignore
     """Byte offset in a plane [stride, rows, columns] of each tap, the first `shift` rows and columns inside."""
     taps = np.empty(kernel * kernel, np.int64)
@@ -328,13 +341,7 @@ def _convolve_image(strip, image, i, scratch, shape, stride, border, xs, mix, ws
     cell, number, blocks = position_bytes(strip), number_bytes(strip), depth // channels(strip)
     plane_bytes, w_step = stride * rows * columns * cell, depth * number
     source, count = xs[i] + image * height * width * w_step, size[0] * size[1]
-    for block in range(blocks):
-        plane, column = scratch + block * plane_bytes, block * cell
-        if len(mix):
-            start, matrix = mix[i, 1] + column, mix[i, 0] + column
-            _fill_product(strip, plane, geometry, height, width, depth, source, matrix, 0, 0, start, True)
-        else:
-            _fill(strip, plane, geometry, source + column, w_step, height, width, stride)
+    _fill_planes(strip, scratch, plane_bytes, geometry, shape, stride, source, mix, i)
     free = scratch + blocks * plane_bytes
     for j in range(first[i], first[i + 1]):
         kernel, dilation = kinds[j]
@@ -367,13 +374,8 @@ def _convolve_image_backward(  # type: ignore
     dx_planes = scratch + blocks * plane_bytes
     g_plane = dx_planes + blocks * dx_bytes
     free = g_plane + (size[0] + 2 * border) * (size[1] + 2 * border) * cell
+    _fill_planes(strip, scratch, plane_bytes, geometry, shape, stride, source, mix, i)
     for block in range(blocks):
-        plane, column = scratch + block * plane_bytes, block * cell
-        if len(mix):
-            start, matrix = mix[i, 1] + column, mix[i, 0] + column
-            _fill_product(strip, plane, geometry, height, width, depth, source, matrix, 0, 0, start, True)
-        else:
-            _fill(strip, plane, geometry, source + column, w_step, height, width, stride)
         if len(dxs) and stride > 1:
             _clear(strip, dx_planes + block * dx_bytes, dx_bytes // cell)
     for j in range(first[i], first[i + 1]):
@@ -493,8 +495,8 @@ def convolve_backward(strip: Strip) -> Any:
 def _combine_image(strip, image, count, depth, zs, matrices, xs, scales, bias, out):  # type: ignore
     size, cell, one = number_bytes(strip), position_bytes(strip), single(strip)
     step = depth * size
-    for at in range(image * count, (image + 1) * count, _CHUNK):
-        rows = min(_CHUNK, (image + 1) * count - at)
+    for at in range(image * count, (image + 1) * count, CHUNK):
+        rows = min(CHUNK, (image + 1) * count - at)
         for column in range(0, step, cell):
             y = (out + at * step + column, step)
             for position in range(rows):
@@ -577,8 +579,8 @@ def _pointwise_image(strip, image, scratch, count, width, depth, xs, matrices, o
     size, cell, one = number_bytes(strip), position_bytes(strip), single(strip)
     store(one, scratch, zero(one))
     rectified = scratch + cell
-    for at in range(image * count, (image + 1) * count, _CHUNK):
-        rows = min(_CHUNK, (image + 1) * count - at)
+    for at in range(image * count, (image + 1) * count, CHUNK):
+        rows = min(CHUNK, (image + 1) * count - at)
         for n in range(len(xs)):
             _rectify(strip, rows * width // channels(strip), xs[n] + at * width * size, rectified)
             for column in range(0, depth * size, cell):
@@ -615,9 +617,9 @@ def _pointwise_image_backward(strip, image, scratch, count, width, depth, xs, ma
     size, cell, one = number_bytes(strip), position_bytes(strip), single(strip)
     store(one, scratch, zero(one))
     rectified = scratch + cell
-    free = rectified + _CHUNK * width * size
-    for at in range(image * count, (image + 1) * count, _CHUNK):
-        rows, change = min(_CHUNK, (image + 1) * count - at), dy + at * depth * size
+    free = rectified + CHUNK * width * size
+    for at in range(image * count, (image + 1) * count, CHUNK):
+        rows, change = min(CHUNK, (image + 1) * count - at), dy + at * depth * size
         for n in range(len(xs)):
             _rectify(strip, rows * width // channels(strip), xs[n] + at * width * size, rectified)
             if sums:

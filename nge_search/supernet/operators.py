@@ -122,13 +122,12 @@ class Leaving:
         self.owed[edge] = dy, scales
 
 
-def _mean(sums: list[Tensor], positions: int, setting: Setting) -> Tensor:
+def _mean(sums: Tensor, positions: int, setting: Setting) -> Tensor:
     """Divide sums over this rank's positions in place by their number, over all ranks; returns the number."""
-    count = sums[0].new_full((1,), positions)
+    count = sums.new_full((1,), positions)
     if setting.synchronised:
-        sum_over_ranks([*sums, count])
-    for total in sums:
-        total /= count
+        sum_over_ranks([sums, count])
+    sums /= count
     return count
 
 
@@ -158,7 +157,7 @@ class _Steps:
         if sums is not None:
             batch, height, width, _ = maps.map(0).shape
             sums = sums.to(wide(sums.device))
-            count = _mean([sums], batch * height * width, setting)
+            count = _mean(sums, batch * height * width, setting)
             mean = sums[:, 0].contiguous()
             upper = sums[:, 1:].triu()
             covariance = upper + upper.triu(1).transpose(1, 2) - mean[:, :, None] * mean[:, None]
@@ -275,10 +274,9 @@ class _Leave(torch.autograd.Function):
         place = {name: next(weights) for name in ("first", "separable", "direct") if name in ctx.folds}
         d_p = [d_scales[:, : int(plan.skip)].sum(dim=2)]
         dx = [empty(image.shape, image) for image in images] if any(need[: plan.nodes]) else None
-        if any(plan.pools):
-            d_p.append(_pool_backward(ctx, d_scales[:, int(plan.skip) :], d_biases, dx))
-        elif plan.skip and dx is not None:
-            _pool_backward(ctx, d_scales[:, 1:], d_biases, dx)
+        shared = plan.skip or any(plan.pools)
+        if shared:
+            d_p.append(_share_backward(ctx, d_scales[:, int(plan.skip) :], d_biases, dx))
 
         def unfold(name: str, d_matrix: Tensor, d_bias: Tensor) -> FoldGradients:
             change = ctx.kernels.fold_backward(ctx.folds[name], d_matrix, d_bias)
@@ -323,7 +321,6 @@ class _Leave(torch.autograd.Function):
                     torch.cat([x.unflatten(0, (plan.edges, -1)) for x in parts], dim=1).flatten(0, 1)
                     for parts in (means, covariances)
                 )
-            shared = plan.skip or any(plan.pools)
             found[first_taps : first_taps + plan.first_kinds], _ = ctx.steps["inner"].backward(
                 images, d_mean, d_covariance, dx, shared, need[first_taps:][: plan.first_kinds]
             )
@@ -362,7 +359,7 @@ def _scale_pools(
         sums = sums.to(p_EO.dtype).unflatten(1, (2, 2))[:, which]
         some = leaving.maxima if leaving.maxima is not None else leaving.averages
         assert some is not None
-        leaving.count = ctx.count = _mean([sums], some[0, ..., 0].numel(), setting)
+        leaving.count = ctx.count = _mean(sums, some[0, ..., 0].numel(), setting)
         per_node = (plan.nodes, plan.edges // plan.nodes, len(which), sums.shape[-1])
         mean, second = (sums[:, None, :, k].expand(per_node).flatten(0, 1) for k in range(2))
         variance = (second - mean**2).clamp_min_(0)
@@ -372,10 +369,10 @@ def _scale_pools(
     return scale, -(scale * mean).sum(dim=1)
 
 
-def _pool_backward(ctx: Any, d_scale: Tensor, d_biases: Tensor, dx: Sequence[Tensor] | None) -> Tensor | None:
+def _share_backward(ctx: Any, d_scale: Tensor, d_biases: Tensor, dx: Sequence[Tensor] | None) -> Tensor:
     """Writes the gradients of nodes from pools and skip connections to dx; returns that of P [E, pools]."""
-    setting, leaving, images, d_p = ctx.setting, ctx.leaving, ctx.saved_tensors, None
-    plan = leaving.plan
+    setting, leaving, images = ctx.setting, ctx.leaving, ctx.saved_tensors
+    plan, d_p = leaving.plan, d_scale.sum(dim=2)  # without pools empty
     which = [k for k, wanted in enumerate(plan.pools) if wanted]
     slopes = images[0].new_zeros(plan.nodes, 4, images[0].shape[-1])
     if which:
