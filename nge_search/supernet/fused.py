@@ -16,9 +16,11 @@ from torch.nn import functional
 from nge_search.engine.sync_batchnorm import SyncedBatchNorm2d
 from nge_search.genotype import INPUT_NODES
 from nge_search.operations import DilConv, FactorizedReduce, SepConv, is_pool
-from nge_search.supernet.folding import wide
-from nge_search.supernet.operators import Leaving, Plan, Setting, combine, leave, normalise, pointwise
+from nge_search.supernet.folding import Setting, wide
+from nge_search.supernet.mixing import Observed, mix
+from nge_search.supernet.preprocess import fork, preprocess
 from nge_search.supernet.reference import MixedCell, Supernet
+from nge_search.supernet.stage import Given, Stage
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -33,18 +35,6 @@ class _Statistics(nn.Module):
             self.register_buffer(name, torch.stack([getattr(norm, name) for norm in norms]))
 
 
-class _Stage:
-    """Nodes whose leaving edges are computed together, because all are known at once.
-
-    Attributes:
-        sources: the nodes; targets: of each edge that leaves them; stride: of their operations.
-    """
-
-    def __init__(self, sources: Sequence[int], vertices: int, stride: int):
-        self.sources, self.stride = sources, stride
-        self.targets = [t for source in sources for t in range(max(source + 1, INPUT_NODES), vertices)]
-
-
 class FusedCell(nn.Module):
     """`reference.MixedCell` in the fast form; edges are stacked by their source and then by their target."""
 
@@ -53,14 +43,11 @@ class FusedCell(nn.Module):
         self.space, self.channels, self.reduction = cell.space, cell.channels, cell.reduction
         self.preprocess0, self.preprocess1 = cell.preprocess0, cell.preprocess1
         self.order = sorted(range(len(self.space.edges)), key=lambda edge: self.space.edges[edge])
-        self.stages = []
-        for sources in (range(INPUT_NODES), *([s] for s in range(INPUT_NODES, self.space.vertices - 1))):
-            halving = self.reduction and not self.stages
-            self.stages.append(_Stage(sources, self.space.vertices, 2 if halving else 1))
         self.synchronised = isinstance(self.preprocess1[-1], SyncedBatchNorm2d)
         self.eps = self.preprocess1[-1].eps
         self.names: dict[str, list[str]] = {}  # stacked name -> the reference's names, in order of the stack
         self._adopt(dict(cell.named_modules()))
+        self.stages = self._plan()
 
     def _adopt(self, reference: dict[str, nn.Module]) -> None:
         """Stack the weights and statistics of the reference's operations."""
@@ -96,11 +83,6 @@ class FusedCell(nn.Module):
             for half in ("even", "odd"):
                 self._stack(reference, f"skip_{half}", [f"{path}.{half}" for path in halving])
             self._stack(reference, "skip_norm", [f"{path}.bn" for path in halving])
-            # what the halves read, as depthwise convolutions of stride 2: every even pixel, and every odd one
-            even = self.skip_even.new_ones(len(halving), self.channels, 1, 1, 1)
-            odd = functional.pad(even, (2, 0, 2, 0))
-            for name, taps in (("even_taps", even), ("odd_taps", odd)):
-                self.register_buffer(name, taps.detach().clone(), persistent=False)
 
     def _stack(self, reference: dict[str, nn.Module], name: str, paths: list[str]) -> None:
         modules = [reference[path] for path in paths]
@@ -113,158 +95,121 @@ class FusedCell(nn.Module):
             self.register_parameter(name, nn.Parameter(weights))
             self.names[name] = [f"{path}.weight" for path in paths]
 
+    def _plan(self) -> list[Stage]:
+        """The two inputs together, then node by node."""
+        stages, last = [], self.space.vertices - 1
+        for sources in (range(INPUT_NODES), *([source] for source in range(INPUT_NODES, last))):
+            stages.append(
+                Stage(
+                    sources=tuple(sources),
+                    targets=tuple(t for s in sources for t in range(max(s + 1, INPUT_NODES), self.space.vertices)),
+                    halving=self.reduction and not stages,
+                    separable=len(self.separable),
+                    dilations=tuple(self.dilations),
+                    pools=("max_pool_3x3" in self.pools, "avg_pool_3x3" in self.pools),
+                    skip=self.skip,
+                    eps=self.eps,
+                )
+            )
+        return stages
+
     def forward(self, before: list[Tensor], last: list[Tensor], p_EO: Tensor) -> list[Tensor]:
-        """The inner nodes, each [B, H, W, C], from those of the last two cells; together they are the output."""
+        """The inner nodes, each [B, H, W, C], from those of the last two cells; together they are the output.
+
+        Args:
+            p_EO: as `FusedSupernet._ordered` gives it.
+        """
         setting = Setting(self.training, self.synchronised)
         with torch.autocast(p_EO.device.type, enabled=False):  # which would round statistics and P to bfloat16
-            states = [
+            images = [
                 _preprocess(setting, *given) for given in ((self.preprocess0, before), (self.preprocess1, last))
             ]
-            return self._mix(setting, states, p_EO)
+            given = None if setting.observe else [self._given(s) for s in range(len(self.stages))]
+            nodes, observed = mix(setting, self.stages, given, images, p_EO, self._weights())
+            if observed.count is not None:
+                self._observe(observed)
+        return nodes
 
-    def _mix(self, setting: Setting, states: list[Tensor], p_EO: Tensor) -> list[Tensor]:
-        """The inner nodes from the cell's two preprocessed inputs; p as `FusedSupernet._ordered` gives it."""
-        counts = [len(stage.targets) for stage in self.stages]
-        every = dict(self.named_parameters(recurse=False))
-        weights = {name: weight.split(self._rows(name, counts)) for name, weight in every.items()}
-        into: list[list[tuple[Leaving, int, Tensor, Tensor, Tensor]]] = [[] for _ in range(self.space.vertices)]
-        passed = []
-
-        def finish(node: int) -> None:
-            leavings, edges, *small = zip(*into[node])
-            states.append(combine(list(zip(leavings, edges)), *small))
-
-        for s, (stage, p) in enumerate(zip(self.stages, p_EO.split(counts))):
-            for source in stage.sources:
-                if source >= INPUT_NODES:
-                    finish(source)
-            own = {name: parts[s] for name, parts in weights.items() if s < len(parts)}
-            leaving = Leaving(self._plan(stage))
-            if not setting.observe:
-                leaving.given = self._given(sum(counts[:s]), counts[s])
-            images = [states[source] for source in stage.sources]
-            found = leave(
-                setting, leaving, images, self._p(stage, p), self._taps(stage, own), self._pointwise(stage, own)
+    def _weights(self) -> list[Tensor]:
+        """As `mix` takes them."""
+        names = [f"{name}_first_depthwise" for name in self.separable]
+        names += [f"{name}_last_depthwise" for name in self.dilated + self.separable]
+        names += ["first_pointwise", "separable_pointwise"] * (self.separable != [])
+        names += ["dilated_pointwise"] * (self.dilated != [])
+        found = [getattr(self, name) for name in names]
+        if self.stages[0].split_skip:  # each half has zero rows where the other writes
+            even, odd = self.skip_even.flatten(2), self.skip_odd.flatten(2)
+            halves = (
+                functional.pad(even, (0, 0, 0, odd.shape[1])),
+                functional.pad(odd, (0, 0, even.shape[1], 0)),
             )
-            for edge, (target, *small) in enumerate(zip(stage.targets, *(x.unbind(0) for x in found))):
-                into[target].append((leaving, edge, *small))  # type: ignore[arg-type]
-            passed.append(leaving)
-        finish(self.space.vertices - 1)
-        if setting.observe:
-            self._observe(passed)
-        return states[INPUT_NODES:]
+            found.append(torch.stack(halves, dim=1).flatten(0, 1))
+        return found
 
-    def _rows(self, name: str, counts: list[int]) -> list[int]:
-        """How many rows of a stacked weight belong to each stage."""
-        if name.startswith("skip_"):
-            return counts[:1]
-        kinds = {"first_pointwise": len(self.separable), "separable_pointwise": len(self.separable)}
-        kinds["dilated_pointwise"] = len(self.dilated)
-        return [count * kinds.get(name, 1) for count in counts]
+    def _norms(self, stage: Stage) -> dict[str, tuple[str, int]]:
+        """Names of the kinds of normalisation in `StagePass.given`, where they are kept, and how many per edge."""
+        found = {"first": ("first_norm", len(self.separable)), "last": ("separable_norm", len(self.separable))}
+        found["pool"] = "pool_norm", len(self.pools)
+        found["direct"] = "dilated_norm", len(self.dilated)
+        return {name: (norm, kinds) for name, (norm, kinds) in found.items() if kinds}
 
-    def _halves(self, stage: _Stage) -> bool:
-        return self.skip and stage.stride == 2
-
-    def _plan(self, stage: _Stage) -> Plan:
-        return Plan(
-            nodes=len(stage.sources),
-            edges=len(stage.targets),
-            stride=stage.stride,
-            separable=len(self.separable),
-            dilations=self.dilations + [1, 1] * self._halves(stage),
-            pools=("max_pool_3x3" in self.pools, "avg_pool_3x3" in self.pools),
-            skip=self.skip and stage.stride == 1,
-            eps=self.eps,
-        )
-
-    def _p(self, stage: _Stage, p: Tensor) -> Tensor:
-        """P in a plan's order; where a skip connection halves, it counts as two direct convolutions."""
-        return torch.cat([p[:, 1:], p[:, :1], p[:, :1]], dim=1) if self._halves(stage) else p
-
-    def _taps(self, stage: _Stage, weights: dict[str, Tensor]) -> list[Tensor]:
-        taps = [weights[f"{name}_first_depthwise"] for name in self.separable]
-        taps += [weights[f"{name}_last_depthwise"] for name in self.dilated]
-        if self._halves(stage):
-            taps += [self.even_taps, self.odd_taps]
-        return taps + [weights[f"{name}_last_depthwise"] for name in self.separable]
-
-    def _pointwise(self, stage: _Stage, weights: dict[str, Tensor]) -> list[Tensor]:
-        found = [weights[f"{part}_pointwise"].flatten(2) for part in ("first", "separable") if self.separable]
-        direct = (
-            [weights["dilated_pointwise"].flatten(2).unflatten(0, (-1, len(self.dilated)))] if self.dilated else []
-        )
-        if self._halves(stage):  # each half has zero rows where the other writes
-            even, odd = (weights[f"skip_{half}"].flatten(2) for half in ("even", "odd"))
-            halves = functional.pad(even, (0, 0, 0, odd.shape[1])), functional.pad(odd, (0, 0, even.shape[1], 0))
-            direct.append(torch.stack(halves, dim=1))
-        return found + ([torch.cat(direct, dim=1).flatten(0, 1)] if direct else [])
-
-    def _given(self, first: int, count: int) -> dict[str, tuple[Tensor, Tensor]]:
-        """Running statistics of some edges, as `Leaving` names them."""
-
-        def running(name: str, kinds: int) -> list[Tensor]:
-            norm, rows = getattr(self, name), slice(first * kinds, (first + count) * kinds)
-            return [
-                norm.running_mean[rows].unflatten(0, (count, -1)),
-                norm.running_var[rows].unflatten(0, (count, -1)),
+    def _given(self, s: int) -> Given:
+        """Running statistics of a stage's edges."""
+        stage = self.stages[s]
+        before, edges = sum(len(own.targets) for own in self.stages[:s]), len(stage.targets)
+        found: Given = {}
+        for name, (norm, kinds) in self._norms(stage).items():
+            rows = slice(before * kinds, (before + edges) * kinds)
+            statistics = getattr(self, norm)
+            mean, variance = statistics.running_mean[rows], statistics.running_var[rows]
+            found[name] = (
+                (self._sorted_pools(mean), self._sorted_pools(variance)) if name == "pool" else (mean, variance)
+            )
+        if stage.split_skip:
+            mean, variance = self.skip_norm.running_mean[:, None], self.skip_norm.running_var[:, None]
+            own = torch.arange(self.channels, device=mean.device) < self.skip_even.shape[1]
+            halves = torch.cat([mean * own, mean * ~own], dim=1), variance.expand(-1, 2, -1)
+            direct = found.get("direct", (mean[:0], variance[:0]))
+            joined = [
+                torch.cat([x.view(edges, len(x) // edges, self.channels), half], dim=1).flatten(0, 1)
+                for x, half in zip(direct, halves)
             ]
-
-        found = {}
-        for name in ("first", "separable"):
-            if self.separable:
-                found[name] = running(f"{name}_norm", len(self.separable))
-        direct = [running("dilated_norm", len(self.dilated))] if self.dilated else []
-        if first == 0 and self._halves(self.stages[0]):
-            mean, variance = running("skip_norm", 1)
-            split = torch.arange(self.channels, device=mean.device) < self.skip_even.shape[1]
-            direct.append([torch.cat([mean * split, mean * ~split], dim=1), variance.expand(-1, 2, -1)])
-        if direct:
-            found["direct"] = [torch.cat(parts, dim=1) for parts in zip(*direct)]
-        if self.pools:
-            found["pool"] = [self._sorted_pools(x) for x in running("pool_norm", len(self.pools))]
-        return {name: (mean.flatten(0, 1), variance.flatten(0, 1)) for name, (mean, variance) in found.items()}
+            found["direct"] = joined[0], joined[1]
+        return found
 
     def _sorted_pools(self, x: Tensor) -> Tensor:
-        """[E, pools, ...] between the space's order and that of a plan, which has maxima first."""
-        return x if self.pools[0] == "max_pool_3x3" else x.flip(1)
+        """[E * pools, C] between the space's order and that of a stage, which has maxima first."""
+        if self.pools[0] == "max_pool_3x3":
+            return x
+        return x.unflatten(0, (-1, len(self.pools))).flip(1).flatten(0, 1)
 
-    def _observe(self, passed: list[Leaving]) -> None:
+    def _observe(self, observed: Observed) -> None:
         """Move running statistics towards those that a pass has seen."""
-        count = passed[0].count
-        if count is None:
-            return
-        edges = [leaving.plan.edges for leaving in passed]
-        seen: dict[str, list[list[Tensor]]] = {}
-        for leaving, rows in zip(passed, edges):
-            for name, moments in leaving.seen.items():
-                parts = [x.unflatten(0, (rows, -1)) for x in moments]
-                if name == "direct" and self._halves(self.stages[0]) and leaving is passed[0]:
-                    seen["skip_norm"] = [[x[:, -2:].sum(dim=1, keepdim=True) for x in parts]]
-                    parts = [x[:, :-2] for x in parts]
-                seen.setdefault("dilated_norm" if name == "direct" else f"{name}_norm", []).append(parts)
-        for name, every in seen.items():
-            mean, variance = (torch.cat(parts) for parts in zip(*every))
-            if name == "pool_norm":
+        assert observed.count is not None
+        seen, first = observed.stages, self.stages[0]
+        if first.split_skip:
+            parts = [x.unflatten(0, (len(first.targets), -1)) for x in seen[0]["direct"]]
+            halves = [x[:, -2:].sum(dim=1) for x in parts]  # each is zero where the other writes
+            _move(self.skip_norm, halves[0], halves[1], observed.count)
+            mean, variance = (x[:, :-2].flatten(0, 1) for x in parts)
+            seen = [{**seen[0], "direct": (mean, variance)}, *seen[1:]]
+        for name, (norm, _) in self._norms(first).items():
+            mean, variance = (torch.cat(parts) for parts in zip(*(own[name] for own in seen)))
+            if name == "pool":
                 mean, variance = self._sorted_pools(mean), self._sorted_pools(variance)
-            if mean.shape[1]:
-                _move(getattr(self, name), mean.flatten(0, 1), variance.flatten(0, 1), count)
+            _move(getattr(self, norm), mean, variance, observed.count)
 
 
 def _preprocess(setting: Setting, module: nn.Module, nodes: list[Tensor]) -> Tensor:
     """What ReLUConvBN or FactorizedReduce computes of concatenated nodes."""
     if isinstance(module, FactorizedReduce):
-        norm: nn.BatchNorm2d = module.bn
-        height, width = nodes[0].shape[1:3]
-        even = [node[:, ::2, ::2].contiguous() for node in nodes]
-        odd = [functional.pad(node[:, 1::2, 1::2], (0, 0, 0, width % 2, 0, height % 2)) for node in nodes]
-        y = torch.cat([pointwise(even, module.even.weight), pointwise(odd, module.odd.weight)], dim=3)
+        norm, weights = module.bn, [module.even.weight, module.odd.weight]
     else:
-        _, convolution, norm = module  # type: ignore[misc]
-        y = pointwise(nodes, convolution.weight)
-    if not setting.observe:
-        return (y - norm.running_mean.to(y.dtype)) * torch.rsqrt(norm.running_var + norm.eps).to(y.dtype)
-    h, mean, variance, count = normalise(setting, y, norm.eps)
-    _move(norm, mean, variance, count)
+        norm, weights = module[-1], [module[1].weight]  # type: ignore[index]
+    given = None if setting.observe else (norm.running_mean, norm.running_var)
+    h, *seen = preprocess(setting, weights, nodes, given, norm.eps)
+    if seen:
+        _move(norm, *seen)
     return h
 
 
@@ -289,14 +234,16 @@ class FusedSupernet(nn.Module):
 
     def forward(self, x_BCHW: Tensor, p_normal_EO: Tensor, p_reduce_EO: Tensor) -> Tensor:
         """Logits [B, classes] of images under the operation probabilities of the two kinds of cell."""
-        before = last = [self.stem(x_BCHW).permute(0, 2, 3, 1).contiguous()]
         p_normal_EO, p_reduce_EO = self._ordered(p_normal_EO), self._ordered(p_reduce_EO)
-        for cell in self.cells:
-            before, last = last, cell(before, last, p_reduce_EO if cell.reduction else p_normal_EO)
+        before, last = fork([self.stem(x_BCHW).permute(0, 2, 3, 1).contiguous()])
+        for i, cell in enumerate(self.cells):
+            is_last = i == len(self.cells) - 1  # else the next cell reads the same
+            last, again = (last, last) if is_last else fork(last)
+            before, last = again, cell(before, last, p_reduce_EO if cell.reduction else p_normal_EO)
         return self.classifier(torch.cat([node.mean(dim=(1, 2)) for node in last], dim=1))
 
     def _ordered(self, p_EO: Tensor) -> Tensor:
-        """P with edges by source and operations as `operators.Plan` counts them, in wide precision."""
+        """P with edges by source and operations as `StageWeights.p` has them, in wide precision."""
         cell = self.cells[0]
         names = ["skip_connect"] * cell.skip + sorted(cell.pools, reverse=True) + cell.separable + cell.dilated
         columns = [self.space.operations.index(name) for name in names]

@@ -13,7 +13,7 @@ from llvmlite import binding
 from torch import Tensor
 
 from nge_search.supernet import folding, kernels_cpu
-from nge_search.supernet.folding import Folded, FoldGradients
+from nge_search.supernet.folding import Folded, FoldGradients, Moments
 from nge_search.supernet.kernels import empty
 from nge_search.supernet.lanes import Strip
 from nge_search.supernet.parallel import run
@@ -34,14 +34,15 @@ def _register_bytes() -> int:
 _strips: set[Strip] = set()  # that kernels are compiled for
 
 
-def _strip(x: Tensor, more_channels: int = 0) -> Strip:
-    """Blocks of as many channels as fit in a register and divide x's (and some more) channels.
+def _strip(x: Tensor, *more_channels: int) -> Strip:
+    """Blocks of as many channels as fit in a register and divide x's (and other numbers of) channels.
 
     Compiling takes some 20 s, once per machine: a block that is in use already and fills half a register will do.
     """
     size = x.element_size()
     widest = _register_bytes() // size
-    possible = [n for n in (16, 8, 4, 2, 1) if n <= widest and x.shape[-1] % n == 0 == more_channels % n]
+    counts = x.shape[-1], *more_channels
+    possible = [n for n in (16, 8, 4, 2, 1) if n <= widest and not any(count % n for count in counts)]
     strips = [Strip(n, _POSITIONS, 8 * size) for n in possible]
     strip = next((s for s in strips if 2 * s.channels >= widest and s in _strips), strips[0])
     _strips.add(strip)
@@ -136,9 +137,9 @@ class Convolution:
     def forward(
         self, images: Sequence[Tensor], mix: Mix | None, observe: bool
     ) -> tuple[list[Tensor], Tensor | None]:
-        """The maps, per kind [E, B, H', W', C], and if observed the sums [E * kinds, 1 + C, C] of z and z z^T.
+        """The maps, per kind [E, B, H', W', C], and if observed sums [shares, E * kinds, 1 + C, C] of z and z z^T.
 
-        Of the latter only the upper triangle is valid.
+        Of the latter only the upper triangle is valid; all is overwritten by the next call.
 
         Args:
             mix: matrices [I, C_in, C_out] and biases [I, C_out]; input i is image i times its matrix, plus bias.
@@ -157,7 +158,7 @@ class Convolution:
         count = edges * len(self.taps)
         sums, targets = _sums.wanted(observe, threads, count, channels + 1, channels)
         run(kernels_cpu.convolve(strip), threads, *common, *self._words(images, mix, z), targets)
-        return z, sums.sum(dim=0) if observe else None
+        return z, sums if observe else None
 
     def backward(
         self,
@@ -215,21 +216,31 @@ class Convolution:
             else None
             for part, kernel, need in zip(parts, self.kernels, need_weights)
         ]
-        return d_weights, dmix.sum(dim=0) if mixing[0] else None
+        return d_weights, _total(dmix) if mixing[0] else None
 
 
 def _mix(mix: Mix | None) -> np.ndarray:
     return np.zeros((0, 2), dtype=np.int64) if mix is None else np.stack([_rows(part) for part in mix], axis=1)
 
 
-def combine(zs: Sequence[Tensor], matrices: Tensor, xs: Sequence[Tensor], scales: Tensor, bias: Tensor) -> Tensor:
-    """bias [C] + sum of zs [B, H, W, C] times matrices [T, C_in, C_out] + sum of xs times scales [D, C]."""
+def _each(stacks: Sequence[Tensor]) -> np.ndarray:
+    """Addresses of all entries of all stacks."""
+    return np.concatenate([_NONE, *(_rows(stack) for stack in stacks)])
+
+
+def combine(
+    zs: Sequence[Tensor], rights: Sequence[Tensor], xs: Sequence[Tensor], scales: Sequence[Tensor], bias: Tensor
+) -> Tensor:
+    """bias [C] + sum of zs [B, H, W, C] times matrices [C_in, C_out] + sum of xs times scales [C].
+
+    The matrices come in stacks, one after another, and so do scales.
+    """
     first = (*zs, *xs)[0]
     batch, height, width, channels = first.shape
     out = empty(first.shape, first)
     run(
         kernels_cpu.combine(_strip(first)), torch.get_num_threads(), batch, height * width, channels, len(zs),
-        len(xs), _addresses(_dense(zs)), _rows(matrices), _addresses(_dense(xs)), _rows(scales),
+        len(xs), _addresses(_dense(zs)), _each(rights), _addresses(_dense(xs)), _each(scales),
         bias.data_ptr(), out.data_ptr(),
     )  # fmt: skip
     return out
@@ -245,43 +256,81 @@ def combine_backward(zs: Sequence[Tensor], xs: Sequence[Tensor], dy: Tensor) -> 
         kernels_cpu.combine_backward(strip), threads, *scratch, batch, height * width, channels, len(zs),
         len(xs), _addresses(_dense(zs)), _addresses(_dense(xs)), dy.data_ptr(), _rows(sums),
     )  # fmt: skip
-    total = sums.sum(dim=0)
+    total = _total(sums)
     return total[0], total[1 : 1 + len(xs)], total[1 + len(xs) :].view(len(zs), channels, channels)
 
 
-def _pointwise_words(nodes: Sequence[Tensor], depth: int) -> tuple:
+def _total(sums: Tensor) -> Tensor:
+    """The sum over shares, in memory of its own."""
+    return torch.sum(sums, dim=0, out=empty(sums.shape[1:], sums))
+
+
+def _preprocessing(nodes: Sequence[Tensor], depths: Sequence[int]) -> tuple:
     """Strip, threads, and the words that both passes of a pointwise convolution begin with."""
     batch, height, width, channels = _dense(nodes)[0].shape
-    threads, strip = torch.get_num_threads(), _strip(nodes[0], depth)
-    numbers = kernels_cpu.CHUNK * channels + (channels + 2) * strip.channels
+    threads, strip = torch.get_num_threads(), _strip(nodes[0], *depths)
+    numbers = kernels_cpu.CHUNK * (channels + max(depths)) + (channels + 2) * strip.channels
     scratch = _scratch.words(numbers * nodes[0].element_size(), threads)
-    return strip, threads, (*scratch, batch, height * width, channels, depth, len(nodes), _addresses(nodes))
+    shape = batch, height, width, channels, len(nodes), len(depths)
+    return strip, threads, (*scratch, *shape, _addresses(nodes), np.array(depths, dtype=np.int64))
 
 
-def pointwise(nodes: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
-    """Sum over nodes [B, H, W, C_in] of their ReLU times a weight [C_out, C_in]."""
-    depth = len(weights[0])
-    strip, threads, words = _pointwise_words(nodes, depth)
-    out = empty((*nodes[0].shape[:3], depth), nodes[0])
-    right = torch.stack([weight.t() for weight in weights])
-    run(kernels_cpu.pointwise(strip), threads, *words, _rows(right), out.data_ptr())
-    return out
+def pointwise(nodes: Sequence[Tensor], weights: Sequence[Tensor], observe: bool) -> tuple[Tensor, Tensor | None]:
+    """Sum over nodes [B, H, W, C_in] of their ReLU times a weight, and if observed the result's sums [2, C_out].
+
+    Args:
+        weights: one [nodes, C_out, C_in], for all pixels, or two, for the pixels with even coordinates and those
+            with odd ones (zeros beyond the border), whose results are concatenated.
+
+    Returns:
+        [B, H', W', C_out], and its sum and that of its squares.
+    """
+    depths, halves = [weight.shape[1] for weight in weights], len(weights)
+    strip, threads, words = _preprocessing(nodes, depths)
+    batch, height, width, _ = nodes[0].shape
+    out = empty((batch, (height - 1) // halves + 1, (width - 1) // halves + 1, sum(depths)), nodes[0])
+    sums, targets = _sums.wanted(observe, threads, 2, sum(depths))
+    rights = [weight.transpose(1, 2).contiguous() for weight in weights]
+    run(kernels_cpu.pointwise(strip), threads, *words, _each(rights), out.data_ptr(), targets)
+    return out, sums.sum(dim=0) if observe else None
+
+
+def sums_with(dh: Tensor, h: Tensor) -> Tensor:
+    """Sums [2, C] over positions of dh and of dh * h, [B, H, W, C]."""
+    batch, height, width, channels = _dense([dh, h])[0].shape
+    threads = torch.get_num_threads()
+    sums = _sums.zeros(threads, 2, channels)
+    words = batch, height * width, channels, dh.data_ptr(), h.data_ptr(), _rows(sums)
+    run(kernels_cpu.sums_with(_strip(dh)), threads, *words)
+    return sums.sum(dim=0)
 
 
 def pointwise_backward(
-    nodes: Sequence[Tensor], weights: Sequence[Tensor], dy: Tensor, need_nodes: bool, need_weights: bool
-) -> tuple[list[Tensor] | None, Tensor | None]:
-    """Gradients of `pointwise`: of the nodes, and of the weights [nodes, C_out, C_in], where they are needed."""
-    depth, channels = dy.shape[-1], nodes[0].shape[-1]
-    strip, threads, words = _pointwise_words(nodes, depth)
-    sums, targets = _sums.wanted(need_weights, threads, len(nodes), channels, depth)
+    nodes: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    dh: Tensor,
+    h: Tensor,
+    coefficients: Tensor,
+    need_nodes: bool,
+    need_weights: bool,
+) -> tuple[list[Tensor] | None, list[Tensor] | None]:
+    """Gradients of `pointwise`, where that of its result is a * dh + b * h + c for rows a, b, c of coefficients.
+
+    Returns:
+        Those of the nodes, and of the weights, where they are needed.
+    """
+    depths, channels = [weight.shape[1] for weight in weights], nodes[0].shape[-1]
+    strip, threads, words = _preprocessing(nodes, depths)
+    sums, targets = _sums.wanted(need_weights, threads, len(nodes) * channels * sum(depths))
     dx = [empty(node.shape, node) for node in nodes] if need_nodes else None
-    given = [weight.contiguous() for weight in weights]
     run(
-        kernels_cpu.pointwise_backward(strip), threads, *words, _addresses(given), _dense([dy])[0].data_ptr(),
-        int(need_nodes), _NONE if dx is None else _addresses(dx), targets,
+        kernels_cpu.pointwise_backward(strip), threads, *words, _each(weights), *_addresses(_dense([dh, h])),
+        coefficients.data_ptr(), int(need_nodes), _NONE if dx is None else _addresses(dx), targets,
     )  # fmt: skip
-    return dx, sums.sum(dim=0).transpose(1, 2) if need_weights else None
+    if not need_weights:
+        return dx, None
+    found = sums.sum(dim=0).split([len(nodes) * channels * depth for depth in depths])
+    return dx, [part.view(len(nodes), channels, -1).transpose(1, 2) for part in found]
 
 
 def pool(
@@ -320,28 +369,49 @@ def _pooling(images: Sequence[Tensor], stride: int, maxima: Tensor | None, avera
     return *images[0].shape, stride, len(images), *counts, _addresses(_dense(images)), *targets
 
 
-def fold(weight: Tensor, p: Tensor | None, mean: Tensor, covariance: Tensor, eps: float) -> Folded:
+def moments(sums: Tensor, count: Tensor, kinds: int, first: int, last: int) -> Moments:
+    """`folding.moments`."""
+    _, maps, _, channels = sums.shape
+    found = maps // kinds * (last - first)
+    mean, covariance = empty((found, channels), sums), empty((found, channels, channels), sums)
+    kernels_cpu.moment_rows(*_arrays(sums, count), kinds, first, last, *_arrays(mean, covariance))
+    return Moments(mean, covariance, count)
+
+
+def fold(weight: Tensor, p: Tensor | None, of_z: Moments, eps: float, dtype: torch.dtype) -> Folded:
     """`folding.fold`: one pass over each matrix, after MKL's products."""
-    product, matrix = torch.bmm(weight, covariance), torch.empty_like(weight)
-    y_mean, y_variance, deviation, bias = torch.empty(4, *weight.shape[:2], dtype=torch.float64).unbind(0)
-    chances = weight.new_ones(len(weight)) if p is None else p
-    arrays = (weight, chances, mean, product, y_mean, y_variance, deviation, matrix, bias)
-    given, found = _arrays(*arrays[:4]), _arrays(*arrays[4:])
-    kernels_cpu.fold_rows(*given, eps, *found)
-    return Folded(weight, p, mean, product, y_mean, y_variance, deviation, matrix, bias)
+    products, outputs, inputs = weight.shape
+    like = weight.new_empty(0, dtype=dtype)
+    product = torch.bmm(weight, of_z.covariance, out=empty(weight.shape, weight))
+    matrix, right = empty(weight.shape, like), empty((products, inputs, outputs), like)
+    y_mean, y_variance, deviation, bias = torch.empty(4, products, outputs, dtype=torch.float64).unbind(0)
+    chances = weight.new_ones(products) if p is None else p
+    given = _arrays(weight, chances, of_z.mean, product)
+    kernels_cpu.fold_rows(*given, eps, *_arrays(y_mean, y_variance, deviation, matrix, right, bias))
+    return Folded(weight, p, of_z.mean, product, y_mean, y_variance, deviation, matrix, right, bias)
 
 
-def fold_backward(folded: Folded, d_matrix: Tensor, d_bias: Tensor) -> FoldGradients:
+def fold_backward(folded: Folded, d_right: Tensor, d_bias: Tensor) -> FoldGradients:
     """`folding.fold_backward`."""
     weight, mean, product = folded.weight, folded.mean, folded.product
     if mean is None or product is None:
-        return folding.fold_backward(folded, d_matrix, d_bias)
-    d_weight, d_product = torch.empty(2, *weight.shape, dtype=torch.float64).unbind(0)
-    d_p, d_mean = weight.new_empty(len(weight)), torch.empty(mean.shape, dtype=torch.float64)
+        return folding.fold_backward(folded, d_right, d_bias)
+    d_weight, d_product = empty(weight.shape, weight), empty(weight.shape, weight)
+    d_p, d_mean = weight.new_empty(len(weight)), torch.empty_like(mean)
     chances = weight.new_ones(len(weight)) if folded.p is None else folded.p
-    given = _arrays(weight, chances, mean, product, folded.y_mean, folded.deviation, d_matrix, d_bias)
+    given = _arrays(weight, chances, mean, product, folded.y_mean, folded.deviation, d_right, d_bias)
     kernels_cpu.unfold_rows(*given, *_arrays(d_weight, d_p, d_mean, d_product))
-    return FoldGradients(d_weight, d_p, d_mean, torch.bmm(weight.transpose(1, 2), d_product))
+    d_covariance = empty((len(weight), weight.shape[2], weight.shape[2]), weight)
+    torch.bmm(weight.transpose(1, 2), d_product, out=d_covariance)
+    return FoldGradients(d_weight, d_p, d_mean, d_covariance)
+
+
+def owe_moments(
+    of_z: Moments, d_mean: Tensor, d_covariance: Tensor, slope: Tensor, constant: Tensor, kinds: int, first: int
+) -> None:
+    """`folding.owe_moments`."""
+    given = _arrays(of_z.mean, of_z.count, d_mean, d_covariance)
+    kernels_cpu.owe_rows(*given, kinds, first, *_arrays(slope, constant))
 
 
 def _arrays(*tensors: Tensor) -> list[np.ndarray]:

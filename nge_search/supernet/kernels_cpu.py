@@ -566,101 +566,201 @@ def combine_backward(strip: Strip) -> Any:
 
 
 @_compiled
-def _rectify(strip, count, x, out):  # type: ignore
-    """out = relu(x), `count` numbers at a time as many as a position has."""
-    one = single(strip)
-    for at in range(count):
-        value = load(one, x + at * position_bytes(strip))
-        store(one, out + at * position_bytes(strip), where_positive(value, value))
+def _rectify(strip, rows, valid, width, x, step, out):  # type: ignore
+    """out [rows, width] = relu of `valid` positions of x, `step` bytes apart, then zeros."""
+    one, blocks = single(strip), width // channels(strip)
+    for row in range(rows):
+        for block in range(blocks):
+            value = zero(one)
+            if row < valid:
+                value = load(one, x + row * step + block * position_bytes(strip))
+            store(one, out + (row * blocks + block) * position_bytes(strip), where_positive(value, value))
 
 
 @_compiled
-def _pointwise_image(strip, image, scratch, count, width, depth, xs, matrices, out):  # type: ignore
-    size, cell, one = number_bytes(strip), position_bytes(strip), single(strip)
+def _read(part, halves, height, width, y, x, rows):  # type: ignore
+    """Of outputs from (y, x) on, the first pixel read for a half (its number in the image), and how many exist."""
+    row, column = y * halves + part, x * halves + part
+    if row >= height or column >= width:
+        return 0, 0
+    return row * width + column, min(rows, (width - column - 1) // halves + 1)
+
+
+@_compiled
+def _square_sums(strip, rows, depth, x, target):  # type: ignore
+    """target [2, depth] (float64) += sums over rows [rows, depth] of x and of its squares."""
+    one, far = single(strip), wide(strip)
+    for column in range(0, depth, channels(strip)):
+        first, second = target + column * 8, target + (depth + column) * 8
+        total, squares = load(far, first), load(far, second)
+        for row in range(rows):
+            value = widen(load(one, x + (row * depth + column) * number_bytes(strip)))
+            total, squares = add(total, value), fma(value, value, squares)
+        store(far, first, total)
+        store(far, second, squares)
+
+
+@_compiled
+def _pointwise_image(strip, image, scratch, shape, depths, xs, matrices, out, sums):  # type: ignore
+    size, cell, one, halves = number_bytes(strip), position_bytes(strip), single(strip), len(depths)
+    _, height, width, inner = shape
+    step = inner * size
+    if halves == 1:
+        height, width = 1, height * width  # one line
+    lines, length, depth = (height - 1) // halves + 1, (width - 1) // halves + 1, depths.sum()
     store(one, scratch, zero(one))
     rectified = scratch + cell
-    for at in range(image * count, (image + 1) * count, CHUNK):
-        rows = min(CHUNK, (image + 1) * count - at)
-        for n in range(len(xs)):
-            _rectify(strip, rows * width // channels(strip), xs[n] + at * width * size, rectified)
-            for column in range(0, depth * size, cell):
-                y = (out + at * depth * size + column, depth * size)
-                start = (scratch, 0) if n == 0 else y
-                right = (matrices[n] + column, depth * size)
-                _product(strip, rows, width, (rectified, width * size, size), right, 0, 0, start, y, False)
+    for y in range(lines):
+        for x in range(0, length, CHUNK):
+            rows = min(CHUNK, length - x)
+            target, first = out + ((image * lines + y) * length + x) * depth * size, 0
+            for part in range(halves):
+                start, valid = _read(part, halves, height, width, y, x, rows)
+                for n in range(len(xs)):
+                    source = xs[n] + (image * height * width + start) * step
+                    _rectify(strip, rows, valid, inner, source, halves * step, rectified)
+                    for column in range(0, depths[part] * size, cell):
+                        there = (target + first * size + column, depth * size)
+                        begin = (scratch, 0) if n == 0 else there
+                        right = (matrices[part * len(xs) + n] + column, depths[part] * size)
+                        _product(strip, rows, inner, (rectified, step, size), right, 0, 0, begin, there, False)
+                first += depths[part]
+            if sums:
+                _square_sums(strip, rows, depth, target, sums)
 
 
 @functools.cache
 def pointwise(strip: Strip) -> Any:
-    """out [.., depth] = sum over n of relu(x_n [.., width]) @ matrix_n.
+    """out [.., depth] = sum over n of relu(x_n [.., width]) @ matrix_n, and the sums of that and its squares.
 
-    The task's words: scratch, and its bytes for each share; images, positions of each, width, depth, the number of
-    nodes n, and addresses: xs, matrices, out. All is dense.
+    The task's words: scratch, and its bytes for each share; images, height, width, channels; the numbers of nodes n
+    and of halves h: with one all pixels are read, with two pixels (2y + h, 2x + h) for each part's columns; and
+    addresses: xs; depths (numbers of columns) of halves; matrices [h, n]; out; per share of sums [2, depth] to add
+    to, 0: not wanted. All is dense.
     """
 
     @_task()
     def task(block):  # type: ignore[no-untyped-def]
-        a = carray(block, 12)
-        shares, images = a[1], a[4]
-        xs, matrices = words(a[9], a[8]), words(a[10], a[8])
+        a = carray(block, 15)
+        shares, shape, nodes, halves = a[1], (a[4], a[5], a[6], a[7]), a[8], a[9]
+        xs, depths = words(a[10], nodes), words(a[11], halves)
+        matrices, sums = words(a[12], halves * nodes), words(a[14], shares)
+        share = take_share(block)
+        while share < shares:
+            for image in range(share * a[4] // shares, (share + 1) * a[4] // shares):
+                _pointwise_image(
+                    strip, image, a[2] + share * a[3], shape, depths, xs, matrices, a[13], sums[share]
+                )  # fmt: skip
+            share = take_share(block)
+
+    return task
+
+
+@functools.cache
+def sums_with(strip: Strip) -> Any:
+    """Sums over positions of y and of y * h.
+
+    The task's words: images, positions of each, channels, and addresses: y, h, and per share of sums [2, channels].
+    """
+
+    @_task()
+    def task(block):  # type: ignore[no-untyped-def]
+        a = carray(block, 8)
+        shares, images, count, depth, sums = a[1], a[2], a[3], a[4], words(a[7], a[1])
+        step = depth * number_bytes(strip)
         share = take_share(block)
         while share < shares:
             for image in range(share * images // shares, (share + 1) * images // shares):
-                _pointwise_image(strip, image, a[2] + share * a[3], a[5], a[6], a[7], xs, matrices, a[11])
+                y, h = a[5] + image * count * step, a[6] + image * count * step
+                _column_sums(strip, count, depth, y, step, sums[share])
+                _inner_sums(strip, count, depth, y, h, sums[share] + depth * 8)
             share = take_share(block)
 
     return task
 
 
 @_compiled
-def _pointwise_image_backward(strip, image, scratch, count, width, depth, xs, matrices, dy, dxs, sums):  # type: ignore
-    size, cell, one = number_bytes(strip), position_bytes(strip), single(strip)
+def _change(strip, rows, depth, y, h, step, coefficients, c_step, out):  # type: ignore
+    """out [rows, depth] = a * y + b * h + c, for rows a, b, c of coefficients."""
+    one = single(strip)
+    for column in range(0, depth * number_bytes(strip), position_bytes(strip)):
+        a, b = load(one, coefficients + column), load(one, coefficients + c_step + column)
+        c = load(one, coefficients + 2 * c_step + column)
+        for row in range(rows):
+            where = row * step + column
+            value = fma(load(one, y + where), a, fma(load(one, h + where), b, c))
+            store(one, out + row * depth * number_bytes(strip) + column, value)
+
+
+@_compiled
+def _pointwise_image_backward(  # type: ignore
+    strip, image, scratch, shape, depths, xs, matrices, dh, h, coefficients, dxs, sums
+):  # fmt: skip
+    size, cell, one, halves = number_bytes(strip), position_bytes(strip), single(strip), len(depths)
+    _, height, width, inner = shape
+    step, pixels = inner * size, height * width
+    if halves == 1:
+        height, width = 1, height * width
+    else:  # some pixels are not read
+        for n in range(len(dxs)):
+            _clear(one, dxs[n] + image * pixels * step, pixels * inner // channels(strip))
+    lines, length, depth = (height - 1) // halves + 1, (width - 1) // halves + 1, depths.sum()
     store(one, scratch, zero(one))
     rectified = scratch + cell
-    free = rectified + CHUNK * width * size
-    for at in range(image * count, (image + 1) * count, CHUNK):
-        rows, change = min(CHUNK, (image + 1) * count - at), dy + at * depth * size
-        for n in range(len(xs)):
-            _rectify(strip, rows * width // channels(strip), xs[n] + at * width * size, rectified)
-            if sums:
-                _outer_sums(strip, rows, width, depth, rectified, change, free, sums + n * width * depth * 8)
-            if not len(dxs):
-                continue
-            for column in range(0, width * size, cell):
-                dx = (dxs[n] + at * width * size + column, width * size)
-                right = (matrices[n] + column, width * size)
-                _product(strip, rows, depth, (change, depth * size, size), right, 0, 0, (scratch, 0), dx, False)
-                for row in range(rows):
-                    here = dx[0] + row * dx[1]
-                    value = load(one, rectified + row * width * size + column)
-                    store(one, here, where_positive(load(one, here), value))
+    changes = rectified + CHUNK * step
+    for y in range(lines):
+        for x in range(0, length, CHUNK):
+            rows, target, first = min(CHUNK, length - x), sums, 0
+            place = ((image * lines + y) * length + x) * depth * size
+            for part in range(halves):
+                own = depths[part]
+                free = changes + CHUNK * own * size
+                there = place + first * size
+                columns = (coefficients + first * size, depth * size)
+                _change(strip, rows, own, dh + there, h + there, depth * size, columns[0], columns[1], changes)
+                start, valid = _read(part, halves, height, width, y, x, rows)
+                for n in range(len(xs)):
+                    source = (image * pixels + start) * step
+                    _rectify(strip, rows, valid, inner, xs[n] + source, halves * step, rectified)
+                    if sums:
+                        _outer_sums(strip, rows, inner, own, rectified, changes, free, target)
+                        target += inner * own * 8
+                    if not len(dxs):
+                        continue
+                    for column in range(0, step, cell):
+                        dx = (dxs[n] + source + column, halves * step)
+                        left = (changes, own * size, size)
+                        right = (matrices[part * len(xs) + n] + column, step)
+                        _product(strip, valid, own, left, right, 0, 0, (scratch, 0), dx, False)
+                        for row in range(valid):
+                            here = dx[0] + row * dx[1]
+                            value = load(one, rectified + row * step + column)
+                            store(one, here, where_positive(load(one, here), value))
+                first += own
 
 
 @functools.cache
 def pointwise_backward(strip: Strip) -> Any:
-    """Gradients of `pointwise`.
+    """Gradients of `pointwise`, where that of its result is a * dh + b * h + c.
 
-    The task's words are those of `pointwise` up to xs; then the transposed matrices, dy, whether gradients of the
-    nodes are wanted and their addresses, and per share that of sums [n, width, depth] for those of the matrices to
-    add to; 0: not wanted.
+    The task's words are those of `pointwise` up to depths; then addresses: the transposed matrices [h, n], dh, h,
+    coefficients [3, depth]; whether gradients of the nodes are wanted, and their addresses; and per share that of
+    sums [h, n, width, depth of h] for those of the matrices to add to; 0: not wanted.
     """
 
     @_task()
     def task(block):  # type: ignore[no-untyped-def]
-        a = carray(block, 15)
-        shares, images = a[1], a[4]
-        xs, matrices, dxs, sums = (
-            words(a[9], a[8]),
-            words(a[10], a[8]),
-            words(a[13], a[8] * a[12]),
-            words(a[14], shares),
-        )
+        a = carray(block, 19)
+        shares, shape, nodes, halves = a[1], (a[4], a[5], a[6], a[7]), a[8], a[9]
+        xs, depths, matrices = words(a[10], nodes), words(a[11], halves), words(a[12], halves * nodes)
+        dxs, sums = words(a[17], nodes * a[16]), words(a[18], shares)
         share = take_share(block)
         while share < shares:
-            for image in range(share * images // shares, (share + 1) * images // shares):
+            for image in range(share * a[4] // shares, (share + 1) * a[4] // shares):
                 _pointwise_image_backward(
-                    strip, image, a[2] + share * a[3], a[5], a[6], a[7], xs, matrices, a[11], dxs, sums[share]
-                )
+                    strip, image, a[2] + share * a[3], shape, depths, xs, matrices, a[13], a[14], a[15], dxs,
+                    sums[share],
+                )  # fmt: skip
             share = take_share(block)
 
     return task
@@ -834,7 +934,46 @@ def scratch_bytes(strip: Strip, shape: tuple[int, int, int, int], stride: int, b
 
 
 @_summing
-def fold_rows(weight, p, mean, product, eps, y_mean, y_variance, deviation, matrix, bias):  # type: ignore
+def moment_rows(sums, count, kinds, first, last, mean, covariance):  # type: ignore
+    """`folding.moments`, on float64 arrays; mean and covariance are written."""
+    shares, columns, own, inverse = len(sums), mean.shape[1], last - first, 1.0 / count[0]
+    for m in range(len(mean)):
+        n = m // own * kinds + first + m % own
+        for i in range(columns):
+            mean[m, i] = 0.0
+            for share in range(shares):
+                mean[m, i] += sums[share, n, 0, i] * inverse
+        for o in range(columns):
+            for i in range(o):
+                covariance[m, o, i] = covariance[m, i, o]
+            for i in range(o, columns):
+                covariance[m, o, i] = -mean[m, o] * mean[m, i]
+            for share in range(shares):
+                for i in range(o, columns):
+                    covariance[m, o, i] += sums[share, n, 1 + o, i] * inverse
+
+
+@_summing
+def owe_rows(mean, count, d_mean, d_covariance, kinds, first, slope, constant):  # type: ignore
+    """`folding.owe_moments`; slope and constant are written."""
+    columns, edges = mean.shape[1], len(slope) // kinds
+    own, inverse = len(mean) // edges, 1.0 / count[0]
+    total = np.empty(columns)
+    for m in range(len(mean)):
+        n = m // own * kinds + first + m % own
+        for i in range(columns):
+            total[i] = d_mean[m, i] * inverse
+        for o in range(columns):
+            for i in range(columns):
+                change = 2.0 * inverse * d_covariance[m, o, i]
+                total[i] -= mean[m, o] * change
+                slope[n, o, i] = change
+        for i in range(columns):
+            constant[n, i] = total[i]
+
+
+@_summing
+def fold_rows(weight, p, mean, product, eps, y_mean, y_variance, deviation, matrix, right, bias):  # type: ignore
     """`folding.fold` after its matrix product, on float64 arrays; everything from `y_mean` on is written."""
     count, rows, columns = weight.shape
     for n in range(count):
@@ -849,26 +988,32 @@ def fold_rows(weight, p, mean, product, eps, y_mean, y_variance, deviation, matr
             y_mean[n, o], y_variance[n, o], deviation[n, o], bias[n, o] = total, variance, inverse, -scale * total
             for i in range(columns):
                 matrix[n, o, i] = scale * weight[n, o, i]
+            for i in range(columns):
+                right[n, i, o] = matrix[n, o, i]
 
 
 @_summing
 def unfold_rows(  # type: ignore
-    weight, p, mean, product, y_mean, deviation, d_matrix, d_bias, d_weight, d_p, d_mean, d_product
+    weight, p, mean, product, y_mean, deviation, d_right, d_bias, d_weight, d_p, d_mean, d_product
 ):  # fmt: skip
     """`folding.fold_backward` before its matrix product: d_product is what the weight's transpose multiplies."""
     count, rows, columns = weight.shape
+    kinds = count // len(d_bias)
     for n in range(count):
         d_p[n] = 0.0
         d_mean[n] = 0.0
         for o in range(rows):
-            scale, d_scale = p[n] * deviation[n, o], -d_bias[n, o] * y_mean[n, o]
             for i in range(columns):
-                d_scale += d_matrix[n, o, i] * weight[n, o, i]
-            d_y_mean = -scale * d_bias[n, o]
+                d_weight[n, o, i] = d_right[n, i, o]
+            d_bias_o = d_bias[n // kinds, o]
+            scale, d_scale = p[n] * deviation[n, o], -d_bias_o * y_mean[n, o]
+            for i in range(columns):
+                d_scale += d_weight[n, o, i] * weight[n, o, i]
+            d_y_mean = -scale * d_bias_o
             d_variance = -0.5 * d_scale * scale * deviation[n, o] * deviation[n, o]
             d_p[n] += d_scale * deviation[n, o]
             for i in range(columns):
                 change = d_y_mean * mean[n, i] + 2.0 * d_variance * product[n, o, i]
-                d_weight[n, o, i] = scale * d_matrix[n, o, i] + change
+                d_weight[n, o, i] = scale * d_weight[n, o, i] + change
                 d_mean[n, i] += d_y_mean * weight[n, o, i]
                 d_product[n, o, i] = d_variance * weight[n, o, i]

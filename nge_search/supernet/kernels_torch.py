@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nge_search.supernet.folding import fold, fold_backward
+from nge_search.supernet.folding import fold, fold_backward, moments, owe_moments
 
 __all__ = [
     "Convolution",
@@ -20,10 +20,13 @@ __all__ = [
     "combine_backward",
     "fold",
     "fold_backward",
+    "moments",
+    "owe_moments",
     "pointwise",
     "pointwise_backward",
     "pool",
     "pool_backward",
+    "sums_with",
 ]
 
 Mix = tuple[Tensor, Tensor]
@@ -83,7 +86,7 @@ class Convolution:
             if observe:
                 rows = _summable(z[-1].flatten(1, 3))
                 sums.append(torch.cat([rows.sum(dim=1, keepdim=True), rows.transpose(1, 2) @ rows], dim=1))
-        return z, torch.stack(sums, dim=1).flatten(0, 1) if observe else None
+        return z, torch.stack(sums, dim=1).flatten(0, 1)[None] if observe else None
 
     def backward(
         self,
@@ -144,36 +147,67 @@ def _stacked(zs: Sequence[Tensor], xs: Sequence[Tensor]) -> Tensor:
     return torch.cat([z.flatten(0, 2) for z in (*zs, *xs)], dim=1)
 
 
-def combine(zs: Sequence[Tensor], matrices: Tensor, xs: Sequence[Tensor], scales: Tensor, bias: Tensor) -> Tensor:
-    right = torch.cat([matrices, torch.diag_embed(scales)]).flatten(0, 1)
+def combine(
+    zs: Sequence[Tensor], rights: Sequence[Tensor], xs: Sequence[Tensor], scales: Sequence[Tensor], bias: Tensor
+) -> Tensor:
+    right = torch.cat([*rights, *(torch.diag_embed(scale) for scale in scales if len(scale))]).flatten(0, 1)
     return torch.addmm(bias, _stacked(zs, xs), right).view((*zs, *xs)[0].shape)
 
 
 def combine_backward(zs: Sequence[Tensor], xs: Sequence[Tensor], dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of bias [C], scales [D, C] and matrices [T, C_in, C_out]."""
+    """Gradients of bias [C], scales [D, C] and rights [T, C_in, C_out]."""
     channels, change = dy.shape[-1], _summable(dy.flatten(0, 2))
     found = (_summable(_stacked(zs, xs)).t() @ change).view(-1, channels, channels)
     return change.sum(dim=0), found[len(zs) :].diagonal(dim1=1, dim2=2), found[: len(zs)]
 
 
-def pointwise(nodes: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
-    """Sum over nodes [B, H, W, C_in] of their ReLU times a weight [C_out, C_in]."""
-    return functional.linear(functional.relu(torch.cat(list(nodes), dim=3)), torch.cat(list(weights), dim=1))
+def _pixels(x: Tensor, half: int, halves: int) -> Tensor:
+    """[B, H, W, C]: all pixels, or of two halves those with even coordinates, and those with odd ones or zeros."""
+    if halves == 1:
+        return x
+    height, width = x.shape[1:3]
+    return functional.pad(x[:, half::2, half::2], (0, 0, 0, half * (width % 2), 0, half * (height % 2)))
+
+
+def pointwise(nodes: Sequence[Tensor], weights: Sequence[Tensor], observe: bool) -> tuple[Tensor, Tensor | None]:
+    x, parts = functional.relu(torch.cat(list(nodes), dim=3)), []
+    for half, weight in enumerate(weights):
+        parts.append(functional.linear(_pixels(x, half, len(weights)), weight.transpose(0, 1).flatten(1)))
+    y = torch.cat(parts, dim=3)
+    rows = _summable(y.flatten(0, 2))
+    return y, torch.stack([rows.sum(dim=0), (rows * rows).sum(dim=0)]) if observe else None
+
+
+def sums_with(dh: Tensor, h: Tensor) -> Tensor:
+    change = _summable(dh.flatten(0, 2))
+    return torch.stack([change.sum(dim=0), (change * _summable(h.flatten(0, 2))).sum(dim=0)])
 
 
 def pointwise_backward(
-    nodes: Sequence[Tensor], weights: Sequence[Tensor], dy: Tensor, need_nodes: bool, need_weights: bool
-) -> tuple[list[Tensor] | None, Tensor | None]:
-    """Gradients of `pointwise`: of the nodes, and of the weights [nodes, C_out, C_in], where they are needed."""
-    x, change = functional.relu(torch.cat(list(nodes), dim=3)), dy.flatten(0, 2)
-    dx = d_weights = None
-    if need_nodes:
-        every = (dy @ torch.cat(list(weights), dim=1)).masked_fill_(x <= 0, 0)
-        dx = [part.contiguous() for part in every.chunk(len(nodes), dim=3)]
-    if need_weights:
-        every = _summable(change).t() @ _summable(x.flatten(0, 2))
-        d_weights = every.unflatten(1, (len(nodes), -1)).transpose(0, 1)
-    return dx, d_weights
+    nodes: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    dh: Tensor,
+    h: Tensor,
+    coefficients: Tensor,
+    need_nodes: bool,
+    need_weights: bool,
+) -> tuple[list[Tensor] | None, list[Tensor] | None]:
+    x, halves = functional.relu(torch.cat(list(nodes), dim=3)), len(weights)
+    dy = torch.addcmul(torch.addcmul(coefficients[2], h, coefficients[1]), dh, coefficients[0])
+    d_nodes = torch.zeros_like(x)
+    d_weights = []
+    for half, (weight, change) in enumerate(zip(weights, dy.split([w.shape[1] for w in weights], dim=3))):
+        if need_nodes:
+            target = d_nodes[:, half::halves, half::halves]
+            found = change @ weight.transpose(0, 1).flatten(1)
+            target.copy_(found[:, : target.shape[1], : target.shape[2]])
+        if need_weights:
+            rows = _summable(_pixels(x, half, halves).flatten(0, 2))
+            d_weights.append(
+                (_summable(change.flatten(0, 2)).t() @ rows).unflatten(1, (len(nodes), -1)).transpose(0, 1)
+            )
+    every = d_nodes.masked_fill_(x <= 0, 0).chunk(len(nodes), dim=3)
+    return [part.contiguous() for part in every] if need_nodes else None, d_weights if need_weights else None
 
 
 def _averaged(x: Tensor, stride: int) -> Tensor:

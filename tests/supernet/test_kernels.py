@@ -49,7 +49,8 @@ def check_convolution(
     if mixed:
         mix = draw(inputs, channels, channels, dtype=dtype) / channels**0.5, draw(inputs, channels, dtype=dtype)
     convolution = backend.Convolution(taps, [dilation for _, dilation in kinds], first, stride)
-    z, sums = convolution.forward(images, mix, True)
+    z, shares = convolution.forward(images, mix, True)
+    sums = shares.sum(dim=0)  # of its own: the next call may use the memory of `shares` again
     assert convolution.forward(images, mix, False)[1] is None
 
     leaves = [tensor.clone().requires_grad_() for tensor in (*images, *taps, *(mix or ()))]
@@ -152,6 +153,7 @@ def test_any_number_of_threads(threads, monkeypatch):
     torch.set_num_threads(threads)
     try:
         z, sums = convolution.forward(images, None, True)
+        sums = sums.clone()
         monkeypatch.setattr(parallel, "_launcher", lambda: parallel._on_python_threads)
         again, more = convolution.forward(images, None, True)
     finally:
@@ -170,30 +172,45 @@ def test_nodes_equal_plain_sums(backend):
     leaves = [tensor.requires_grad_() for tensor in (draw(5, 8, 8), draw(3, 8), draw(8))]
     matrices, scales, bias = leaves
     expected = sum(z @ m for z, m in zip(zs, matrices)) + sum(x * s for x, s in zip(xs, scales)) + bias
-    require_close(backend.combine(zs, matrices.detach(), xs, scales.detach(), bias.detach()), expected.detach())
+    stacks = (list(leaf.detach().split([2, 3 if leaf is matrices else 1])) for leaf in (matrices, scales))
+    rights, parts = stacks
+    require_close(backend.combine(zs, rights, xs, parts, bias.detach()), expected.detach())
     dy = draw(*expected.shape)
     expected.backward(dy)
     d_bias, d_scales, d_matrices = backend.combine_backward(zs, xs, dy)
     for found, leaf in ((d_bias, bias), (d_scales, scales), (d_matrices, matrices)):
         require_close(found, leaf.grad)
-    only = backend.combine([], torch.empty(0, 8, 8).double(), xs, scales.detach(), bias.detach())
+    only = backend.combine([], [], xs, [scales.detach()], bias.detach())
     require_close(only, sum(x * s for x, s in zip(xs, scales.detach())) + bias.detach())
 
 
-@pytest.mark.parametrize(("width", "depth"), [(24, 8), (8, 16), (48, 16)])
-def test_pointwise_convolutions_equal_plain_ones(backend, width, depth):
+@pytest.mark.parametrize("depths", [(8,), (16,), (8, 8), (8, 16)])
+@pytest.mark.parametrize(("height", "width", "channels"), [(9, 17, 24), (8, 6, 8), (1, 1, 48)])
+def test_pointwise_convolutions_equal_plain_ones(backend, height, width, channels, depths):
+    """Of all pixels, or of the even and of the odd ones; with the gradient of a normalisation after them."""
     torch.manual_seed(0)
-    nodes = [draw(2, 9, 17, width).requires_grad_() for _ in range(3)]
-    weights = [draw(depth, width).requires_grad_() for _ in nodes]
-    expected = sum(functional.relu(x) @ w.t() for x, w in zip(nodes, weights))
+    nodes = [draw(2, height, width, channels).requires_grad_() for _ in range(3)]
+    weights = [draw(3, depth, channels).requires_grad_() for depth in depths]
+    x, parts, step = functional.relu(torch.cat(nodes, dim=3)), [], len(depths)
+    for k, weight in enumerate(weights):
+        padding = (0, 0, 0, step - 1, 0, step - 1)
+        pixels = functional.pad(x, padding)[:, k::step, k::step][:, : -(-height // step), : -(-width // step)]
+        parts.append(pixels @ weight.transpose(0, 1).flatten(1).t())
+    expected = torch.cat(parts, dim=3)
     given = [x.detach() for x in nodes], [w.detach() for w in weights]
-    require_close(backend.pointwise(*given), expected.detach())
-    dy = draw(*expected.shape)
-    expected.backward(dy)
-    d_nodes, d_weights = backend.pointwise_backward(*given, dy, True, True)
+    y, sums = backend.pointwise(*given, True)
+    require_close(y, expected.detach())
+    require_close(sums[0], expected.detach().sum(dim=(0, 1, 2)))
+    require_close(sums[1], (expected.detach() ** 2).sum(dim=(0, 1, 2)))
+    assert backend.pointwise(*given, False)[1] is None
+    dh, h, coefficients = draw(*y.shape), draw(*y.shape), draw(3, y.shape[3])
+    expected.backward(coefficients[0] * dh + coefficients[1] * h + coefficients[2])
+    d_nodes, d_weights = backend.pointwise_backward(*given, dh, h, coefficients, True, True)
     for found, leaf in zip((*d_nodes, *d_weights), (*nodes, *weights)):
         require_close(found, leaf.grad)
-    assert backend.pointwise_backward(*given, dy, False, False) == (None, None)
+    assert backend.pointwise_backward(*given, dh, h, coefficients, False, False) == (None, None)
+    for found, total in zip(backend.sums_with(dh, h), (dh, dh * h)):
+        require_close(found, total.sum(dim=(0, 1, 2)))
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -241,33 +258,45 @@ def test_pools_equal_plain_ones(backend, stride, pools, ties):
 
 @pytest.mark.parametrize("chances", [False, True])
 def test_folded_normalisations_equal_plain_ones(backend, chances):
-    """p * BN(W z) over positions, and the gradients of W, of p and (through its moments) of z."""
+    """p * BN(W z) of some kinds of maps, and the gradients of W, of p and (through its moments) of z."""
     torch.manual_seed(0)
-    z, weight, p = (
-        draw(3, 50, 8).requires_grad_(),
-        draw(3, 6, 8).requires_grad_(),
-        torch.rand(3).double().requires_grad_(),
-    )
+    kinds, first, last = 3, 1, 3  # maps j = e * kinds + k of two edges
+    maps, p = draw(2, kinds, 50, 8), torch.rand(4).double().requires_grad_()
+    z, weight = maps[:, first:last].flatten(0, 1).requires_grad_(), draw(4, 6, 8).requires_grad_()
     y = z @ weight.transpose(1, 2)
     variance, mean = torch.var_mean(y, dim=1, correction=0, keepdim=True)
     out = (y - mean) / (variance + 1e-3).sqrt() * (p[:, None, None] if chances else 1)
     change = draw(*out.shape)
     out.backward(change)
+    every, count = maps.flatten(0, 1), torch.tensor([50.0], dtype=torch.float64)
+    sums = torch.cat([every.sum(dim=1, keepdim=True), (every.transpose(1, 2) @ every).triu()], dim=1)
     with torch.no_grad():
-        m = z.mean(dim=1)
-        covariance = (z - m[:, None]).transpose(1, 2) @ (z - m[:, None]) / z.shape[1]
-        folded = backend.fold(weight.detach(), p.detach() if chances else None, m, covariance, 1e-3)
-        require_close(z @ folded.matrix.transpose(1, 2) + folded.bias[:, None], out.detach())
+        shares = torch.stack([sums * 0.25, sums * 0.75])
+        of_z = backend.moments(shares, count, kinds, first, last)
+        deviations = z - z.mean(dim=1, keepdim=True)
+        require_close(of_z.mean, z.mean(dim=1))
+        require_close(of_z.covariance, deviations.transpose(1, 2) @ deviations / 50)
+        folded = backend.fold(weight.detach(), p.detach() if chances else None, of_z, 1e-3, torch.float64)
+        require_close(z @ folded.right + folded.bias[:, None], out.detach())
+        require_close(folded.matrix, folded.right.transpose(1, 2))
         require_close(folded.y_mean, mean[:, 0])
         require_close(folded.y_variance, variance[:, 0])
-        found = backend.fold_backward(folded, change.transpose(1, 2) @ z, change.sum(dim=1))
+        d_right, d_bias = z.transpose(1, 2) @ change, draw(2, 6)
+        found = backend.fold_backward(folded, d_right, change.sum(dim=1))
         require_close(found.weight, weight.grad)
         if chances:
             require_close(found.p, p.grad)
-        through = 2 * (z - m[:, None]) @ found.covariance / z.shape[1] + found.mean[:, None] / z.shape[1]
-        require_close(change @ folded.matrix + through, z.grad)
-        given = folding.fold_given(weight.detach(), p.detach(), mean[:, 0], variance[:, 0], 1e-3)
-        fixed = backend.fold_backward(given, change.transpose(1, 2) @ z, change.sum(dim=1))
+        slope, constant = torch.full((6, 8, 8), torch.nan).double(), torch.full((6, 8), torch.nan).double()
+        backend.owe_moments(of_z, found.mean, found.covariance, slope, constant, kinds, first)
+        own = [e * kinds + k for e in range(2) for k in range(first, last)]
+        require_close(change @ folded.matrix + z @ slope[own] + constant[own, None], z.grad)
+        assert torch.isnan(slope[::kinds]).all()
+        shared = backend.fold_backward(folded, d_right, d_bias)  # by two products each
+        apart = backend.fold_backward(folded, d_right, d_bias.repeat_interleave(2, dim=0))
+        for name in ("weight", "p", "mean", "covariance"):
+            require_close(getattr(shared, name), getattr(apart, name))
+        given = folding.fold_given(weight.detach(), p.detach(), mean[:, 0], variance[:, 0], 1e-3, torch.float64)
+        fixed = backend.fold_backward(given, d_right, d_bias)
         assert fixed.mean is None
         assert fixed.covariance is None
 

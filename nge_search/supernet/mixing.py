@@ -1,0 +1,174 @@
+"""The inner nodes of a cell from its two inputs, as one operation under autograd."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nge_search.genotype import INPUT_NODES
+from nge_search.supernet.folding import Setting, wide
+from nge_search.supernet.kernels import choose, empty
+from nge_search.supernet.stage import EdgeGradients, Given, Stage, StagePass, StageWeights
+
+
+@dataclass
+class Observed:
+    """What a pass tells of normalisations: per stage as `StagePass.seen`, and the number of positions."""
+
+    stages: list[Given] = field(default_factory=list)
+    count: Tensor | None = None
+
+
+class _Weights:
+    """A cell's P and stacked weights, by stage; see `mix`."""
+
+    def __init__(self, stages: Sequence[Stage], p_EO: Tensor, weights: Sequence[Tensor]):
+        self.first_stage, self.counts = stages[0], [len(stage.targets) for stage in stages]
+        self.separable, self.dilated = stages[0].separable, len(stages[0].dilations)
+        self.p = p_EO.split(self.counts)
+        taps = 2 * self.separable + self.dilated
+        self.taps = [weight.split(self.counts) for weight in weights[:taps]]
+        kinds = [self.separable] * 2 * (self.separable > 0) + [self.dilated] * (self.dilated > 0)
+        pointwise = [weight.flatten(2).to(p_EO.dtype) for weight in weights[taps:]]
+        self.halves = pointwise[len(kinds)] if stages[0].split_skip else None
+        self.pointwise = [
+            weight.split([count * kind for count in self.counts]) for weight, kind in zip(pointwise, kinds)
+        ]
+
+    def stage(self, s: int) -> StageWeights:
+        taps, pointwise = [part[s] for part in self.taps], [part[s] for part in self.pointwise]
+        inner = self.separable + self.dilated
+        first, last = pointwise[:2] if self.separable else (None, None)
+        direct = pointwise[-1] if self.dilated else None
+        if s == 0 and self.halves is not None:
+            direct = self._with_halves(direct)
+        return StageWeights(self.p[s], taps[:inner], taps[inner:], first, last, direct)
+
+    def _with_halves(self, direct: Tensor | None) -> Tensor:
+        assert self.halves is not None
+        halves = self.halves.unflatten(0, (-1, 2))
+        return (
+            halves if direct is None else torch.cat([direct.unflatten(0, (len(halves), -1)), halves], dim=1)
+        ).flatten(0, 1)
+
+    def gradients(self, stages: Sequence[StageWeights], weights: Sequence[Tensor]) -> list[Tensor]:
+        """Those of all stages, stacked as the cell's weights are, in their types."""
+        columns = [[*own.inner_taps, *own.outer_taps] for own in stages]
+        found = [torch.cat(parts) for parts in zip(*columns)]
+        direct, halves = [own.direct for own in stages], []
+        if self.halves is not None and direct[0] is not None:
+            every = direct[0].unflatten(0, (self.counts[0], -1))
+            direct[0], halves = every[:, :-2].flatten(0, 1), [every[:, -2:].flatten(0, 1)]
+        if self.separable:
+            found += [torch.cat([own.first for own in stages]), torch.cat([own.last for own in stages])]
+        if self.dilated:
+            found.append(torch.cat(direct))
+        return [x.to(weight.dtype).view(weight.shape) for x, weight in zip(found + halves, weights)]
+
+
+class _Mix(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        setting: Setting,
+        stages: Sequence[Stage],
+        given: Sequence[Given] | None,
+        observed: Observed,
+        *tensors: Tensor,
+    ) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(*tensors[INPUT_NODES + 1 :])
+        states, (p_EO, *weights) = [x.detach() for x in tensors[:INPUT_NODES]], tensors[INPUT_NODES:]
+        ctx.weights, ctx.passes, ctx.stages = _Weights(stages, p_EO, weights), [], stages
+        for s, stage in enumerate(stages):
+            if stage.sources[-1] >= INPUT_NODES:
+                states.append(_combine(ctx.passes, stage.sources[-1]))
+            images = [states[source] for source in stage.sources]
+            ctx.passes.append(
+                StagePass(setting, stage, images, ctx.weights.stage(s), given[s] if given is not None else None)
+            )
+            observed.stages.append(ctx.passes[-1].seen)
+        observed.count = ctx.passes[-1].count
+        states.append(_combine(ctx.passes, len(states)))
+        # other tensors than those that passes hold: outputs know this operation, and it must not know them
+        return tuple(state.detach() for state in states[INPUT_NODES:])
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
+        weights, stages, passes = ctx.saved_tensors, ctx.stages, ctx.passes
+        inputs, need_weights = ctx.needs_input_grad[4:][:INPUT_NODES], any(ctx.needs_input_grad[5 + INPUT_NODES :])
+        dys: list[Any] = [None] * INPUT_NODES + list(outer)
+        gradients: list[dict[int, EdgeGradients]] = [{} for _ in stages]
+        found: list[StageWeights] = []
+        target = len(dys) - 1
+        for stage in reversed(stages):
+            while target > stage.sources[-1]:
+                _spread(passes, gradients, target, dys[target])
+                target -= 1
+            last = passes.pop()
+            dx = [empty(x.shape, x) for x in last.images] if any(inputs) or target >= INPUT_NODES else None
+            own = gradients.pop()
+            found.append(last.backward([own[e] for e in range(len(own))], dx, need_weights))
+            for source, change in zip(stage.sources, dx or ()):
+                before = dys[source]
+                dys[source] = change if before is None else change.add_(before)
+        found.reverse()
+        d_weights = ctx.weights.gradients(found, weights) if need_weights else [None] * len(weights)
+        d_p = torch.cat([own.p for own in found])
+        return None, None, None, None, *dys[:INPUT_NODES], d_p, *d_weights
+
+
+def _ending(passes: Sequence[StagePass], target: int) -> list[tuple[int, int]]:
+    """The edges that end in a node: by pass, and number in it."""
+    return [(s, e) for s, own in enumerate(passes) for e, t in enumerate(own.stage.targets) if t == target]
+
+
+def _combine(passes: Sequence[StagePass], target: int) -> Tensor:
+    """A node [B, H, W, C]: the sum over its edges of products, scaled parts and biases."""
+    edges = [(passes[s], e) for s, e in _ending(passes, target)]
+    like = passes[0].like
+    zs, xs = [z for own, e in edges for z in own.maps(e)], [x for own, e in edges for x in own.parts(e)]
+    bias = torch.stack([own.biases[e] for own, e in edges]).sum(dim=0).to(like.dtype)
+    rights, scales = [right for own, e in edges for right in own.rights[e]], [own.scales[e] for own, e in edges]
+    return choose(like).combine(zs, rights, xs, scales, bias)
+
+
+def _spread(
+    passes: Sequence[StagePass], gradients: Sequence[dict[int, EdgeGradients]], target: int, dy: Tensor
+) -> None:
+    """Hand each edge that ends in a node, by pass and number, its part of the node's gradient."""
+    like = passes[0].like
+    edges = _ending(passes, target)
+    zs, xs = [passes[s].maps(e) for s, e in edges], [passes[s].parts(e) for s, e in edges]
+    dy = dy.contiguous()
+    found = choose(like).combine_backward([z for own in zs for z in own], [x for own in xs for x in own], dy)
+    d_bias, d_scales, d_rights = (part.to(wide(like.device)) for part in found)
+    parts = d_rights.split([len(own) for own in zs]), d_scales.split([len(own) for own in xs])
+    for (s, e), right, scale in zip(edges, *parts):
+        gradients[s][e] = EdgeGradients(dy, right, scale, d_bias)
+
+
+def mix(
+    setting: Setting,
+    stages: Sequence[Stage],
+    given: Sequence[Given] | None,
+    images: Sequence[Tensor],
+    p_EO: Tensor,
+    weights: Sequence[Tensor],
+) -> tuple[list[Tensor], Observed]:
+    """The inner nodes of a cell, each [B, H, W, C], and what was observed of normalisations.
+
+    Args:
+        given: without observation, running statistics by stage.
+        images: the cell's two inputs [B, H, W, C].
+        p_EO: edges by source and then target, operations as in `StageWeights.p`.
+        weights: stacked by edge: taps of first steps, of dilated convolutions and of second steps, per kind
+            [E, C, 1, K, K]; pointwise weights of first steps, second steps and dilated convolutions [E * kinds, C,
+            C, 1, 1], as far as there are such; where skip connections halve, those of their even and odd pixels
+            [2 E, C, C] for the first stage's edges.
+    """
+    observed = Observed()
+    return list(_Mix.apply(setting, stages, given, observed, *images, p_EO, *weights)), observed
