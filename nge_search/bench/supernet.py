@@ -7,14 +7,14 @@ forward pass and the gradients of all weights, an architecture step those of P w
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import functools
 import json
-import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -53,6 +53,7 @@ def main(words: Sequence[str], parser_class: type[argparse.ArgumentParser]) -> N
     ):
         parser.add_argument(f"--{name}", type=int, default=default, help=f"{meaning} ({default})")
     parser.add_argument("--form", choices=tuple(FORMS), help="measure one form, in this process")
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true", help="machine-readable output")
     options = parser.parse_args(list(words))
     for name in ("batch", "channels", "cells", "size", "steps"):
@@ -64,7 +65,11 @@ def main(words: Sequence[str], parser_class: type[argparse.ArgumentParser]) -> N
         torch.set_num_threads(options.threads)
     device = choose_device(options.device)
     if options.form:
-        print(json.dumps(_measure_form(options, device)))
+        form = _Form(options, device)
+        if options.serve:
+            _serve(form)
+        else:
+            print(json.dumps(_measure(options, {options.form: form})[options.form]))
         return
     result = _compare(options, device, list(words))
     print(json.dumps(result, indent=2) if options.json else "\n".join(_lines(result)))
@@ -107,37 +112,97 @@ class _Counter(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def _measure_form(options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
-    network: nn.Module = _network(options).to(device)
-    images, labels, matrices = _inputs(options)
-    images, labels, matrices = images.to(device), labels.to(device), [p_EO.to(device) for p_EO in matrices]
-    if options.form != "textbook_nchw":
-        network = network.to(memory_format=torch.channels_last)
-        images = images.to(memory_format=torch.channels_last)
-    if options.form == "fused":
-        network = FusedSupernet(network)  # type: ignore[arg-type]
-    network.train()
-    before = _memory_mb(device)
+class _Form:
+    """One form of the supernet, warmed up.
 
-    clock, found = Clock(device), dict[str, Any]()
-    for kind in _KINDS:
-        step = functools.partial(_gradients, network, images, labels, matrices, kind)
-        step()  # warms up
-        if kind == "weight":
-            found["activation_memory_mb"] = peak_memory_mb(device) - before
-        seconds = []
-        for _ in range(options.steps):
-            clock.start()
-            step()
-            seconds.append(clock.lap())
+    Attributes:
+        facts: its peak memory of activations in MiB, and per kind of step the operators that it launches.
+    """
+
+    def __init__(self, options: argparse.Namespace, device: torch.device):
+        network: nn.Module = _network(options).to(device)
+        images, labels, matrices = _inputs(options)
+        images, labels, matrices = images.to(device), labels.to(device), [p_EO.to(device) for p_EO in matrices]
+        if options.form != "textbook_nchw":
+            network = network.to(memory_format=torch.channels_last)
+            images = images.to(memory_format=torch.channels_last)
+        if options.form == "fused":
+            network = FusedSupernet(network)  # type: ignore[arg-type]
+        network.train()
+        before = _memory_mb(device)
+        self._clock = Clock(device)
+        self._step = functools.partial(_gradients, network, images, labels, matrices)
+        self._step("weight")
+        self.facts: dict[str, Any] = {"activation_memory_mb": peak_memory_mb(device) - before}
+        self._step("architecture")
+        self.facts["operators"] = {kind: self._count(kind) for kind in _KINDS}
+
+    def _count(self, kind: str) -> int:
         with _Counter() as counter:
-            step()
-        found[kind] = {
-            "seconds": statistics.median(seconds),
-            "spread": max(seconds) - min(seconds),
-            "images_per_second": options.batch / statistics.median(seconds),
-            "operators": counter.count,
-        }
+            self._step(kind)
+        return counter.count
+
+    def seconds(self, kind: str) -> float:
+        """One step."""
+        self._clock.start()
+        self._step(kind)
+        return self._clock.lap()
+
+
+def _serve(form: _Form) -> None:
+    """Print a form's facts, then the seconds of a step for each kind that standard input asks for, by line."""
+    print(json.dumps(form.facts), flush=True)
+    for line in sys.stdin:
+        print(json.dumps(form.seconds(line.strip())), flush=True)
+
+
+class _Served:
+    """A form in a process of its own."""
+
+    def __init__(self, form: str, words: list[str]):
+        command = [sys.executable, "-m", "nge_search.cli", "bench", "supernet", *words, "--form", form, "--serve"]
+        self._form = form
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.facts = self._answer()
+
+    def seconds(self, kind: str) -> float:
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # its end shows in the answer
+            self._process.stdin.write(f"{kind}\n")
+            self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            code = self._process.wait()
+            raise UserError(f"measuring '{self._form}' ended with exit code {code}; its message is above")
+        return json.loads(line)
+
+    def close(self) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            self._process.communicate()
+
+
+def _measure(options: argparse.Namespace, forms: Mapping[str, _Form | _Served]) -> dict[str, Any]:
+    """Figures by form: steps of all forms in turn, so that a change of the machine's speed meets all."""
+    laps: dict[tuple[str, str], list[float]] = {(name, kind): [] for kind in _KINDS for name in forms}
+    for kind in _KINDS:
+        for _ in range(options.steps):
+            for name, form in forms.items():
+                laps[name, kind].append(form.seconds(kind))
+    found: dict[str, Any] = {}
+    for name, form in forms.items():
+        found[name] = {"activation_memory_mb": form.facts["activation_memory_mb"]}
+        for kind in _KINDS:
+            seconds = laps[name, kind]
+            found[name][kind] = {
+                "seconds": statistics.median(seconds),
+                "spread": max(seconds) - min(seconds),
+                "images_per_second": options.batch / statistics.median(seconds),
+                "operators": form.facts["operators"][kind],
+            }
     return found
 
 
@@ -174,13 +239,11 @@ def _differences(options: argparse.Namespace) -> dict[str, float]:
 
 
 def _compare(options: argparse.Namespace, device: torch.device, words: list[str]) -> dict[str, Any]:
-    forms = {}
-    for form in FORMS:
-        command = [sys.executable, "-m", "nge_search.cli", "bench", "supernet", *words, "--form", form]
-        ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=os.environ)
-        if ended.returncode:
-            raise UserError(f"measuring '{form}' ended with exit code {ended.returncode}; its message is above")
-        forms[form] = json.loads(ended.stdout.splitlines()[-1])
+    with contextlib.ExitStack() as stack:
+        served: dict[str, _Form | _Served] = {}
+        for form in FORMS:
+            served[form] = stack.enter_context(contextlib.closing(_Served(form, words)))
+        forms = _measure(options, served)
     ratios: dict[str, Any] = {}
     for form in list(FORMS)[:2]:
         ratios[form] = {kind: forms[form][kind]["seconds"] / forms["fused"][kind]["seconds"] for kind in _KINDS}

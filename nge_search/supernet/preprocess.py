@@ -1,4 +1,4 @@
-"""What a cell does to an input first, ReLUConvBN or FactorizedReduce, as one operation under autograd; and `fork`."""
+"""A cell's preprocessing, ReLUConvBN or FactorizedReduce, as one operation under autograd; and `fork`."""
 
 from __future__ import annotations
 
