@@ -348,6 +348,12 @@ class SearchSection(SgdSection):
         "Weight of P's entropy as a bonus, falling linearly to 0 over the search: keeps edges from settling early.",
         at_least=0,
     )
+    cuda_graphs: str = option(
+        "auto",
+        "Replay whole steps as CUDA graphs, launched at once: always, never, or auto: on a GPU with one process.",
+        choices=("auto", "always", "never"),
+        free_on_resume=True,
+    )
     evaluate_every: int = option(
         1, "Epochs between evaluations on the validation half; 0: after the last only.", at_least=0
     )

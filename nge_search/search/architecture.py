@@ -48,7 +48,8 @@ class ArchitectureOptimiser:
             decay = settings.weight_decay if settings.weight_decay_on_x else 0.0
             groups.append({"params": node_vectors, "weight_decay": decay})
         betas = (settings.beta1, settings.beta2)
-        return torch.optim.Adam(groups, lr=settings.learning_rate, betas=betas, fused=True)
+        capturable = self.finite.device.type == "cuda"  # its step may be part of a CUDA graph
+        return torch.optim.Adam(groups, lr=settings.learning_rate, betas=betas, fused=True, capturable=capturable)
 
     @torch.no_grad()
     def probabilities(self) -> tuple[Tensor, Tensor]:
@@ -92,4 +93,7 @@ class ArchitectureOptimiser:
 
     def load_state_dict(self, state: dict[str, Any], source: str) -> None:
         load_module(self.embedding, state["embedding"], source)
+        capturable = self.optimiser.defaults["capturable"]
         self.optimiser.load_state_dict(state["embedding_optimiser"])
+        for group in self.optimiser.param_groups:
+            group["capturable"] = capturable  # of this device, not of the one that saved

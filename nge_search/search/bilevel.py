@@ -22,6 +22,7 @@ from nge_search.engine.loop import Task, float_buffers
 from nge_search.engine.meters import Meter
 from nge_search.engine.optimisers import build_sgd, clip_gradients, cosine, set_gradients, set_learning_rate
 from nge_search.engine.precision import forward_context, full_precision, weight_dtype
+from nge_search.engine.recording import Recorder, choose_record
 from nge_search.engine.sync_batchnorm import synchronise_statistics
 from nge_search.graph import CellSpace
 from nge_search.schema import SearchConfig
@@ -76,6 +77,7 @@ class BilevelSearch(Task):
             self.weights, section.learning_rate, section.momentum, section.weight_decay
         )
         self.epochs = section.epochs
+        self.recorder = Recorder(choose_record(section.cuda_graphs, world))
         self.phases = build_phases(self)
         self.meters = {name: Meter(world.device) for name in ("train", "architecture", "valid")}
         self.finite = self.architecture.finite  # one flag, cleared by either kind of step

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -20,13 +21,21 @@ def build_phases(task: BilevelSearch) -> list[Phase]:
 
 
 class SearchPhase(Phase):
-    """A phase of a bilevel search."""
+    """A phase of a bilevel search; `act` is its step, which may be recorded."""
 
     def __init__(self, task: BilevelSearch):
         self.task = task
 
     def start(self, epoch: int) -> None:
+        self.task.recorder.forget()
         self.task.start_epoch(epoch)
+
+    def step(self, *batches: Batch) -> None:
+        self.task.recorder.run(self.name, self.act, batches)
+
+    @abstractmethod
+    def act(self, *batches: Batch) -> None:
+        """Do a step without reading anything back from the device, nor making tensors from numbers of the host."""
 
 
 class WeightPhase(SearchPhase):
@@ -44,7 +53,7 @@ class WeightPhase(SearchPhase):
     def batches(self, epoch: int, first: int) -> Iterator[tuple[Batch, ...]]:
         return ((batch,) for batch in self.task.train.iterate(epoch, first))
 
-    def step(self, *batches: Batch) -> None:
+    def act(self, *batches: Batch) -> None:
         self.task.weight_step(batches[0], self.p)
 
 
@@ -62,7 +71,7 @@ class ArchitecturePhase(SearchPhase):
             return ((batch,) for batch in valid)
         return zip(valid, self.task.train.endless(epoch, first))
 
-    def step(self, *batches: Batch) -> None:
+    def act(self, *batches: Batch) -> None:
         self.task.architecture_step(batches[0], batches[1] if len(batches) > 1 else None)
 
     def finish(self, epoch: int) -> None:
@@ -80,7 +89,7 @@ class AlternatingPhase(SearchPhase):
     def batches(self, epoch: int, first: int) -> Iterator[tuple[Batch, ...]]:
         return zip(self.task.train.iterate(epoch, first), self.task.valid.endless(epoch, first))
 
-    def step(self, *batches: Batch) -> None:
+    def act(self, *batches: Batch) -> None:
         train, valid = batches
         self.task.architecture_step(valid, train if self.task.config.search.order == "second" else None)
         self.task.weight_step(train, self.task.architecture.probabilities())
@@ -108,5 +117,5 @@ class EvaluationPhase(SearchPhase):
     def batches(self, epoch: int, first: int) -> Iterator[tuple[Batch, ...]]:
         return ((batch,) for batch in self.task.evaluation.iterate(epoch, first))
 
-    def step(self, *batches: Batch) -> None:
+    def act(self, *batches: Batch) -> None:
         self.task.evaluation_step(batches[0], self.p)

@@ -231,6 +231,11 @@ class FusedSupernet(nn.Module):
         self.stem, self.classifier = supernet.stem, supernet.classifier
         self.cells = nn.ModuleList(FusedCell(cell) for cell in supernet.cells)
         self.textbook_names = list(supernet.state_dict())
+        first = self.cells[0]
+        names = ["skip_connect"] * first.skip + sorted(first.pools, reverse=True) + first.separable + first.dilated
+        columns = [self.space.operations.index(name) for name in names]
+        for name, order in (("edge_order", first.order), ("operation_order", columns)):
+            self.register_buffer(name, torch.tensor(order), persistent=False)
 
     def forward(self, x_BCHW: Tensor, p_normal_EO: Tensor, p_reduce_EO: Tensor) -> Tensor:
         """Logits [B, classes] of images under the operation probabilities of the two kinds of cell."""
@@ -244,10 +249,7 @@ class FusedSupernet(nn.Module):
 
     def _ordered(self, p_EO: Tensor) -> Tensor:
         """P with edges by source and operations as `StageWeights.p` has them, in wide precision."""
-        cell = self.cells[0]
-        names = ["skip_connect"] * cell.skip + sorted(cell.pools, reverse=True) + cell.separable + cell.dilated
-        columns = [self.space.operations.index(name) for name in names]
-        return p_EO[cell.order][:, columns].to(wide(p_EO.device))
+        return p_EO.index_select(0, self.edge_order).index_select(1, self.operation_order).to(wide(p_EO.device))
 
     def _stacks(self) -> dict[str, list[str]]:
         return {

@@ -275,11 +275,10 @@ class StagePass:
                 x.to(self.pool_p.dtype).unflatten(0, (len(self.pool_p), -1)) for x in self.given["pool"]
             )
         else:
-            which = [k for k, wanted in enumerate(stage.pools) if wanted]
-            sums = sums.to(self.pool_p.dtype).unflatten(1, (2, 2))[:, which]
+            sums = sums.to(self.pool_p.dtype).unflatten(1, (2, 2))[:, self._used_pools()]
             self.count = self.pool_count = self.setting.add_ranks([sums], batch * size[0] * size[1])
-            per_node = (sums / self.pool_count).repeat_interleave(stage.per_node, dim=0)
-            mean, second = per_node.unbind(2)
+            every = (sums / self.pool_count)[:, None].expand(-1, stage.per_node, -1, -1, -1).flatten(0, 1)
+            mean, second = every.unbind(2)
             variance = (second - mean**2).clamp_min_(0)
             self.seen["pool"] = mean.flatten(0, 1), variance.flatten(0, 1)
         self.pool_mean, self.pool_deviation = mean, torch.rsqrt(variance + stage.eps)
@@ -287,33 +286,35 @@ class StagePass:
         self.biases -= (scale * mean).sum(dim=1)
         return [scale]
 
+    def _used_pools(self) -> slice:
+        """Which of maxima and averages there are."""
+        maxima, averages = self.stage.pools
+        return slice(0 if maxima else 1, 2 if averages else 1)
+
     def _pools_backward(
         self, d_scales: Tensor, d_biases: Tensor, dys: Sequence[Tensor], dx: Sequence[Tensor] | None
     ) -> Tensor:
         """Write the gradients of nodes from pools and skip connections to dx; returns that of P [E, pools]."""
         stage, d_p = self.stage, d_scales.sum(dim=2)  # without pools empty
-        which = [k for k, wanted in enumerate(stage.pools) if wanted]
-        slopes = self.like.new_zeros(len(self.images), 4, self.like.shape[-1])
-        if which:
+        slopes = self.like.new_zeros(len(self.images), 2, 2, self.like.shape[-1])
+        if any(stage.pools):
             d_scales = d_scales - d_biases[:, None] * self.pool_mean
             d_p = (d_scales * self.pool_deviation).sum(dim=2)
-        if which and self.given is None:
+        if any(stage.pools) and self.given is None:
             scale, per_node = self.pool_p[:, :, None] * self.pool_deviation, (len(self.images), stage.per_node)
             d_mean = (-d_biases[:, None] * scale).unflatten(0, per_node).sum(dim=1)
             d_variance = (-0.5 * d_scales * scale * self.pool_deviation**2).unflatten(0, per_node).sum(dim=1)
             self.setting.add_ranks([d_mean, d_variance], 0)
             slope = d_variance * (2 / self.pool_count)
             constant = d_mean / self.pool_count - slope * self.pool_mean[:: stage.per_node]
-            places = [2 * k for k in which]
-            slopes[:, places] = slope.to(slopes.dtype)
-            slopes[:, [place + 1 for place in places]] = constant.to(slopes.dtype)
+            slopes[:, self._used_pools()] = torch.stack([slope, constant], dim=2).to(slopes.dtype)
         if dx is not None:
             per_node = [dys[i : i + stage.per_node] for i in range(0, len(dys), stage.per_node)]
             parts = iter(self.scales.transpose(0, 1).contiguous().unflatten(1, (len(dx), -1)))
             skip_scale = next(parts) if stage.skips else None
             scales = [next(parts) if wanted else None for wanted in stage.pools]
             pooled = self.images, stage.stride, self.maxima, self.averages
-            self.kernels.pool_backward(*pooled, per_node, [*scales, skip_scale], slopes, dx)
+            self.kernels.pool_backward(*pooled, per_node, [*scales, skip_scale], slopes.flatten(1, 2), dx)
         return d_p
 
     # -- what ends in the targets, and comes back from there

@@ -1,0 +1,87 @@
+"""Whole training steps recorded once and replayed, without Python between their kernels: CUDA graphs.
+
+A step of a search is thousands of small kernels; launching them one by one from Python leaves a GPU idle most of
+the time. A recorded step is launched as a whole. It reads its batch from tensors of its own, into which each batch
+is copied, and it repeats every number that is not a tensor: so each phase, at whose start such numbers may change
+(learning rates, weights of losses), is recorded anew.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from nge_search.data import Batch
+from nge_search.engine.distributed import World
+from nge_search.errors import UserError
+
+#: From a step to what repeats it; the step itself need not have any effect while it is recorded.
+Record = Callable[[Callable[[], None]], Callable[[], None]]
+
+#: Steps that run one by one before a kind of step is recorded first: optimisers make their state, libraries choose
+#: algorithms.
+WARM_UP = 3
+
+
+def record_cuda_graph(step: Callable[[], None]) -> Callable[[], None]:
+    """Record a step as a CUDA graph; its memory is that of all its tensors, until it is forgotten."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads may copy images
+        step()
+    return graph.replay
+
+
+def choose_record(setting: str, world: World) -> Record | None:
+    """What records the steps of a run, under `search.cuda_graphs=auto|always|never`; None: they run one by one.
+
+    Raises:
+        UserError: graphs are asked for where there is no GPU, or with several processes, which have to talk.
+    """
+    possible = world.device.type == "cuda" and world.size == 1
+    if setting == "always" and not possible:
+        why = "needs device=cuda" if world.device.type != "cuda" else "works with one process only"
+        raise UserError(f"search.cuda_graphs=always {why}; use search.cuda_graphs=auto")
+    return record_cuda_graph if possible and setting != "never" else None
+
+
+class Recorder:
+    """Runs steps, and where it can record, replays one recording for batches of the same shapes."""
+
+    def __init__(self, record: Record | None):
+        self._record = record
+        self._warm: Counter[str] = Counter()
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop the recording, because numbers that it repeats may change."""
+        self._replay: Callable[[], None] | None = None
+        self._inputs: tuple[Batch, ...] = ()
+
+    def run(self, kind: str, step: Callable[..., None], batches: tuple[Batch, ...]) -> None:
+        """Do a step, one of a kind; until `forget` is called all are of the same."""
+        if self._record is None:
+            step(*batches)
+            return
+        if self._replay is None and self._warm[kind] < WARM_UP:
+            self._warm[kind] += 1
+            step(*batches)
+            return
+        if self._replay is None:
+            own = tuple(Batch(*(x.clone() if isinstance(x, Tensor) else x for x in batch)) for batch in batches)
+            self._replay = self._record(lambda: step(*own))
+            self._inputs = own
+        if _shapes(batches) != _shapes(self._inputs):  # such as a last, smaller batch
+            step(*batches)
+            return
+        for target, batch in zip(self._inputs, batches):
+            for own_tensor, given in zip(target, batch):
+                if isinstance(own_tensor, Tensor):
+                    own_tensor.copy_(given)
+        self._replay()
+
+
+def _shapes(batches: tuple[Batch, ...]) -> list[tuple[torch.Size, int]]:
+    return [(batch.images_BCHW.shape, batch.total) for batch in batches]
