@@ -14,7 +14,7 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,6 +25,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from nge_search.bench.measuring import Clock, heading
 from nge_search.engine.distributed import choose_device
 from nge_search.engine.environment import describe, peak_memory_mb
+from nge_search.engine.precision import forward_context, full_precision
+from nge_search.engine.recording import record_cuda_graph
 from nge_search.errors import UserError
 from nge_search.graph import CellSpace
 from nge_search.search.cost import ExpectedCost
@@ -38,6 +40,13 @@ FORMS = {
     "textbook_channels_last": "textbook, channels last",
     "fused": "fused",
 }
+#: On a GPU also as searches run there: mixed precision, and steps replayed as CUDA graphs.
+GRAPHED = {"fused_bf16_graphs": "fused, bf16, CUDA graphs"}
+_TITLES = {**FORMS, **GRAPHED}
+
+
+def _forms(device: torch.device) -> dict[str, str]:
+    return {**FORMS, **GRAPHED} if device.type == "cuda" else FORMS
 
 
 def main(words: Sequence[str], parser_class: type[argparse.ArgumentParser]) -> None:
@@ -52,7 +61,7 @@ def main(words: Sequence[str], parser_class: type[argparse.ArgumentParser]) -> N
         ("steps", 5, "measured steps of each kind"),
     ):
         parser.add_argument(f"--{name}", type=int, default=default, help=f"{meaning} ({default})")
-    parser.add_argument("--form", choices=tuple(FORMS), help="measure one form, in this process")
+    parser.add_argument("--form", choices=(*FORMS, *GRAPHED), help="measure one form, in this process")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true", help="machine-readable output")
     options = parser.parse_args(list(words))
@@ -65,6 +74,8 @@ def main(words: Sequence[str], parser_class: type[argparse.ArgumentParser]) -> N
         torch.set_num_threads(options.threads)
     device = choose_device(options.device)
     if options.form:
+        if options.form not in _forms(device):
+            raise UserError(f"--form={options.form}: needs a GPU; use one of {', '.join(FORMS)}")
         form = _Form(options, device)
         if options.serve:
             _serve(form)
@@ -88,13 +99,20 @@ def _inputs(options: argparse.Namespace, dtype: torch.dtype = torch.float32) -> 
 
 
 def _gradients(
-    network: nn.Module, images: Tensor, labels: Tensor, matrices: list[Tensor], kind: str
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    matrices: list[Tensor],
+    kind: str,
+    precision: str = "fp32",
 ) -> list[Tensor]:
     """Logits, and the gradients that a step of a kind (weight, architecture, or both) computes."""
     leaves = [p_EO.detach().requires_grad_(kind != "weight") for p_EO in matrices]
     for weight in network.parameters():
         weight.requires_grad_(kind != "architecture")
-    logits = network(images, *leaves)
+    with forward_context(precision, images.device):
+        logits = network(images, *leaves)
+    logits = full_precision(logits)
     inputs = [x for x in (*leaves, *network.parameters()) if x.requires_grad]
     loss = functional.cross_entropy(logits, labels)
     return [logits.detach(), *torch.autograd.grad(loss, inputs, materialize_grads=True)]
@@ -116,7 +134,7 @@ class _Form:
     """One form of the supernet, warmed up.
 
     Attributes:
-        facts: its peak memory of activations in MiB, and per kind of step the operators that it launches.
+        facts: its peak memory of activations in MiB; per kind of step the operators and GPU kernels that it runs.
     """
 
     def __init__(self, options: argparse.Namespace, device: torch.device):
@@ -126,27 +144,43 @@ class _Form:
         if options.form != "textbook_nchw":
             network = network.to(memory_format=torch.channels_last)
             images = images.to(memory_format=torch.channels_last)
-        if options.form == "fused":
+        if options.form.startswith("fused"):
             network = FusedSupernet(network)  # type: ignore[arg-type]
         network.train()
+        precision = "bf16" if options.form in GRAPHED else "fp32"
         before = _memory_mb(device)
         self._clock = Clock(device)
-        self._step = functools.partial(_gradients, network, images, labels, matrices)
-        self._step("weight")
+        step = functools.partial(_gradients, network, images, labels, matrices, precision=precision)
+        step("weight")
         self.facts: dict[str, Any] = {"activation_memory_mb": peak_memory_mb(device) - before}
-        self._step("architecture")
-        self.facts["operators"] = {kind: self._count(kind) for kind in _KINDS}
-
-    def _count(self, kind: str) -> int:
-        with _Counter() as counter:
-            self._step(kind)
-        return counter.count
+        step("architecture")
+        self.facts["operators"] = {kind: _count_operators(functools.partial(step, kind)) for kind in _KINDS}
+        self._steps = {kind: functools.partial(step, kind) for kind in _KINDS}
+        if options.form in GRAPHED:
+            self._steps = {kind: record_cuda_graph(own) for kind, own in self._steps.items()}
+        self.facts["kernels"] = {kind: _count_kernels(own, device) for kind, own in self._steps.items()}
 
     def seconds(self, kind: str) -> float:
         """One step."""
         self._clock.start()
-        self._step(kind)
+        self._steps[kind]()
         return self._clock.lap()
+
+
+def _count_operators(step: Callable[[], Any]) -> int:
+    with _Counter() as counter:
+        step()
+    return counter.count
+
+
+def _count_kernels(step: Callable[[], Any], device: torch.device) -> int | None:
+    """Kernels that run on a GPU in one step; None on a CPU."""
+    if device.type != "cuda":
+        return None
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        step()
+        torch.cuda.synchronize(device)
+    return sum(event.device_type == torch.autograd.DeviceType.CUDA for event in profile.events())
 
 
 def _serve(form: _Form) -> None:
@@ -202,6 +236,7 @@ def _measure(options: argparse.Namespace, forms: Mapping[str, _Form | _Served]) 
                 "spread": max(seconds) - min(seconds),
                 "images_per_second": options.batch / statistics.median(seconds),
                 "operators": form.facts["operators"][kind],
+                "kernels": form.facts["kernels"][kind],
             }
     return found
 
@@ -241,23 +276,31 @@ def _differences(options: argparse.Namespace) -> dict[str, float]:
 def _compare(options: argparse.Namespace, device: torch.device, words: list[str]) -> dict[str, Any]:
     with contextlib.ExitStack() as stack:
         served: dict[str, _Form | _Served] = {}
-        for form in FORMS:
+        for form in _forms(device):
             served[form] = stack.enter_context(contextlib.closing(_Served(form, words)))
         forms = _measure(options, served)
-    ratios: dict[str, Any] = {}
-    for form in list(FORMS)[:2]:
-        ratios[form] = {kind: forms[form][kind]["seconds"] / forms["fused"][kind]["seconds"] for kind in _KINDS}
-        own = forms[form]["activation_memory_mb"]  # zero where a tiny network fits into what was there
-        ratios[form]["memory"] = forms["fused"]["activation_memory_mb"] / own if own > 0 else None
+    speedups = {
+        f"speedup_of_{fast}": {slow: _ratios(forms[slow], forms[fast]) for slow in list(FORMS)[:2]}
+        for fast in list(forms)[2:]
+    }
     return {
         "benchmark": "supernet",
         "n": options.steps,
         "environment": describe(device, 1, 0),
         "settings": {name: getattr(options, name) for name in ("batch", "channels", "cells", "size")},
         "forms": forms,
-        "speedup_of_fused": ratios,
+        **speedups,
         "differences": _differences(options),
         "roofline": _roofline(options, device),
+    }
+
+
+def _ratios(slow: dict[str, Any], fast: dict[str, Any]) -> dict[str, float | None]:
+    """How many times faster, by kind of step, and the share of memory: None where a tiny network needed none."""
+    own = slow["activation_memory_mb"]
+    return {
+        **{kind: slow[kind]["seconds"] / fast[kind]["seconds"] for kind in _KINDS},
+        "memory": fast["activation_memory_mb"] / own if own > 0 else None,
     }
 
 
@@ -291,20 +334,21 @@ def _roofline(options: argparse.Namespace, device: torch.device) -> dict[str, fl
 
 def _lines(result: dict[str, Any]) -> list[str]:
     lines = [heading(result)]
-    for form, title in FORMS.items():
-        figures = result["forms"][form]
+    forms = result["forms"]
+    for form, figures in forms.items():
         steps = ", ".join(
             f"{kind} step {figures[kind]['seconds']:.3f} s (spread {figures[kind]['spread']:.3f}, "
             f"{figures[kind]['images_per_second']:.1f} images/s, {figures[kind]['operators']} operators)"
             for kind in _KINDS
         )
-        lines.append(f"{title}: {steps}, activations {figures['activation_memory_mb']:.0f} MB")
-    for form, ratios in result["speedup_of_fused"].items():
-        memory = "" if ratios["memory"] is None else f", {ratios['memory']:.2f} of the memory"
-        lines.append(
-            f"fused against {FORMS[form]}: weight step {ratios['weight']:.2f}x, architecture step "
-            f"{ratios['architecture']:.2f}x{memory}"
-        )
+        lines.append(f"{_TITLES[form]}: {steps}, activations {figures['activation_memory_mb']:.0f} MB")
+    for fast in list(forms)[2:]:
+        for form, ratios in result[f"speedup_of_{fast}"].items():
+            memory = "" if ratios["memory"] is None else f", {ratios['memory']:.2f} of the memory"
+            lines.append(
+                f"{_TITLES[fast]} against {_TITLES[form]}: weight step {ratios['weight']:.2f}x, architecture step "
+                f"{ratios['architecture']:.2f}x{memory}"
+            )
     worst = ", ".join(f"{name} {value:.1e}" for name, value in result["differences"].items())
     roofline = result["roofline"]
     lines.append(f"largest relative difference in float64: {worst}")

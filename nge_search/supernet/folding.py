@@ -17,9 +17,9 @@ from torch import Tensor
 from nge_search.engine.distributed import sum_over_ranks
 
 
-def wide(device: torch.device) -> torch.dtype:
-    """The type of small matrices: float64 costs little on a CPU."""
-    return torch.float64 if device.type == "cpu" else torch.float32
+def wide(x: Tensor) -> torch.dtype:
+    """The type of small matrices that belong to maps or numbers like x: float64 costs little on a CPU."""
+    return torch.float64 if x.device.type == "cpu" or x.dtype == torch.float64 else torch.float32
 
 
 @dataclass

@@ -249,7 +249,7 @@ class FusedSupernet(nn.Module):
 
     def _ordered(self, p_EO: Tensor) -> Tensor:
         """P with edges by source and operations as `StageWeights.p` has them, in wide precision."""
-        return p_EO.index_select(0, self.edge_order).index_select(1, self.operation_order).to(wide(p_EO.device))
+        return p_EO.index_select(0, self.edge_order).index_select(1, self.operation_order).to(wide(p_EO))
 
     def _stacks(self) -> dict[str, list[str]]:
         return {

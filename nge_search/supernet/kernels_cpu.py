@@ -44,11 +44,11 @@ from nge_search.supernet.lanes import (
     widen,
     zero,
 )
-from nge_search.supernet.parallel import BLOCK, take_share, words
+from nge_search.supernet.parallel import BLOCK, CACHED, take_share, words
 
 _compiled = njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
-_summing = njit(cache=True, error_model="numpy", fastmath={"reassoc", "contract"})  # sums in several lanes
-_task = functools.partial(cfunc, types.void(BLOCK), cache=True, error_model="numpy")
+_summing = njit(cache=CACHED, error_model="numpy", fastmath={"reassoc", "contract"})  # sums in several lanes
+_task = functools.partial(cfunc, types.void(BLOCK), cache=CACHED, error_model="numpy")
 CHUNK = 128  # positions that are summed in the maps' own precision
 
 

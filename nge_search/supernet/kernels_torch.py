@@ -1,7 +1,7 @@
 """The operations of `kernels` by PyTorch's own, for any device and type; sums of low precision are in float32.
 
 Maps of all edges lie side by side in memory, [B, H, W, E, C]: the depthwise convolutions of one kind are one
-grouped convolution over E * C channels in channels-last layout.
+grouped convolution over E * C channels, in the layout that `layouts` measures.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nge_search.supernet import layouts
 from nge_search.supernet.folding import fold, fold_backward, moments, owe_moments
 
 __all__ = [
@@ -79,10 +80,8 @@ class Convolution:
         z, sums = [], []
         for k, weight in enumerate(self.weights):
             x = self._read(images, mix, k)
-            kernel = weight.to(x.dtype).flatten(0, 1)
-            z.append(
-                _apart(functional.conv2d(x, kernel, None, *self._settings(k), groups=len(kernel)), len(weight))
-            )
+            given = x, weight.to(x.dtype).flatten(0, 1), self._settings(k)
+            z.append(_apart(layouts.convolve(*given, layouts.fastest(*given)), len(weight)))
             if observe:
                 rows = _summable(z[-1].flatten(1, 3))
                 sums.append(torch.cat([rows.sum(dim=1, keepdim=True), rows.transpose(1, 2) @ rows], dim=1))
@@ -112,16 +111,10 @@ class Convolution:
                     g = g.addmm_(z[k][e].flatten(0, 2), slope[j])
                 gradients.append(g.view(dy.shape))
             x = self._read(images, mix, k)
-            d_input, d_weight, _ = torch.ops.aten.convolution_backward(
-                _together(gradients),
-                x,
-                weight.to(x.dtype).flatten(0, 1),
-                None,
-                *self._settings(k),
-                False,
-                [0, 0],
-                x.shape[1],
-                [dx is not None, need_weights[k], False],
+            given = x, weight.to(x.dtype).flatten(0, 1), self._settings(k)
+            need = [dx is not None, need_weights[k], False]
+            d_input, d_weight, _ = layouts.convolve_backward(
+                _together(gradients), *given, layouts.fastest(*given), need
             )
             d_weights.append(d_weight.view(weight.shape).to(weight.dtype) if need_weights[k] else None)
             if dx is not None:

@@ -145,7 +145,7 @@ def _spread(
     zs, xs = [passes[s].maps(e) for s, e in edges], [passes[s].parts(e) for s, e in edges]
     dy = dy.contiguous()
     found = choose(like).combine_backward([z for own in zs for z in own], [x for own in xs for x in own], dy)
-    d_bias, d_scales, d_rights = (part.to(wide(like.device)) for part in found)
+    d_bias, d_scales, d_rights = (part.to(wide(like)) for part in found)
     parts = d_rights.split([len(own) for own in zs]), d_scales.split([len(own) for own in xs])
     for (s, e), right, scale in zip(edges, *parts):
         gradients[s][e] = EdgeGradients(dy, right, scale, d_bias)

@@ -26,6 +26,18 @@ from numba.extending import intrinsic
 BLOCK = types.CPointer(types.int64)
 
 
+def _can_cache() -> bool:
+    """Whether there is a folder for compiled code: beside this file, in the user's cache, or NUMBA_CACHE_DIR."""
+    try:
+        njit(cache=True)(_can_cache)
+    except RuntimeError:  # all are read-only, so every process compiles for itself
+        return False
+    return True
+
+
+CACHED = _can_cache()
+
+
 @intrinsic
 def take_share(context, block):  # type: ignore[no-untyped-def]
     """The next share of a task, atomically; all are taken when it is not below word 1."""
@@ -44,7 +56,7 @@ def _pointer(context, address):  # type: ignore[no-untyped-def]
     return types.voidptr(types.int64), generate
 
 
-@njit(cache=True)
+@njit(cache=CACHED)
 def words(address, shape):  # type: ignore[no-untyped-def]
     """The int64 words at an address, as an array of a shape."""
     return carray(_pointer(address), shape, np.int64)

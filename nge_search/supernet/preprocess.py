@@ -23,7 +23,7 @@ class _Preprocess(torch.autograd.Function):
         *tensors: Tensor,
     ) -> tuple[Tensor, ...]:
         weights, nodes = tensors[:halves], tensors[halves:]
-        like, kind = nodes[0], wide(nodes[0].device)
+        like, kind = nodes[0], wide(nodes[0])
         h, sums = choose(like).pointwise(nodes, _by_node(weights, nodes), given is None)
         if given is None:
             sums = sums.to(kind)

@@ -133,7 +133,7 @@ class _Maps:
         if sums is not None:
             if setting.synchronised:
                 sums = sums.sum(dim=0, keepdim=True)
-            sums = sums.to(wide(sums.device))
+            sums = sums.to(wide(sums))
             count = setting.add_ranks([sums], self.map(0)[..., 0].numel())
             for first, size in zip(self.first, groups):
                 self.moments.append(self.kernels.moments(sums, count, len(self.z), first, first + size))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from nge_search.supernet import folding, kernels, kernels_compiled, kernels_torch, parallel
+from nge_search.supernet import folding, kernels, kernels_compiled, kernels_torch, layouts, parallel
 
 BACKENDS = {"compiled": kernels_compiled, "torch": kernels_torch}
 
@@ -332,3 +334,60 @@ def test_the_choice_of_kernels():
     assert kernels.choose(draw(1).float()) is kernels_compiled
     assert kernels.choose(draw(1).bfloat16()) is kernels_torch
     assert kernels.choose(torch.empty(1, device="meta")) is kernels_torch
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_either_layout_gives_the_same(layout, stride):
+    torch.manual_seed(0)
+    x, weight = draw(2, 8, 9, 7).to(memory_format=torch.channels_last), draw(8, 1, 5, 5)
+    settings = [stride] * 2, [4, 4], [2, 2]
+    leaves = x.clone().requires_grad_(), weight.clone().requires_grad_()
+    expected = functional.conv2d(*leaves, None, *settings, groups=8)
+    y = layouts.convolve(x, weight, settings, layout)
+    require_close(y, expected.detach())
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    dy = draw(*y.shape)
+    expected.backward(dy)
+    dx, d_weight, _ = layouts.convolve_backward(dy, x, weight, settings, layout, [True, True, False])
+    require_close(dx, leaves[0].grad)
+    require_close(d_weight, leaves[1].grad)
+    assert dx.is_contiguous(memory_format=torch.channels_last)
+    assert layouts.convolve_backward(dy, x, weight, settings, layout, [False, True, False])[0] is None
+
+
+def test_the_faster_layout_is_chosen_by_measurement(monkeypatch):
+    """The one whose pass took less, whichever it is."""
+    x, weight, settings = draw(1, 8, 4, 4).to(memory_format=torch.channels_last), draw(8, 1, 3, 3), ([1] * 2,) * 3
+    ran = []
+    plain = layouts.convolve
+
+    def watched(x, weight, settings, layout):
+        ran.append(layout)
+        return plain(x, weight, settings, layout)
+
+    monkeypatch.setattr(layouts, "convolve", watched)
+    for fast in layouts._LAYOUTS:
+
+        def seconds(action, device, fast=fast):
+            action()
+            return 1.0 if ran[-1] == fast else 2.0
+
+        with monkeypatch.context() as patch:
+            patch.setattr(layouts, "_seconds", seconds)
+            assert layouts.choose(x, weight, settings) == fast
+    assert layouts.choose(x, weight, settings) in layouts._LAYOUTS
+    assert layouts.fastest(x, weight, settings) == torch.channels_last  # nothing to choose on a CPU
+
+
+def test_without_a_folder_for_compiled_code():
+    """Where all folders are read-only, kernels are compiled in each process."""
+    code = (
+        "import numba.core.caching as caching\n"
+        "caching.CacheImpl._locator_classes = []\n"
+        "from nge_search.supernet import kernels_cpu, parallel\n"
+        "print(parallel.CACHED)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout == "False\n"
+    assert parallel.CACHED
