@@ -1,4 +1,4 @@
-"""What only a GPU can show: the fast supernet against the textbook form there, and steps replayed as CUDA graphs."""
+"""What only a GPU can show: the fast supernet against the textbook form there, and steps replayed as graphs."""
 
 from __future__ import annotations
 
