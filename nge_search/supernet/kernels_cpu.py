@@ -87,6 +87,43 @@ def _product(strip, rows, inner, left, right, left2, right2, start, out, rectify
 
 
 @_compiled
+def _pair_strips(strip, first, rows, inner, left, right, left2, right2, start, out, gap, rectify):  # type: ignore
+    cell, i = position_bytes(strip), first
+    while i + positions(strip) <= rows:
+        begin = start[0] + i * start[1]
+        total, next_total = gather(strip, begin, start[1]), gather(strip, begin + cell, start[1])
+        here, there = left[0] + i * left[1], right[0]
+        for _ in range(inner):
+            value = spread(strip, here, left[1])
+            total = fma(value, tile(strip, there), total)
+            next_total = fma(value, tile(strip, there + cell), next_total)
+            here += left[2]
+            there += right[1]
+        if right2:
+            here, there = left2 + i * left[1], right2
+            for _ in range(inner):
+                value = spread(strip, here, left[1])
+                total = fma(value, tile(strip, there), total)
+                next_total = fma(value, tile(strip, there + cell), next_total)
+                here += left[2]
+                there += right[1]
+        if rectify:
+            total, next_total = where_positive(total, total), where_positive(next_total, next_total)
+        scatter(strip, out[0] + i * out[1], out[1], total)
+        scatter(strip, out[0] + gap + i * out[1], out[1], next_total)
+        i += positions(strip)
+    return i
+
+
+@_compiled
+def _product_pair(strip, rows, inner, left, right, left2, right2, start, out, gap, rectify):  # type: ignore
+    """`_product` for two adjacent blocks of columns, which share what they read; out of the second is `gap` on."""
+    i = _pair_strips(strip, 0, rows, inner, left, right, left2, right2, start, out, gap, rectify)
+    i = _pair_strips(half(strip), i, rows, inner, left, right, left2, right2, start, out, gap, rectify)
+    _pair_strips(single(strip), i, rows, inner, left, right, left2, right2, start, out, gap, rectify)
+
+
+@_compiled
 def _outer_sums(strip, count, width, depth, left, right, scratch, target):  # type: ignore
     """target [width, depth] (float64) += sum over positions of left[position, :, None] * right[position].
 
@@ -292,27 +329,42 @@ def _unload(strip, plane, geometry, changes, change_geometry, target, step, heig
 
 
 @_compiled
-def _fill_product(strip, plane, geometry, height, width, depth, x, matrix, x2, matrix2, start, rectify):  # type: ignore
-    """Fill a plane (stride 1) with start + x @ matrix + x2 @ matrix2, where matrix2 is not 0."""
+def _fill_product(  # type: ignore
+    strip, planes, plane_bytes, blocks, geometry, height, width, depth, x, matrix, x2, matrix2, start, rectify
+):  # fmt: skip
+    """Fill the planes (stride 1) of one or two blocks with start + x @ matrix + x2 @ matrix2; matrix2 = 0: none."""
     size, cell, (_, columns, border) = number_bytes(strip), position_bytes(strip), geometry
-    _clear_border(strip, plane, geometry, height, width)
+    for block in range(blocks):
+        _clear_border(strip, planes + block * plane_bytes, geometry, height, width)
     for y in range(height):
-        inner, line = plane + ((y + border) * columns + border) * cell, y * width * depth * size
+        out, line = (planes + ((y + border) * columns + border) * cell, cell), y * width * depth * size
         left, right = (x + line, depth * size, size), (matrix, depth * size)
-        _product(strip, width, depth, left, right, x2 + line, matrix2, (start, 0), (inner, cell), rectify)
+        if blocks == 2:
+            _product_pair(
+                strip, width, depth, left, right, x2 + line, matrix2, (start, 0), out, plane_bytes, rectify
+            )  # fmt: skip
+        else:
+            _product(strip, width, depth, left, right, x2 + line, matrix2, (start, 0), out, rectify)
 
 
 @_compiled
 def _fill_planes(strip, planes, plane_bytes, geometry, shape, stride, source, mix, i):  # type: ignore
     """Fill a plane per block of channels with the ReLU of input i, or of its product, if there is a mix."""
     _, height, width, depth = shape
-    for block in range(depth // channels(strip)):
-        plane, column = planes + block * plane_bytes, block * position_bytes(strip)
+    blocks = depth // channels(strip)
+    for block in range(0, blocks, 2):
+        plane, column, both = planes + block * plane_bytes, block * position_bytes(strip), min(2, blocks - block)
         if len(mix):
             start, matrix = mix[i, 1] + column, mix[i, 0] + column
-            _fill_product(strip, plane, geometry, height, width, depth, source, matrix, 0, 0, start, True)
+            _fill_product(
+                strip, plane, plane_bytes, both, geometry, height, width, depth, source, matrix, 0, 0, start, True
+            )  # fmt: skip
         else:
-            _fill(strip, plane, geometry, source + column, depth * number_bytes(strip), height, width, stride)
+            for own in range(both):
+                _fill(
+                    strip, plane + own * plane_bytes, geometry, source + column + own * position_bytes(strip),
+                    depth * number_bytes(strip), height, width, stride,
+                )  # fmt: skip
 
 
 @_compiled
@@ -372,8 +424,8 @@ def _convolve_image_backward(  # type: ignore
     dx_geometry = (height, width, 0) if stride == 1 else geometry
     dx_bytes = stride * dx_geometry[0] * dx_geometry[1] * cell
     dx_planes = scratch + blocks * plane_bytes
-    g_plane = dx_planes + blocks * dx_bytes
-    free = g_plane + (size[0] + 2 * border) * (size[1] + 2 * border) * cell
+    g_planes, g_bytes = dx_planes + blocks * dx_bytes, (size[0] + 2 * border) * (size[1] + 2 * border) * cell
+    free = g_planes + min(2, blocks) * g_bytes
     _fill_planes(strip, scratch, plane_bytes, geometry, shape, stride, source, mix, i)
     for block in range(blocks):
         if len(dxs) and stride > 1:
@@ -386,15 +438,22 @@ def _convolve_image_backward(  # type: ignore
         g_geometry = (size[0] + 2 * g_border, size[1] + 2 * g_border, g_border)
         g_row = g_geometry[1] * cell
         g_taps = _tap_offsets(cell, kernel, dilation, 0, 1, g_geometry[0], g_geometry[1])
-        inner = g_plane + g_border * g_row + g_border * cell
         image_bytes = image * count * w_step
         for block in range(blocks):
             plane, dx_plane, column = scratch + block * plane_bytes, dx_planes + block * dx_bytes, block * cell
-            dy, z, slope = dys[j] + image_bytes, zs[j] + image_bytes, slopes[j, 1] + column * (slopes[j, 1] != 0)
-            matrix, start = slopes[j, 0] + column, slopes[j, 2] + column
-            _fill_product(
-                strip, g_plane, g_geometry, size[0], size[1], depth, dy, matrix, z, slope, start, False
-            )  # fmt: skip
+            if block % 2 == 0:
+                dy, z, slope = (
+                    dys[j] + image_bytes,
+                    zs[j] + image_bytes,
+                    slopes[j, 1] + column * (slopes[j, 1] != 0),
+                )
+                matrix, start = slopes[j, 0] + column, slopes[j, 2] + column
+                _fill_product(
+                    strip, g_planes, g_bytes, min(2, blocks - block), g_geometry, size[0], size[1], depth, dy,
+                    matrix, z, slope, start, False,
+                )  # fmt: skip
+            g_plane = g_planes + block % 2 * g_bytes
+            inner = g_plane + g_border * g_row + g_border * cell
             if dws[j]:
                 dw = dws[j] + column // number * 8
                 _weight_sums(strip, plane, columns * cell, stride, taps, inner, g_row, free, dw, depth * 8, size)
@@ -497,17 +556,21 @@ def _combine_image(strip, image, count, depth, zs, matrices, xs, scales, bias, o
     step = depth * size
     for at in range(image * count, (image + 1) * count, CHUNK):
         rows = min(CHUNK, (image + 1) * count - at)
-        for column in range(0, step, cell):
-            y = (out + at * step + column, step)
-            for position in range(rows):
-                total = load(one, bias + column)
-                for d in range(len(xs)):
-                    x = load(one, xs[d] + (at + position) * step + column)
-                    total = fma(x, load(one, scales[d] + column), total)
-                store(one, y[0] + position * step, total)
+        for column in range(0, step, 2 * cell):
+            blocks, y = min(2, (step - column) // cell), (out + at * step + column, step)
+            for here in range(column, column + blocks * cell, cell):
+                for position in range(rows):
+                    total = load(one, bias + here)
+                    for d in range(len(xs)):
+                        x = load(one, xs[d] + (at + position) * step + here)
+                        total = fma(x, load(one, scales[d] + here), total)
+                    store(one, out + (at + position) * step + here, total)
             for t in range(len(zs)):
-                right = (matrices[t] + column, step)
-                _product(strip, rows, depth, (zs[t] + at * step, step, size), right, 0, 0, y, y, False)
+                left, right = (zs[t] + at * step, step, size), (matrices[t] + column, step)
+                if blocks == 2:
+                    _product_pair(strip, rows, depth, left, right, 0, 0, y, y, cell, False)
+                else:
+                    _product(strip, rows, depth, left, right, 0, 0, y, y, False)
 
 
 @functools.cache
@@ -929,7 +992,9 @@ def scratch_bytes(strip: Strip, shape: tuple[int, int, int, int], stride: int, b
     size = (height - 1) // stride + 1, (width - 1) // stride + 1
     rows, columns, _ = geometry_of.py_func(size, border, stride)
     cell = strip.channels * strip.bits // 8
-    planes = 2 * depth // strip.channels * stride * rows * columns + (size[0] + 2 * border) * (size[1] + 2 * border)
+    planes = 2 * depth // strip.channels * stride * rows * columns + 2 * (size[0] + 2 * border) * (
+        size[1] + 2 * border
+    )
     return (planes + max(kernel**2 * strip.positions, depth + 1)) * cell + 64
 
 
