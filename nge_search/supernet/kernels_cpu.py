@@ -7,6 +7,8 @@ is stored. For stride 2 a plane keeps even and odd columns apart, so that adjace
 
 Everything is given by address. A matrix is (address, bytes between rows, bytes between columns); the stored maps
 [positions, channels] are dense. Sums over positions are kept in float64, for each thread apart.
+
+All is in one file because numba's cache of compiled code watches that of the function it compiled, and no other.
 """
 
 from __future__ import annotations

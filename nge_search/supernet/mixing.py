@@ -27,7 +27,7 @@ class _Weights:
     """A cell's P and stacked weights, by stage; see `mix`."""
 
     def __init__(self, stages: Sequence[Stage], p_EO: Tensor, weights: Sequence[Tensor]):
-        self.first_stage, self.counts = stages[0], [len(stage.targets) for stage in stages]
+        self.counts = [len(stage.targets) for stage in stages]
         self.separable, self.dilated = stages[0].separable, len(stages[0].dilations)
         self.p = p_EO.split(self.counts)
         taps = 2 * self.separable + self.dilated
@@ -51,9 +51,9 @@ class _Weights:
     def _with_halves(self, direct: Tensor | None) -> Tensor:
         assert self.halves is not None
         halves = self.halves.unflatten(0, (-1, 2))
-        return (
-            halves if direct is None else torch.cat([direct.unflatten(0, (len(halves), -1)), halves], dim=1)
-        ).flatten(0, 1)
+        if direct is not None:
+            halves = torch.cat([direct.unflatten(0, (len(halves), -1)), halves], dim=1)
+        return halves.flatten(0, 1)
 
     def gradients(self, stages: Sequence[StageWeights], weights: Sequence[Tensor]) -> list[Tensor]:
         """Those of all stages, stacked as the cell's weights are, in their types."""
