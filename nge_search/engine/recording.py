@@ -8,6 +8,7 @@ is copied, and it repeats every number that is not a tensor: so each phase, at w
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Callable
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from nge_search.data import Batch
 from nge_search.engine.distributed import World
-from nge_search.errors import UserError
+from nge_search.errors import RunFailure, UserError
 
 #: From a step to what repeats it; the step itself need not have any effect while it is recorded.
 Record = Callable[[Callable[[], None]], Callable[[], None]]
@@ -48,10 +49,15 @@ def choose_record(setting: str, world: World) -> Record | None:
 
 
 class Recorder:
-    """Runs steps, and where it can record, replays one recording for batches of the same shapes."""
+    """Runs steps, and where it can record, replays one recording for batches of the same shapes.
 
-    def __init__(self, record: Record | None):
-        self._record = record
+    Args:
+        required: whether a step that cannot be recorded ends the run (RunFailure); else steps go on one by one, with
+            a warning.
+    """
+
+    def __init__(self, record: Record | None, required: bool = False):
+        self._record, self._required = record, required
         self._warm: Counter[str] = Counter()
         self.forget()
 
@@ -61,7 +67,11 @@ class Recorder:
         self._inputs: tuple[Batch, ...] = ()
 
     def run(self, kind: str, step: Callable[..., None], batches: tuple[Batch, ...]) -> None:
-        """Do a step, one of a kind; until `forget` is called all are of the same."""
+        """Do a step, one of a kind; until `forget` is called all are of the same.
+
+        Raises:
+            RunFailure: it has to be recorded, and cannot.
+        """
         if self._record is None:
             step(*batches)
             return
@@ -71,7 +81,12 @@ class Recorder:
             return
         if self._replay is None:
             own = tuple(Batch(*(x.clone() if isinstance(x, Tensor) else x for x in batch)) for batch in batches)
-            self._replay = self._record(lambda: step(*own))
+            try:
+                self._replay = self._record(lambda: step(*own))
+            except RuntimeError as error:
+                self._give_up(error)
+                step(*batches)
+                return
             self._inputs = own
         if _shapes(batches) != _shapes(self._inputs):  # such as a last, smaller batch
             step(*batches)
@@ -81,6 +96,13 @@ class Recorder:
                 if isinstance(own_tensor, Tensor):
                     own_tensor.copy_(given)
         self._replay()
+
+    def _give_up(self, error: RuntimeError) -> None:
+        why = f"a step cannot be recorded as a CUDA graph ({str(error).strip().splitlines()[0]})"
+        if self._required:
+            raise RunFailure(f"{why}; use search.cuda_graphs=auto") from error
+        warnings.warn(f"{why}; steps run one by one, which takes longer", stacklevel=3)
+        self._record = None
 
 
 def _shapes(batches: tuple[Batch, ...]) -> list[tuple[torch.Size, int]]:

@@ -77,7 +77,7 @@ class BilevelSearch(Task):
             self.weights, section.learning_rate, section.momentum, section.weight_decay
         )
         self.epochs = section.epochs
-        self.recorder = Recorder(choose_record(section.cuda_graphs, world))
+        self.recorder = Recorder(choose_record(section.cuda_graphs, world), section.cuda_graphs == "always")
         self.phases = build_phases(self)
         self.meters = {name: Meter(world.device) for name in ("train", "architecture", "valid")}
         self.finite = self.architecture.finite  # one flag, cleared by either kind of step

@@ -18,7 +18,7 @@ from nge_search.engine import recording
 from nge_search.engine.distributed import World
 from nge_search.engine.recording import WARM_UP, Recorder, choose_record
 from nge_search.engine.session import open_session
-from nge_search.errors import UserError
+from nge_search.errors import RunFailure, UserError
 from nge_search.schema import SearchConfig
 from nge_search.search.run import build_task
 from nge_search.supernet import kernels_torch, preprocess, stage
@@ -132,6 +132,23 @@ def test_without_recording_every_step_is_run():
     for number in range(5):
         recorder.run("train", lambda own: seen.append(own), (batch(float(number)),))
     assert [float(own.images_BCHW[0]) for own in seen] == [0, 1, 2, 3, 4]
+
+
+def test_a_step_that_cannot_be_recorded():
+    def record(step: Callable[[], None]) -> Callable[[], None]:
+        raise RuntimeError("operation not permitted when stream is capturing\nmore about it")
+
+    seen: list[Batch] = []
+    recorder = Recorder(record)
+    with pytest.warns(UserWarning, match=r"not permitted when stream is capturing\); steps run one by one"):
+        for number in range(WARM_UP + 1):
+            recorder.run("train", seen.append, (batch(float(number)),))
+    recorder.run("train", seen.append, (batch(9.0),))  # without another warning
+    assert [float(own.images_BCHW[0, 0]) for own in seen] == [0, 1, 2, 3, 9]
+    recorder = Recorder(record, required=True)
+    with pytest.raises(RunFailure, match="use search.cuda_graphs=auto"):
+        for number in range(WARM_UP + 1):
+            recorder.run("train", seen.append, (batch(float(number)),))
 
 
 def test_the_tape_notices_what_a_graph_cannot_do():
