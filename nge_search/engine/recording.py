@@ -52,8 +52,8 @@ class Recorder:
     """Runs steps, and where it can record, replays one recording for batches of the same shapes.
 
     Args:
-        required: whether a step that cannot be recorded ends the run (RunFailure); else steps go on one by one, with
-            a warning.
+        required: whether a step that cannot be recorded ends the run (RunFailure); else steps go on one by one,
+            with a warning.
     """
 
     def __init__(self, record: Record | None, required: bool = False):

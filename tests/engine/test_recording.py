@@ -139,16 +139,19 @@ def test_a_step_that_cannot_be_recorded():
         raise RuntimeError("operation not permitted when stream is capturing\nmore about it")
 
     seen: list[Batch] = []
-    recorder = Recorder(record)
-    with pytest.warns(UserWarning, match=r"not permitted when stream is capturing\); steps run one by one"):
-        for number in range(WARM_UP + 1):
-            recorder.run("train", seen.append, (batch(float(number)),))
-    recorder.run("train", seen.append, (batch(9.0),))  # without another warning
-    assert [float(own.images_BCHW[0, 0]) for own in seen] == [0, 1, 2, 3, 9]
-    recorder = Recorder(record, required=True)
-    with pytest.raises(RunFailure, match="use search.cuda_graphs=auto"):
-        for number in range(WARM_UP + 1):
-            recorder.run("train", seen.append, (batch(float(number)),))
+    batches = [batch(float(number)) for number in range(WARM_UP + 2)]
+
+    def run(recorder: Recorder) -> None:
+        for own in batches:
+            recorder.run("train", seen.append, (own,))
+
+    with pytest.warns(UserWarning, match=r"when stream is capturing\); steps run one by one") as caught:
+        run(Recorder(record))
+    assert len(caught) == 1
+    assert all(one is other for one, other in zip(seen, batches))
+    assert len(seen) == len(batches)
+    with pytest.raises(RunFailure, match=r"use search\.cuda_graphs=auto"):
+        run(Recorder(record, required=True))
 
 
 def test_the_tape_notices_what_a_graph_cannot_do():
