@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import importlib.metadata
 import os
 import platform
@@ -58,6 +59,7 @@ def describe(device: torch.device, world_size: int, seed: int) -> dict[str, Any]
     """The content of environment.json."""
     return {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "date": datetime.date.today().isoformat(),
         "seed": seed,
         "git_commit": git_commit(),
         "python": platform.python_version(),
