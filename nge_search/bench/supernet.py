@@ -154,8 +154,8 @@ class _Form:
         step("weight")
         self.facts: dict[str, Any] = {"activation_memory_mb": peak_memory_mb(device) - before}
         step("architecture")
-        self.facts["operators"] = {kind: _count_operators(functools.partial(step, kind)) for kind in _KINDS}
         self._steps = {kind: functools.partial(step, kind) for kind in _KINDS}
+        self.facts["operators"] = {kind: _count_operators(own) for kind, own in self._steps.items()}
         if options.form in GRAPHED:
             self._steps = {kind: record_cuda_graph(own) for kind, own in self._steps.items()}
         self.facts["kernels"] = {kind: _count_kernels(own, device) for kind, own in self._steps.items()}

@@ -167,8 +167,7 @@ def pointwise(nodes: Sequence[Tensor], weights: Sequence[Tensor], observe: bool)
     for half, weight in enumerate(weights):
         parts.append(functional.linear(_pixels(x, half, len(weights)), weight.transpose(0, 1).flatten(1)))
     y = torch.cat(parts, dim=3)
-    rows = _summable(y.flatten(0, 2))
-    return y, torch.stack([rows.sum(dim=0), (rows * rows).sum(dim=0)]) if observe else None
+    return y, sums_with(y, y) if observe else None
 
 
 def sums_with(dh: Tensor, h: Tensor) -> Tensor:

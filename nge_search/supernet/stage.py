@@ -150,7 +150,7 @@ class _Maps:
         accumulate: bool,
         need_weights: Sequence[bool],
     ) -> tuple[list[Tensor | None], Tensor | None]:
-        """As `Convolution.backward`; changes: gradients of what `fold` gave, in its order."""
+        """As `Convolution.backward`; changes: gradients of the folds of its groups."""
         like, channels = self.z[0], self.z[0].shape[-1]
         slope, constant = None, like.new_zeros(len(owed), channels)
         if self.moments:
