@@ -30,6 +30,13 @@ def steps(folder: Path, count: int, words: list[str]) -> None:
             task.phases[index].start(0)
             task.phases[index].step(*next(feeds[index]))
         torch.save(task.state_dict(), folder / f"{session.world.size}-{session.world.rank}.pt")
+    left = [thread for thread in threads() if "gloo" in thread]
+    assert not left, f"threads of the process group are left: {left}"
+
+
+def threads() -> list[str]:
+    """Names of this process's threads, where the system tells them."""
+    return [name.read_text().strip() for name in Path("/proc/self/task").glob("*/comm")]
 
 
 def epochs(folder: Path, words: list[str]) -> None:
