@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn  # before a process group exists: see join_world
 from torch import Tensor
 
 from nge_search.errors import RunFailure, UserError, from_os_error
@@ -141,12 +141,7 @@ def choose_device(wanted: str, local_rank: int = 0, processes: int = 1) -> torch
 
 @contextlib.contextmanager
 def join_world(wanted_device: str) -> Iterator[World]:
-    """Join the processes that `torchrun` started (gloo for host tensors, NCCL for GPU ones), or run alone.
-
-    `torch.distributed.nn` keeps the process group that exists when it is first imported, in its functions'
-    default arguments, and optimisers import it. Then the group would outlive `destroy_process_group`, and one of
-    its threads could abort the process while Python shuts down. So it is imported before there is a group.
-    """
+    """Join the processes that `torchrun` started (gloo for host tensors, NCCL for GPU ones), or run alone."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     local_rank, local_size = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     device = choose_device(wanted_device, local_rank, local_size)
@@ -156,6 +151,9 @@ def join_world(wanted_device: str) -> Iterator[World]:
         yield World(device)
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    # Optimisers import torch.distributed.nn, whose functions keep the group of that moment as a default argument.
+    # It would outlive destroy_process_group, and its threads could abort Python's shutdown. So import it before.
+    importlib.import_module("torch.distributed.nn")
     dist.init_process_group(backend, timeout=timedelta(minutes=30), **_rendezvous(size, local_size))
     try:
         yield World(device, dist.get_rank(), size)

@@ -5,7 +5,9 @@ Started by torchrun, or alone: worker.py ACTION FOLDER STEPS key=value ...
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -30,13 +32,19 @@ def steps(folder: Path, count: int, words: list[str]) -> None:
             task.phases[index].start(0)
             task.phases[index].step(*next(feeds[index]))
         torch.save(task.state_dict(), folder / f"{session.world.size}-{session.world.rank}.pt")
-    left = [thread for thread in threads() if "gloo" in thread]
-    assert not left, f"threads of the process group are left: {left}"
+    deadline = time.monotonic() + 10  # the system lists a joined thread for a moment longer
+    while group_threads() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not group_threads(), f"threads of the process group are left: {group_threads()}"
 
 
-def threads() -> list[str]:
-    """Names of this process's threads, where the system tells them."""
-    return [name.read_text().strip() for name in Path("/proc/self/task").glob("*/comm")]
+def group_threads() -> list[str]:
+    """Names of the process group's threads in this process, where the system tells them."""
+    names = []
+    for path in Path("/proc/self/task").glob("*/comm"):
+        with contextlib.suppress(OSError):  # it ends while we look
+            names.append(path.read_text().strip())
+    return [name for name in names if "gloo" in name]
 
 
 def epochs(folder: Path, words: list[str]) -> None:
