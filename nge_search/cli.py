@@ -15,7 +15,7 @@ from nge_search.config import help_text, load_config, to_yaml
 from nge_search.engine.interrupt import Interrupted
 from nge_search.errors import UserError, from_os_error, nearest, plain
 from nge_search.recipes import retrain_command
-from nge_search.schema import CommandConfig, EvalConfig, SearchConfig
+from nge_search.schema import NETWORKS, CommandConfig, EvalConfig, SearchConfig
 
 
 class _Parser(argparse.ArgumentParser):
@@ -104,22 +104,24 @@ def _derive(words: Sequence[str]) -> None:
 def _show(words: Sequence[str]) -> None:
     parser = _Parser(prog="nge show", description="A genotype's cells and the size of the network they form.")
     parser.add_argument("genotype", help="published name, JSON file or run folder")
-    parser.add_argument("--network", choices=("cifar",), default="cifar", help="network to stack")
-    parser.add_argument("--channels", type=int, default=36, help="channels C of the first cell (36)")
-    parser.add_argument("--cells", type=int, default=20, help="number of cells (20)")
-    parser.add_argument("--classes", type=int, default=10, help="number of classes (10)")
-    parser.add_argument("--image-size", type=int, default=32, help="side of the images in pixels (32)")
+    parser.add_argument("--network", choices=NETWORKS, default="cifar", help="network to stack (cifar)")
+    for name, meaning in (
+        ("channels", "channels C of the first cell"),
+        ("cells", "number of cells"),
+        ("classes", "number of classes"),
+        ("image-size", "side of the images in pixels"),
+    ):
+        parser.add_argument(f"--{name}", type=int, help=f"{meaning}; default: of the published network")
     parser.add_argument("--draw", metavar="FOLDER", help="also write drawings of the cells there")
     parser.add_argument("--json", action="store_true", help="machine-readable output")
     options = parser.parse_args(words)
-    for name in ("channels", "cells", "classes", "image_size"):
-        if not 1 <= getattr(options, name) <= 4096:
-            raise UserError(f"--{name.replace('_', '-')}={getattr(options, name)}: must be between 1 and 4096")
+    sizes = {name: getattr(options, name) for name in ("channels", "cells", "classes", "image_size")}
+    for name, size in sizes.items():
+        if size is not None and not 1 <= size <= 4096:
+            raise UserError(f"--{name.replace('_', '-')}={size}: must be between 1 and 4096")
     from nge_search.networks.show import describe_network
 
-    lines, document = describe_network(
-        options.genotype, options.channels, options.cells, options.classes, options.image_size
-    )
+    lines, document = describe_network(options.genotype, options.network, **sizes)
     if options.draw:
         from nge_search.genotype import load_genotype
         from nge_search.report import save_drawings

@@ -129,6 +129,10 @@ DATASETS: dict[str, DatasetFacts] = {
 }
 
 
+#: Kinds of networks that a genotype is stacked into.
+NETWORKS = ("cifar", "imagenet")
+
+
 @dataclass
 class RunConfig(Section):
     """Where a run lives and what it writes."""
@@ -370,9 +374,16 @@ class NetworkConfig(Section):
         "A genotype: published name, JSON file, or finished search's run folder.",
         free_on_resume=True,  # the cells themselves are compared
     )
+    kind: str = option(
+        "cifar",
+        "cifar: a stem at full resolution; imagenet: a stem of stride 8.",
+        choices=NETWORKS,
+    )
     channels: int = option(36, "Channels C of the first cell.", at_least=1, at_most=1024)
     cells: int = option(20, "Number of cells; those at 1/3 and 2/3 of the depth reduce.", at_least=1, at_most=200)
-    stem_multiplier: int = option(3, "Channels of the stem, in units of network.channels.", at_least=1, at_most=16)
+    stem_multiplier: int = option(
+        3, "Channels of the stem of network.kind=cifar, in units of network.channels.", at_least=1, at_most=16
+    )
     auxiliary: bool = option(False, "Train an auxiliary head at 2/3 of the depth (needs images of about 32x32).")
     auxiliary_weight: float = option(0.4, "Weight of its loss.", at_least=0)
     drop_path: float = option(

@@ -12,7 +12,8 @@ from nge_search.engine.precision import weight_dtype
 from nge_search.engine.session import Session, open_session
 from nge_search.errors import UserError
 from nge_search.genotype import Genotype, load_genotype
-from nge_search.networks.cifar import CifarNetwork, require_auxiliary_fits
+from nge_search.networks.classifier import Classifier
+from nge_search.networks.families import FAMILIES
 from nge_search.networks.training import ClassifierTraining
 from nge_search.schema import EvalConfig
 
@@ -60,21 +61,23 @@ def build_task(session: Session, genotype: Genotype, dataset: Dataset) -> Classi
     config = session.config
     assert isinstance(config, EvalConfig)
     if config.network.auxiliary:
-        require_auxiliary_fits(dataset.image_size, config.network.cells)
+        family = FAMILIES[config.network.kind]
+        family.network.require_auxiliary_fits(dataset.image_size, config.network.cells)
     network = build_network(config, genotype, dataset, config.network.auxiliary)
     return ClassifierTraining(config, network, *_feeds(session, dataset), session.world)
 
 
-def build_network(config: EvalConfig, genotype: Genotype, dataset: Dataset, auxiliary: bool) -> CifarNetwork:
+def build_network(config: EvalConfig, genotype: Genotype, dataset: Dataset, auxiliary: bool) -> Classifier:
     """The untrained network; without its auxiliary head it is the one whose size papers give."""
-    return CifarNetwork(
+    section = config.network
+    return FAMILIES[section.kind].build(
         genotype,
-        config.network.channels,
-        config.network.cells,
+        section.channels,
+        section.cells,
         len(dataset.classes),
         dataset.channels,
-        config.network.stem_multiplier,
         auxiliary,
+        section.stem_multiplier if section.kind == "cifar" else None,
     )
 
 

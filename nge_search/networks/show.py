@@ -6,36 +6,41 @@ from typing import Any
 
 from nge_search.counting import count_parameters, multiply_adds
 from nge_search.genotype import INPUT_NODES, Cell, load_genotype
-from nge_search.networks.cifar import CifarNetwork
+from nge_search.networks.families import FAMILIES
 
 
 def describe_network(
-    reference: str, channels: int, cells: int, classes: int, image_size: int
+    reference: str,
+    network: str = "cifar",
+    channels: int | None = None,
+    cells: int | None = None,
+    classes: int | None = None,
+    image_size: int | None = None,
 ) -> tuple[list[str], dict[str, Any]]:
     """Lines for people, and the same as a JSON object with `params`, `params_with_aux` and `macs`.
 
-    `params` leaves the auxiliary head out, as papers do; `macs` are mult-adds per image of convolutions and
-    matrix products.
+    `network` is one of `FAMILIES`; sizes that are None are those of the published networks. `params` leaves the
+    auxiliary head out, as papers do; `macs` are mult-adds per image of convolutions and matrix products.
     """
     genotype = load_genotype(reference)
-    plain = CifarNetwork(genotype, channels, cells, classes)
-    with_auxiliary = CifarNetwork(genotype, channels, cells, classes, auxiliary=True)
+    family = FAMILIES[network]
+    size = channels or family.channels, cells or family.cells, classes or family.classes
+    side = image_size or family.image_size
+    plain, with_auxiliary = (family.build(genotype, *size, auxiliary=auxiliary) for auxiliary in (False, True))
     document = {
         "genotype": genotype.to_dict(),
-        "network": "cifar",
-        "channels": channels,
-        "cells": cells,
-        "classes": classes,
-        "image_size": image_size,
+        "network": network,
+        **dict(zip(("channels", "cells", "classes"), size)),
+        "image_size": side,
         "params": count_parameters(plain),
         "params_with_aux": count_parameters(with_auxiliary),
-        "macs": multiply_adds(plain, (1, 3, image_size, image_size)),
+        "macs": multiply_adds(plain, (1, 3, side, side)),
     }
     lines = [f"{reference}: {genotype.provenance.get('source', 'derived')}"]
     for kind, cell in genotype.cells():
         lines += [f"{kind} cell", *_cell_lines(cell)]
     lines += [
-        f"CIFAR network, C={channels}, {cells} cells, {classes} classes, {image_size}x{image_size}: "
+        f"{family.title} network, C={size[0]}, {size[1]} cells, {size[2]} classes, {side}x{side}: "
         f"{document['params']:,} parameters ({document['params_with_aux']:,} with the auxiliary head), "
         f"{document['macs'] / 1e6:.2f}M mult-adds"
     ]

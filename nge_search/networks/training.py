@@ -18,14 +18,14 @@ from nge_search.engine.loop import Phase, Task, average_buffers, float_buffers
 from nge_search.engine.meters import Meter
 from nge_search.engine.optimisers import build_sgd, clip_gradients, cosine, set_learning_rate
 from nge_search.engine.precision import forward_context, full_precision, weight_dtype
-from nge_search.networks.cifar import CifarNetwork, drop_path_factors
+from nge_search.networks.classifier import Classifier, drop_path_factors
 from nge_search.schema import EvalConfig
 
 
 class ClassifierTraining(Task):
     """A network, its optimiser, and the feeds of training and test images."""
 
-    def __init__(self, config: EvalConfig, network: CifarNetwork, train: Feed, test: Feed, world: World):
+    def __init__(self, config: EvalConfig, network: Classifier, train: Feed, test: Feed, world: World):
         self.config, self.world = config, world
         self.train, self.test = train, test
         dtype = weight_dtype(config.precision)

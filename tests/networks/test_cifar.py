@@ -1,29 +1,15 @@
-"""Derived networks: published sizes, drop-path, the auxiliary head."""
+"""Derived networks: what a cell computes, drop-path, the auxiliary head."""
 
 from __future__ import annotations
-
-import json
 
 import pytest
 import torch
 
-from nge_search.cli import main
 from nge_search.counting import count_parameters, multiply_adds
 from nge_search.errors import UserError
 from nge_search.genotype import PUBLISHED, Cell, Genotype, load_genotype
-from nge_search.networks.cifar import CifarNetwork, drop_path_factors, require_auxiliary_fits
-
-#: Published code, run: parameters, parameters with auxiliary head, mult-adds in millions.
-ANCHORS = {"darts_v1": (3_169_414, 3_645_840, 500.99), "darts_v2": (3_349_342, 3_825_768, 528.36)}
-
-
-@pytest.mark.parametrize("name", ANCHORS)
-def test_sizes_of_published_networks(name, capsys):
-    assert main(["show", name, "--json"]) == 0
-    shown = json.loads(capsys.readouterr().out)
-    params, with_auxiliary, macs = ANCHORS[name]
-    assert (shown["params"], shown["params_with_aux"]) == (params, with_auxiliary)
-    assert round(shown["macs"] / 1e6, 2) == macs
+from nge_search.networks.cifar import CifarNetwork
+from nge_search.networks.classifier import drop_path_factors
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -85,11 +71,11 @@ def test_the_auxiliary_head_exists_in_training_only_and_where_it_fits():
     assert network(torch.randn(2, 3, 32, 32))[1].shape == (2, 3)
     assert network.eval()(torch.randn(2, 3, 32, 32))[1] is None
     for size in (29, 32, 40):
-        require_auxiliary_fits(size)
+        CifarNetwork.require_auxiliary_fits(size, cells=3)
         network.train()(torch.randn(2, 3, size, size))
     for size in (8, 28, 41, 64):
         with pytest.raises(UserError, match="auxiliary"):
-            require_auxiliary_fits(size)
+            CifarNetwork.require_auxiliary_fits(size, cells=3)
 
 
 def test_mult_adds_of_a_known_layer():

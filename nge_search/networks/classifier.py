@@ -1,0 +1,116 @@
+"""What all networks stacked from derived cells share: the cells, the pooled classifier, drop-path."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from itertools import pairwise
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from nge_search.errors import UserError
+from nge_search.genotype import Genotype
+from nge_search.graph import reduction_positions
+from nge_search.networks.cells import DerivedCell
+
+
+class Classifier(nn.Module, ABC):
+    """Derived cells with reductions at 1/3 and 2/3 of the depth, global pooling, classifier.
+
+    A subclass adds the stem, before it calls `stack`.
+
+    Attributes:
+        cells: the derived cells.
+        auxiliary: a second classifier behind cell 2 * cells // 3, used in training only, or None.
+        classifier: the linear layer.
+        drop_slots: operations that drop-path may drop; the width of `forward`'s `keep_BD`.
+        stem_reduction: how many times smaller than the image what the cells see is.
+        auxiliary_sides: sides in pixels of the feature maps that the auxiliary head takes.
+    """
+
+    stem_reduction: ClassVar[int]
+    auxiliary_sides: ClassVar[range]
+
+    def stack(
+        self,
+        genotype: Genotype,
+        channels: int,
+        cells: int,
+        classes: int,
+        inputs: tuple[int, int, bool],
+        auxiliary: type[nn.Module] | None,
+    ) -> None:
+        """Make the cells and the heads.
+
+        Args:
+            channels: C of the first cell, doubled at each reduction.
+            inputs: channels of the two inputs of the first cell; whether the older has twice the resolution.
+            auxiliary: class of the auxiliary head, built from (channels, classes); None: there is none.
+        """
+        self.genotype = genotype
+        self.cells = nn.ModuleList()
+        self.auxiliary_after = 2 * cells // 3
+        c_auxiliary = 0
+        c_before, c_last, reduction_before = inputs
+        for position in range(cells):
+            reduction = position in reduction_positions(cells)
+            channels *= 2 if reduction else 1
+            graph = genotype.reduce if reduction else genotype.normal
+            cell = DerivedCell(graph, c_before, c_last, channels, reduction, reduction_before)
+            self.cells.append(cell)
+            c_before, c_last = c_last, cell.c_out
+            reduction_before = reduction
+            if position == self.auxiliary_after:
+                c_auxiliary = c_last
+        self.auxiliary = None if auxiliary is None else auxiliary(c_auxiliary, classes)
+        self.classifier = nn.Linear(c_last, classes)
+        ends = [0]
+        for cell in self.cells:
+            ends.append(ends[-1] + cell.drop_slots)
+        self.drop_slots = ends[-1]
+        self._slots = list(pairwise(ends))
+
+    @abstractmethod
+    def stems(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """The two inputs of the first cell."""
+
+    def forward_features(self, x_BCHW: Tensor, keep_BD: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Output of the last cell [B, C, H, W], and the auxiliary head's logits in training (else None)."""
+        before, last = self.stems(x_BCHW)
+        auxiliary = None
+        for position, (cell, (start, end)) in enumerate(zip(self.cells, self._slots)):
+            keep = None if keep_BD is None else keep_BD[:, start:end]
+            before, last = last, cell(before, last, keep)
+            if self.training and self.auxiliary is not None and position == self.auxiliary_after:
+                auxiliary = self.auxiliary(last)
+        return last, auxiliary
+
+    def forward(self, x_BCHW: Tensor, keep_BD: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Logits [B, classes], and the auxiliary head's in training (else None).
+
+        `keep_BD` is what `drop_path_factors` gives, [B, drop_slots]; None drops nothing.
+        """
+        last, auxiliary = self.forward_features(x_BCHW, keep_BD)
+        return self.classifier(last.mean(dim=(2, 3))), auxiliary
+
+    @classmethod
+    def require_auxiliary_fits(cls, image_size: int, cells: int) -> None:
+        """Raise UserError unless the auxiliary head's pooling fits images of this side after the reductions."""
+        halvings = len(reduction_positions(cells))
+        factor = cls.stem_reduction * 2**halvings
+        side = -(-image_size // factor)
+        if side not in cls.auxiliary_sides:
+            low, high = cls.auxiliary_sides[0], cls.auxiliary_sides[-1]
+            raise UserError(
+                f"network.auxiliary=True: the auxiliary head needs feature maps of {low} to {high} pixels (images "
+                f"of {(low - 1) * factor + 1} to {high * factor} with {halvings} reductions), not {side}x{side}; "
+                f"set network.auxiliary=false"
+            )
+
+
+def drop_path_factors(uniform_BD: Tensor, rate: float | Tensor) -> Tensor:
+    """Drop-path (Larsson et al., 2017) per image and operation: 0 with probability `rate`, else 1 / (1 - rate).
+
+    A rate that is a tensor on the device can change without a compiled step being compiled again.
+    """
+    return (uniform_BD >= rate).to(uniform_BD.dtype) / (1 - rate)
