@@ -78,7 +78,8 @@ def _eval(words: Sequence[str]) -> None:
         _say(
             [
                 f"test error {summary['top1_error']:.2f} % (top-5 {summary['top5_error']:.2f} %) after "
-                f"{summary['epochs']} epochs, {summary['params']:,} parameters, "
+                f"{summary['epochs']} epochs, 1 seed (best {summary['best_top1_error']:.2f} % after "
+                f"{summary['best_epoch']}), {summary['params']:,} parameters, "
                 f"{summary['macs'] / 1e6:.2f}M mult-adds, {summary['seconds']:.0f} s",
                 f"report {Path(config.run.dir) / 'report.html'}",
             ]

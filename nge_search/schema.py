@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -94,6 +95,7 @@ class DatasetFacts:
 
     `cutout_divisor`: a cutout square may be at most the image side divided by this. `crop_divisor`: the
     default padding of random crops, as a fraction of the side (32 / 8 = 4 on CIFAR, as in DARTS).
+    `resized_crop`: random crops are resized ones by default (ImageNet).
     """
 
     image_size: int | None
@@ -106,9 +108,11 @@ class DatasetFacts:
     std: tuple[float, ...]
     downloadable: bool = False
     auxiliary: bool = True
+    resized_crop: bool = False
 
 
-# CIFAR-10's statistics are DARTS' (cnn/utils.py); CIFAR-100's are those of its own training images.
+# CIFAR-10's statistics are DARTS' (cnn/utils.py); CIFAR-100's are those of its own training images; Tiny-ImageNet's
+# those of 25 training images of each class, grey ones as RGB; ImageNet's are torchvision's.
 DATASETS: dict[str, DatasetFacts] = {
     "digits": DatasetFacts(8, 1, 10, False, 8, 4, (0.3053,), (0.3760,), auxiliary=False),
     "cifar10": DatasetFacts(
@@ -125,9 +129,18 @@ DATASETS: dict[str, DatasetFacts] = {
     "cifar100": DatasetFacts(
         32, 3, 100, True, 8, 2, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762), downloadable=True
     ),
+    "imagenet": DatasetFacts(
+        224, 3, 1000, True, 8, 2, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), resized_crop=True
+    ),
+    "tiny_imagenet": DatasetFacts(64, 3, 200, True, 8, 2, (0.4756, 0.4471, 0.3978), (0.2767, 0.2689, 0.2819)),
     "folder": DatasetFacts(None, 3, None, True, 8, 2, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
 
+
+#: timm's configuration strings of RandAugment, without those of which timm would ignore a part.
+_RAND_AUGMENT = re.compile(
+    r"rand(-(m\d{1,2}|n[1-9]|p(0(\.\d+)?|1(\.0+)?)|mstd\d+(\.\d+)?|mmax[1-9]\d?|inc[01]|t(weights|3aw?)))*"
+)
 
 #: Kinds of networks that a genotype is stacked into.
 NETWORKS = ("cifar", "imagenet")
@@ -193,7 +206,36 @@ class DataConfig(Section):
         None, "Zero padding of random crops, in pixels; null: an eighth of the side.", at_least=0
     )
     flip: bool | None = option(None, "Random horizontal flips; null: on, except for digits.")
+    crop: str = option(
+        "auto",
+        "Random crops in training: padded (data.crop_padding), resized (a random area and aspect ratio), or auto: "
+        "resized for imagenet, else padded.",
+        choices=("auto", "padded", "resized"),
+    )
+    min_area: float = option(0.08, "Smallest share of the image that a resized crop shows.", above=0, at_most=1)
+    resize: int = option(
+        0,
+        "Short side in pixels to which evaluation images are resized before their centre is cropped; 0: that of "
+        "the crop.",
+        at_least=0,
+        at_most=1024,
+    )
+    jitter: float = option(
+        0.0, "Largest relative change of brightness, contrast and saturation in training; 0: none.", at_least=0
+    )
+    hue: float = option(0.0, "Largest change of hue in training, in turns; 0: none.", at_least=0, at_most=0.5)
+    rand_augment: str = option(
+        "", "timm's RandAugment in training, as rand-m9-mstd0.5-inc1; empty: none."
+    )
+    random_erasing: float = option(
+        0.0, "Probability of timm's random erasing of a rectangle per training image.", at_least=0, at_most=1
+    )
     cutout: int = option(0, "Side of the cutout square, in pixels; 0: none.", at_least=0)
+    corrupt: str = option(
+        "stop",
+        "An image that cannot be read: stop names it and ends the run; skip names it, counts it and goes on.",
+        choices=("stop", "skip"),
+    )
     resident: str = option(
         "auto",
         "Hold all images on the device as uint8: always, never (a DataLoader reads them), or auto: if they fit.",
@@ -218,8 +260,19 @@ class DataConfig(Section):
     def use_flip(self) -> bool:
         return self.facts.flip if self.flip is None else self.flip
 
+    @property
+    def resized_crop(self) -> bool:
+        return self.facts.resized_crop if self.crop == "auto" else self.crop == "resized"
+
+    @property
+    def works_per_image(self) -> bool:
+        """Whether training changes images one by one, on the CPU, before they are joined to a batch."""
+        return self.resized_crop or bool(self.jitter or self.hue or self.rand_augment)
+
     def crop_for(self, side: int) -> int:
         """The padding of random crops of images of `side` pixels."""
+        if self.resized_crop:
+            return 0
         return side // self.facts.crop_divisor if self.crop_padding is None else self.crop_padding
 
     def check(self) -> None:
@@ -229,9 +282,27 @@ class DataConfig(Section):
             raise self.refuse("flip", f"a mirrored image is no longer the same class in data.name={self.name}")
         if self.name == "digits" and self.image_size not in (0, 8, 16):
             raise self.refuse("image_size", "data.name=digits has 8x8 images; allowed are 0, 8 and 16 (upsampled)")
+        self._check_work_per_image()
         side = self.image_size or self.facts.image_size
         if side:
             self.check_side(side)
+
+    def _check_work_per_image(self) -> None:
+        if self.resized_crop and self.crop_padding:
+            raise self.refuse("crop_padding", "resized crops take no padding; set data.crop=padded")
+        for name in ("jitter", "hue", "rand_augment"):
+            if getattr(self, name) and self.facts.channels == 1:
+                raise self.refuse(name, f"needs colour images; those of data.name={self.name} are grey")
+        if self.rand_augment and not _RAND_AUGMENT.fullmatch(self.rand_augment):
+            raise self.refuse(
+                "rand_augment",
+                "expected rand and parts of timm's RandAugment, joined by '-', as rand-m9-n2-mstd0.5-mmax15-p0.5-inc1",
+            )
+        if self.works_per_image and self.resident == "always":
+            raise self.refuse(
+                "resident",
+                "resized crops, jitter and RandAugment need the images one by one; set data.resident=auto",
+            )
 
     def check_side(self, side: int) -> None:
         """Refuse augmentation that does not fit images of `side` pixels; called again once a folder is read."""
@@ -240,6 +311,8 @@ class DataConfig(Section):
             raise self.refuse("cutout", f"too large for {side}x{side} images; at most {largest}")
         if self.crop_for(side) >= side:
             raise self.refuse("crop_padding", f"too large for {side}x{side} images; at most {side - 1}")
+        if 0 < self.resize < side:
+            raise self.refuse("resize", f"smaller than the {side}x{side} pixels that are cropped from it")
 
 
 @dataclass
@@ -311,10 +384,10 @@ class EmbeddingConfig(Section):
 
 @dataclass
 class SgdSection(Section):
-    """How weights are trained: SGD with momentum under a cosine schedule."""
+    """How weights are trained: SGD with momentum under a falling learning rate."""
 
     learning_rate: float = option(0.025, "SGD's initial learning rate for the weights.", at_least=0)
-    learning_rate_min: float = option(0.0, "Where its cosine schedule ends.", at_least=0)
+    learning_rate_min: float = option(0.0, "Where its schedule ends.", at_least=0)
     momentum: float = option(0.9, "SGD's momentum.", at_least=0, below=1)
     weight_decay: float = option(3e-4, "L2 penalty on the weights.", at_least=0)
     clip: float = option(5.0, "Largest gradient norm of the weights; 0: no clipping.", at_least=0)
@@ -386,6 +459,12 @@ class NetworkConfig(Section):
     )
     auxiliary: bool = option(False, "Train an auxiliary head at 2/3 of the depth (needs images of about 32x32).")
     auxiliary_weight: float = option(0.4, "Weight of its loss.", at_least=0)
+    weights: str = option(
+        "", "Start from these weights: an exported folder, a .safetensors file or a run folder; empty: at random."
+    )
+    reset_classifier: bool = option(
+        False, "Leave the classifier of network.weights out, as for other classes, and train a new one."
+    )
     drop_path: float = option(
         0.0,
         "Probability of dropping an operation's output per image, reached linearly at the end.",
@@ -402,8 +481,36 @@ class TrainSection(SgdSection):
 
     epochs: int = option(600, "Epochs.", at_least=1)
     batch_size: int = option(128, "Images per step, over all ranks together.", at_least=2)
+    accumulate: int = option(
+        1,
+        "Parts in which every process takes its share of a step, one after another: less memory, the result of as "
+        "many times more processes.",
+        at_least=1,
+    )
     eval_batch_size: int = option(256, "Images per evaluation step, over all ranks together.", at_least=1)
+    schedule: str = option(
+        "cosine", "How the learning rate falls, epoch by epoch: cosine or linear.", choices=("cosine", "linear")
+    )
+    warmup_epochs: int = option(
+        0, "First epochs, in which the learning rate is multiplied by (epoch + 1) / train.warmup_epochs.", at_least=0
+    )
     label_smoothing: float = option(0.0, "Label smoothing of the training loss.", at_least=0, below=1)
+    mixup: float = option(0.0, "timm's mixup: alpha of its Beta distribution; 0: none.", at_least=0)
+    cutmix: float = option(0.0, "timm's cutmix: alpha of its Beta distribution; 0: none.", at_least=0)
+    ema_decay: float = option(
+        0.0, "Decay per step of an average of the weights, evaluated beside them; 0: none.", at_least=0, below=1
+    )
+    compile: bool = option(
+        False, "Compile the cells with torch.compile: takes minutes at first, pays on GPUs.", free_on_resume=True
+    )
+    sync_statistics: bool = option(
+        False, "Compute batch-normalisation statistics over all ranks instead of each rank's own images."
+    )
+
+    def check(self) -> None:
+        super().check()
+        if self.warmup_epochs > self.epochs:
+            raise self.refuse("warmup_epochs", f"more than {self.key('epochs')}={self.epochs}")
 
 
 @dataclass
@@ -477,3 +584,5 @@ class EvalConfig(CommandConfig):
             raise self.network.refuse(
                 "auxiliary", f"an auxiliary head does not fit the images of data.name={self.data.name}"
             )
+        if self.network.reset_classifier and not self.network.weights:
+            raise self.network.refuse("reset_classifier", "there is nothing to reset without network.weights=")

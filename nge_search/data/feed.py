@@ -6,6 +6,7 @@ Legend: M images of a feed, B images of this rank's batch, C channels, S = H = W
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -17,7 +18,7 @@ from nge_search.data.storage import Span, Store
 from nge_search.errors import UserError
 
 #: Batch normalisation cannot train on a single value per channel.
-_FEWEST_PER_RANK = 2
+_FEWEST_AT_ONCE = 2
 
 
 class Batch(NamedTuple):
@@ -31,12 +32,21 @@ class Batch(NamedTuple):
     index_B: Tensor
     total: int
 
+    def cut(self, pieces: int, rank: int = 0, world_size: int = 1) -> list[Batch]:
+        """The parts that `pieces` times as many ranks would have got, in order."""
+        first = self.total * rank // world_size
+        ends = [self.total * (rank * pieces + i) // (world_size * pieces) - first for i in range(pieces + 1)]
+        return [
+            Batch(self.images_BCHW[a:b], self.labels_B[a:b], self.index_B[a:b], self.total)
+            for a, b in pairwise(ends)
+        ]
+
 
 class Feed:
     """Passes over some images of a store, cut into global batches, and those into contiguous slices, one per rank.
 
     Training: every pass is shuffled and augmented anew by (seed, stream, epoch, round); a last, smaller batch is
-    used if it holds two images for every rank. Evaluation: every image once, in the order of `index_M`, unchanged.
+    used if it holds two images for every rank, and for every part that it is cut into. Evaluation: every image once, in the order of `index_M`, unchanged.
     The batch of a step depends on these keys alone, so a resumed run sees what it would have seen.
     """
 
@@ -52,6 +62,7 @@ class Feed:
         stream: str = "",
         rank: int = 0,
         world_size: int = 1,
+        pieces: int = 1,
         dtype: torch.dtype = torch.float32,
     ):
         """
@@ -61,6 +72,7 @@ class Feed:
             augmentation: transforms of the dataset; its `train` part only if `train`.
             batch_size: images per step over all ranks together.
             seed, stream: keys of shuffling and augmentation; feeds with other streams draw other numbers.
+            pieces: into how many parts every rank cuts its batch, to add up their gradients.
             dtype: type of the images handed out.
 
         Raises:
@@ -75,6 +87,7 @@ class Feed:
         self.stream = stream
         self.rank = rank
         self.world_size = world_size
+        self.pieces = pieces
         self.dtype = dtype
         #: Steps of a pass, the same on every rank.
         self.steps = self._count_steps()
@@ -122,10 +135,11 @@ class Feed:
         whole, rest = divmod(count, self.batch_size)
         if not self.train:
             return whole + (rest > 0)
-        fewest = _FEWEST_PER_RANK * self.world_size
+        fewest = _FEWEST_AT_ONCE * self.world_size * self.pieces
         if min(self.batch_size, count) < fewest:
+            parts = f" and {self.pieces} parts each (train.accumulate)" if self.pieces > 1 else ""
             raise UserError(
                 f"batches of {self.batch_size} out of {count} training images are too small for {self.world_size} "
-                f"processes, which need {fewest} per step; set a larger batch_size or start fewer processes"
+                f"processes{parts}, which need {fewest} per step; set a larger batch_size or start fewer processes"
             )
         return whole + (rest >= fewest)

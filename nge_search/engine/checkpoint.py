@@ -112,7 +112,7 @@ def load_module(module: nn.Module, state: dict[str, Any], source: str) -> None:
 
 def require_same_tensors(own: dict[str, Any], state: dict[str, Any], source: str) -> None:
     """Raise UserError, naming the first tensor in which they differ, unless both have the same names and shapes."""
-    for name in own.keys() | state.keys():
+    for name in [*own, *(name for name in state if name not in own)]:  # in the model's order
         if name not in state or name not in own:
             where = "missing from" if name not in state else "unknown to the model but present in"
             raise UserError(f"tensor '{name}' is {where} {source}; it belongs to another architecture")

@@ -75,6 +75,11 @@ class Logbook:
         if self._folder is not None:
             self._folder.append_metrics(row)
 
+    def document(self, name: str, document: Any) -> None:
+        """Write a JSON file of the run, in place of an earlier one of that name."""
+        if self._folder is not None:
+            self._folder.write_json(name, document)
+
     def scalars(self, values: dict[str, float], step: int) -> None:
         if self._writer is not None:
             for tag, value in values.items():

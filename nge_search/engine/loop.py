@@ -23,12 +23,12 @@ from nge_search.engine.checkpoint import random_state, restore_random_state
 from nge_search.engine.distributed import World
 from nge_search.engine.interrupt import Interrupted, Interrupts
 from nge_search.engine.logbook import Logbook
-from nge_search.engine.meters import Meter
+from nge_search.engine.meters import Meter, Outcomes
 from nge_search.engine.run_folder import RunFolder, Stopwatch
 from nge_search.errors import RunFailure, UserError, shorten
 from nge_search.schema import CommandConfig
 
-FORMAT = "nge-checkpoint/1"
+FORMAT = "nge-checkpoint/2"
 
 
 class Phase(ABC):
@@ -64,12 +64,14 @@ class Task(ABC):
         epochs: how many.
         phases: in the order in which every epoch runs them.
         meters: by phase name.
+        outcomes: of images that are evaluated, or None; reset with the meters.
         finite: a boolean scalar on the device, cleared by a step whose loss or gradient is not finite.
     """
 
     epochs: int
     phases: list[Phase]
     meters: dict[str, Meter]
+    outcomes: Outcomes | None = None
     finite: Tensor
 
     @abstractmethod
@@ -240,7 +242,7 @@ class Loop:
             "peak_memory_mb": round(environment.peak_memory_mb(self.world.device), 1),
             **self.task.epoch_row(self.position.epoch),
         }
-        for meter in self.task.meters.values():
+        for meter in self._counts():
             meter.reset()
         self._epoch_images, self._epoch_seconds = 0, 0.0
         logbook.row(row)
@@ -272,7 +274,7 @@ class Loop:
         """Write a checkpoint of this moment (rank 0; the others contribute); returns its path."""
         task_state = self.task.state_dict()
         self._require_finite(task_state)
-        meters = torch.cat([meter.sums_4.cpu() for meter in self.task.meters.values()])
+        meters = torch.cat([meter.sums.cpu() for meter in self._counts()])
         buffers = _flatten(self.task.local_buffers())
         meters_RN, buffers_RN = self.world.gather_rows(meters), None
         if self.world.size > 1:
@@ -298,6 +300,11 @@ class Loop:
         }
         return str(self.folder.checkpoints.save(state, self.position.total))
 
+    def _counts(self) -> list[Meter | Outcomes]:
+        """Everything that is counted and adds up over ranks."""
+        outcomes = [] if self.task.outcomes is None else [self.task.outcomes]
+        return [*self.task.meters.values(), *outcomes]
+
     def _exactness(self) -> dict[str, Any]:
         """What has to stay the same for a resumed run to repeat bit for bit."""
         return {**environment.exactness(self.world.device, self.world.size), **self.task.exactness()}
@@ -317,8 +324,7 @@ class Loop:
         meters_RN, buffers_RN = state["meters"], state["buffers"]
         same_ranks = len(meters_RN) == self.world.size
         own = meters_RN[self.world.rank] if same_ranks else meters_RN.sum(dim=0) * self.world.is_main
-        for meter, sums_4 in zip(self.task.meters.values(), own.split(Meter.FIELDS)):
-            meter.sums_4.copy_(sums_4)
+        _unflatten(own, [meter.sums for meter in self._counts()])
         if buffers_RN is not None:
             row = buffers_RN[self.world.rank] if same_ranks else buffers_RN.mean(dim=0)
             _unflatten(row, self.task.local_buffers())

@@ -1,4 +1,4 @@
-"""Running sums of loss and accuracy that stay on the device until somebody asks."""
+"""Running sums of loss and accuracy, and what became of each image; on the device until somebody asks."""
 
 from __future__ import annotations
 
@@ -9,12 +9,19 @@ from nge_search.engine.distributed import World
 
 
 class Meter:
-    """Sums over images: loss, top-1 hits, top-5 hits, count."""
+    """Sums over images: loss, top-1 hits, top-5 hits, count.
 
-    FIELDS = 4
+    Attributes:
+        sums_4: these, which add up over ranks.
+    """
 
     def __init__(self, device: torch.device):
-        self.sums_4 = torch.zeros(self.FIELDS, dtype=torch.float64, device=device)
+        self.sums_4 = torch.zeros(4, dtype=torch.float64, device=device)
+
+    @property
+    def sums(self) -> Tensor:
+        """All that is counted, as one vector."""
+        return self.sums_4
 
     @torch.no_grad()
     def update(self, logits_BK: Tensor, labels_B: Tensor, loss_sum: Tensor) -> None:
@@ -39,3 +46,30 @@ class Meter:
         if count == 0:
             return {}
         return {"loss": loss / count, "top1": 100 * hits / count, "top5": 100 * hits5 / count}
+
+
+class Outcomes:
+    """The class that each image of a set was taken for, and its loss.
+
+    Attributes:
+        sums: [2 N], a row of predicted classes from 1 on (0: not seen), then one of losses; an image is seen by one
+            rank, so they add up over ranks.
+    """
+
+    def __init__(self, count: int, device: torch.device):
+        self.sums = torch.zeros(2 * count, dtype=torch.float64, device=device)
+
+    @torch.no_grad()
+    def update(self, logits_BK: Tensor, losses_B: Tensor, index_B: Tensor) -> None:
+        """Set the outcomes of the images at positions `index_B`. Nothing is read back to the host."""
+        rows_2N = self.sums.view(2, -1)
+        rows_2N[0, index_B] = (logits_BK.argmax(dim=1) + 1).double()
+        rows_2N[1, index_B] = losses_B.double()
+
+    def reset(self) -> None:
+        self.sums.zero_()
+
+    def gather(self, world: World) -> tuple[Tensor, Tensor]:
+        """Of all ranks, on the CPU: predicted classes int64 [N], -1 for images that nobody saw, and losses [N]."""
+        rows_2N = world.gather_rows(self.sums).sum(dim=0).view(2, -1)
+        return rows_2N[0].long() - 1, rows_2N[1]

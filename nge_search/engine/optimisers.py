@@ -19,6 +19,19 @@ def cosine(epoch: int, epochs: int, first: float, last: float) -> float:
     return last + (first - last) * (1 + math.cos(math.pi * epoch / epochs)) / 2
 
 
+def linear(epoch: int, epochs: int, first: float, last: float) -> float:
+    """The learning rate of `epoch` (from 0) on a straight line from `first`, towards `last` after `epochs`."""
+    return last + (first - last) * (1 - epoch / epochs)
+
+
+SCHEDULES = {"cosine": cosine, "linear": linear}
+
+
+def warm_up(epoch: int, epochs: int) -> float:
+    """The factor of the learning rate of `epoch` (from 0), which rises to 1 in the first `epochs` (PC-DARTS)."""
+    return min(1.0, (epoch + 1) / epochs) if epochs else 1.0
+
+
 def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
     for group in optimiser.param_groups:
         group["lr"] = rate

@@ -24,6 +24,8 @@ _OWN_FILES = (
     "metrics.jsonl",
     "summary.json",
     "genotype.json",
+    "dataset.json",
+    "evaluation.json",
     "report.html",
 )
 _OWN_PATTERNS = ("genotype*.svg", "genotype*.png", ".*.tmp")

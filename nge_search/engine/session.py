@@ -17,6 +17,7 @@ from nge_search.engine.checkpoint import seed_everything
 from nge_search.engine.distributed import World, join_world
 from nge_search.engine.logbook import print_line
 from nge_search.engine.loop import Loop, Task
+from nge_search.engine.memory import keep_freed_memory
 from nge_search.engine.precision import allow_tf32
 from nge_search.engine.run_folder import RunFolder
 from nge_search.errors import UserError, from_os_error
@@ -63,7 +64,9 @@ class Session:
         loop = Loop(task, self.folder, self.config, self.world, self.fingerprint)
         loop.resume()
         self.world.on_main(lambda: self._describe(documents or {}))
-        loop.run()
+        on_cpu = self.world.device.type == "cpu"
+        with keep_freed_memory() if on_cpu else contextlib.nullcontext():
+            loop.run()
         return loop
 
     def _describe(self, documents: Mapping[str, Any]) -> None:

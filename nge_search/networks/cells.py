@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from nge_search import genotype as description
 from nge_search.genotype import INPUT_NODES
+from nge_search.networks.layers import Shared
 from nge_search.operations import build_operation, build_preprocess
 
 
@@ -45,19 +46,35 @@ class DerivedCell(nn.Module):
         self.c_out = channels * len(cell.concat)
         self.drop_slots = sum(not isinstance(operation, nn.Identity) for operation in self.operations)
 
-    def forward(self, before_BCHW: Tensor, last_BCHW: Tensor, keep_BD: Tensor | None = None) -> Tensor:
-        """`keep_BD`: a factor per image and droppable operation, 0 or 1 / (1 - rate); None keeps everything."""
-        states = [self.preprocess0(before_BCHW), self.preprocess1(last_BCHW)]
+    def forward(
+        self, before_BCHW: Tensor, last_BCHW: Tensor, keep_BD: Tensor | None = None, shared: Shared | None = None
+    ) -> Tensor:
+        """The output, [B, c_out, H, W].
+
+        Args:
+            keep_BD: a factor per image and droppable operation, 0 or 1 / (1 - rate); None keeps everything.
+            shared: what all cells run their operations with; None runs them as they are.
+        """
+        run = _plainly if shared is None else shared
+        states = [run(self.preprocess0, before_BCHW), run(self.preprocess1, last_BCHW)]
         slot = 0
-        terms = []
-        for operation, (_, source) in zip(self.operations, self.cell.genes):
-            term = operation(states[source])
+        total = None
+        for i, (operation, (_, source)) in enumerate(zip(self.operations, self.cell.genes)):
+            term = run(operation, states[source])
+            factor = None
             if not isinstance(operation, nn.Identity):
                 if keep_BD is not None:
-                    term = term * keep_BD[:, slot, None, None, None].to(term.dtype)
+                    factor = keep_BD[:, slot, None, None, None].to(term.dtype)
                 slot += 1
-            terms.append(term)
-            if len(terms) == description.EDGES_PER_NODE:
-                states.append(sum(terms[1:], terms[0]))
-                terms = []
+            if total is None:
+                total = term if factor is None else term * factor
+            else:
+                total = total + term if factor is None else torch.addcmul(total, term, factor)
+            if (i + 1) % description.EDGES_PER_NODE == 0:
+                states.append(total)
+                total = None
         return torch.cat([states[node] for node in self.cell.concat], dim=1)
+
+
+def _plainly(operation: nn.Module, x_BCHW: Tensor) -> Tensor:
+    return operation(x_BCHW)

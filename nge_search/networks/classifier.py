@@ -12,6 +12,7 @@ from nge_search.errors import UserError
 from nge_search.genotype import Genotype
 from nge_search.graph import reduction_positions
 from nge_search.networks.cells import DerivedCell
+from nge_search.networks.layers import Shared, suits
 
 
 class Classifier(nn.Module, ABC):
@@ -77,10 +78,11 @@ class Classifier(nn.Module, ABC):
     def forward_features(self, x_BCHW: Tensor, keep_BD: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Output of the last cell [B, C, H, W], and the auxiliary head's logits in training (else None)."""
         before, last = self.stems(x_BCHW)
+        shared = Shared() if self.training and suits(last) else None
         auxiliary = None
         for position, (cell, (start, end)) in enumerate(zip(self.cells, self._slots)):
             keep = None if keep_BD is None else keep_BD[:, start:end]
-            before, last = last, cell(before, last, keep)
+            before, last = last, cell(before, last, keep, shared)
             if self.training and self.auxiliary is not None and position == self.auxiliary_after:
                 auxiliary = self.auxiliary(last)
         return last, auxiliary

@@ -8,6 +8,7 @@ import torch
 
 from nge_search.counting import count_parameters, multiply_adds
 from nge_search.data import Augmentation, Dataset, Feed, ImageSource, store
+from nge_search.engine.checkpoint import load_module
 from nge_search.engine.precision import weight_dtype
 from nge_search.engine.session import Session, open_session
 from nge_search.errors import UserError
@@ -15,7 +16,7 @@ from nge_search.genotype import Genotype, load_genotype
 from nge_search.networks.classifier import Classifier
 from nge_search.networks.families import FAMILIES
 from nge_search.networks.training import ClassifierTraining
-from nge_search.schema import EvalConfig
+from nge_search.schema import DataConfig, EvalConfig, NetworkConfig
 
 
 def run_eval(config: EvalConfig) -> dict[str, Any]:
@@ -39,12 +40,18 @@ def run_eval(config: EvalConfig) -> dict[str, Any]:
         shape = (1, dataset.channels, dataset.image_size, dataset.image_size)
         size = {"params": count_parameters(plain), "macs": multiply_adds(plain, shape)}
         session.say(f"{size['params']:,} parameters, {size['macs'] / 1e6:.2f}M mult-adds per image")
-        loop = session.train(task, {"genotype.json": genotype.to_dict()})
+        documents = {"genotype.json": genotype.to_dict(), "dataset.json": _describe(dataset, config.data)}
+        loop = session.train(task, documents)
         row = loop.last_row
+        averaged = {"ema_top1_error": 100 - row["ema_top1"]} if "ema_top1" in row else {}
         summary = session.summary(
             loop,
             top1_error=100 - row["test_top1"],
             top5_error=100 - row["test_top5"],
+            seeds=1,
+            best_top1_error=100 - task.best["top1"],
+            best_epoch=task.best["epoch"] + 1,
+            **averaged,
             **size,
             genotype=genotype.to_dict(),
         )
@@ -64,7 +71,28 @@ def build_task(session: Session, genotype: Genotype, dataset: Dataset) -> Classi
         family = FAMILIES[config.network.kind]
         family.network.require_auxiliary_fits(dataset.image_size, config.network.cells)
     network = build_network(config, genotype, dataset, config.network.auxiliary)
-    return ClassifierTraining(config, network, *_feeds(session, dataset), session.world)
+    if config.network.weights:
+        session.world.everywhere(lambda: _load_weights(config.network, network))
+    return ClassifierTraining(config, network, *_feeds(session, dataset), dataset, session.world)
+
+
+def _load_weights(section: NetworkConfig, network: Classifier) -> None:
+    """Start from `network.weights`; raises UserError, naming the first tensor that does not fit."""
+    from nge_search.networks.export import read_weights
+
+    given, own = read_weights(section.weights), network.state_dict()
+    source = f"network.weights={section.weights}"
+    if section.reset_classifier:
+        given = {name: tensor for name, tensor in given.items() if not name.startswith("classifier.")}
+    there, here = given.get("classifier.weight"), own["classifier.weight"]
+    if there is not None and there.shape[1:] == here.shape[1:] and len(there) != len(here):
+        raise UserError(
+            f"{source}: classifier.weight is {tuple(there.shape)}, for {len(there)} classes; the data has "
+            f"{len(here)}, which needs {tuple(here.shape)}; set network.reset_classifier=true to train a new one"
+        )
+    kept = [name for name in own if name.startswith("auxiliary.")]  # never exported
+    kept += [name for name in own if section.reset_classifier and name.startswith("classifier.")]
+    load_module(network, {**{name: own[name] for name in kept}, **given}, source)
 
 
 def build_network(config: EvalConfig, genotype: Genotype, dataset: Dataset, auxiliary: bool) -> Classifier:
@@ -97,6 +125,7 @@ def _feeds(session: Session, dataset: Dataset) -> tuple[Feed, Feed]:
             stream="train",
             rank=world.rank,
             world_size=world.size,
+            pieces=config.train.accumulate if train else 1,
             dtype=weight_dtype(config.precision),
         )
 
@@ -116,6 +145,19 @@ def _require_same_genotype(session: Session, genotype: Genotype) -> None:
             f"run folder '{folder.path}' trains another genotype than network.genotype="
             f"{session.config.network.genotype}; set another run.dir=, or run.overwrite=true"
         )
+
+
+def _describe(dataset: Dataset, settings: DataConfig) -> dict[str, Any]:
+    """What has to be known of the images to use the network elsewhere."""
+    return {
+        "name": dataset.name,
+        "classes": list(dataset.classes),
+        "image_size": dataset.image_size,
+        "channels": dataset.channels,
+        "mean": list(dataset.mean),
+        "std": list(dataset.std),
+        "resize": settings.resize,
+    }
 
 
 def _write_results(session: Session, summary: dict[str, Any]) -> None:

@@ -6,75 +6,120 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
 from torch.nn import functional
 
-from nge_search.data import Batch, Feed
+from nge_search.data import Batch, Dataset, Feed
 from nge_search.data.counter import Stream, uniform
 from nge_search.engine.checkpoint import load_module
 from nge_search.engine.distributed import World
 from nge_search.engine.logbook import Logbook
 from nge_search.engine.loop import Phase, Task, average_buffers, float_buffers
-from nge_search.engine.meters import Meter
-from nge_search.engine.optimisers import build_sgd, clip_gradients, cosine, set_learning_rate
+from nge_search.engine.meters import Meter, Outcomes
+from nge_search.engine.optimisers import SCHEDULES, build_sgd, clip_gradients, set_learning_rate, warm_up
 from nge_search.engine.precision import forward_context, full_precision, weight_dtype
+from nge_search.engine.sync_batchnorm import synchronise_statistics
 from nge_search.networks.classifier import Classifier, drop_path_factors
+from nge_search.networks.evaluation import describe_evaluation, draw_confusion, draw_worst
+from nge_search.networks.mixing import Mixing
 from nge_search.schema import EvalConfig
+
+#: Compiled forms of the cells that may exist: a few shapes of batches, for each shape of cell.
+_COMPILED_FORMS = 256
 
 
 class ClassifierTraining(Task):
-    """A network, its optimiser, and the feeds of training and test images."""
+    """A network, its optimiser, the feeds of training and test images, and what is known of the best epoch.
 
-    def __init__(self, config: EvalConfig, network: Classifier, train: Feed, test: Feed, world: World):
-        self.config, self.world = config, world
+    Attributes:
+        ema: the average of the weights, or None.
+        best: the epoch with the highest test accuracy, and that accuracy; for the record, nothing is chosen by it.
+    """
+
+    def __init__(
+        self, config: EvalConfig, network: Classifier, train: Feed, test: Feed, dataset: Dataset, world: World
+    ):
+        self.config, self.world, self.dataset = config, world, dataset
         self.train, self.test = train, test
-        dtype = weight_dtype(config.precision)
-        self.network = network.to(world.device, dtype, memory_format=torch.channels_last)
-        self.weights = list(self.network.parameters())
         section = config.train
+        self.network = network.to(world.device, weight_dtype(config.precision), memory_format=torch.channels_last)
+        if section.sync_statistics and world.size > 1:
+            synchronise_statistics(self.network)
+        self.weights = list(self.network.parameters())
         self.optimiser = build_sgd(self.weights, section.learning_rate, section.momentum, section.weight_decay)
-        self.drop_path = 0.0
+        self.ema = ModelEmaV3(self.network, section.ema_decay, use_warmup=True) if section.ema_decay else None
+        self.updates = 0
+        self.mixing = Mixing.configured(section, len(dataset.classes), config.seed)
+        if section.compile:
+            _compile(self.network)
+        self.drop_path = torch.zeros((), dtype=torch.float64, device=world.device)
         self.epochs = section.epochs
-        self.phases = [TrainPhase(self), EvaluationPhase(self)]
-        self.meters = {name: Meter(world.device) for name in ("train", "test")}
+        self.best: dict[str, Any] = {}
+        self.phases = [TrainPhase(self), EvaluationPhase(self, "test", self.network)]
+        if self.ema:
+            self.phases.append(EvaluationPhase(self, "ema", self.ema.module))
+        self.meters = {phase.name: Meter(world.device) for phase in self.phases}
+        self.outcomes = Outcomes(len(dataset.test), world.device)
+        self._evaluation: dict[str, Any] = {}
         self.finite = torch.ones((), dtype=torch.bool, device=world.device)
 
     def train_step(self, batch: Batch, epoch: int) -> None:
-        """One SGD step on this rank's part of a global batch."""
+        """One SGD step on this rank's part of a global batch, in `train.accumulate` pieces."""
         section = self.config.train
-        keep_BD = self._keep(batch, epoch)
-        with forward_context(self.config.precision, self.world.device):
-            logits_BK, auxiliary_BK = self.network(batch.images_BCHW, keep_BD)
-        smoothing = section.label_smoothing
-        logits_BK = full_precision(logits_BK)
-        loss_sum = functional.cross_entropy(logits_BK, batch.labels_B, reduction="sum", label_smoothing=smoothing)
-        self.meters["train"].update(logits_BK.detach(), batch.labels_B, loss_sum.detach())
-        if auxiliary_BK is not None:
-            loss_sum = loss_sum + self.config.network.auxiliary_weight * functional.cross_entropy(
-                full_precision(auxiliary_BK), batch.labels_B, reduction="sum", label_smoothing=smoothing
-            )
-        loss = loss_sum / batch.total
-        loss.backward()
+        pieces = batch.cut(section.accumulate, self.world.rank, self.world.size)
+        loss = torch.zeros_like(self.drop_path)
+        with _AveragedStatistics(self.network, len(pieces)) as statistics:
+            for part, piece in enumerate(pieces, start=self.world.rank * len(pieces)):
+                loss += self._add_gradients(piece, epoch, part)
+                statistics.next()
         self.world.sum_gradients(self.weights)
         norm = clip_gradients(self.weights, section.clip)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
-        self.finite &= torch.isfinite(norm) & torch.isfinite(loss.detach())
+        self.finite &= torch.isfinite(norm) & torch.isfinite(loss)
+        self.updates += 1
+        if self.ema:
+            self.ema.update(self.network, self.updates)
+
+    def _add_gradients(self, batch: Batch, epoch: int, part: int) -> Tensor:
+        """Add the gradients of the mean loss that are due to a part of the step's images; returns its own part."""
+        section = self.config.train
+        images_BCHW, targets = batch.images_BCHW, batch.labels_B
+        if self.mixing:
+            images_BCHW, targets = self.mixing(images_BCHW, batch.labels_B, self.updates, part)
+        with forward_context(self.config.precision, self.world.device):
+            logits_BK, auxiliary_BK = self.network(images_BCHW, self._keep(batch, epoch))
+        logits_BK = full_precision(logits_BK)
+
+        def loss_of(logits_BK: Tensor) -> Tensor:
+            smoothing = section.label_smoothing if self.mixing is None else 0.0  # mixed targets are smooth already
+            return functional.cross_entropy(logits_BK, targets, reduction="sum", label_smoothing=smoothing)
+
+        loss_sum = loss_of(logits_BK)
+        self.meters["train"].update(logits_BK.detach(), batch.labels_B, loss_sum.detach())
+        if auxiliary_BK is not None:
+            loss_sum = loss_sum + self.config.network.auxiliary_weight * loss_of(full_precision(auxiliary_BK))
+        loss = loss_sum / batch.total
+        loss.backward()
+        return loss.detach()
 
     @torch.no_grad()
-    def test_step(self, batch: Batch) -> None:
-        """Add this rank's part of a test batch to the counts."""
+    def test_step(self, name: str, network: nn.Module, batch: Batch) -> None:
+        """Add this rank's part of a test batch to the counts of the phase `name`."""
         if len(batch.labels_B) == 0:
             return
         with forward_context(self.config.precision, self.world.device):
-            logits_BK, _ = self.network(batch.images_BCHW)
+            logits_BK, _ = network(batch.images_BCHW)
         logits_BK = full_precision(logits_BK)
-        loss_sum = functional.cross_entropy(logits_BK, batch.labels_B, reduction="sum")
-        self.meters["test"].update(logits_BK, batch.labels_B, loss_sum)
+        losses_B = functional.cross_entropy(logits_BK, batch.labels_B, reduction="none")
+        self.meters[name].update(logits_BK, batch.labels_B, losses_B.double().sum())
+        if name == "test":
+            self.outcomes.update(logits_BK, losses_B, batch.index_B)
 
     def _keep(self, batch: Batch, epoch: int) -> Tensor | None:
         """Drop-path's factors, drawn per image and operation from (seed, epoch, image): [B, drop_slots]."""
-        if self.drop_path == 0 or self.network.drop_slots == 0:
+        if self.config.network.drop_path == 0 or self.network.drop_slots == 0:
             return None
         slots = self.network.drop_slots
         keys = batch.index_B[:, None] * slots + torch.arange(slots, device=batch.index_B.device)
@@ -90,45 +135,85 @@ class ClassifierTraining(Task):
     def start_epoch(self, epoch: int) -> None:
         """Learning rate and drop-path rate of `epoch`: functions of the epoch alone (DARTS' schedules)."""
         section = self.config.train
-        rate = cosine(epoch, section.epochs, section.learning_rate, section.learning_rate_min)
-        set_learning_rate(self.optimiser, rate)
-        self.drop_path = self.config.network.drop_path * epoch / section.epochs
+        falling = SCHEDULES[section.schedule]
+        rate = falling(epoch, section.epochs, section.learning_rate, section.learning_rate_min)
+        set_learning_rate(self.optimiser, rate * warm_up(epoch, section.warmup_epochs))
+        self.drop_path.fill_(self._drop_path_rate(epoch))
+
+    def _drop_path_rate(self, epoch: int) -> float:
+        return self.config.network.drop_path * epoch / self.epochs
 
     def state_dict(self) -> dict[str, Any]:
-        return {"network": self.network.state_dict(), "optimiser": self.optimiser.state_dict()}
+        return {
+            "network": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "ema": self.ema.module.state_dict() if self.ema else None,
+            "updates": self.updates,
+            "best": dict(self.best),
+        }
 
     def load_state_dict(self, state: dict[str, Any], source: str) -> None:
         load_module(self.network, state["network"], source)
         self.optimiser.load_state_dict(state["optimiser"])
+        if self.ema:
+            load_module(self.ema.module, state["ema"], source)
+        self.updates, self.best = state["updates"], dict(state["best"])
 
     def local_buffers(self) -> list[Tensor]:
-        return float_buffers(self.network)
+        return [buffer for network in self._networks() for buffer in float_buffers(network)]
+
+    def average_statistics(self) -> None:
+        """Make running statistics those of all ranks."""
+        for network in self._networks():
+            average_buffers(network, self.world)
+
+    def _networks(self) -> list[nn.Module]:
+        return [self.network, *([self.ema.module] if self.ema else [])]
+
+    def exactness(self) -> dict[str, Any]:
+        return {"train.compile": self.config.train.compile}
 
     def epoch_row(self, epoch: int) -> dict[str, Any]:
         row: dict[str, Any] = {}
         for name, meter in self.meters.items():
             row.update({f"{name}_{figure}": value for figure, value in meter.result(self.world).items()})
         row["learning_rate"] = self.optimiser.param_groups[0]["lr"]
-        row["drop_path"] = self.drop_path
+        row["drop_path"] = self._drop_path_rate(epoch)
+        if not self.best or row["test_top1"] > self.best["top1"]:
+            self.best = {"epoch": epoch, "top1": row["test_top1"]}
+        predicted_N, losses_N = self.outcomes.gather(self.world)
+        if self.world.is_main:
+            labels_N = self.dataset.test.labels_N
+            self._evaluation = describe_evaluation(epoch, self.dataset, labels_N, predicted_N, losses_N)
         return row
 
     def publish(self, logbook: Logbook, row: dict[str, Any], step: int) -> None:
+        averaged = f", of averaged weights {row['ema_top1']:.2f}" if "ema_top1" in row else ""
         logbook.say(
             f"epoch {row['epoch'] + 1}/{self.epochs} done, train loss {row['train_loss']:.4g}, "
-            f"test top-1 {row['test_top1']:.2f}, images/s {row['images_per_second']:.4g}"
+            f"test top-1 {row['test_top1']:.2f}{averaged}, images/s {row['images_per_second']:.4g}"
         )
         tags = {
             "train_loss": "loss/train",
             "test_loss": "loss/test",
+            "ema_loss": "loss/ema",
             "train_top1": "top1/train",
             "test_top1": "top1/test",
             "test_top5": "top5/test",
+            "ema_top1": "top1/ema",
             "learning_rate": "learning_rate/weights",
             "drop_path": "drop_path",
             "images_per_second": "speed/images_per_second",
             "peak_memory_mb": "memory/peak_mb",
         }
         logbook.scalars({tag: row[figure] for figure, tag in tags.items() if figure in row}, step)
+        found = self._evaluation
+        logbook.document("evaluation.json", found)
+        if logbook.pictures:
+            if found["confusion"] is not None:
+                logbook.image("test/confusion", draw_confusion(found["confusion"]), step)
+            if found["worst"]:
+                logbook.image("test/worst", draw_worst(found["worst"]), step)
 
 
 class TrainPhase(Phase):
@@ -155,27 +240,62 @@ class TrainPhase(Phase):
         self.task.train_step(batches[0], self.epoch)
 
     def finish(self, epoch: int) -> None:
-        average_buffers(self.task.network, self.task.world)
+        self.task.average_statistics()
 
 
 class EvaluationPhase(Phase):
-    """Every test image once, in evaluation mode."""
+    """Every test image once, in evaluation mode, by one of the task's networks."""
 
-    name = "test"
     trains = False
 
-    def __init__(self, task: ClassifierTraining):
-        self.task = task
+    def __init__(self, task: ClassifierTraining, name: str, network: nn.Module):
+        self.task, self.name, self.network = task, name, network
 
     def steps(self, epoch: int) -> int:
         return self.task.test.steps
 
     def start(self, epoch: int) -> None:
         self.task.start_epoch(epoch)
-        self.task.network.eval()
+        self.network.eval()
 
     def batches(self, epoch: int, first: int) -> Iterator[tuple[Batch, ...]]:
         return ((batch,) for batch in self.task.test.iterate(epoch, first))
 
     def step(self, *batches: Batch) -> None:
-        self.task.test_step(batches[0])
+        self.task.test_step(self.name, self.network, batches[0])
+
+
+class _AveragedStatistics:
+    """Running statistics over pieces of a step, as if each piece had been on a rank of its own.
+
+    Every piece starts from the statistics before the step; after it they are the mean of what the pieces made them.
+    """
+
+    def __init__(self, network: nn.Module, pieces: int):
+        self._buffers = float_buffers(network) if pieces > 1 else []
+        self._pieces = pieces
+
+    def __enter__(self) -> _AveragedStatistics:
+        self._before = [buffer.clone() for buffer in self._buffers]
+        self._sums = [torch.zeros_like(buffer) for buffer in self._buffers]
+        return self
+
+    def next(self) -> None:
+        """A piece is done."""
+        if self._buffers:
+            torch._foreach_add_(self._sums, self._buffers)
+            torch._foreach_copy_(self._buffers, self._before)
+
+    def __exit__(self, *_: object) -> None:
+        if self._buffers:
+            torch._foreach_div_(self._sums, self._pieces)
+            torch._foreach_copy_(self._buffers, self._sums)
+
+
+def _compile(network: Classifier) -> None:
+    """Compile each cell by itself: cells of one shape share their code, and no whole network is traced."""
+    import torch._dynamo
+
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _COMPILED_FORMS)
+    for cell in network.cells:
+        cell.compile(dynamic=False)

@@ -46,7 +46,7 @@ from nge_search.supernet.lanes import (
     widen,
     zero,
 )
-from nge_search.supernet.parallel import BLOCK, CACHED, take_share, words
+from nge_search.engine.parallel import BLOCK, CACHED, take_share, words
 
 _compiled = njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 _summing = njit(cache=CACHED, error_model="numpy", fastmath={"reassoc", "contract"})  # sums in several lanes

@@ -49,7 +49,9 @@ def take_share(context, block):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def _pointer(context, address):  # type: ignore[no-untyped-def]
+def pointer(context, address):  # type: ignore[no-untyped-def]
+    """What `carray` takes, for an address."""
+
     def generate(context, builder, signature, given):  # type: ignore[no-untyped-def]
         return builder.inttoptr(given[0], ir.IntType(8).as_pointer())
 
@@ -59,7 +61,7 @@ def _pointer(context, address):  # type: ignore[no-untyped-def]
 @njit(cache=CACHED)
 def words(address, shape):  # type: ignore[no-untyped-def]
     """The int64 words at an address, as an array of a shape."""
-    return carray(_pointer(address), shape, np.int64)
+    return carray(pointer(address), shape, np.int64)
 
 
 @functools.cache

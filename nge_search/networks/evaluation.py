@@ -1,0 +1,110 @@
+"""What an evaluation found, class by class and image by image: evaluation.json, and pictures for TensorBoard.
+
+Legend: N images, K classes, n images shown.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from nge_search.data import Dataset
+from nge_search.errors import UserError
+
+_MOST_CLASSES = 100  # for which the whole confusion matrix is kept
+_MOST_CONFUSED = 50
+_WORST = 24
+_THUMBNAIL = 64  # pixels
+_CELL = 16  # pixels
+
+
+def confusion(labels_N: Tensor, predicted_N: Tensor, classes: int) -> Tensor:
+    """How many images of each class (rows) were taken for each (columns): int64 [K, K]; -1 stands for not seen."""
+    seen = predicted_N >= 0
+    pairs = labels_N[seen] * classes + predicted_N[seen]
+    return torch.bincount(pairs, minlength=classes**2).view(classes, classes)
+
+
+def describe_evaluation(
+    epoch: int, dataset: Dataset, labels_N: Tensor, predicted_N: Tensor, losses_N: Tensor
+) -> dict[str, Any]:
+    """The content of evaluation.json: counts by class, the most frequent mistakes, the images of largest loss."""
+    classes = len(dataset.classes)
+    counts_KK = confusion(labels_N, predicted_N, classes)
+    right_K = counts_KK.diagonal()
+    wrong_KK = counts_KK - torch.diag(right_K)
+    most = wrong_KK.flatten().topk(min(_MOST_CONFUSED, classes**2))
+    mistakes = [
+        [place // classes, place % classes, count]
+        for count, place in zip(most.values.tolist(), most.indices.tolist())
+        if count
+    ]
+    return {
+        "epoch": epoch,
+        "images": int(counts_KK.sum()),
+        "classes": list(dataset.classes),
+        "per_class": torch.stack([counts_KK.sum(dim=1), right_K], dim=1).tolist(),
+        "confusion": counts_KK.tolist() if classes <= _MOST_CLASSES else None,
+        "confused": mistakes,
+        "worst": _worst(dataset, labels_N, predicted_N, losses_N),
+    }
+
+
+def _worst(dataset: Dataset, labels_N: Tensor, predicted_N: Tensor, losses_N: Tensor) -> list[dict[str, Any]]:
+    """The images of largest loss, largest first; those that cannot be read any more are left out."""
+    paths = getattr(dataset.test, "paths", None)
+    found = []
+    for i in losses_N.masked_fill(predicted_N < 0, -math.inf).topk(min(_WORST, len(losses_N))).indices.tolist():
+        if predicted_N[i] < 0:
+            break
+        try:
+            pixels_CSS = dataset.test.read([i])[0]
+        except UserError:
+            continue
+        loss = float(losses_N[i])
+        found.append(
+            {
+                "name": f"test image {i}" if paths is None else str(paths[i]),
+                "label": int(labels_N[i]),
+                "predicted": int(predicted_N[i]),
+                "loss": loss if math.isfinite(loss) else None,
+                "png": _png(pixels_CSS),
+            }
+        )
+    return found
+
+
+def _png(pixels_CSS: Tensor) -> str:
+    """A thumbnail, in base64."""
+    image = Image.fromarray(pixels_CSS.permute(1, 2, 0).numpy().squeeze())
+    image.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def draw_confusion(counts: list[list[int]]) -> np.ndarray:
+    """The matrix as a picture, uint8 [H, W, 3]: a cell's darkness is its share of its row."""
+    counts_KK = np.array(counts, dtype=np.float64)
+    share_KK = counts_KK / counts_KK.sum(axis=1, keepdims=True).clip(1)
+    grey = (255 * (1 - share_KK)).round().astype(np.uint8)
+    return np.repeat(np.repeat(grey, _CELL, axis=0), _CELL, axis=1)[:, :, None].repeat(3, axis=2)
+
+
+def draw_worst(worst: list[dict[str, Any]]) -> np.ndarray:
+    """The thumbnails side by side, uint8 [H, W, 3], row by row."""
+    columns = 8
+    rows = -(-len(worst) // columns)
+    sheet = Image.new("RGB", (columns * _THUMBNAIL, rows * _THUMBNAIL))
+    for position, entry in enumerate(worst):
+        image = Image.open(io.BytesIO(base64.b64decode(entry["png"]))).convert("RGB")
+        image = image.resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.NEAREST)
+        sheet.paste(image, (position % columns * _THUMBNAIL, position // columns * _THUMBNAIL))
+    return np.asarray(sheet)
