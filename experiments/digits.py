@@ -9,16 +9,13 @@ Writes experiments/results/digits.json. About a minute a seed on one CPU core.
 from __future__ import annotations
 
 import argparse
-import datetime
 import hashlib
 import statistics
 import sys
 from pathlib import Path
 
-import torch
-
 import nge_search
-from nge_search.engine.environment import device_name, package_versions
+from nge_search.engine.environment import results_header
 from nge_search.files import write_json
 
 ROOT = Path(__file__).parents[1]
@@ -48,10 +45,7 @@ def main() -> None:
     write_json(
         ROOT / "experiments" / "results" / "digits.json",
         {
-            "command": " ".join(["python", "experiments/digits.py", *sys.argv[1:]]),
-            "date": datetime.date.today().isoformat(),
-            "hardware": device_name(torch.device("cpu")),
-            "packages": package_versions(),
+            **results_header("python experiments/digits.py", *sys.argv[1:]),
             "results": results,
         },
     )

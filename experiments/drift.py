@@ -10,16 +10,14 @@ of any probability, and writes experiments/results/drift.json.
 from __future__ import annotations
 
 import argparse
-import datetime
 import tempfile
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from nge_search.config import load_config
 from nge_search.data import Batch
-from nge_search.engine.environment import device_name, package_versions
+from nge_search.engine.environment import results_header
 from nge_search.engine.session import open_session
 from nge_search.files import write_json
 from nge_search.schema import SearchConfig
@@ -67,10 +65,7 @@ def main() -> None:
     write_json(
         Path(__file__).parent / "results" / "drift.json",
         {
-            "command": f"python experiments/drift.py --steps {options.steps}",
-            "date": datetime.date.today().isoformat(),
-            "hardware": device_name(torch.device("cpu")),
-            "packages": package_versions(),
+            **results_header(f"python experiments/drift.py --steps {options.steps}"),
             "largest_difference_of_p": found,
             "largest_distance_of_p_from_uniform": moved,
         },

@@ -9,14 +9,13 @@ settings, without and with the entropy bonus, and writes experiments/results/rec
 from __future__ import annotations
 
 import argparse
-import datetime
 from pathlib import Path
 
 import torch
 from torch.nn import functional
 
 from nge_search.engine.distributed import World
-from nge_search.engine.environment import device_name, package_versions
+from nge_search.engine.environment import results_header
 from nge_search.files import write_json
 from nge_search.graph import CellSpace
 from nge_search.schema import EmbeddingConfig, SearchConfig, SearchSection
@@ -56,10 +55,7 @@ def main() -> None:
     write_json(
         Path(__file__).parent / "results" / "recovery.json",
         {
-            "command": f"python experiments/recovery.py --seeds {options.seeds}",
-            "date": datetime.date.today().isoformat(),
-            "hardware": device_name(torch.device("cpu")),
-            "packages": package_versions(),
+            **results_header(f"python experiments/recovery.py --seeds {options.seeds}"),
             "choices": len(SPACE.edges),
             "found": results,
         },

@@ -224,9 +224,7 @@ class DataConfig(Section):
         0.0, "Largest relative change of brightness, contrast and saturation in training; 0: none.", at_least=0
     )
     hue: float = option(0.0, "Largest change of hue in training, in turns; 0: none.", at_least=0, at_most=0.5)
-    rand_augment: str = option(
-        "", "timm's RandAugment in training, as rand-m9-mstd0.5-inc1; empty: none."
-    )
+    rand_augment: str = option("", "timm's RandAugment in training, as rand-m9-mstd0.5-inc1; empty: none.")
     random_erasing: float = option(
         0.0, "Probability of timm's random erasing of a rectangle per training image.", at_least=0, at_most=1
     )
@@ -296,7 +294,7 @@ class DataConfig(Section):
         if self.rand_augment and not _RAND_AUGMENT.fullmatch(self.rand_augment):
             raise self.refuse(
                 "rand_augment",
-                "expected rand and parts of timm's RandAugment, joined by '-', as rand-m9-n2-mstd0.5-mmax15-p0.5-inc1",
+                "expected rand and settings of timm's RandAugment, as rand-m9-n2-mstd0.5-mmax15-p0.5-inc1",
             )
         if self.works_per_image and self.resident == "always":
             raise self.refuse(
@@ -488,11 +486,16 @@ class TrainSection(SgdSection):
         at_least=1,
     )
     eval_batch_size: int = option(256, "Images per evaluation step, over all ranks together.", at_least=1)
+    evaluate_every: int = option(
+        1, "Epochs between evaluations; 0: after the last only, which is always evaluated.", at_least=0
+    )
     schedule: str = option(
         "cosine", "How the learning rate falls, epoch by epoch: cosine or linear.", choices=("cosine", "linear")
     )
     warmup_epochs: int = option(
-        0, "First epochs, in which the learning rate is multiplied by (epoch + 1) / train.warmup_epochs.", at_least=0
+        0,
+        "First epochs, in which the learning rate is multiplied by (epoch + 1) / train.warmup_epochs.",
+        at_least=0,
     )
     label_smoothing: float = option(0.0, "Label smoothing of the training loss.", at_least=0, below=1)
     mixup: float = option(0.0, "timm's mixup: alpha of its Beta distribution; 0: none.", at_least=0)

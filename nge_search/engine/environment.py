@@ -74,6 +74,16 @@ def describe(device: torch.device, world_size: int, seed: int) -> dict[str, Any]
     }
 
 
+def results_header(*command: str) -> dict[str, Any]:
+    """What a file of measured results says first: the command and its words, date, hardware, versions."""
+    return {
+        "command": " ".join(command),
+        "date": datetime.date.today().isoformat(),
+        "hardware": device_name(torch.device("cpu")),
+        "packages": package_versions(),
+    }
+
+
 def exactness(device: torch.device, world_size: int) -> dict[str, Any]:
     """What must not change for a resumed run to repeat an uninterrupted one bit for bit."""
     return {

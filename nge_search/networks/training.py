@@ -143,6 +143,11 @@ class ClassifierTraining(Task):
     def _drop_path_rate(self, epoch: int) -> float:
         return self.config.network.drop_path * epoch / self.epochs
 
+    def evaluates(self, epoch: int) -> bool:
+        """Whether `epoch` ends with an evaluation."""
+        every = self.config.train.evaluate_every
+        return epoch + 1 == self.epochs or (every > 0 and (epoch + 1) % every == 0)
+
     def state_dict(self) -> dict[str, Any]:
         return {
             "network": self.network.state_dict(),
@@ -179,6 +184,9 @@ class ClassifierTraining(Task):
             row.update({f"{name}_{figure}": value for figure, value in meter.result(self.world).items()})
         row["learning_rate"] = self.optimiser.param_groups[0]["lr"]
         row["drop_path"] = self._drop_path_rate(epoch)
+        self._evaluation = {}
+        if not self.evaluates(epoch):
+            return row
         if not self.best or row["test_top1"] > self.best["top1"]:
             self.best = {"epoch": epoch, "top1": row["test_top1"]}
         predicted_N, losses_N = self.outcomes.gather(self.world)
@@ -188,10 +196,11 @@ class ClassifierTraining(Task):
         return row
 
     def publish(self, logbook: Logbook, row: dict[str, Any], step: int) -> None:
-        averaged = f", of averaged weights {row['ema_top1']:.2f}" if "ema_top1" in row else ""
+        shown = {"test_top1": "test top-1", "ema_top1": "of averaged weights"}
+        figures = "".join(f"{words} {row[figure]:.2f}, " for figure, words in shown.items() if figure in row)
         logbook.say(
             f"epoch {row['epoch'] + 1}/{self.epochs} done, train loss {row['train_loss']:.4g}, "
-            f"test top-1 {row['test_top1']:.2f}{averaged}, images/s {row['images_per_second']:.4g}"
+            f"{figures}images/s {row['images_per_second']:.4g}"
         )
         tags = {
             "train_loss": "loss/train",
@@ -208,8 +217,9 @@ class ClassifierTraining(Task):
         }
         logbook.scalars({tag: row[figure] for figure, tag in tags.items() if figure in row}, step)
         found = self._evaluation
-        logbook.document("evaluation.json", found)
-        if logbook.pictures:
+        if found:
+            logbook.document("evaluation.json", found)
+        if found and logbook.pictures:
             if found["confusion"] is not None:
                 logbook.image("test/confusion", draw_confusion(found["confusion"]), step)
             if found["worst"]:
@@ -252,7 +262,7 @@ class EvaluationPhase(Phase):
         self.task, self.name, self.network = task, name, network
 
     def steps(self, epoch: int) -> int:
-        return self.task.test.steps
+        return self.task.test.steps if self.task.evaluates(epoch) else 0
 
     def start(self, epoch: int) -> None:
         self.task.start_epoch(epoch)
