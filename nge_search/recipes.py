@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-_RECIPES = {"digits": "digits", "cifar10": "cifar10", "cifar100": "cifar100"}
+_RECIPES = {name: name for name in ("digits", "cifar10", "cifar100", "imagenet", "tiny_imagenet")}
 
 
 def retrain_command(run: str | Path, data: Mapping[str, Any]) -> str:

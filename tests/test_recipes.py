@@ -11,7 +11,7 @@ from nge_search.recipes import retrain_command
 from nge_search.schema import EvalConfig
 
 
-@pytest.mark.parametrize("name", ["digits", "cifar10", "cifar100", "folder"])
+@pytest.mark.parametrize("name", ["digits", "cifar10", "cifar100", "tiny_imagenet", "folder"])
 def test_the_command_is_a_valid_configuration_of_the_same_images(name, checkout, monkeypatch):
     monkeypatch.chdir(checkout)
     command = shlex.split(

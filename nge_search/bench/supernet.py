@@ -12,8 +12,6 @@ import copy
 import functools
 import json
 import statistics
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +21,7 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nge_search.bench.measuring import Clock, heading
+from nge_search.bench.serving import Served, in_turn, serve
 from nge_search.engine.distributed import choose_device
 from nge_search.engine.environment import describe, peak_memory_mb
 from nge_search.engine.precision import forward_context, full_precision
@@ -78,7 +77,7 @@ def main(words: Sequence[str], parser_class: type[argparse.ArgumentParser]) -> N
             raise UserError(f"--form={options.form}: needs a GPU; use one of {', '.join(FORMS)}")
         form = _Form(options, device)
         if options.serve:
-            _serve(form)
+            serve(form.facts, form.seconds)
         else:
             print(json.dumps(_measure(options, {options.form: form})[options.form]))
         return
@@ -183,54 +182,14 @@ def _count_kernels(step: Callable[[], Any], device: torch.device) -> int | None:
     return sum(event.device_type == torch.autograd.DeviceType.CUDA for event in profile.events())
 
 
-def _serve(form: _Form) -> None:
-    """Print a form's facts, then the seconds of a step for each kind that standard input asks for, by line."""
-    print(json.dumps(form.facts), flush=True)
-    for line in sys.stdin:
-        print(json.dumps(form.seconds(line.strip())), flush=True)
-
-
-class _Served:
-    """A form in a process of its own."""
-
-    def __init__(self, form: str, words: list[str]):
-        command = [sys.executable, "-m", "nge_search.cli", "bench", "supernet", *words, "--form", form, "--serve"]
-        self._form = form
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.facts = self._answer()
-
-    def seconds(self, kind: str) -> float:
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # its end shows in the answer
-            self._process.stdin.write(f"{kind}\n")
-            self._process.stdin.flush()
-        return self._answer()
-
-    def _answer(self) -> Any:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            code = self._process.wait()
-            raise UserError(f"measuring '{self._form}' ended with exit code {code}; its message is above")
-        return json.loads(line)
-
-    def close(self) -> None:
-        with contextlib.suppress(BrokenPipeError):
-            self._process.communicate()
-
-
-def _measure(options: argparse.Namespace, forms: Mapping[str, _Form | _Served]) -> dict[str, Any]:
+def _measure(options: argparse.Namespace, forms: Mapping[str, _Form | Served]) -> dict[str, Any]:
     """Figures by form: steps of all forms in turn, so that a change of the machine's speed meets all."""
-    laps: dict[tuple[str, str], list[float]] = {(name, kind): [] for kind in _KINDS for name in forms}
-    for kind in _KINDS:
-        for _ in range(options.steps):
-            for name, form in forms.items():
-                laps[name, kind].append(form.seconds(kind))
+    laps = {kind: in_turn(forms, kind, options.steps) for kind in _KINDS}
     found: dict[str, Any] = {}
     for name, form in forms.items():
         found[name] = {"activation_memory_mb": form.facts["activation_memory_mb"]}
         for kind in _KINDS:
-            seconds = laps[name, kind]
+            seconds = laps[kind][name]
             found[name][kind] = {
                 "seconds": statistics.median(seconds),
                 "spread": max(seconds) - min(seconds),
@@ -275,9 +234,9 @@ def _differences(options: argparse.Namespace) -> dict[str, float]:
 
 def _compare(options: argparse.Namespace, device: torch.device, words: list[str]) -> dict[str, Any]:
     with contextlib.ExitStack() as stack:
-        served: dict[str, _Form | _Served] = {}
+        served: dict[str, _Form | Served] = {}
         for form in _forms(device):
-            served[form] = stack.enter_context(contextlib.closing(_Served(form, words)))
+            served[form] = stack.enter_context(contextlib.closing(Served("supernet", form, words)))
         forms = _measure(options, served)
     speedups = {
         f"speedup_of_{fast}": {slow: _ratios(forms[slow], forms[fast]) for slow in list(FORMS)[:2]}

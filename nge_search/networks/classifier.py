@@ -25,6 +25,7 @@ class Classifier(nn.Module, ABC):
         auxiliary: a second classifier behind cell 2 * cells // 3, used in training only, or None.
         classifier: the linear layer.
         drop_slots: operations that drop-path may drop; the width of `forward`'s `keep_BD`.
+        compiled: whether the cells are compiled, which the forms of `layers` would keep them from.
         stem_reduction: how many times smaller than the image what the cells see is.
         auxiliary_sides: sides in pixels of the feature maps that the auxiliary head takes.
     """
@@ -48,7 +49,7 @@ class Classifier(nn.Module, ABC):
             inputs: channels of the two inputs of the first cell; whether the older has twice the resolution.
             auxiliary: class of the auxiliary head, built from (channels, classes); None: there is none.
         """
-        self.genotype = genotype
+        self.genotype, self.compiled = genotype, False
         self.cells = nn.ModuleList()
         self.auxiliary_after = 2 * cells // 3
         c_auxiliary = 0
@@ -78,7 +79,7 @@ class Classifier(nn.Module, ABC):
     def forward_features(self, x_BCHW: Tensor, keep_BD: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Output of the last cell [B, C, H, W], and the auxiliary head's logits in training (else None)."""
         before, last = self.stems(x_BCHW)
-        shared = Shared() if self.training and suits(last) else None
+        shared = Shared() if self.training and not self.compiled and suits(last) else None
         auxiliary = None
         for position, (cell, (start, end)) in enumerate(zip(self.cells, self._slots)):
             keep = None if keep_BD is None else keep_BD[:, start:end]

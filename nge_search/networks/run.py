@@ -9,6 +9,7 @@ import torch
 from nge_search.counting import count_parameters, multiply_adds
 from nge_search.data import Augmentation, Dataset, Feed, ImageSource, store
 from nge_search.engine.checkpoint import load_module
+from nge_search.engine.distributed import World
 from nge_search.engine.precision import weight_dtype
 from nge_search.engine.session import Session, open_session
 from nge_search.errors import UserError
@@ -35,7 +36,7 @@ def run_eval(config: EvalConfig) -> dict[str, Any]:
         if session.finished is not None:
             return session.finished
         dataset = session.load_dataset()
-        task = build_task(session, genotype, dataset)
+        task = build_task(config, genotype, dataset, session.world)
         plain = build_network(config, genotype, dataset, auxiliary=False)
         shape = (1, dataset.channels, dataset.image_size, dataset.image_size)
         size = {"params": count_parameters(plain), "macs": multiply_adds(plain, shape)}
@@ -59,21 +60,19 @@ def run_eval(config: EvalConfig) -> dict[str, Any]:
         return summary
 
 
-def build_task(session: Session, genotype: Genotype, dataset: Dataset) -> ClassifierTraining:
+def build_task(config: EvalConfig, genotype: Genotype, dataset: Dataset, world: World) -> ClassifierTraining:
     """The configured training, at its start, of the network stacked from `genotype`.
 
     Raises:
-        UserError: the auxiliary head does not fit the images.
+        UserError: the auxiliary head does not fit the images, or weights to start from do not fit the network.
     """
-    config = session.config
-    assert isinstance(config, EvalConfig)
     if config.network.auxiliary:
         family = FAMILIES[config.network.kind]
         family.network.require_auxiliary_fits(dataset.image_size, config.network.cells)
     network = build_network(config, genotype, dataset, config.network.auxiliary)
     if config.network.weights:
-        session.world.everywhere(lambda: _load_weights(config.network, network))
-    return ClassifierTraining(config, network, *_feeds(session, dataset), dataset, session.world)
+        world.everywhere(lambda: _load_weights(config.network, network))
+    return ClassifierTraining(config, network, *_feeds(config, dataset, world), dataset, world)
 
 
 def _load_weights(section: NetworkConfig, network: Classifier) -> None:
@@ -109,9 +108,7 @@ def build_network(config: EvalConfig, genotype: Genotype, dataset: Dataset, auxi
     )
 
 
-def _feeds(session: Session, dataset: Dataset) -> tuple[Feed, Feed]:
-    config, world = session.config, session.world
-    assert isinstance(config, EvalConfig)
+def _feeds(config: EvalConfig, dataset: Dataset, world: World) -> tuple[Feed, Feed]:
     augmentation = Augmentation(config.data, dataset)
 
     def feed(source: ImageSource, batch_size: int, train: bool) -> Feed:

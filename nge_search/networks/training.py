@@ -69,10 +69,8 @@ class ClassifierTraining(Task):
         section = self.config.train
         pieces = batch.cut(section.accumulate, self.world.rank, self.world.size)
         loss = torch.zeros_like(self.drop_path)
-        with _AveragedStatistics(self.network, len(pieces)) as statistics:
-            for part, piece in enumerate(pieces, start=self.world.rank * len(pieces)):
-                loss += self._add_gradients(piece, epoch, part)
-                statistics.next()
+        for part, piece in enumerate(_with_averaged_statistics(self.network, pieces)):
+            loss += self._add_gradients(piece, epoch, self.world.rank * len(pieces) + part)
         self.world.sum_gradients(self.weights)
         norm = clip_gradients(self.weights, section.clip)
         self.optimiser.step()
@@ -275,31 +273,24 @@ class EvaluationPhase(Phase):
         self.task.test_step(self.name, self.network, batches[0])
 
 
-class _AveragedStatistics:
-    """Running statistics over pieces of a step, as if each piece had been on a rank of its own.
+def _with_averaged_statistics(network: nn.Module, pieces: list[Batch]) -> Iterator[Batch]:
+    """Hand out the pieces of a step so that running statistics become what ranks would have made of them.
 
-    Every piece starts from the statistics before the step; after it they are the mean of what the pieces made them.
+    Every piece starts from the statistics before the step; after it they are the mean of what the pieces left.
     """
-
-    def __init__(self, network: nn.Module, pieces: int):
-        self._buffers = float_buffers(network) if pieces > 1 else []
-        self._pieces = pieces
-
-    def __enter__(self) -> _AveragedStatistics:
-        self._before = [buffer.clone() for buffer in self._buffers]
-        self._sums = [torch.zeros_like(buffer) for buffer in self._buffers]
-        return self
-
-    def next(self) -> None:
-        """A piece is done."""
-        if self._buffers:
-            torch._foreach_add_(self._sums, self._buffers)
-            torch._foreach_copy_(self._buffers, self._before)
-
-    def __exit__(self, *_: object) -> None:
-        if self._buffers:
-            torch._foreach_div_(self._sums, self._pieces)
-            torch._foreach_copy_(self._buffers, self._sums)
+    if len(pieces) == 1:
+        yield pieces[0]
+        return
+    buffers, averaged = list(network.buffers()), float_buffers(network)
+    before = [buffer.clone() for buffer in buffers]
+    sums = [torch.zeros_like(buffer) for buffer in averaged]
+    for piece in pieces:
+        for buffer, old in zip(buffers, before):
+            buffer.copy_(old)
+        yield piece
+        torch._foreach_add_(sums, averaged)
+    torch._foreach_div_(sums, len(pieces))
+    torch._foreach_copy_(averaged, sums)
 
 
 def _compile(network: Classifier) -> None:
@@ -307,5 +298,6 @@ def _compile(network: Classifier) -> None:
     import torch._dynamo
 
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _COMPILED_FORMS)
+    network.compiled = True
     for cell in network.cells:
         cell.compile(dynamic=False)

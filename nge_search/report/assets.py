@@ -74,7 +74,23 @@ table{border-collapse:separate;border-spacing:0;font-variant-numeric:tabular-num
 .p td{padding:.22rem .2rem;border-radius:3px;print-color-adjust:exact;-webkit-print-color-adjust:exact;
 background:rgb(var(--heat) / calc(.04 + .96*var(--p)))}
 .p td.strong{color:var(--strong-ink)}.p td.kept{box-shadow:0 0 0 2px var(--s1);font-weight:700}
-.scale{display:flex;align-items:center;gap:.45rem;font-size:.8rem;color:var(--quiet)}
+.p.confusion{width:auto;min-width:0;table-layout:auto}
+.confusion thead th{vertical-align:bottom}.confusion th span{display:inline-block;max-width:11rem;overflow:hidden;
+text-overflow:ellipsis;white-space:nowrap;vertical-align:bottom}
+.upright thead th span{writing-mode:vertical-rl;transform:rotate(180deg);max-width:none;max-height:9rem}
+.confusion tbody th{text-align:right;position:sticky;left:0;background:var(--surface)}
+.confusion td{min-width:2.3rem}.confusion td.right{font-weight:700}.confusion td.none{color:var(--quiet)}
+.p td.end{background:none;padding-left:.7rem;white-space:nowrap;font-weight:600}
+.beside{display:flex;flex-wrap:wrap;gap:1.2rem 3rem;align-items:flex-start;margin-top:1.2rem}
+.records{margin:0;min-width:0;max-width:100%}.records td,.records th{padding-right:1.2rem}
+.records td{max-width:16rem}.plain .count{text-align:right}
+.samples{display:grid;grid-template-columns:repeat(auto-fill,minmax(128px,1fr));gap:1.1rem .9rem}
+.samples figure{margin:0;min-width:0}.samples figcaption{font-size:.78rem;font-weight:400;display:block;
+margin-top:.3rem;color:var(--quiet);overflow-wrap:anywhere}.samples figcaption span{display:block}
+.samples b{color:var(--ink)}
+.samples img{display:block;object-fit:contain;image-rendering:pixelated;background:var(--grid);border-radius:4px;
+print-color-adjust:exact;-webkit-print-color-adjust:exact}
+.scale{display:flex;flex-wrap:wrap;align-items:center;gap:.45rem;font-size:.8rem;color:var(--quiet)}
 .scale i{width:120px;height:10px;border-radius:3px;print-color-adjust:exact;-webkit-print-color-adjust:exact;
 background:linear-gradient(90deg,rgb(var(--heat) / .04),rgb(var(--heat)))}
 .kept-key{width:20px;height:12px;border-radius:3px;box-shadow:0 0 0 2px var(--s1);margin-left:1rem}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 
-from nge_search.report.numbers import MISSING, duration, percent, plain, scaled
+from nge_search.report import evaluation_sections
+from nge_search.report.numbers import MISSING, duration, number, percent, plain, scaled
 from nge_search.report.page import Figure, Section, grid
-from nge_search.report.run_folder import RunFolder, number
+from nge_search.report.run_folder import RunFolder
 from nge_search.report.sections import (
     cells,
     chart,
@@ -19,25 +20,48 @@ from nge_search.report.sections import (
 )
 
 _SHOWN = (
-    *("train_loss", "train_top1", "test_loss", "test_top1", "test_top5"),
-    *("learning_rate", "images_per_second", "peak_memory_mb", "drop_path"),
+    *("train_loss", "train_top1", "test_loss", "test_top1", "test_top5", "ema_loss", "ema_top1", "ema_top5"),
+    *("learning_rate", "images_per_second", "peak_memory_mb", "drop_path", "unreadable_images"),
 )
 _HEADLINE = frozenset({"kind", "genotype", "seconds", "device", "epochs", "images_per_second"})
 
 
 def figures(run: RunFolder) -> list[Figure]:
     """The headline of a retraining; before the summary exists, errors come from the last epoch."""
-    best = min((100 - value for _, value in run.points("test_top1") if math.isfinite(value)), default=math.nan)
-    top1, top5 = _error(run, "top1"), _error(run, "top5")
-    remark = f"best {percent(best)}" if math.isfinite(best) and best < top1 else ""
-    return [
-        Figure(percent(top1), "Top-1 error", remark or "test"),
-        Figure(percent(top5), "Top-5 error", "test"),
+    top1, averaged = _error(run, "top1_error", "test_top1"), _error(run, "ema_top1_error", "ema_top1")
+    shown = [Figure(percent(top1), "Top-1 error, test", _remark(run, top1))]
+    if math.isfinite(averaged):
+        shown.append(Figure(percent(averaged), "Top-1 error, averaged weights", "last epoch"))
+    shown += [
+        Figure(percent(_error(run, "top5_error", "test_top5")), "Top-5 error, test", "last epoch"),
         Figure(scaled(run.figure("params")), "Parameters"),
         Figure(scaled(run.figure("macs")), "Mult-adds"),
         Figure(duration(run.figure("seconds")), "Training time", str((run.summary or {}).get("device", ""))),
         throughput(run),
     ]
+    corrupt = number((run.summary or {}).get("corrupt_images"))
+    unreadable = corrupt if math.isfinite(corrupt) else run.last("unreadable_images")
+    if unreadable > 0:
+        shown.append(Figure(plain(unreadable, 7), "Unreadable images"))
+    return shown
+
+
+def _remark(run: RunFolder, top1: float) -> str:
+    """How the headline error was taken, and the best epoch's where that is lower."""
+    summary = run.summary or {}
+    seeds = number(summary.get("seeds"))
+    words = "last epoch"
+    if seeds >= 1:
+        words += f", {plain(seeds, 6)} seed{'s' if seeds > 1 else ''}"
+    rows = [(100 - value, epoch + 1) for epoch, value in run.points("test_top1") if math.isfinite(value)]
+    best, epochs = min(rows, default=(math.nan, math.nan))
+    if math.isfinite(number(summary.get("best_top1_error"))):
+        best, epochs = number(summary["best_top1_error"]), number(summary.get("best_epoch"))
+    if best < top1:
+        words += f"; best {percent(best)}"
+        if math.isfinite(epochs):
+            words += f" after {plain(epochs, 6)} epoch{'' if epochs == 1 else 's'}"
+    return words
 
 
 def other_figures(run: RunFolder) -> list[Figure]:
@@ -54,21 +78,31 @@ def other_figures(run: RunFolder) -> list[Figure]:
 
 
 def sections(run: RunFolder) -> list[Section]:
+    unreadable = any(value > 0 for _, value in run.points("unreadable_images"))
     curves = [
-        chart(run, "Loss", {"train_loss": "training", "test_loss": "test"}),
+        chart(run, "Loss", {"train_loss": "training", "test_loss": "test", "ema_loss": "test, averaged weights"}),
         chart(
             run,
             "Accuracy",
-            {"train_top1": "training top-1", "test_top1": "test top-1", "test_top5": "test top-5"},
+            {
+                "train_top1": "training top-1",
+                "test_top1": "test top-1",
+                "test_top5": "test top-5",
+                "ema_top1": "test top-1, averaged weights",
+                "ema_top5": "test top-5, averaged weights",
+            },
             "%",
         ),
         chart(run, "Learning rate", {"learning_rate": "learning rate"}),
         chart(run, "Drop-path probability", {"drop_path": "drop-path"}),
         *shared_charts(run),
+        *([chart(run, "Unreadable images", {"unreadable_images": "images"}, from_zero=True)] if unreadable else []),
     ]
     return [
         cells(run.genotype, "Cells"),
         Section("curves", "Curves", grid(curves)),
+        evaluation_sections.confusion(run.evaluation),
+        evaluation_sections.worst(run.evaluation),
         Section("norms", "Parameter norms", grid(norm_charts(run))),
         Section("other", "Other figures", grid(other_charts(run, _SHOWN))),
         genotype(run.genotype),
@@ -76,7 +110,7 @@ def sections(run: RunFolder) -> list[Section]:
     ]
 
 
-def _error(run: RunFolder, rank: str) -> float:
-    """The summary's error in percent, else that of the last test."""
-    value = number((run.summary or {}).get(f"{rank}_error"))
-    return value if math.isfinite(value) else 100 - run.last(f"test_{rank}")
+def _error(run: RunFolder, key: str, accuracy: str) -> float:
+    """The summary's error `key` in percent, else that of the last test with an `accuracy`."""
+    value = number((run.summary or {}).get(key))
+    return value if math.isfinite(value) else 100 - run.last(accuracy)

@@ -10,9 +10,9 @@ from typing import Any
 from nge_search.errors import from_os_error
 from nge_search.files import write_atomic
 from nge_search.report import eval_sections, search_sections
-from nge_search.report.numbers import plain
+from nge_search.report.numbers import number, plain
 from nge_search.report.page import document, notice
-from nge_search.report.run_folder import RunFolder, number, read_run_folder
+from nge_search.report.run_folder import RunFolder, read_run_folder
 
 _SUBTITLES = {"search": "Architecture search", "eval": "Retraining"}
 

@@ -1,12 +1,27 @@
-"""How the report writes numbers: as short as they stay exact enough to compare."""
+"""How the report reads numbers, and writes them: as short as they stay exact enough to compare."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 MISSING = "–"
 _SPACE = "\u00a0"  # keeps a number and its unit on one line
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+_TINY, _HUGE = 1e-200, 1e200  # charts must be able to take differences and quotients
+
+
+def number(value: Any) -> float:
+    """A finite number as float; NaN for anything else. What only rounding errors reach becomes 0 or NaN."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return math.nan
+    try:
+        converted = float(value)
+    except OverflowError:
+        return math.nan
+    if abs(converted) < _TINY:
+        return 0.0
+    return converted if abs(converted) < _HUGE else math.nan
 
 
 def plain(value: float, digits: int = 4) -> str:

@@ -86,6 +86,21 @@ def table(values: dict[str, Any]) -> str:
     return f'<div class="scroll"><table class="plain"><tbody>{rows}</tbody></table></div>' if rows else ""
 
 
+def records(title: str, names: Sequence[str], counts: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A <figure> with a table: columns of names, then columns of numbers; empty without a row."""
+    kinds = [""] * len(names) + [' class="count"'] * len(counts)
+    heads = "".join(f'<th scope="col"{kind}>{escape(head)}</th>' for kind, head in zip(kinds, (*names, *counts)))
+    body = "".join(
+        f"<tr>{''.join(f'<td{kind}>{escape(cell)}</td>' for kind, cell in zip(kinds, row))}</tr>" for row in rows
+    )
+    if not body:
+        return ""
+    return (
+        f'<figure class="records"><figcaption>{escape(title)}</figcaption><div class="scroll" tabindex="0">'
+        f'<table class="plain"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div></figure>'
+    )
+
+
 def _flatten(values: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
     for key, value in values.items():
         if isinstance(value, dict) and value and prefix.count(".") < 8:

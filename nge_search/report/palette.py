@@ -12,6 +12,7 @@ from dataclasses import dataclass
 INK = "#1d2530"
 PAPER = "#ffffff"
 CELL_TITLES = {"normal": "Normal cell", "reduce": "Reduction cell"}
+STRONG = 0.7  # from this share of a heatmap's scale on, the text on a cell is the light one
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,11 @@ from html import escape
 
 from nge_search.report.inline_svg import node_name
 from nge_search.report.numbers import MISSING, plain
-from nge_search.report.palette import CELL_TITLES, outline_colour, style_of
+from nge_search.report.palette import CELL_TITLES, STRONG, outline_colour, style_of
 from nge_search.report.trace import Matrix, Trace, spread
 
 _SLIDER_STEPS = 100
 _PANEL_STEPS = 80
-_STRONG = 0.7  # from this share of the scale on, the text on a cell is the light one
 
 
 def heatmap(trace: Trace) -> str:
@@ -28,7 +27,7 @@ def heatmap(trace: Trace) -> str:
         "values": [_payload(trace.matrices[step]) for step in steps],
         "kept": [sorted(trace.kept[step]) for step in steps],
         "top": top,
-        "strong": _STRONG,
+        "strong": STRONG,
     }
     head = "".join(f'<th scope="col">{escape(_name(trace, index))}</th>' for index in range(len(trace.operations)))
     rows = "".join(_heatmap_row(trace, last, edge, top) for edge in range(len(trace.edges)))
@@ -55,7 +54,7 @@ def _heatmap_row(trace: Trace, step: int, edge: int, top: float) -> str:
         known = math.isfinite(value)
         level = min(max(value / top, 0.0), 1.0) if known else 0.0
         classes = ["kept"] if (edge, operation) in trace.kept[step] else []
-        classes += ["strong"] if level > _STRONG else []
+        classes += ["strong"] if level > STRONG else []
         kind = f' class="{" ".join(classes)}"' if classes else ""
         cells.append(
             f'<td{kind} data-p="{value:.4f}" style="--p:{level:.3f}">{f"{value:.2f}" if known else MISSING}</td>'

@@ -10,10 +10,11 @@ from typing import Any
 
 from nge_search.errors import UserError, from_os_error, shorten
 from nge_search.genotype import Genotype
+from nge_search.report.evaluation import Evaluation, read_evaluation
+from nge_search.report.numbers import number
 
 Row = dict[str, Any]
 
-_TINY, _HUGE = 1e-200, 1e200  # charts must be able to take differences and quotients
 _LAST_EPOCH = 1e9
 
 
@@ -33,6 +34,7 @@ class RunFolder:
     summary: dict[str, Any] | None
     genotype: Genotype | None
     genotype_saved: bool
+    evaluation: Evaluation | None
     notes: tuple[str, ...]
 
     def setting(self, section: str, name: str) -> Any:
@@ -53,19 +55,6 @@ class RunFolder:
         """`key` from the summary, else its last value in the rows, else NaN."""
         value = number((self.summary or {}).get(key))
         return value if math.isfinite(value) else self.last(key)
-
-
-def number(value: Any) -> float:
-    """A finite number as float; NaN for anything else. What only rounding errors reach becomes 0 or NaN."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return math.nan
-    try:
-        converted = float(value)
-    except OverflowError:
-        return math.nan
-    if abs(converted) < _TINY:
-        return 0.0
-    return converted if abs(converted) < _HUGE else math.nan
 
 
 def read_run_folder(directory: Path) -> RunFolder:
@@ -94,6 +83,7 @@ def read_run_folder(directory: Path) -> RunFolder:
         summary=summary,
         genotype=genotype,
         genotype_saved=(directory / "genotype.json").is_file(),
+        evaluation=reader.evaluation(),
         notes=tuple(reader.notes),
     )
 
@@ -152,6 +142,15 @@ class _Reader:
                 except UserError as error:
                     self.notes.append(f"The cells are not drawn from {error}")
         return None
+
+    def evaluation(self) -> Evaluation | None:
+        """What the last test of a retraining found."""
+        document = self.json_object("evaluation.json")
+        if document is None:
+            return None
+        found, notes = read_evaluation(document)
+        self.notes += [f"evaluation.json: {note}" for note in notes]
+        return found
 
     def parse_config(self, text: str) -> dict[str, Any]:
         import yaml

@@ -10,10 +10,10 @@ from html import escape
 from nge_search.genotype import EDGES_PER_NODE, Genotype
 from nge_search.report.charts import SERIES_STYLES, Reference, Series, line_chart
 from nge_search.report.inline_svg import cell_svg
-from nge_search.report.numbers import scaled
+from nge_search.report.numbers import number, scaled
 from nge_search.report.page import Figure, Section, code, table
 from nge_search.report.palette import CELL_TITLES
-from nge_search.report.run_folder import RunFolder, number
+from nge_search.report.run_folder import RunFolder
 
 _BOOKKEEPING = frozenset({"epoch", "step", "seconds"})
 

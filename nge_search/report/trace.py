@@ -8,7 +8,8 @@ from typing import Any
 
 from nge_search.errors import UserError
 from nge_search.genotype import EDGES_PER_NODE, INPUT_NODES, SEARCH_OPERATIONS, Cell, Genotype
-from nge_search.report.run_folder import Row, RunFolder, number
+from nge_search.report.numbers import number
+from nge_search.report.run_folder import Row, RunFolder
 
 Matrix = tuple[tuple[float, ...], ...]
 Kept = frozenset[tuple[int, int]]

@@ -101,6 +101,57 @@ def test_without_shared_statistics_two_ranks_differ_from_one(tmp_path, tiny_sear
     assert relative_difference("/supernet/stem.0.weight", together, alone) > 1e-6
 
 
+SMALL_TRAINING = (
+    "threads=1", "run.progress=none", "run.tensorboard=false", "precision=fp64", "network.channels=4",
+    "network.cells=3", "train.eval_batch_size=250",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("more", [(), ("train.ema_decay=0.9", "train.mixup=0.4", "train.cutmix=1")])
+def test_two_ranks_equal_one_that_accumulates(tmp_path, more):
+    """20 steps over several epochs, with drop-path; parts of 10 and 11 images, and a smaller last batch."""
+    words = [
+        *SMALL_TRAINING,
+        *more,
+        "data.limit=150",
+        "train.batch_size=42",
+        "train.epochs=9",
+        "network.drop_path=0.5",
+    ]
+    for processes, parts in ((1, 4), (2, 2)):
+        run = f"run.dir={tmp_path / f'run{processes}'}"
+        launch(processes, "train", str(tmp_path), "20", *words, f"train.accumulate={parts}", run)
+    alone = torch.load(tmp_path / "1-0.pt", weights_only=False)
+    assert alone["state"]["updates"] == 20
+    expected = named(alone["state"])
+    for rank in range(2):
+        own = torch.load(tmp_path / f"2-{rank}.pt", weights_only=False)
+        together = named(own["state"])
+        assert together.keys() == expected.keys()
+        assert any("running_var" in name for name in together)
+        assert max(relative_difference(name, together, expected) for name in expected) < 1e-9
+        assert own["figures"][0] == pytest.approx(alone["figures"][0], rel=1e-9)
+
+
+def test_evaluation_does_not_depend_on_the_number_of_ranks(tmp_path):
+    """599 test images in batches of 250 divide neither by two nor by three."""
+    found = []
+    for processes in (1, 2, 3):
+        words = [*SMALL_TRAINING, "precision=fp32", f"run.dir={tmp_path / f'run{processes}'}"]
+        launch(processes, "train", str(tmp_path), "0", *words)
+        for rank in range(processes):
+            own = torch.load(tmp_path / f"{processes}-{rank}.pt", weights_only=False)
+            found.append(own["figures"])
+    counts, predicted_N, losses_N = found[0]
+    assert (predicted_N >= 0).all()
+    assert len(predicted_N) == 599
+    for other, other_predicted_N, other_losses_N in found[1:]:
+        assert (other["top1"], other["top5"]) == (counts["top1"], counts["top5"])
+        assert other["loss"] == pytest.approx(counts["loss"], rel=1e-6)
+        assert torch.equal(other_predicted_N, predicted_N)
+        torch.testing.assert_close(other_losses_N, losses_N, rtol=1e-5, atol=1e-6)
+
+
 def test_drifting_ranks_are_noticed(tmp_path, tiny_search):
     finished = launch(2, "drift", "-", "0", *tiny_search, f"run.dir={tmp_path / 'run'}", check=False)
     assert finished.returncode != 0

@@ -254,25 +254,66 @@ def test_what_ends_exactness_is_said(tmp_path, words_for, monkeypatch, capsys):
     assert "will not repeat bit for bit, since threads was 7, is 1" in capsys.readouterr().out
 
 
+def launch_two(script: Path, words: list[str]) -> subprocess.Popen:
+    """Two ranks that torchrun starts again when one dies."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    return subprocess.Popen(
+        [*command, "--max-restarts=5", str(script), *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def kill_once_at(launched: subprocess.Popen, run: Path, checkpoint: str, which: int) -> None:
+    """Kill one of the ranks as soon as the run has a checkpoint of that number."""
+    while newest(run) < checkpoint:
+        assert launched.poll() is None
+        time.sleep(0.01)
+    time.sleep(random.Random(checkpoint).random() / 5)  # anywhere in a step, or in what follows an epoch
+    children = Path(f"/proc/{launched.pid}/task/{launched.pid}/children").read_text().split()
+    os.kill(int(children[which]), signal.SIGKILL)
+
+
 @pytest.mark.slow
 def test_torchrun_restarts_a_killed_rank(checkout, tmp_path, words_for):
     """`--max-restarts` takes up the last checkpoint; the end is that of an undisturbed two-rank run."""
-
-    def launch(name: str) -> subprocess.Popen:
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-        command += ["--max-restarts=3", str(checkout / "train_search.py"), *words_for(name, "search.epochs=6")]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-    reference = launch("reference")
+    script, run = checkout / "train_search.py", tmp_path / "run"
+    reference = launch_two(script, words_for("reference", "search.epochs=6"))
     output, _ = reference.communicate(timeout=300)
     assert reference.returncode == 0, output
-    disturbed, run = launch("run"), tmp_path / "run"
-    while newest(run) < "000010":
-        assert disturbed.poll() is None
-        time.sleep(0.01)
-    children = Path(f"/proc/{disturbed.pid}/task/{disturbed.pid}/children").read_text().split()
-    os.kill(int(children[-1]), signal.SIGKILL)
+    disturbed = launch_two(script, words_for("run", "search.epochs=6"))
+    kill_once_at(disturbed, run, "000010", -1)
     output, _ = disturbed.communicate(timeout=300)
     assert disturbed.returncode == 0, output
     assert "resuming at epoch" in output
     assert_same_end(run, tmp_path / "reference")
+
+
+def test_torchrun_restarts_a_retraining_whose_ranks_are_killed(checkout, tmp_path):
+    """Rank 0 and rank 1 die; the run ends by itself with the numbers of an undisturbed one, bit for bit."""
+
+    def words(name: str) -> list[str]:
+        return [
+            "threads=1", "run.progress=lines", "run.tensorboard=false", "data.limit=400", "network.channels=4",
+            "network.cells=3", "network.drop_path=0.2", "train.epochs=4", "train.batch_size=20",
+            "train.accumulate=2", "train.ema_decay=0.9", "train.mixup=0.2", "run.checkpoint_seconds=0",
+            f"run.dir={tmp_path / name}",
+        ]  # fmt: skip
+
+    script, run = checkout / "train_eval.py", tmp_path / "run"
+    reference = launch_two(script, words("reference"))
+    output, _ = reference.communicate(timeout=300)
+    assert reference.returncode == 0, output
+    disturbed = launch_two(script, words("run"))
+    kill_once_at(disturbed, run, "000010", 1)
+    kill_once_at(disturbed, run, "000040", 0)
+    output, _ = disturbed.communicate(timeout=300)
+    assert disturbed.returncode == 0, output
+    assert output.count("resuming at epoch") == 2
+    assert_same_end(run, tmp_path / "reference")
+    assert (run / "evaluation.json").read_bytes() == (tmp_path / "reference" / "evaluation.json").read_bytes()
+    ours, theirs = (json.loads((path / "summary.json").read_text()) for path in (run, tmp_path / "reference"))
+    same = [key for key in theirs if key not in ("seconds", "images_per_second", "peak_memory_mb")]
+    assert {key: ours[key] for key in same} == {key: theirs[key] for key in same}

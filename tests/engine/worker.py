@@ -1,4 +1,4 @@
-"""A process of a distributed test: does some steps of a search and saves what this rank holds.
+"""A process of a distributed test: does some steps of a search or a retraining and saves what this rank holds.
 
 Started by torchrun, or alone: worker.py ACTION FOLDER STEPS key=value ...
 """
@@ -8,15 +8,20 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
 from nge_search.cli import main
 from nge_search.config import load_config
+from nge_search.data import Batch
 from nge_search.engine.distributed import World
+from nge_search.engine.loop import Phase
 from nge_search.engine.session import open_session
-from nge_search.schema import SearchConfig
+from nge_search.genotype import load_genotype
+from nge_search.networks.run import build_task as build_training
+from nge_search.schema import EvalConfig, SearchConfig
 from nge_search.search.run import build_task, run_search
 
 
@@ -36,6 +41,34 @@ def steps(folder: Path, count: int, words: list[str]) -> None:
     while group_threads() and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not group_threads(), f"threads of the process group are left: {group_threads()}"
+
+
+def train(folder: Path, count: int, words: list[str]) -> None:
+    """`count` steps of a retraining, and then an evaluation; every rank saves its state, rank 0 the figures too."""
+    with open_session(load_config(EvalConfig, None, words)) as session:
+        genotype = load_genotype(session.config.network.genotype)
+        task = build_training(session.config, genotype, session.load_dataset(), session.world)
+        training, test = task.phases[:2]
+        for step, batches in enumerate(endlessly(training)):
+            if step == count:
+                break
+            training.step(*batches)
+        training.finish(0)
+        test.start(0)
+        for batches in test.batches(0, 0):
+            test.step(*batches)
+        figures = task.meters["test"].result(session.world), *task.outcomes.gather(session.world)
+        own = {"state": task.state_dict(), "figures": figures}
+        torch.save(own, folder / f"{session.world.size}-{session.world.rank}.pt")
+
+
+def endlessly(phase: Phase) -> Iterator[tuple[Batch, ...]]:
+    """The batches of epoch after epoch."""
+    epoch = 0
+    while True:
+        phase.start(epoch)
+        yield from phase.batches(epoch, 0)
+        epoch += 1
 
 
 def group_threads() -> list[str]:
@@ -78,6 +111,8 @@ if __name__ == "__main__":
     action, target, number, *settings = sys.argv[1:]
     if action == "steps":
         steps(Path(target), int(number), settings)
+    elif action == "train":
+        train(Path(target), int(number), settings)
     elif action == "epochs":
         epochs(Path(target), settings)
     elif action == "drift":

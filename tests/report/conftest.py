@@ -1,16 +1,20 @@
-"""Plausible fake run folders, and random genotypes: what the report's tests read and draw."""
+"""Plausible fake run folders and random genotypes that the report's tests read and draw; a strict HTML parser."""
 
 from __future__ import annotations
 
 import json
 import math
 import random
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from nge_search.genotype import OPERATION_NAMES, SEARCH_OPERATIONS, Cell, Genotype
+from nge_search.report import write_report
 
 EDGES = [[source, target] for target in range(2, 6) for source in range(target)]
 CONFIG = """run:
@@ -29,6 +33,11 @@ ENVIRONMENT = {
     "git_commit": "b104e07",
     "seed": 0,
 }
+
+
+VOID = {"meta", "link", "input", "br", "img"}
+LOADING = ("src", "href", "srcset", "action", "data", "poster", "xlink:href")
+PICTURE = re.compile(r"data:image/png;base64,(?:[A-Za-z0-9+/]{4})+(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
 
 
 def derive(matrix: np.ndarray) -> list[list]:
@@ -183,6 +192,17 @@ class FakeRuns:
         (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     @staticmethod
+    def rows(folder: Path) -> list[dict]:
+        return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+    @classmethod
+    def rewrite(cls, folder: Path, change: Callable[[dict], object]) -> None:
+        rows = cls.rows(folder)
+        for row in rows:
+            change(row)
+        cls.write_rows(folder, rows)
+
+    @staticmethod
     def write_summary(folder: Path, **values: object) -> None:
         (folder / "summary.json").write_text(json.dumps(values))
 
@@ -190,6 +210,109 @@ class FakeRuns:
 @pytest.fixture
 def runs(tmp_path: Path) -> FakeRuns:
     return FakeRuns(tmp_path / "runs")
+
+
+class Page(HTMLParser):
+    """Parses strictly: every element is closed by its own end tag. Keeps elements as (tag, attributes, text)."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open: list[dict] = []
+        self.elements: list[dict] = []
+        self.feed(text)
+        self.close()
+        assert not self.open, f"never closed: {[element['tag'] for element in self.open]}"
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        names = [name for name, _ in attributes]
+        assert len(set(names)) == len(names), f"<{tag}> has an attribute twice"
+        parents = [element["attributes"].get("id") for element in self.open if element["attributes"].get("id")]
+        element = {"tag": tag, "attributes": dict(attributes), "text": "", "within": parents}
+        self.elements.append(element)
+        if tag not in VOID:
+            self.open.append(element)
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attributes)
+        self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop()["tag"] == tag
+
+    def handle_data(self, text: str) -> None:
+        for element in self.open:
+            element["text"] += text
+
+    def find(self, tag: str, within: str = "", **attributes: str) -> list[dict]:
+        return [
+            element
+            for element in self.elements
+            if element["tag"] == tag
+            and (not within or within in element["within"])
+            and all(element["attributes"].get(name.rstrip("_")) == value for name, value in attributes.items())
+        ]
+
+    def text(self, tag: str = "body", within: str = "") -> str:
+        return "\n".join(element["text"] for element in self.find(tag, within)).replace("\u00a0", " ")
+
+    def heat(self, kind: str) -> list[list[float]]:
+        """The P that the table of a cell shows."""
+        values = [float(cell["attributes"]["data-p"]) for cell in self.find("td", within=f"p-{kind}")]
+        return [values[row : row + 7] for row in range(0, len(values), 7)]
+
+    def tip(self, *parts: str) -> str:
+        """The one tooltip that holds all `parts`."""
+        (tip,) = [title["text"] for title in self.find("title") if all(part in title["text"] for part in parts)]
+        return tip
+
+    @property
+    def anchors(self) -> list[str]:
+        return [element["attributes"]["id"] for element in self.find("section")]
+
+
+def check_self_contained(text: str, page: Page) -> None:
+    for element in page.elements:
+        for name, value in element["attributes"].items():
+            assert not name.startswith("on"), f"<{element['tag']} {name}>"
+            if name in LOADING:
+                picture = element["tag"] == "img" and name == "src" and PICTURE.fullmatch(value)
+                assert picture or value == "data:," or value.startswith("#"), f"<{element['tag']} {name}={value}>"
+            assert "url(" not in (value or "")
+    assert not page.find("iframe") + page.find("object") + page.find("base")
+    style = page.text("style")
+    assert "url(" not in style
+    assert "@import" not in style
+    for word in ("fetch(", "XMLHttpRequest", "import(", "WebSocket", "eval("):
+        assert word not in page.text("script")
+    assert "http://" not in text
+    assert "https://" not in text
+    (policy,) = [element for element in page.find("meta") if "http-equiv" in element["attributes"]]
+    assert policy["attributes"]["content"].startswith("default-src 'none'")
+    for link in page.find("a"):
+        assert link["attributes"]["href"][1:] in page.anchors
+
+
+def read_report(folder: Path) -> Page:
+    path = write_report(folder)
+    assert path == folder / "report.html"
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith("<!DOCTYPE html>")
+    page = Page(text)
+    check_self_contained(text, page)
+    return page
+
+
+@pytest.fixture
+def parse():
+    """Parses HTML, strictly."""
+    return Page
+
+
+@pytest.fixture
+def report():
+    """Writes the report of a folder, checks that it sends no request, and parses it."""
+    return read_report
 
 
 def random_genotype(nodes: int, seed: int) -> Genotype:

@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import subprocess
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -19,115 +18,16 @@ from nge_search.genotype import Genotype
 from nge_search.recipes import retrain_command
 from nge_search.report import write_report
 
-VOID = {"meta", "link", "input", "br", "img"}
-LOADING = ("src", "href", "srcset", "action", "data", "poster", "xlink:href")
 HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(2)>'&\ud800"
 
 
-class Page(HTMLParser):
-    """Parses strictly: every element is closed by its own end tag. Keeps elements as (tag, attributes, text)."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.open: list[dict] = []
-        self.elements: list[dict] = []
-        self.feed(text)
-        self.close()
-        assert not self.open, f"never closed: {[element['tag'] for element in self.open]}"
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        names = [name for name, _ in attributes]
-        assert len(set(names)) == len(names), f"<{tag}> has an attribute twice"
-        parents = [element["attributes"].get("id") for element in self.open if element["attributes"].get("id")]
-        element = {"tag": tag, "attributes": dict(attributes), "text": "", "within": parents}
-        self.elements.append(element)
-        if tag not in VOID:
-            self.open.append(element)
-
-    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attributes)
-        self.open.pop()
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open, f"</{tag}> closes nothing"
-        assert self.open.pop()["tag"] == tag
-
-    def handle_data(self, text: str) -> None:
-        for element in self.open:
-            element["text"] += text
-
-    def find(self, tag: str, within: str = "", **attributes: str) -> list[dict]:
-        return [
-            element
-            for element in self.elements
-            if element["tag"] == tag
-            and (not within or within in element["within"])
-            and all(element["attributes"].get(name.rstrip("_")) == value for name, value in attributes.items())
-        ]
-
-    def text(self, tag: str = "body", within: str = "") -> str:
-        return "\n".join(element["text"] for element in self.find(tag, within)).replace("\u00a0", " ")
-
-    @property
-    def anchors(self) -> list[str]:
-        return [element["attributes"]["id"] for element in self.find("section")]
-
-
-def report(folder: Path) -> Page:
-    path = write_report(folder)
-    assert path == folder / "report.html"
-    text = path.read_text(encoding="utf-8")
-    assert text.startswith("<!DOCTYPE html>")
-    page = Page(text)
-    check_self_contained(text, page)
-    return page
-
-
-def check_self_contained(text: str, page: Page) -> None:
-    for element in page.elements:
-        for name, value in element["attributes"].items():
-            assert not name.startswith("on"), f"<{element['tag']} {name}>"
-            if name in LOADING:
-                assert value == "data:," or value.startswith("#"), f"<{element['tag']} {name}={value}>"
-            assert "url(" not in (value or "")
-    assert not page.find("iframe") + page.find("object") + page.find("base") + page.find("img")
-    style = page.text("style")
-    assert "url(" not in style
-    assert "@import" not in style
-    for word in ("fetch(", "XMLHttpRequest", "import(", "WebSocket", "eval("):
-        assert word not in page.text("script")
-    assert "http://" not in text
-    assert "https://" not in text
-    (policy,) = [element for element in page.find("meta") if "http-equiv" in element["attributes"]]
-    assert policy["attributes"]["content"].startswith("default-src 'none'")
-    for link in page.find("a"):
-        assert link["attributes"]["href"][1:] in page.anchors
-
-
-def heat(page: Page, kind: str) -> list[list[float]]:
-    """The P that the table of a cell shows."""
-    values = [float(cell["attributes"]["data-p"]) for cell in page.find("td", within=f"p-{kind}")]
-    return [values[row : row + 7] for row in range(0, len(values), 7)]
-
-
-def rows_of(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-def rewrite(folder: Path, change) -> None:
-    rows = rows_of(folder)
-    for row in rows:
-        change(row)
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def test_search_report_holds_every_section_and_the_key_figures(runs) -> None:
+def test_search_report_holds_every_section_and_the_key_figures(runs, report) -> None:
     folder = runs.search()
     page = report(folder)
     assert page.anchors == [
         *("cells", "retrain", "curves", "p", "evolution", "health", "norms", "genotype", "config", "environment")
     ]
-    last = rows_of(folder)[-1]
+    last = runs.rows(folder)[-1]
     figures = page.text("dl")
     for expected in (f"{last['valid_top1']:.2f} %", "54 min 52 s", "1487", "220 M", "NVIDIA H100 80GB HBM3"):
         assert expected in figures
@@ -141,7 +41,7 @@ def test_search_report_holds_every_section_and_the_key_figures(runs) -> None:
     assert [path.name for path in folder.iterdir() if path.name.endswith(".tmp")] == []
 
 
-def test_the_drawn_cells_are_the_genotype(runs) -> None:
+def test_the_drawn_cells_are_the_genotype(runs, report) -> None:
     folder = runs.search()
     page = report(folder)
     genotype = Genotype.from_json((folder / "genotype.json").read_text())
@@ -157,12 +57,12 @@ def test_the_drawn_cells_are_the_genotype(runs) -> None:
     assert page.find("button", within="genotype")
 
 
-def test_heatmaps_show_p_of_the_last_epoch_and_mark_what_is_kept(runs) -> None:
+def test_heatmaps_show_p_of_the_last_epoch_and_mark_what_is_kept(runs, report) -> None:
     folder = runs.search()
     page = report(folder)
-    last = rows_of(folder)[-1]
+    last = runs.rows(folder)[-1]
     for kind in ("normal", "reduce"):
-        assert heat(page, kind) == [pytest.approx(values, abs=5e-5) for values in last[f"p_{kind}"]]
+        assert page.heat(kind) == [pytest.approx(values, abs=5e-5) for values in last[f"p_{kind}"]]
         cells = page.find("td", within=f"p-{kind}")
         assert [cell["text"] for cell in cells] == [f"{p:.2f}" for values in last[f"p_{kind}"] for p in values]
         edges = [tuple(edge) for edge in last["edges"]]
@@ -177,7 +77,7 @@ def test_heatmaps_show_p_of_the_last_epoch_and_mark_what_is_kept(runs) -> None:
         assert names == ["skip", "max 3×3", "avg 3×3", "sep 3×3", "sep 5×5", "dil 3×3", "dil 5×5"]
 
 
-def test_slider_holds_every_epoch(runs) -> None:
+def test_slider_holds_every_epoch(runs, report) -> None:
     folder = runs.search()
     page = report(folder)
     (slider,) = page.find("input", within="p-reduce")
@@ -185,12 +85,12 @@ def test_slider_holds_every_epoch(runs) -> None:
     (data,) = page.find("script", id="p-reduce-data")
     data = json.loads(data["text"])
     assert data["epochs"] == [str(epoch) for epoch in range(25)]
-    for values, row in zip(data["values"], rows_of(folder)):
+    for values, row in zip(data["values"], runs.rows(folder)):
         assert values == [pytest.approx(p, abs=5e-5) for p in row["p_reduce"]]
     assert all(len(kept) == 8 for kept in data["kept"])
 
 
-def test_long_runs_keep_first_and_last_epoch_on_a_short_slider(runs) -> None:
+def test_long_runs_keep_first_and_last_epoch_on_a_short_slider(runs, report) -> None:
     folder = runs.search(epochs=240)
     page = report(folder)
     data = json.loads(page.find("script", id="p-normal-data")[0]["text"])
@@ -199,7 +99,7 @@ def test_long_runs_keep_first_and_last_epoch_on_a_short_slider(runs) -> None:
     assert (folder / "report.html").stat().st_size < 1_000_000
 
 
-def test_every_edge_has_a_panel_in_the_place_of_its_source_and_target(runs) -> None:
+def test_every_edge_has_a_panel_in_the_place_of_its_source_and_target(runs, report) -> None:
     page = report(runs.search())
     panels = page.find("figure", within="evolution")
     assert len(panels) == 28
@@ -208,9 +108,9 @@ def test_every_edge_has_a_panel_in_the_place_of_its_source_and_target(runs) -> N
     assert len(page.find("path", within="evolution")) == 28 * 7
 
 
-def test_collapse_is_pointed_out_only_where_it_happens(runs) -> None:
+def test_collapse_is_pointed_out_only_where_it_happens(runs, report) -> None:
     folder = runs.search()
-    last = rows_of(folder)[-1]
+    last = runs.rows(folder)[-1]
     assert last["parameter_free_reduce"] > 0.5 > last["parameter_free_normal"]
     text = report(folder).text("p", within="health")
     assert f"reduction, share of P: {100 * last['parameter_free_reduce']:.0f} %" in text
@@ -221,12 +121,12 @@ def test_collapse_is_pointed_out_only_where_it_happens(runs) -> None:
             if key.startswith("parameter_free"):
                 row[key] = 0.5
 
-    rewrite(folder, heal)
+    runs.rewrite(folder, heal)
     assert "more than half" not in report(folder).text()
 
 
 @pytest.mark.parametrize("data", ["digits", "cifar10", "folder"])
-def test_retrain_command_is_shown_for_the_run_as_given(runs, data: str, monkeypatch) -> None:
+def test_retrain_command_is_shown_for_the_run_as_given(runs, report, data: str, monkeypatch) -> None:
     folder = runs.search(epochs=2, data=data, name="a run")
     monkeypatch.chdir(folder.parent)
     page = report(Path("a run"))
@@ -236,7 +136,7 @@ def test_retrain_command_is_shown_for_the_run_as_given(runs, data: str, monkeypa
     assert "'network.genotype=a run'" in command["text"]
 
 
-def test_unfinished_run_says_how_far_it_is(runs) -> None:
+def test_unfinished_run_says_how_far_it_is(runs, report) -> None:
     folder = runs.search(epochs=7, finished=False)
     os.utime(folder / "metrics.jsonl", (0, 0))
     page = report(folder)
@@ -245,7 +145,7 @@ def test_unfinished_run_says_how_far_it_is(runs) -> None:
     assert len(page.find("rect", within="cells", class_="pill")) == 16  # from the last row
 
 
-def test_run_before_its_first_epoch(runs) -> None:
+def test_run_before_its_first_epoch(runs, report) -> None:
     folder = runs.search(epochs=1, finished=False)
     (folder / "metrics.jsonl").write_text("")
     page = report(folder)
@@ -253,18 +153,18 @@ def test_run_before_its_first_epoch(runs) -> None:
     assert page.anchors == ["config", "environment"]
 
 
-def test_one_epoch(runs) -> None:
+def test_one_epoch(runs, report) -> None:
     page = report(runs.search(epochs=1))
     assert not page.find("input")
-    assert len(heat(page, "normal")) == 14
+    assert len(page.heat("normal")) == 14
     assert len(page.find("path", within="evolution")) == 28 * 7
     assert not page.find("polyline")
     assert page.find("circle", within="curves")
 
 
-def test_nan_and_missing_values_leave_gaps(runs) -> None:
+def test_nan_and_missing_values_leave_gaps(runs, report) -> None:
     folder = runs.search(epochs=6)
-    rows = rows_of(folder)
+    rows = runs.rows(folder)
     rows[2]["train_loss"] = math.nan
     rows[3]["train_loss"] = math.inf
     del rows[2]["valid_loss"], rows[4]["p_reduce"], rows[1]["norms"]
@@ -272,7 +172,7 @@ def test_nan_and_missing_values_leave_gaps(runs) -> None:
     rows[-1]["p_normal"][0][0] = None
     runs.write_rows(folder, rows)
     page = report(folder)
-    shown = heat(page, "normal")
+    shown = page.heat("normal")
     assert math.isnan(shown[3][2])
     assert math.isnan(shown[0][0])
     assert shown[3][1] == pytest.approx(rows[-1]["p_normal"][3][1], abs=5e-5)
@@ -298,9 +198,9 @@ def test_nan_and_missing_values_leave_gaps(runs) -> None:
         {"train_loss", "architecture_loss", "valid_loss", "valid_top1", "learning_rate"},
     ],
 )
-def test_missing_keys_cost_only_their_part(runs, keys: set[str]) -> None:
+def test_missing_keys_cost_only_their_part(runs, report, keys: set[str]) -> None:
     folder = runs.search(epochs=3)
-    rewrite(folder, lambda row: [row.pop(key) for key in keys])
+    runs.rewrite(folder, lambda row: [row.pop(key) for key in keys])
     page = report(folder)
     assert len(page.find("rect", within="cells", class_="pill")) == 16
     if "operations" in keys:  # seven columns and fourteen rows are the paper's space
@@ -310,9 +210,9 @@ def test_missing_keys_cost_only_their_part(runs, keys: set[str]) -> None:
 
 
 @pytest.mark.parametrize("value", [None, 3, "x", [], {}, [1, 2], [[]], [["a"]], {"a": {"b": []}}, True, 10**400])
-def test_wrong_types_never_stop_the_report(runs, value: object) -> None:
+def test_wrong_types_never_stop_the_report(runs, report, value: object) -> None:
     folder = runs.search(epochs=2)
-    rows = rows_of(folder)
+    rows = runs.rows(folder)
     keys = list(rows[0])
     for group in range(3):
         runs.write_rows(folder, [rows[0], rows[1] | dict.fromkeys(keys[group::3], value)])
@@ -325,7 +225,7 @@ def test_wrong_types_never_stop_the_report(runs, value: object) -> None:
     assert "config" in report(folder).anchors
 
 
-def test_broken_lines_are_left_out_and_only_the_last_one_silently(runs) -> None:
+def test_broken_lines_are_left_out_and_only_the_last_one_silently(runs, report) -> None:
     folder = runs.search(epochs=4)
     whole = (folder / "metrics.jsonl").read_text()
     (folder / "metrics.jsonl").write_text(whole + whole.splitlines()[-1][:200])
@@ -336,22 +236,17 @@ def test_broken_lines_are_left_out_and_only_the_last_one_silently(runs) -> None:
     assert "1 line(s) are not JSON objects" in report(folder).text()
 
 
-def test_an_epoch_written_again_after_a_resume_counts_once(runs) -> None:
+def test_an_epoch_written_again_after_a_resume_counts_once(runs, report) -> None:
     folder = runs.search(epochs=4)
-    rows = rows_of(folder)
+    rows = runs.rows(folder)
     again = rows[2] | {"valid_top1": 12.34}
     runs.write_rows(folder, [*rows, again])
     data = json.loads(report(folder).find("script", id="p-normal-data")[0]["text"])
     assert data["epochs"] == ["0", "1", "2", "3"]
-    assert "valid" in page_tip(report(folder), "epoch 2", "12.34")
+    assert "valid" in report(folder).tip("epoch 2", "12.34")
 
 
-def page_tip(page: Page, *parts: str) -> str:
-    (tip,) = [title["text"] for title in page.find("title") if all(part in title["text"] for part in parts)]
-    return tip
-
-
-def test_hostile_text_stays_text(runs) -> None:
+def test_hostile_text_stays_text(runs, report) -> None:
     folder = runs.search(epochs=2)
 
     def poison(row: dict) -> None:
@@ -359,7 +254,7 @@ def test_hostile_text_stays_text(runs) -> None:
         row["operations"] = [HOSTILE, *row["operations"][1:]]
         row[HOSTILE] = 3.0
 
-    rewrite(folder, poison)
+    runs.rewrite(folder, poison)
     config = {"run": {"name": "</pre>" + HOSTILE[:-1]}, "data": {"name": HOSTILE[:-1]}}
     (folder / "config.yaml").write_text(json.dumps(config))
     (folder / "environment.json").write_text(json.dumps({HOSTILE: {"a": HOSTILE}, "list": [HOSTILE]}))
@@ -373,7 +268,7 @@ def test_hostile_text_stays_text(runs) -> None:
     assert "<script>alert(1)</script>" in page.text("table")
 
 
-def test_hostile_kind_and_folder_name(runs) -> None:
+def test_hostile_kind_and_folder_name(runs, report) -> None:
     folder = runs.search(epochs=1, name="a<b>&'c")
     runs.write_summary(folder, kind="<i>odd</i>", score=3.5)
     page = report(folder)
@@ -383,7 +278,7 @@ def test_hostile_kind_and_folder_name(runs) -> None:
     assert "3.5" in page.text("dl")
 
 
-def test_eval_report(runs) -> None:
+def test_eval_report(runs, report) -> None:
     folder = runs.eval(epochs=40)
     page = report(folder)
     assert page.anchors == ["cells", "curves", "genotype", "config", "environment"]
@@ -397,22 +292,22 @@ def test_eval_report(runs) -> None:
     assert len(page.find("polyline", within="curves")) == 2 + 3 + 1 + 1 + 2
 
 
-def test_unfinished_eval_takes_its_errors_from_the_last_test(runs) -> None:
+def test_unfinished_eval_takes_its_errors_from_the_last_test(runs, report) -> None:
     folder = runs.eval(epochs=5, finished=False)
     page = report(folder)
-    last = rows_of(folder)[-1]
+    last = runs.rows(folder)[-1]
     assert f"{100 - last['test_top1']:.2f} %" in page.text("dl")
     assert "at epoch 4 (5 of 5 epochs recorded)" in page.text()
     assert "cells" not in page.anchors
 
 
-def test_figures_this_report_does_not_know_are_still_charted(runs) -> None:
+def test_figures_this_report_does_not_know_are_still_charted(runs, report) -> None:
     folder = runs.eval(epochs=3)
-    rewrite(folder, lambda row: row.update(gradient_noise=row["epoch"] + 0.5))
+    runs.rewrite(folder, lambda row: row.update(gradient_noise=row["epoch"] + 0.5))
     assert "gradient noise" in report(folder).text("figcaption", within="other")
 
 
-def test_broken_genotype_is_told_and_replaced(runs) -> None:
+def test_broken_genotype_is_told_and_replaced(runs, report) -> None:
     folder = runs.search(epochs=2)
     document = json.loads((folder / "genotype.json").read_text())
     document["normal"][0][0] = "sep_conv_9x9"
@@ -423,7 +318,7 @@ def test_broken_genotype_is_told_and_replaced(runs) -> None:
 
 
 @pytest.mark.parametrize("config", ["a: [", "a: !!python/object:os.system {}", "just text", "- 1", "\x00", ""])
-def test_config_that_is_no_yaml_is_shown_as_it_is(runs, config: str) -> None:
+def test_config_that_is_no_yaml_is_shown_as_it_is(runs, report, config: str) -> None:
     folder = runs.search(epochs=1)
     (folder / "config.yaml").write_text(config)
     page = report(folder)
@@ -442,7 +337,7 @@ def test_not_a_run_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("only", ["config.yaml", "metrics.jsonl"])
-def test_one_of_the_two_files_is_enough(runs, only: str) -> None:
+def test_one_of_the_two_files_is_enough(runs, report, only: str) -> None:
     folder = runs.search(epochs=2)
     for path in list(folder.iterdir()):
         if path.name != only:
@@ -472,7 +367,7 @@ def test_failed_write_keeps_the_older_report(runs, monkeypatch) -> None:
     assert not [path for path in folder.iterdir() if path.name.endswith(".tmp")]
 
 
-def test_chromium_runs_the_page_without_errors_and_the_slider_shows_any_epoch(runs, tmp_path: Path) -> None:
+def test_chromium_runs_the_page_without_errors_and_the_slider_shows_any_epoch(runs, parse, tmp_path: Path) -> None:
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser is None:
         pytest.skip("no chromium on this machine: the page's script was not run")
@@ -498,9 +393,9 @@ def test_chromium_runs_the_page_without_errors_and_the_slider_shows_any_epoch(ru
             check=True,
         )
         assert "CONSOLE" not in done.stderr, done.stderr
-        page = Page(done.stdout)
-        row = rows_of(folder)[-1 if name == "report.html" else 1]
+        page = parse(done.stdout)
+        row = runs.rows(folder)[-1 if name == "report.html" else 1]
         for kind in ("normal", "reduce"):
-            assert heat(page, kind) == [pytest.approx(values, abs=5e-5) for values in row[f"p_{kind}"]]
+            assert page.heat(kind) == [pytest.approx(values, abs=5e-5) for values in row[f"p_{kind}"]]
         assert not any("hidden" in button["attributes"] for button in page.find("button"))
         assert not any("hidden" in slider["attributes"] for slider in page.find("input"))

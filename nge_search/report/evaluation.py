@@ -1,0 +1,139 @@
+"""evaluation.json, what the last test of a retraining found: each part is checked, and left out, by itself."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from nge_search.errors import plain
+from nge_search.report.numbers import number
+
+#: Up to this many classes the confusion matrix is drawn.
+DRAWN_CLASSES = 30
+
+_MOST_WORST = 24
+_LARGEST_COUNT = 10**12
+_LONGEST_NAME, _LONGEST_PATH = 60, 300
+_PNG_HEADER = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
+_LARGEST_PNG = 2**18  # bytes; a thumbnail takes some thousand
+_LARGEST_SIDE = 256  # pixels; more would let a small file fill the browser's memory
+
+
+@dataclass(frozen=True)
+class ShownImage:
+    """A test image: `label` and `predicted` are positions in the classes, `png` is base64, `loss` may be NaN."""
+
+    name: str
+    label: int
+    predicted: int
+    loss: float
+    png: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the test after `epoch` found. Classes are positions in `classes`; a part that is not known is empty.
+
+    `per_class` holds (test images, correctly classified), `confusion` the counts by true class (rows) and
+    predicted class (columns), `confused` the most frequent mistakes (true, predicted, count), largest first.
+    """
+
+    epoch: float
+    classes: tuple[str, ...]
+    per_class: tuple[tuple[int, int], ...]
+    confusion: tuple[tuple[int, ...], ...]
+    confused: tuple[tuple[int, int, int], ...]
+    worst: tuple[ShownImage, ...]
+
+
+def read_evaluation(document: dict[str, Any]) -> tuple[Evaluation | None, list[str]]:
+    """The evaluation, or None without a list of classes; and a line for each part that is left out."""
+    names = document.get("classes")
+    if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
+        return None, ["it has no list of classes and is left out."]
+    count = len(names)
+    checks: dict[str, Callable[[Any, int], tuple | None]] = {
+        "per_class": _per_class,
+        "confusion": _confusion,
+        "confused": _confused,
+    }
+    parts = {key: check(document.get(key), count) for key, check in checks.items()}
+    notes = [f"{key} is not of the expected form and is left out." for key, part in parts.items() if part is None]
+    entries = document.get("worst")
+    entries = entries[:_MOST_WORST] if isinstance(entries, list) else [entries]
+    worst = [image for entry in entries if (image := _image(entry, count))]
+    if len(worst) < len(entries):
+        lost = len(entries) - len(worst)
+        words = "entry of worst cannot be shown and is" if lost == 1 else "entries of worst cannot be shown and are"
+        notes.append(f"{lost} {words} left out.")
+    found = Evaluation(
+        epoch=number(document.get("epoch")),
+        classes=tuple(_class_name(name, position) for position, name in enumerate(names)),
+        worst=tuple(worst),
+        **{key: part or () for key, part in parts.items()},
+    )
+    return found, notes
+
+
+def _class_name(name: str, position: int) -> str:
+    return plain(name, _LONGEST_NAME) if name.strip() else f"class {position}"
+
+
+def _per_class(given: Any, classes: int) -> tuple[tuple[int, int], ...] | None:
+    if not isinstance(given, list) or len(given) != classes:
+        return None
+    if not all(_are_counts(pair, 2) and pair[1] <= pair[0] for pair in given):
+        return None
+    return tuple((images, right) for images, right in given)
+
+
+def _confusion(given: Any, classes: int) -> tuple[tuple[int, ...], ...] | None:
+    """Empty where there is none, or none that would be drawn."""
+    if given is None or classes > DRAWN_CLASSES:
+        return ()
+    if not isinstance(given, list) or len(given) != classes or not all(_are_counts(row, classes) for row in given):
+        return None
+    return tuple(map(tuple, given))
+
+
+def _confused(given: Any, classes: int) -> tuple[tuple[int, int, int], ...] | None:
+    if not isinstance(given, list) or not all(
+        _are_counts(entry, 3) and max(entry[:2]) < classes for entry in given
+    ):
+        return None
+    return tuple((true, predicted, count) for true, predicted, count in given)
+
+
+def _image(given: Any, classes: int) -> ShownImage | None:
+    if not isinstance(given, dict):
+        return None
+    pair = [given.get("label"), given.get("predicted")]
+    png = _checked_png(given.get("png"))
+    if not _are_counts(pair, 2) or max(pair) >= classes or png is None:
+        return None
+    name = given.get("name")
+    return ShownImage(
+        plain(name, _LONGEST_PATH) if isinstance(name, str) else "", *pair, number(given.get("loss")), png
+    )
+
+
+def _are_counts(given: Any, length: int) -> bool:
+    whole = isinstance(given, list) and len(given) == length and all(type(value) is int for value in given)
+    return whole and all(0 <= value <= _LARGEST_COUNT for value in given)
+
+
+def _checked_png(given: Any) -> str | None:
+    """The base64 of a PNG of thumbnail size, encoded anew: no character of the file reaches the page unchecked."""
+    if not isinstance(given, str) or len(given) > 2 * _LARGEST_PNG:
+        return None
+    try:
+        data = base64.b64decode(given, validate=True)
+    except ValueError:
+        return None
+    start = len(_PNG_HEADER)
+    sides = [int.from_bytes(data[at : at + 4], "big") for at in (start, start + 4)]
+    if not data.startswith(_PNG_HEADER) or len(data) > _LARGEST_PNG:
+        return None
+    return base64.b64encode(data).decode() if all(1 <= side <= _LARGEST_SIDE for side in sides) else None
