@@ -57,6 +57,14 @@ class World:
         dist.all_gather(rows, row_N)
         return torch.stack(rows)
 
+    def gather_objects(self, value: Result) -> list[Result]:
+        """The (picklable) value of every rank."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
     def on_main(self, action: Callable[[], Result]) -> Result:
         """Run `action` on rank 0 and hand its (picklable) result, or its UserError, to all ranks."""
         if self.size == 1:
@@ -86,11 +94,9 @@ class World:
             result = action()
         except UserError as error:
             message = str(error)
-        messages: list[Any] = [None] * self.size
-        dist.all_gather_object(messages, message)
-        for message in messages:
-            if message is not None:
-                raise UserError(message, shared=True)
+        for other in self.gather_objects(message):
+            if other is not None:
+                raise UserError(other, shared=True)
         return result  # type: ignore[return-value]
 
     def assert_identical(self, tensors: dict[str, Tensor]) -> None:
@@ -98,8 +104,7 @@ class World:
         if self.size == 1:
             return
         digests = {name: _digest(tensor) for name, tensor in tensors.items()}
-        everyone: list[Any] = [None] * self.size
-        dist.all_gather_object(everyone, digests)
+        everyone = self.gather_objects(digests)
         for name in digests:
             if len({other.get(name) for other in everyone}) > 1:
                 why = f"ranks have drifted apart: '{name}' differs between them; please report this"

@@ -53,6 +53,7 @@ def run_eval(config: EvalConfig) -> dict[str, Any]:
             best_top1_error=100 - task.best["top1"],
             best_epoch=task.best["epoch"] + 1,
             **averaged,
+            **({"unreadable_images": len(task.unreadable)} if task.unreadable else {}),
             **size,
             genotype=genotype.to_dict(),
         )

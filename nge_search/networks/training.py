@@ -34,6 +34,7 @@ class ClassifierTraining(Task):
 
     Attributes:
         ema: the average of the weights, or None.
+        unreadable: images that were skipped so far, and why; of all ranks once `state_dict` was called.
         best: the epoch with the highest test accuracy, and that accuracy; for the record, nothing is chosen by it.
     """
 
@@ -61,6 +62,8 @@ class ClassifierTraining(Task):
             self.phases.append(EvaluationPhase(self, "ema", self.ema.module))
         self.meters = {phase.name: Meter(world.device) for phase in self.phases}
         self.outcomes = Outcomes(len(dataset.test), world.device)
+        self.unreadable: dict[str, str] = {}
+        self._told: set[str] = set()
         self._evaluation: dict[str, Any] = {}
         self.finite = torch.ones((), dtype=torch.bool, device=world.device)
 
@@ -153,14 +156,24 @@ class ClassifierTraining(Task):
             "ema": self.ema.module.state_dict() if self.ema else None,
             "updates": self.updates,
             "best": dict(self.best),
+            "unreadable": self._gather_unreadable(),
         }
+
+    def _gather_unreadable(self) -> dict[str, str]:
+        """All images that could not be read and were skipped, on any rank."""
+        if self.config.data.corrupt == "skip":
+            own = {**self.unreadable, **self.train.images.unreadable, **self.test.images.unreadable}
+            everyone = self.world.gather_objects(own)
+            self.unreadable = {name: why for found in everyone for name, why in sorted(found.items())}
+        return dict(self.unreadable)
 
     def load_state_dict(self, state: dict[str, Any], source: str) -> None:
         load_module(self.network, state["network"], source)
         self.optimiser.load_state_dict(state["optimiser"])
         if self.ema:
             load_module(self.ema.module, state["ema"], source)
-        self.updates, self.best = state["updates"], dict(state["best"])
+        self.updates, self.best, self.unreadable = state["updates"], dict(state["best"]), dict(state["unreadable"])
+        self._told = set(self.unreadable)
 
     def local_buffers(self) -> list[Tensor]:
         return [buffer for network in self._networks() for buffer in float_buffers(network)]
@@ -182,6 +195,8 @@ class ClassifierTraining(Task):
             row.update({f"{name}_{figure}": value for figure, value in meter.result(self.world).items()})
         row["learning_rate"] = self.optimiser.param_groups[0]["lr"]
         row["drop_path"] = self._drop_path_rate(epoch)
+        if self.unreadable:
+            row["unreadable_images"] = len(self.unreadable)
         self._evaluation = {}
         if not self.evaluates(epoch):
             return row
@@ -194,6 +209,9 @@ class ClassifierTraining(Task):
         return row
 
     def publish(self, logbook: Logbook, row: dict[str, Any], step: int) -> None:
+        for name in sorted(self.unreadable.keys() - self._told):
+            logbook.say(f"skipped an image: {self.unreadable[name]}")
+        self._told.update(self.unreadable)
         shown = {"test_top1": "test top-1", "ema_top1": "of averaged weights"}
         figures = "".join(f"{words} {row[figure]:.2f}, " for figure, words in shown.items() if figure in row)
         logbook.say(

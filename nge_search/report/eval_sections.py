@@ -39,8 +39,7 @@ def figures(run: RunFolder) -> list[Figure]:
         Figure(duration(run.figure("seconds")), "Training time", str((run.summary or {}).get("device", ""))),
         throughput(run),
     ]
-    corrupt = number((run.summary or {}).get("corrupt_images"))
-    unreadable = corrupt if math.isfinite(corrupt) else run.last("unreadable_images")
+    unreadable = run.figure("unreadable_images")
     if unreadable > 0:
         shown.append(Figure(plain(unreadable, 7), "Unreadable images"))
     return shown

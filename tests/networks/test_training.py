@@ -237,3 +237,32 @@ def test_another_number_of_classes_is_refused_or_trained_anew(trained, tmp_path)
     config = load_config(EvalConfig, None, [*SMALL, *words, "network.reset_classifier=true"])
     task = build_task(config, genotype, grey, world)
     assert task.network.classifier.weight.shape[0] == 4
+
+
+@pytest.mark.parametrize("resident", ["always", "never"])
+def test_unreadable_images_are_named_counted_and_survived(tmp_path, capsys, resident):
+    random = np.random.default_rng(0)
+    for number in range(30):
+        folder = tmp_path / "images" / ("train" if number < 20 else "test") / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (12, 12, 3), np.uint8)).save(folder / f"{number:02}.png")
+    for name in ("train/a/04.png", "test/b/21.png"):
+        path = tmp_path / "images" / name
+        path.write_bytes(path.read_bytes()[:200])
+    words = [
+        *SMALL, "precision=fp32", "run.progress=lines", "data.name=folder", f"data.root={tmp_path / 'images'}",
+        f"data.resident={resident}", "data.workers=0", "train.epochs=2", f"run.dir={tmp_path / 'run'}",
+    ]  # fmt: skip
+    assert main(["eval", *words]) == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    assert ".png" in error
+    assert main(["eval", *words, "data.corrupt=skip"]) == 0
+    output = capsys.readouterr().out
+    assert output.count("skipped an image") == 2
+    assert "04.png" in output
+    assert "21.png" in output
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["unreadable_images"] == 2
+    found = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert found["images"] == 9

@@ -289,13 +289,13 @@ def test_headline_says_which_epoch_and_what_the_best_one_was(runs, report) -> No
     folder = runs.eval(epochs=3)
     rows = runs.rows(folder)
     summary = {"kind": "eval", "top1_error": 3.4, "top5_error": 0.1, "seeds": 1}
-    summary |= {"best_top1_error": 3.21, "best_epoch": 588, "ema_top1_error": 3.05, "corrupt_images": 7}
+    summary |= {"best_top1_error": 3.21, "best_epoch": 588, "ema_top1_error": 3.05, "unreadable_images": 7}
     runs.write_summary(folder, **summary)
     figures = report(folder).text("dl")
     assert "Top-1 error, test3.40 %last epoch, 1 seed; best 3.21 % after 588 epochs" in figures
     assert "Top-1 error, averaged weights3.05 %" in figures
     assert "Unreadable images7" in figures
-    runs.write_summary(folder, **summary | {"seeds": 5, "best_top1_error": 3.4, "corrupt_images": 0})
+    runs.write_summary(folder, **summary | {"seeds": 5, "best_top1_error": 3.4, "unreadable_images": 0})
     figures = report(folder).text("dl")
     assert "last epoch, 5 seedsTop" in figures
     assert "Unreadable" not in figures
@@ -311,7 +311,7 @@ def test_headline_says_which_epoch_and_what_the_best_one_was(runs, report) -> No
 @pytest.mark.parametrize("value", ["x", None, [], [1, 2], math.nan, 10**400, True])
 def test_summary_values_of_the_wrong_type_never_stop_the_report(runs, report, value: object) -> None:
     folder = runs.eval(epochs=2)
-    keys = ("best_top1_error", "best_epoch", "ema_top1_error", "seeds", "corrupt_images")
+    keys = ("best_top1_error", "best_epoch", "ema_top1_error", "seeds", "unreadable_images")
     runs.write_summary(folder, kind="eval", top1_error=3.4, **dict.fromkeys(keys, value))
     assert "Top-1 error, test3.40 %last epoch" in report(folder).text("dl")
 
