@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 from nge_search.engine.environment import device_name, package_versions
+from nge_search.schema import DATASETS
 
 _EXTRAS = {
     "test": ("pytest", "hypothesis", "ruff"),
@@ -49,6 +50,7 @@ def examine(root: Path) -> dict[str, Any]:
             "digits": True,
             "cifar10": (root / "cifar-10-batches-py").is_dir(),
             "cifar100": (root / "cifar-100-python").is_dir(),
+            **_published(root),
         },
         "root": str(root),
         "extras": {
@@ -57,6 +59,15 @@ def examine(root: Path) -> dict[str, Any]:
         },
         "free_disk_gb": round(shutil.disk_usage(Path.cwd()).free / 1e9, 1),
     }
+
+
+def _published(root: Path) -> dict[str, bool]:
+    """ImageNet or Tiny-ImageNet, where `root` holds as many classes; nobody can be told how to get them."""
+    train, val = root / "train", root / "val"
+    if not train.is_dir() or not val.is_dir():
+        return {}
+    count = sum(entry.is_dir() and not entry.name.startswith(".") for entry in os.scandir(train))
+    return {name: True for name in ("imagenet", "tiny_imagenet") if DATASETS[name].classes == count}
 
 
 def lines(findings: dict[str, Any]) -> list[str]:

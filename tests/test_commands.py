@@ -203,6 +203,19 @@ def test_a_closed_pipe_is_not_an_error(checkout):
     assert finished.stderr == ""
 
 
+def test_bench_retrain_compares_with_darts(capsys):
+    words = ["--batch", "4", "--channels", "4", "--cells", "3", "--steps", "2", "--workers", "0", "--threads", "1"]
+    assert main(["bench", "retrain", *words, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert set(result["forms"]) == {"darts", "fast"}
+    slow, fast = result["forms"]["darts"], result["forms"]["fast"]
+    assert result["speedup"] == slow["seconds"] / fast["seconds"]
+    assert result["memory"] == fast["peak_memory_mb"] / slow["peak_memory_mb"]
+    assert max(result["differences"].values()) < 1e-9
+    assert main(["bench", "retrain", "--batch", "1"]) == 2
+    assert "--batch=1: must be between 2 and 4096" in capsys.readouterr().err
+
+
 def test_bench_supernet_compares_the_forms(capsys):
     words = ["--batch", "2", "--channels", "4", "--cells", "3", "--size", "6", "--steps", "1", "--threads", "1"]
     assert main(["bench", "supernet", *words, "--json"]) == 0

@@ -9,8 +9,12 @@ Legend: B images of a batch, N images of a set.
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,6 +35,10 @@ class Stream(IntEnum):
     LIMIT = 5
     SPLIT = 6
     DROP_PATH = 7
+    RESIZED_CROP = 8
+    JITTER = 9
+    RAND_AUGMENT = 10
+    ERASE = 11
 
 
 def fold(*parts: int) -> int:
@@ -70,6 +78,28 @@ def permutation(count: int, *, seed: int, epoch: int, stream: int) -> Tensor:
     """A random order of 0 .. count - 1: int64 [count] on the CPU."""
     words_N = words(torch.arange(count), seed=seed, epoch=epoch, stream=stream)
     return torch.argsort(words_N, stable=True)  # stable, so that equal words cannot make it differ by version
+
+
+@contextmanager
+def global_generators_kept(device: torch.device) -> Iterator[None]:
+    """Restore, at the end, the generators that other people's code draws from: Python's, NumPy's and torch's."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)  # noqa: NPY002
+
+
+def seed_global_generators(key: int, device: torch.device) -> None:
+    """Start the generators of `global_generators_kept` at a key of `fold`."""
+    random.seed(key)
+    np.random.seed(key & 0xFFFFFFFF)  # noqa: NPY002
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index].manual_seed(key)
+    else:
+        torch.default_generator.manual_seed(key)
 
 
 def _finalise_integer(word: int) -> int:

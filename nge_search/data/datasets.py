@@ -1,4 +1,4 @@
-"""Loading a dataset by name: scikit-learn's digits, torchvision's CIFAR, or a folder of images."""
+"""Loading a dataset by name: scikit-learn's digits, torchvision's CIFAR, or folders of images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from nge_search.data.decoding import to_image, to_tensor
 from nge_search.data.folder import load_folder
+from nge_search.data.image_transforms import ImageTransforms
 from nge_search.data.sources import Dataset, MemoryImages
 from nge_search.data.split import hold_out, limited
 from nge_search.errors import UserError
@@ -29,8 +31,8 @@ def load_dataset(config: DataConfig) -> Dataset:
     Raises:
         UserError: files that are missing, damaged or unfit, or settings that do not suit them; one line.
     """
-    loaders = {"digits": _load_digits, "cifar10": _load_cifar, "cifar100": _load_cifar, "folder": load_folder}
-    return loaders[config.name](config)
+    loaders = {"digits": _load_digits, "cifar10": _load_cifar, "cifar100": _load_cifar}
+    return loaders.get(config.name, load_folder)(config)
 
 
 def _load_digits(config: DataConfig) -> Dataset:
@@ -93,8 +95,8 @@ def _in_memory(config: DataConfig, train: MemoryImages, test: MemoryImages, clas
     config.check_side(side)
     return Dataset(
         name=config.name,
-        train=_resized(train, side),
-        test=_resized(test, side),
+        train=_sized(train, ImageTransforms(config, side, config.works_per_image)),
+        test=_sized(test, ImageTransforms(config, side, False)),
         classes=tuple(classes),
         image_size=side,
         channels=facts.channels,
@@ -103,12 +105,15 @@ def _in_memory(config: DataConfig, train: MemoryImages, test: MemoryImages, clas
     )
 
 
-def _resized(source: MemoryImages, side: int) -> MemoryImages:
-    """The same images with `side` pixels a side: bilinear, antialiased where they shrink."""
-    if source.images_NCHW.shape[-1] == side:
-        return source
-    parts = [_resize(part, side) for part in source.images_NCHW.split(_RESIZED_AT_ONCE)]
-    return MemoryImages(torch.cat(parts), source.labels_N)
+def _sized(source: MemoryImages, transforms: ImageTransforms) -> MemoryImages:
+    """The same images as evaluation sees them: by `data.resize`, or bilinear, antialiased where they shrink."""
+    originals, side = source.images_NCHW, transforms.side
+    images_NCHW = originals
+    if transforms.config.resize:
+        images_NCHW = torch.stack([to_tensor(transforms(to_image(image), None)) for image in originals])
+    elif originals.shape[-1] != side:
+        images_NCHW = torch.cat([_resize(part, side) for part in originals.split(_RESIZED_AT_ONCE)])
+    return MemoryImages(images_NCHW, source.labels_N, transforms, originals)
 
 
 def _resize(images_NCHW: Tensor, side: int) -> Tensor:

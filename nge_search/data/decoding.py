@@ -1,4 +1,4 @@
-"""One image file: its header, its pixels as an RGB square, and errors that name it."""
+"""One image file: its header, its pixels, and errors that name it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ from nge_search.errors import UserError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-_CHANNELS = 3
 
 
 class Header(NamedTuple):
@@ -45,36 +43,29 @@ def read_header(path: str) -> Header:
     return header
 
 
-def decode(path: str, side: int) -> Tensor:
-    """The pixels of an image: uint8 [3, side, side].
-
-    Other sizes are resized, bilinearly with antialiasing, so that the short side has `side` pixels, and cropped at
-    the centre (in one operation: the centre square is resized). Grey and palette images become RGB; alpha is
-    dropped.
+def load(path: str) -> Image.Image:
+    """A decoded image. Grey and palette images become RGB; alpha is dropped.
 
     Raises:
         UserError: a truncated, damaged or missing file; names it.
     """
     with _naming(path), Image.open(path) as image:
-        pixels = image if image.mode == "RGB" else image.convert("RGB")
-        if pixels.size != (side, side):
-            width, height = pixels.size
-            short = min(width, height)
-            left, top = (width - short) / 2, (height - short) / 2
-            box = (left, top, left + short, top + short)
-            pixels = pixels.resize((side, side), Image.Resampling.BILINEAR, box=box)
-        return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
+        if image.mode != "RGB":
+            return image.convert("RGB")
+        image.load()
+        return image
 
 
-def decode_all(paths: Sequence[str], side: int, threads: int) -> Tensor:
-    """The pixels of many images: uint8 [len(paths), 3, side, side]. Raises UserError as `decode` does."""
-    images = torch.empty((len(paths), _CHANNELS, side, side), dtype=torch.uint8)
+def to_tensor(image: Image.Image) -> Tensor:
+    """Pixels of an RGB or grey image: uint8 [C, H, W], a view of its rows of pixels."""
+    pixels = torch.from_numpy(np.array(image))
+    return pixels.permute(2, 0, 1) if pixels.ndim == 3 else pixels[None]
 
-    def fill(position: int) -> None:
-        images[position] = decode(paths[position], side)
 
-    for_each(fill, range(len(paths)), threads)
-    return images
+def to_image(pixels_CHW: Tensor) -> Image.Image:
+    """An RGB or grey image of uint8 pixels."""
+    pixels = pixels_CHW.permute(1, 2, 0).contiguous().numpy()
+    return Image.fromarray(pixels if len(pixels_CHW) > 1 else pixels[:, :, 0])
 
 
 def for_each(function: Callable[[Item], Result], items: Sequence[Item], threads: int) -> list[Result]:

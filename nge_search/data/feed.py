@@ -6,6 +6,7 @@ Legend: M images of a feed, B images of this rank's batch, C channels, S = H = W
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from nge_search.data.augmentation import Augmentation
 from nge_search.data.counter import Stream, fold, permutation
+from nge_search.data.image_transforms import Draw
 from nge_search.data.storage import Span, Store
 from nge_search.errors import UserError
 
@@ -24,7 +26,8 @@ _FEWEST_AT_ONCE = 2
 class Batch(NamedTuple):
     """This rank's part of a global batch, on the device; B may be 0 in evaluation.
 
-    `index_B` are positions in the source; `total` counts the images of the global batch, over all ranks.
+    `index_B` are positions in the source; `total` counts the images of the global batch, over all ranks (in
+    evaluation with those that `data.corrupt=skip` leaves out).
     """
 
     images_BCHW: Tensor
@@ -46,7 +49,8 @@ class Feed:
     """Passes over some images of a store, cut into global batches, and those into contiguous slices, one per rank.
 
     Training: every pass is shuffled and augmented anew by (seed, stream, epoch, round); a last, smaller batch is
-    used if it holds two images for every rank, and for every part that it is cut into. Evaluation: every image once, in the order of `index_M`, unchanged.
+    used if it holds two images for every rank, and for every part that it is cut into. Evaluation: every image
+    that can be read once, in the order of `index_M`, unchanged.
     The batch of a step depends on these keys alone, so a resumed run sees what it would have seen.
     """
 
@@ -112,12 +116,16 @@ class Feed:
         if self.train:
             order_M = order_M[permutation(len(order_M), seed=seed, epoch=epoch, stream=Stream.SHUFFLE)]
         slices = [self._slice(step) for step in range(start, self.steps)]
-        batches = self.images.batches(order_M, [span for span, _ in slices])
-        for (raw_BCHW, index_B), (_, total) in zip(batches, slices):
-            if self.train:
-                images_BCHW = self.augmentation.train(raw_BCHW, index_B, seed=seed, epoch=epoch, dtype=self.dtype)
-            else:
-                images_BCHW = self.augmentation.evaluate(raw_BCHW, dtype=self.dtype)
+        draw = Draw(seed, epoch) if self.train else None
+        batches = self.images.batches(order_M, [span for span, _ in slices], draw)
+        for (raw_BCHW, index_B, host_index_B), (_, total) in zip(batches, slices):
+            with _one_thread(raw_BCHW.device):
+                if self.train:
+                    images_BCHW = self.augmentation.train(
+                        raw_BCHW, index_B, seed=seed, epoch=epoch, dtype=self.dtype, host_index_B=host_index_B
+                    )
+                else:
+                    images_BCHW = self.augmentation.evaluate(raw_BCHW, dtype=self.dtype)
             yield Batch(images_BCHW, self.images.labels_N[index_B], index_B, total)
 
     def _slice(self, step: int) -> tuple[Span, int]:
@@ -143,3 +151,17 @@ class Feed:
                 f"processes{parts}, which need {fewest} per step; set a larger batch_size or start fewer processes"
             )
         return whole + (rest >= fewest)
+
+
+@contextmanager
+def _one_thread(device: torch.device) -> Iterator[None]:
+    """On a CPU the workers have the other cores: threads that wait for each other would wait for them, too."""
+    if device.type != "cpu":
+        yield
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # in less than a microsecond
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,13 +1,17 @@
-"""The user's own images: a folder per class, divided into training and test set, checked before any run starts."""
+"""Images in folders, one per class, divided into training and test set, checked before any run starts."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
+import torch
+
 from nge_search.data.decoding import Header, for_each, read_header
+from nge_search.data.image_transforms import ImageTransforms
 from nge_search.data.sources import Dataset, FileImages
 from nge_search.data.split import class_sizes, hold_out, limited
 from nge_search.data.tree import Tree, is_labelled, read_tree, subfolders
@@ -15,7 +19,8 @@ from nge_search.errors import UserError
 from nge_search.schema import DataConfig
 
 _TRAIN = "train"
-_TESTS = ("test", "val", "valid")
+_VAL = "val"
+_TESTS = ("test", _VAL, "valid")
 _KIND_OF_MODE = {"1": "grey", "L": "grey", "LA": "grey", "La": "grey", "P": "palette", "PA": "palette"}
 
 
@@ -23,29 +28,65 @@ def load_folder(config: DataConfig) -> Dataset:
     """The dataset in `data.root`: `train/` and `test/` (or `val/`, `valid/`), or class folders alone.
 
     Without a labelled test folder, `data.test_fraction` of every class is held out, the same images for every seed.
-    Only headers are read here; damaged pixels show when images are decoded.
+    ImageNet and Tiny-ImageNet need `train/` and `val/` with all their classes. Only headers are read here, and none
+    of those two's; damaged pixels show when images are decoded.
 
     Raises:
         UserError: anything that keeps the folder from being such a dataset, in one line that says what to mend.
     """
-    train, test, notices = _divide(_existing_root(config), config)
+    facts, root = config.facts, _existing_root(config)
+    train, test, notices = _divide(root, config) if facts.classes is None else (*_published(root, config), [])
     train = train.take(limited(train.labels_N, len(train.classes), config))
-    paths = train.paths + test.paths
-    headers = for_each(read_header, paths, config.workers)
-    side = config.image_size or _common_side(paths, headers)
+    side = config.image_size or facts.image_size
+    if facts.image_size is None:
+        headers = for_each(partial(_header, config.corrupt == "skip"), train.paths + test.paths, config.workers)
+        train, test, headers, more = _readable(train, test, headers)
+        side = side or _common_side(train.paths + test.paths, headers)
+        notices += [*more, *_conversions(headers)]
     config.check_side(side)
-    facts = config.facts
     return Dataset(
         name=config.name,
-        train=FileImages(train.paths, train.labels_N, side, config.workers),
-        test=FileImages(test.paths, test.labels_N, side, config.workers),
+        train=_images(train, ImageTransforms(config, side, config.works_per_image)),
+        test=_images(test, ImageTransforms(config, side, False)),
         classes=train.classes,
         image_size=side,
         channels=facts.channels,
         mean=facts.mean,
         std=facts.std,
-        notices=(*notices, *_conversions(headers)),
+        notices=tuple(notices),
     )
+
+
+def _images(tree: Tree, transforms: ImageTransforms) -> FileImages:
+    return FileImages(tree.paths, tree.labels_N, transforms, transforms.config.workers)
+
+
+def _header(skip: bool, path: str) -> Header | None:
+    """The header of a file; None if it cannot be read and is to be skipped."""
+    try:
+        return read_header(path)
+    except UserError:
+        if not skip:
+            raise
+        return None
+
+
+def _readable(
+    train: Tree, test: Tree, headers: Sequence[Header | None]
+) -> tuple[Tree, Tree, list[Header], list[str]]:
+    """Both trees without the files that have no header, the headers of the others, and what to say of it."""
+    bad = [path for path, header in zip(train.paths + test.paths, headers) if header is None]
+    kept = [header for header in headers if header is not None]
+    if not bad:
+        return train, test, kept, []
+    readable = torch.tensor([header is not None for header in headers])
+    of_train, of_test = readable.split([len(train.paths), len(test.paths)])
+    train, test = train.take(of_train.nonzero()[:, 0]), test.take(of_test.nonzero()[:, 0])
+    _check_sizes(train, 2, "the training images that can be read")
+    if not test.paths:
+        raise UserError(f"none of the test images can be read, as '{bad[-1]}'; replace them")
+    words = "image that cannot be read is" if len(bad) == 1 else "images that cannot be read are"
+    return train, test, kept, [f"{len(bad)} {words} left out: {_some(bad)}"]
 
 
 def _existing_root(config: DataConfig) -> Path:
@@ -59,17 +100,37 @@ def _existing_root(config: DataConfig) -> Path:
 
 def _divide(root: Path, config: DataConfig) -> tuple[Tree, Tree, list[str]]:
     """Training files, test files, and what the user should know about the division."""
-    folders = subfolders(root)
+    folders, strict = subfolders(root), config.corrupt == "stop"
     if _TRAIN not in folders:
-        return _held_out(read_tree(root), root, config)
-    train = read_tree(root / _TRAIN)
+        return _held_out(read_tree(root, strict=strict), root, config)
+    train = read_tree(root / _TRAIN, strict=strict)
     for name in _TESTS:
         if name in folders and is_labelled(root / name):
-            test = read_tree(root / name)
-            _check_same_classes(train, test, name)
+            test = read_tree(root / name, strict=strict)
+            difference = _difference(train, test, name)
+            if difference:
+                raise UserError(f"data.root: {difference}; both folders need the same classes")
             _check_sizes(train, 2, f"'{root / _TRAIN}'")
             return train, test, []
     return _held_out(train, root / _TRAIN, config)
+
+
+def _published(root: Path, config: DataConfig) -> tuple[Tree, Tree]:
+    """Training and test files of a dataset whose classes are known: from `train/` and `val/`."""
+    folders = subfolders(root)
+    for name in (_TRAIN, _VAL):
+        if name not in folders:
+            raise config.refuse("root", f"holds no {name}/; data.name={config.name} needs train/ and val/")
+    train, val = (read_tree(root / name, strict=config.corrupt == "stop") for name in (_TRAIN, _VAL))
+    expected, counts = config.facts.classes, (len(train.classes), len(val.classes))
+    difference = _difference(train, val, _VAL)
+    if difference or counts != (expected, expected):
+        raise UserError(
+            f"data.root: train/ has {counts[0]} classes and val/ {counts[1]}; "
+            f"data.name={config.name} has {expected}" + (f" ({difference})" if difference else "")
+        )
+    _check_sizes(train, 2, f"'{root / _TRAIN}'")
+    return train, val
 
 
 def _held_out(tree: Tree, root: Path, config: DataConfig) -> tuple[Tree, Tree, list[str]]:
@@ -85,16 +146,22 @@ def _check_sizes(tree: Tree, fewest: int, where: str) -> None:
             raise UserError(f"class '{name}' has {size} images; at least {fewest} per class are needed in {where}")
 
 
-def _check_same_classes(train: Tree, test: Tree, test_name: str) -> None:
+def _difference(train: Tree, test: Tree, test_name: str) -> str:
+    """Which classes one folder has and the other has not; empty where both have the same."""
     for classes, other, words in (
         (train.classes, test.classes, f"{test_name}/ lacks"),
         (test.classes, train.classes, f"{_TRAIN}/ lacks"),
     ):
         missing = sorted(set(classes) - set(other))
         if missing:
-            more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-            names = ", ".join(f"'{name}'" for name in missing[:3])
-            raise UserError(f"data.root: {words} class {names}{more}; both folders need the same classes")
+            return f"{words} class {_some(missing)}"
+    return ""
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first three of many names, quoted."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(f"'{name}'" for name in names[:3]) + more
 
 
 def _common_side(paths: Sequence[str], headers: Sequence[Header]) -> int:

@@ -1,6 +1,6 @@
 """What a dataset is made of: sources of images, in memory or in files, and the record that joins them.
 
-Legend: N images of a source, n images read at once, C channels, S = H = W side in pixels.
+Legend: N images of a source, n images read at once, C channels, S = H = W side in pixels, H0, W0 an original's.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from nge_search.data.decoding import decode_all
+from nge_search.data.decoding import for_each, load, to_image, to_tensor
+from nge_search.data.image_transforms import Draw, ImageTransforms
+
+_CHANNELS = 3
 
 
 class ImageSource(Protocol):
@@ -32,19 +35,42 @@ class ImageSource(Protocol):
         """Bytes that all images take as uint8."""
         ...
 
-    def read(self, indices: Sequence[int] | Tensor) -> Tensor:
-        """The images at these positions: uint8 [n, C, S, S] on the CPU; UserError where a file cannot be read."""
+    @property
+    def augments(self) -> bool:
+        """Whether `read` changes images by the choices of a `draw`; otherwise that makes no difference."""
+        ...
+
+    def read(self, indices: Sequence[int] | Tensor, draw: Draw | None = None) -> Tensor:
+        """The images at these positions: uint8 [n, C, S, S] on the CPU; UserError where a file cannot be read.
+
+        With a `draw` as training sees them, up to what is left to `Augmentation`; without as evaluation does.
+        """
+        ...
+
+    def describe(self, index: int) -> str:
+        """The file of an image, or what else tells the user which one it is."""
         ...
 
 
 class MemoryImages:
-    """Images that are already decoded: images_NCHW uint8 and labels_N int64, both on the CPU."""
+    """Images that are already decoded: images_NCHW uint8 and labels_N int64, both on the CPU.
 
-    def __init__(self, images_NCHW: Tensor, labels_N: Tensor):
+    `originals` [N, C, H0, W0] are what `transforms` augment in training; by default the images themselves.
+    """
+
+    def __init__(
+        self,
+        images_NCHW: Tensor,
+        labels_N: Tensor,
+        transforms: ImageTransforms | None = None,
+        originals: Tensor | None = None,
+    ):
         if len(images_NCHW) != len(labels_N):
             raise ValueError(f"{len(images_NCHW)} images but {len(labels_N)} labels")
         self.images_NCHW = images_NCHW
         self.labels_N = labels_N
+        self.transforms = transforms
+        self.originals = images_NCHW if originals is None else originals
 
     def __len__(self) -> int:
         return len(self.labels_N)
@@ -53,19 +79,33 @@ class MemoryImages:
     def nbytes(self) -> int:
         return self.images_NCHW.nbytes
 
-    def read(self, indices: Sequence[int] | Tensor) -> Tensor:
-        return self.images_NCHW[torch.as_tensor(indices, dtype=torch.int64)]
+    @property
+    def augments(self) -> bool:
+        return self.transforms is not None and self.transforms.augments
+
+    def read(self, indices: Sequence[int] | Tensor, draw: Draw | None = None) -> Tensor:
+        index_n = torch.as_tensor(indices, dtype=torch.int64)
+        images_nCHW = self.images_NCHW[index_n]
+        if draw is not None and self.augments:
+            positions = index_n.tolist()
+            choices = self.transforms.choices(positions, draw)
+            for image_CHW, position, choice in zip(images_nCHW, positions, choices):
+                image_CHW.copy_(to_tensor(self.transforms(to_image(self.originals[position]), choice)))
+        return images_nCHW
+
+    def describe(self, index: int) -> str:
+        return f"image {index}"
 
 
 class FileImages:
-    """Images in files, decoded on every read: `paths` and labels_N are parallel, `side` is that of the result."""
+    """Images in files, decoded on every read: `paths` and labels_N are parallel."""
 
-    def __init__(self, paths: Sequence[str], labels_N: Tensor, side: int, threads: int):
+    def __init__(self, paths: Sequence[str], labels_N: Tensor, transforms: ImageTransforms, threads: int):
         if len(paths) != len(labels_N):
             raise ValueError(f"{len(paths)} files but {len(labels_N)} labels")
         self.paths = tuple(paths)
         self.labels_N = labels_N
-        self.side = side
+        self.transforms = transforms
         self.threads = threads
 
     def __len__(self) -> int:
@@ -73,11 +113,27 @@ class FileImages:
 
     @property
     def nbytes(self) -> int:
-        return len(self) * 3 * self.side**2
+        return len(self) * _CHANNELS * self.transforms.side**2
 
-    def read(self, indices: Sequence[int] | Tensor) -> Tensor:
-        threads = 1 if get_worker_info() else self.threads  # the workers are the parallelism already
-        return decode_all([self.paths[index] for index in torch.as_tensor(indices).tolist()], self.side, threads)
+    @property
+    def augments(self) -> bool:
+        return self.transforms.augments
+
+    def read(self, indices: Sequence[int] | Tensor, draw: Draw | None = None) -> Tensor:
+        positions = torch.as_tensor(indices, dtype=torch.int64).tolist()
+        choices = self.transforms.choices(positions, draw)
+        images_nCHW = torch.empty((len(positions), _CHANNELS, *(self.transforms.side,) * 2), dtype=torch.uint8)
+
+        def fill(at: int) -> None:
+            images_nCHW[at] = to_tensor(self.transforms(load(self.paths[positions[at]]), choices[at]))
+
+        # The workers are the parallelism already; and RandAugment's generators belong to the whole process.
+        threads = 1 if draw or get_worker_info() else self.threads
+        for_each(fill, range(len(positions)), threads)
+        return images_nCHW
+
+    def describe(self, index: int) -> str:
+        return self.paths[index]
 
 
 @dataclass(frozen=True)

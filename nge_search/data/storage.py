@@ -1,7 +1,10 @@
 """Where images are while a run reads them: all on the device, or streamed by worker processes.
 
 Both stores hand out the same raw pixels in the same order, so what trains does not depend on the choice. One store
-serves any number of feeds.
+serves any number of feeds. Images that a training pass augments one by one are always streamed.
+
+With `data.corrupt=skip`, an image that cannot be read is left out of evaluation; in training the next readable
+one, by position in the source, of the images that the pass is over takes its place.
 
 Legend: N images of a source, M of an order, b of a batch, C channels, S = H = W side in pixels.
 """
@@ -9,22 +12,40 @@ Legend: N images of a source, M of an order, b of a batch, C channels, S = H = W
 from __future__ import annotations
 
 import os
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from functools import cached_property
+from itertools import chain, islice
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from nge_search.data.image_transforms import Draw
 from nge_search.data.sources import ImageSource, MemoryImages
 from nge_search.errors import UserError
 from nge_search.schema import DataConfig
 
 _MEGABYTE = 10**6
+_READ_AT_ONCE = 256
+#: Batches that each worker reads ahead.
+_AHEAD = 4
 
 #: Start and end of a batch in an order.
 Span = tuple[int, int]
+
+
+class Raw(NamedTuple):
+    """A batch before `Augmentation`: images_bCHW uint8 and their positions in the source, int64.
+
+    `index_b` is on the device and `host_index_b` on the CPU, so that neither side ever waits for the other.
+    """
+
+    images_bCHW: Tensor
+    index_b: Tensor
+    host_index_b: Tensor
 
 
 class Store(Protocol):
@@ -33,11 +54,13 @@ class Store(Protocol):
     device: torch.device
     #: int64 [N] on the device.
     labels_N: Tensor
+    #: What was skipped so far on this rank: which image, and why.
+    unreadable: dict[str, str]
 
-    def batches(self, order_M: Tensor, spans: Sequence[Span]) -> Iterator[tuple[Tensor, Tensor]]:
-        """For each span, (images uint8 [b, C, S, S], their positions in the source int64 [b]), on the device.
+    def batches(self, order_M: Tensor, spans: Sequence[Span], draw: Draw | None = None) -> Iterator[Raw]:
+        """The images of each span of `order_M` (int64 on the CPU), on the device; `draw` is given in training.
 
-        `order_M` is int64 on the CPU. Raises UserError where a file cannot be read.
+        Raises UserError where a file cannot be read, or with `data.corrupt=skip` if none can.
         """
         ...
 
@@ -45,44 +68,92 @@ class Store(Protocol):
 class ResidentImages:
     """All images of a source on the device as uint8: one copy, made here, and no host sync per batch."""
 
-    def __init__(self, source: ImageSource, device: torch.device):
-        whole = isinstance(source, MemoryImages)
-        images_NCHW = source.images_NCHW if whole else source.read(range(len(source)))
+    def __init__(self, source: ImageSource, device: torch.device, skip: bool = False):
+        if source.augments:
+            raise ValueError("images that are augmented one by one cannot be resident")
         self.device = device
-        self.images_NCHW = images_NCHW.to(device)
         self.labels_N = source.labels_N.to(device)
+        self.unreadable: dict[str, str] = {}
+        self._readable_N: Tensor | None = None
+        if isinstance(source, MemoryImages):
+            images_NCHW = source.images_NCHW
+        elif skip:
+            images_NCHW = self._read_readable(source)
+        else:
+            images_NCHW = source.read(range(len(source)))
+        self.images_NCHW = images_NCHW.to(device)
 
-    def batches(self, order_M: Tensor, spans: Sequence[Span]) -> Iterator[tuple[Tensor, Tensor]]:
-        order_M = order_M.to(self.device)
+    def batches(self, order_M: Tensor, spans: Sequence[Span], draw: Draw | None = None) -> Iterator[Raw]:
+        readable_N = self._readable_N
+        if readable_N is not None and draw is not None:
+            order_M, readable_N = _with_stand_ins(order_M, readable_N), None
+        device_order_M = order_M.to(self.device)
         for start, end in spans:
-            index_b = order_M[start:end]
-            yield self.images_NCHW[index_b], index_b
+            host_index_b, index_b = order_M[start:end], device_order_M[start:end]
+            if readable_N is not None:
+                host_index_b = host_index_b[readable_N[host_index_b]]
+                index_b = host_index_b.to(self.device)
+            yield Raw(self.images_NCHW[index_b], index_b, host_index_b)
+
+    def _read_readable(self, source: ImageSource) -> Tensor:
+        """All images [N, C, S, S], zero where they cannot be read; notes which ones can."""
+        images_NCHW = source.read([]).new_zeros(0)
+        readable_N = torch.ones(len(source), dtype=torch.bool)
+        for positions in torch.arange(len(source)).split(_READ_AT_ONCE):
+            reading = _read(source, positions.tolist(), None, None)
+            if not len(images_NCHW):
+                images_NCHW = torch.zeros((len(source), *reading.images_bCHW.shape[1:]), dtype=torch.uint8)
+            if reading.unreadable:
+                self.unreadable.update(reading.unreadable)
+                readable_N[positions] = False
+                positions = torch.tensor(reading.positions, dtype=torch.int64)
+                readable_N[positions] = True
+            images_NCHW[positions] = reading.images_bCHW
+        if self.unreadable:
+            self._readable_N = readable_N
+            if not readable_N.any():
+                raise _nothing_readable(self.unreadable)
+        return images_NCHW
 
 
 class StreamedImages:
     """Images that `workers` processes (0: this one) read ahead of their use, batch by batch."""
 
-    def __init__(self, source: ImageSource, device: torch.device, workers: int):
+    def __init__(self, source: ImageSource, device: torch.device, workers: int, skip: bool = False):
         self.device = device
         self.labels_N = source.labels_N.to(device)
-        self._reader = _Reader(source)
+        self.unreadable: dict[str, str] = {}
+        self._source = source
         self._workers = workers
+        self._skip = skip
 
-    def batches(self, order_M: Tensor, spans: Sequence[Span]) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, order_M: Tensor, spans: Sequence[Span], draw: Draw | None = None) -> Iterator[Raw]:
+        reader = _Reader(self._source, order_M, draw, self._skip)
         loader = DataLoader(
-            self._reader,
+            reader,
             batch_size=None,
-            sampler=[order_M[start:end].tolist() for start, end in spans],
+            sampler=spans,
             num_workers=self._workers,
+            prefetch_factor=_AHEAD if self._workers else None,
             pin_memory=self.device.type == "cuda",
+            collate_fn=_as_it_is,
             worker_init_fn=_own_session,
             generator=torch.Generator(),  # otherwise it draws from the global one and changes what follows
         )
-        order_M = order_M.to(self.device)
-        for images, (start, end) in zip(loader, spans):  # loader first, so that it ends its workers
-            if isinstance(images, str):
-                raise UserError(images)
-            yield images.to(self.device, non_blocking=True), order_M[start:end]
+        device_order_M = order_M.to(self.device)
+        asked_for = read = 0
+        for reading, (start, end) in zip(loader, spans):  # loader first, so that it ends its workers
+            if isinstance(reading, str):
+                raise UserError(reading)
+            host_index_b, index_b = order_M[start:end], device_order_M[start:end]
+            if reading.unreadable:
+                self.unreadable.update(reading.unreadable)
+                host_index_b = torch.tensor(reading.positions, dtype=torch.int64)
+                index_b = host_index_b.to(self.device)
+            asked_for, read = asked_for + end - start, read + len(host_index_b)
+            yield Raw(reading.images_bCHW.to(self.device, non_blocking=True), index_b, host_index_b)
+        if asked_for and not read:
+            reader.require_one()
 
 
 def _own_session(_: int) -> None:
@@ -90,24 +161,104 @@ def _own_session(_: int) -> None:
     os.setsid()
 
 
+def _as_it_is(reading: _Reading | str) -> _Reading | str:
+    return reading
+
+
+class _Reading(NamedTuple):
+    """What was read; `positions` and `unreadable`, (image, reason) each, only where something could not be read."""
+
+    images_bCHW: Tensor
+    positions: tuple[int, ...] = ()
+    unreadable: tuple[tuple[str, str], ...] = ()
+
+
 class _Reader(TorchDataset):
     """Reads a batch in a worker. An error comes back as its text: raised there, it would arrive as a traceback."""
 
-    def __init__(self, source: ImageSource):
+    def __init__(self, source: ImageSource, order_M: Tensor, draw: Draw | None, skip: bool):
         self._source = source
+        self._order_M = order_M
+        self._draw = draw
+        self._skip = skip
 
-    def __getitem__(self, indices: list[int]) -> Tensor | str:
+    def __getitem__(self, span: Span) -> _Reading | str:
+        positions = self._order_M[slice(*span)].tolist()
         try:
-            return self._source.read(indices)
+            if not self._skip:
+                return _Reading(self._source.read(positions, self._draw))
+            return _read(self._source, positions, self._draw, self if self._draw else None)
         except UserError as error:
             return str(error)
 
+    def after(self, position: int) -> Iterator[int]:
+        """The order's images that follow a position in the source, and then, from the first, those before it."""
+        at = bisect_right(self._sorted_M, position)
+        return chain(islice(self._sorted_M, at, None), islice(self._sorted_M, at))
+
+    @cached_property
+    def _sorted_M(self) -> list[int]:
+        return self._order_M.sort().values.tolist()
+
+    def require_one(self) -> None:
+        """Raise UserError unless some image of the order can be read."""
+        _read(self._source, self._order_M[:1].tolist(), None, self)
+
+
+def _read(source: ImageSource, positions: list[int], draw: Draw | None, stand_ins: _Reader | None) -> _Reading:
+    """Read what can be read of `positions`, or in place of each the first one that can be `after` it, if given.
+
+    Raises:
+        UserError: no stand-in can be read either.
+    """
+    try:
+        return _Reading(source.read(positions, draw))
+    except UserError:
+        return _read_each(source, positions, draw, stand_ins)
+
+
+def _read_each(source: ImageSource, positions: list[int], draw: Draw | None, stand_ins: _Reader | None) -> _Reading:
+    """`_read` image by image, to learn which ones cannot be read."""
+    images, taken, unreadable = [source.read([])], [], {}
+    for position in positions:
+        for candidate in chain([position], stand_ins.after(position) if stand_ins else []):
+            name = source.describe(candidate)
+            if name in unreadable:
+                continue
+            try:
+                images.append(source.read([candidate], draw))
+            except UserError as error:
+                unreadable[name] = str(error)
+            else:
+                taken.append(candidate)
+                break
+        else:
+            if stand_ins:
+                raise _nothing_readable(unreadable)
+    return _Reading(torch.cat(images), tuple(taken), tuple(unreadable.items()))
+
+
+def _with_stand_ins(order_M: Tensor, readable_N: Tensor) -> Tensor:
+    """`order_M` with the next readable image of it, by position, in place of each that is not readable."""
+    choices = order_M[readable_N[order_M]].sort().values
+    if not len(choices):
+        raise UserError("none of the images that this pass is over can be read; check data.root")
+    at_M = torch.searchsorted(choices, order_M) % len(choices)
+    return choices[at_M]
+
+
+def _nothing_readable(unreadable: dict[str, str]) -> UserError:
+    reason = next(iter(unreadable.values()))
+    return UserError(f"none of {len(unreadable)} images can be read; the first: {reason}")
+
 
 def fits(source: ImageSource, config: DataConfig, device: torch.device) -> bool:
-    """Whether `data.resident` wants `source` on the device.
+    """Whether `data.resident` wants `source` on the device; never if training augments its images one by one.
 
     auto: at most `data.resident_megabytes` (10^6 bytes each), and on a GPU at most half of its free memory.
     """
+    if source.augments:
+        return False
     if config.resident != "auto":
         return config.resident == "always"
     if source.nbytes > config.resident_megabytes * _MEGABYTE:
@@ -117,6 +268,7 @@ def fits(source: ImageSource, config: DataConfig, device: torch.device) -> bool:
 
 def store(source: ImageSource, config: DataConfig, device: torch.device) -> ResidentImages | StreamedImages:
     """The store that `data.resident` asks for. Make one per source and give it to all its feeds."""
+    skip = config.corrupt == "skip"
     if fits(source, config, device):
-        return ResidentImages(source, device)
-    return StreamedImages(source, device, config.workers)
+        return ResidentImages(source, device, skip)
+    return StreamedImages(source, device, config.workers, skip)

@@ -40,8 +40,8 @@ class Tree:
         return Tree(self.classes, tuple(self.paths[i] for i in index.tolist()), self.labels_N[index])
 
 
-def read_tree(root: Path) -> Tree:
-    """The images below the class folders of `root`.
+def read_tree(root: Path, *, strict: bool = True) -> Tree:
+    """The images below the class folders of `root`; `strict`: look into files that are not named as images.
 
     Raises:
         UserError: fewer than two class folders, a class without images, a file that is no image, a folder that
@@ -54,7 +54,7 @@ def read_tree(root: Path) -> Tree:
         raise UserError(f"'{root}' has no class folders; expected one folder of images per class")
     if len(classes) == 1:
         raise UserError(f"'{root}' has a single class folder, '{classes[0]}'; expected one per class, at least two")
-    files = [_class_files(root / name) for name in classes]
+    files = [_class_files(root / name, strict) for name in classes]
     for name, paths in zip(classes, files):
         if not paths:
             raise UserError(f"class folder '{root / name}' holds no images; fill or remove it")
@@ -75,7 +75,7 @@ def subfolders(root: Path) -> list[str]:
         raise _unreadable(error) from None
 
 
-def _class_files(folder: Path) -> list[str]:
+def _class_files(folder: Path, strict: bool) -> list[str]:
     """Sorted paths of the images of one class."""
     paths = []
     for parent, names, files in os.walk(folder, onerror=_raise_unreadable):
@@ -85,7 +85,9 @@ def _class_files(folder: Path) -> list[str]:
         paths += [os.path.join(parent, name) for name in files if not name.startswith(".")]
     boxes = str(folder / f"{folder.name}_boxes.txt")
     paths = sorted(path for path in paths if path != boxes)
-    for_each(read_header, [path for path in paths if Path(path).suffix.lower() not in _IMAGE_SUFFIXES], threads=1)
+    if strict:
+        odd = [path for path in paths if os.path.splitext(path)[1].lower() not in _IMAGE_SUFFIXES]
+        for_each(read_header, odd, threads=1)
     return paths
 
 

@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from nge_search.data import FileImages, load_dataset
-from nge_search.data.decoding import decode
+from nge_search.data.decoding import load, to_tensor
+from nge_search.data.image_transforms import centre
 from nge_search.errors import UserError
 from nge_search.schema import DataConfig
 
@@ -254,7 +255,7 @@ def test_decoding_resizes_the_short_side_and_crops_the_centre(size: tuple[int, i
     ramp[..., 1] = 6 * np.arange(height)[:, None]
     path = tmp_path / "ramp.png"
     Image.fromarray(ramp).save(path)
-    image = decode(str(path), side).double().numpy()
+    image = to_tensor(centre(load(str(path)), side)).double().numpy()
     assert image.shape == (3, side, side)
     short = min(size)
     at = (np.arange(side) + 0.5) * short / side - 0.5

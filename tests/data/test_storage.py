@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from nge_search.data import MemoryImages, ResidentImages, StreamedImages, fits, store
+from nge_search.data import Draw, MemoryImages, ResidentImages, StreamedImages, fits, store
 from nge_search.errors import UserError
 from nge_search.schema import DataConfig
 
@@ -18,7 +18,7 @@ def test_resident_images_share_one_copy(random_images: Callable) -> None:
     source = random_images(20)
     resident = ResidentImages(source, CPU)
     assert resident.images_NCHW.data_ptr() == source.images_NCHW.data_ptr()
-    images, index = next(resident.batches(torch.tensor([3, 3, 19]), [(1, 3)]))
+    images, index, _ = next(resident.batches(torch.tensor([3, 3, 19]), [(1, 3)]))
     assert index.tolist() == [3, 19]
     assert torch.equal(images, source.images_NCHW[[3, 19]])
     images.zero_()
@@ -28,7 +28,7 @@ def test_resident_images_share_one_copy(random_images: Callable) -> None:
 def test_resident_batches_read_nothing_back(random_images: Callable) -> None:
     """On the meta device there are no values, so any read of one to the host raises."""
     resident = ResidentImages(random_images(20), torch.device("meta"))
-    shapes = [images.shape for images, _ in resident.batches(torch.arange(7), [(0, 5), (5, 7)])]
+    shapes = [images.shape for images, *_ in resident.batches(torch.arange(7), [(0, 5), (5, 7)])]
     assert shapes == [(5, 3, 8, 8), (2, 3, 8, 8)]
 
 
@@ -40,9 +40,8 @@ def test_streamed_images_equal_resident_ones(workers: int, random_images: Callab
     streamed = list(StreamedImages(source, CPU, workers).batches(order, spans))
     resident = list(ResidentImages(source, CPU).batches(order, spans))
     assert len(streamed) == len(resident) == 4
-    for (images, index), (expected_images, expected_index) in zip(streamed, resident):
-        assert torch.equal(images, expected_images)
-        assert torch.equal(index, expected_index)
+    for fields, expected in zip(streamed, resident):
+        assert all(torch.equal(*pair) for pair in zip(fields, expected))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -55,7 +54,7 @@ def test_streaming_leaves_the_global_generator_alone(workers: int, random_images
 class Failing(MemoryImages):
     """A source whose image 5 cannot be read."""
 
-    def read(self, indices: list[int]) -> torch.Tensor:
+    def read(self, indices: list[int], draw: Draw | None = None) -> torch.Tensor:
         if 5 in indices:
             raise UserError("cannot read image 'five.png'; replace it")
         return super().read(indices)
