@@ -132,6 +132,61 @@ def _show(words: Sequence[str]) -> None:
     print(json.dumps(document, indent=2) if options.json else "\n".join(lines))
 
 
+def _export(words: Sequence[str]) -> None:
+    parser = _Parser(prog="nge export", description="A retraining's network, for timm, ONNX and torch.export.")
+    parser.add_argument("run", help="run folder of a retraining, finished or not")
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="folder to write")
+    parser.add_argument(
+        "--format",
+        action="append",
+        default=[],
+        help="timm (always written), onnx, torch, or all; may be given several times",
+    )
+    parser.add_argument("--weights", default="last", help="last, or ema for the averaged weights (last)")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace an earlier export; other files in FOLDER are kept"
+    )
+    options = parser.parse_args(words)
+    from nge_search.networks.export import FORMATS, export_run
+
+    formats = tuple(FORMATS) if "all" in options.format else tuple(options.format)
+    out = export_run(
+        options.run, options.out, formats=formats, weights=options.weights, overwrite=options.overwrite, say=print
+    )
+    print(f"wrote {', '.join(sorted(path.name for path in out.iterdir()))} in {out}; README.md says how to load it")
+
+
+def _classify(words: Sequence[str]) -> None:
+    parser = _Parser(prog="nge classify", description="What images show, by an exported network.")
+    parser.add_argument("model", help="folder that nge export wrote")
+    parser.add_argument("images", nargs="+", help="image files, or folders that are searched for them")
+    parser.add_argument("--top", type=int, default=1, help="how many classes to print per image (1)")
+    parser.add_argument("--json", action="store_true", help="a JSON object per line")
+    parser.add_argument("--batch", type=int, default=64, help="images per batch (64)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute (auto)")
+    options = parser.parse_args(words)
+    for name in ("top", "batch"):
+        if not 1 <= getattr(options, name) <= 1 << 20:
+            raise UserError(f"--{name}={getattr(options, name)}: must be between 1 and {1 << 20}")
+    from nge_search.networks.classify import classify
+
+    unread: list[UserError] = []
+    given = {name: getattr(options, name) for name in ("top", "batch", "device")}
+    for image in classify(options.model, options.images, **given):
+        if image.error:
+            unread.append(image.error)
+        elif options.json:
+            best = [{"class": name, "probability": probability} for name, probability in image.classes]
+            print(json.dumps({"image": image.path, "classes": best}), flush=True)
+        else:
+            best = ", ".join(f"{name} {probability:.4f}" for name, probability in image.classes)
+            print(f"{image.path}: {best}", flush=True)
+    for error in unread[:-1]:
+        _fail(error)
+    if unread:
+        raise unread[-1]
+
+
 def _report(words: Sequence[str]) -> None:
     parser = _Parser(prog="nge report", description="Write a run's report.html anew; works while it runs, too.")
     parser.add_argument("run", help="run folder")
@@ -163,6 +218,8 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "eval": (_eval, "train a derived network and report its test error (train_eval.py)"),
     "derive": (_derive, "print the genotype of a search, at any epoch"),
     "show": (_show, "a genotype's cells, parameters and mult-adds"),
+    "export": (_export, "a trained network for timm, ONNX and torch.export"),
+    "classify": (_classify, "what images show, by an exported network"),
     "bench": (_bench, "measure this machine against a baseline"),
     "report": (_report, "write a run's report.html"),
     "doctor": (_doctor, "say what this machine can do"),

@@ -19,7 +19,7 @@ _EXTRAS = {
     "test": ("pytest", "hypothesis", "ruff"),
     "predict": ("scipy", "xgboost"),
     "retrieve": ("faiss", "transformers"),
-    "export": ("safetensors", "onnx", "onnxruntime", "onnxscript"),
+    "export": ("onnx", "onnxruntime", "onnxscript"),
 }
 
 

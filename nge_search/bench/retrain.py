@@ -198,7 +198,7 @@ def _differences(options: argparse.Namespace) -> dict[str, float]:
     ours = CifarNetwork(genotype, *size, auxiliary=True).double().to(memory_format=torch.channels_last)
     for mine, theirs in zip(ours.parameters(), plain.parameters(), strict=True):
         mine.data.copy_(theirs.data)
-    batch = min(8, options.batch)
+    batch = min(4, options.batch)
     images, labels = torch.randn(batch, 3, _SIDE, _SIDE, dtype=torch.float64), torch.arange(batch) % _CLASSES
     found = []
     for network, x in ((ours, images.contiguous(memory_format=torch.channels_last)), (plain, images)):

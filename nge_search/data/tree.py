@@ -22,7 +22,7 @@ _ANNOTATIONS = "val_annotations.txt"
 _UNLABELLED = "images"
 
 #: Files named so are taken for images until they are opened; any other file is looked into at once.
-_IMAGE_SUFFIXES = frozenset(
+IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".pbm", ".tif", ".tiff"}
 )
 
@@ -86,7 +86,7 @@ def _class_files(folder: Path, strict: bool) -> list[str]:
     boxes = str(folder / f"{folder.name}_boxes.txt")
     paths = sorted(path for path in paths if path != boxes)
     if strict:
-        odd = [path for path in paths if os.path.splitext(path)[1].lower() not in _IMAGE_SUFFIXES]
+        odd = [path for path in paths if os.path.splitext(path)[1].lower() not in IMAGE_SUFFIXES]
         for_each(read_header, odd, threads=1)
     return paths
 

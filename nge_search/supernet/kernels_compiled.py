@@ -12,11 +12,11 @@ import torch
 from llvmlite import binding
 from torch import Tensor
 
+from nge_search.engine.parallel import run
 from nge_search.supernet import folding, kernels_cpu
 from nge_search.supernet.folding import Folded, FoldGradients, Moments
 from nge_search.supernet.kernels import empty
 from nge_search.supernet.lanes import Strip
-from nge_search.engine.parallel import run
 
 _POSITIONS = 8  # sums kept in registers at a time: enough to hide the latency of an addition
 _NONE = np.zeros(0, dtype=np.int64)

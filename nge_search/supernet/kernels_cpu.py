@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numba import carray, cfunc, njit, types
 
+from nge_search.engine.parallel import BLOCK, CACHED, take_share, words
 from nge_search.supernet.lanes import (
     Strip,
     add,
@@ -46,7 +47,6 @@ from nge_search.supernet.lanes import (
     widen,
     zero,
 )
-from nge_search.engine.parallel import BLOCK, CACHED, take_share, words
 
 _compiled = njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 _summing = njit(cache=CACHED, error_model="numpy", fastmath={"reassoc", "contract"})  # sums in several lanes

@@ -13,7 +13,7 @@ from PIL import Image
 from nge_search.bench.input import photograph
 from nge_search.cli import main
 
-QUICK = ["--batch", "4", "--size", "8", "--workers", "1", "--rounds", "1", "--step", "0.01", "--device", "cpu"]
+QUICK = ["--batch", "4", "--size", "8", "--workers", "1", "--rounds", "1", "--device", "cpu"]
 
 
 def test_generated_photographs(capsys: pytest.CaptureFixture[str]) -> None:

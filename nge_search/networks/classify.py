@@ -1,0 +1,183 @@
+"""Images through an exported network: what each of them shows, with what probability.
+
+Legend: B images of a batch, K classes, S side in pixels.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from nge_search.data.decoding import for_each, load, read_header, to_tensor
+from nge_search.data.image_transforms import centre, resized_centre
+from nge_search.data.tree import IMAGE_SUFFIXES
+from nge_search.engine.distributed import choose_device
+from nge_search.engine.precision import allow_tf32
+from nge_search.errors import UserError
+from nge_search.networks.export import CONFIG_FILE, WEIGHTS_FILE, Reader, build_network, read_json, read_weights
+from nge_search.networks.timm_models import ARCHITECTURES
+
+_LARGEST_SIDE = 1 << 14
+_MOST_CHANNELS = 1 << 12
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An exported network and what it expects of its images.
+
+    `resize` is the short side to which an image is resized before its centre is cropped; 0: the centre square is
+    resized. `mean` and `std` are per channel, of pixels in [0, 1].
+    """
+
+    network: nn.Module
+    classes: tuple[str, ...]
+    channels: int
+    side: int
+    resize: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def read_image(self, path: str) -> Tensor:
+        """The pixels of a file as the evaluation of a training takes them, uint8 [C, S, S].
+
+        Raises:
+            UserError: no image that can be read; names it.
+        """
+        if not os.path.isfile(path):
+            raise UserError(f"'{path}' " + ("is not a file" if os.path.exists(path) else "does not exist"))
+        read_header(path)  # refuses what `load` would cut down to 8 bits
+        image = load(path)
+        image = resized_centre(image, self.resize, self.side) if self.resize else centre(image, self.side)
+        return to_tensor(image.convert("L") if self.channels == 1 else image)
+
+    def normalise(self, images_BCSS: Tensor) -> Tensor:
+        """(x / 255 - mean) / std of uint8 images, in float32."""
+        mean_C11, std_C11 = (
+            torch.tensor(values, dtype=torch.float32, device=images_BCSS.device)[:, None, None]
+            for values in (self.mean, self.std)
+        )
+        return images_BCSS.float().div_(255).sub_(mean_C11).div_(std_C11)
+
+
+@dataclass(frozen=True)
+class Classified:
+    """The most probable classes of an image, the first one first, or why it cannot be read."""
+
+    path: str
+    classes: tuple[tuple[str, float], ...] = ()
+    error: UserError | None = None
+
+
+def read_exported(folder: str | Path) -> Exported:
+    """The network in a folder that `nge export` wrote.
+
+    Raises:
+        UserError: another folder, or a damaged one.
+    """
+    folder = Path(folder)
+    if not (folder / CONFIG_FILE).is_file():
+        if (folder / "config.yaml").is_file():
+            raise UserError(f"'{folder}' is a run folder; export it first: nge export {folder} --out FOLDER")
+        raise UserError(f"'{folder}' holds no {CONFIG_FILE}; give a folder that `nge export` wrote")
+    config = Reader(str(folder / CONFIG_FILE), read_json(folder / CONFIG_FILE))
+    architecture = config.text("architecture", tuple(ARCHITECTURES.values()))
+    classes = config.names("label_names")
+    given, images = config.section("model_args"), config.section("pretrained_cfg")
+    channels, height, width = images.integers("input_size", 3, 1, _LARGEST_SIDE)
+    model_args = {
+        "genotype": given.section("genotype").document,
+        "channels": given.integer("channels", 1, _MOST_CHANNELS),
+        "cells": given.integer("cells", 1, 1000),
+        "num_classes": given.integer("num_classes", len(classes), len(classes)),
+        "in_chans": given.integer("in_chans", channels, channels),
+    }
+    if architecture == ARCHITECTURES["cifar"]:
+        model_args["stem_multiplier"] = given.integer("stem_multiplier", 1, 1000)
+    if height != width or channels not in (1, 3):
+        size = [channels, height, width]
+        raise UserError(f"{config.source}: 'input_size' must be 1 or 3 channels of a square, not {size}")
+    crop_pct = images.number("crop_pct", 0, 1)
+    weights_path = folder / WEIGHTS_FILE
+    return Exported(
+        build_network(architecture, model_args, read_weights(weights_path), str(weights_path)),
+        tuple(classes),
+        channels,
+        height,
+        0 if crop_pct == 1 else math.floor(height / crop_pct),
+        tuple(images.numbers("mean", channels)),
+        tuple(images.numbers("std", channels, above=0)),
+    )
+
+
+def find_images(places: Sequence[str]) -> list[str]:
+    """Files as they are given; of folders the image files at any depth, sorted. Hidden ones are left out.
+
+    Raises:
+        UserError: a folder that holds no image file.
+    """
+    return [path for place in places for path in (_in_folder(place) if os.path.isdir(place) else [place])]
+
+
+def _in_folder(folder: str) -> list[str]:
+    found = []
+    for parent, names, files in os.walk(folder, onerror=_raise):
+        names[:] = [name for name in names if not name.startswith(".")]
+        shown = (name for name in files if not name.startswith("."))
+        found += [os.path.join(parent, name) for name in shown if Path(name).suffix.lower() in IMAGE_SUFFIXES]
+    if not found:
+        raise UserError(f"folder '{folder}' holds no image files")
+    return sorted(found)
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def classify(
+    model: str | Path, images: Sequence[str], *, top: int = 1, batch: int = 64, device: str = "auto"
+) -> Iterator[Classified]:
+    """The `top` most probable classes of every image in files and folders, in their order, batch by batch.
+
+    Raises:
+        UserError: a model, a folder or a device that cannot be used. An image that cannot be read is passed on.
+    """
+    chosen = choose_device(device)
+    paths = find_images(images)
+    exported = read_exported(model)
+    allow_tf32(False)
+    exported.network.to(chosen)
+    threads = torch.get_num_threads()
+    for first in range(0, len(paths), batch):
+        part = paths[first : first + batch]
+        read = for_each(lambda path: _try(exported, path), part, threads)
+        best = iter(_best(exported, [image for image in read if isinstance(image, Tensor)], top, chosen))
+        for path, image in zip(part, read):
+            yield Classified(path, next(best)) if isinstance(image, Tensor) else Classified(path, error=image)
+
+
+def _try(exported: Exported, path: str) -> Tensor | UserError:
+    try:
+        return exported.read_image(path)
+    except UserError as error:
+        return error
+
+
+@torch.inference_mode()
+def _best(
+    exported: Exported, images: Sequence[Tensor], top: int, device: torch.device
+) -> list[tuple[tuple[str, float], ...]]:
+    """For each image the most probable classes and their probabilities."""
+    if not images:
+        return []
+    logits_BK = exported.network(exported.normalise(torch.stack(list(images)).to(device)))
+    best = logits_BK.softmax(dim=1).topk(min(top, len(exported.classes)), dim=1)
+    return [
+        tuple((exported.classes[k], probability) for k, probability in zip(*pair))
+        for pair in zip(best.indices.tolist(), best.values.tolist())
+    ]

@@ -1,0 +1,505 @@
+"""A trained network for use elsewhere: a folder that timm loads and, on request, ONNX and torch.export files.
+
+An exported folder holds model.safetensors (float32, without the auxiliary head), config.json in timm's format,
+genotype.json and README.md; `model.onnx` and `model.pt2` take batches of any size of images of the trained size.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from nge_search.config import load_config
+from nge_search.engine.checkpoint import CheckpointFolder, require_same_tensors
+from nge_search.errors import RunFailure, UserError, nearest, plain, shorten
+from nge_search.genotype import Genotype, load_genotype
+from nge_search.networks.timm_models import ARCHITECTURES
+from nge_search.schema import EvalConfig
+
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+_RUN_FILE = "config.yaml"
+_DATASET_FILE = "dataset.json"
+_FILES = (WEIGHTS_FILE, "genotype.json", "README.md", "model.onnx", "model.pt2", CONFIG_FILE)
+_STAGING = ".nge-export.tmp"
+_LARGEST_JSON = 1 << 24
+
+#: Largest difference of an exported file's outputs, relative to the largest logit where that is above 1.
+_TOLERANCE = 1e-4
+_CHECKED_BATCHES = (1, 3)
+#: What the exporter's operators are written for; runtimes have had it since 2022.
+_OPSET = 18
+
+WEIGHTS = ("last", "ema")
+
+
+def export_run(
+    run: str | Path,
+    out: str | Path,
+    *,
+    formats: Sequence[str] = ("timm",),
+    weights: str = "last",
+    overwrite: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> Path:
+    """Write the network that a retraining trained, or has trained so far, into the folder `out`; returns `out`.
+
+    Args:
+        run: run folder of a retraining.
+        formats: of `FORMATS`; timm's files are always written.
+        weights: "last", or "ema" for the average of the weights.
+        overwrite: replace an earlier export, or write into a folder that holds other files, which are kept.
+        say: is given a line for each thing the user should know.
+
+    Raises:
+        UserError: a run, folder, format or choice of weights that cannot be used.
+        RunFailure: an exported file does not compute what the network does.
+    """
+    run, out = Path(run), Path(out)
+    for name in formats:
+        if name not in FORMATS:
+            raise UserError(
+                f"format '{plain(name)}' is unknown; allowed are {', '.join(FORMATS)}{nearest(name, FORMATS)}"
+            )
+    if "onnx" in formats:
+        _require_onnx()
+    trained = _read_run(run, weights)
+    for notice in trained.notices:
+        say(notice)
+    document = _timm_config(trained)
+    model = build_network(document["architecture"], document["model_args"], trained.weights, str(run))
+    document = {**document, "num_features": model.num_features}
+    with _staged(out, overwrite) as folder:
+        # Not save_file: it makes files that nobody else may read.
+        (folder / WEIGHTS_FILE).write_bytes(save(dict(trained.weights), metadata={"format": "pt"}))
+        (folder / CONFIG_FILE).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        (folder / "genotype.json").write_text(trained.genotype.to_json(), encoding="utf-8")
+        (folder / "README.md").write_text(_readme(document), encoding="utf-8")
+        for name in FORMATS:
+            if name in formats:
+                FORMATS[name](model, document["pretrained_cfg"]["input_size"], folder)
+    return out
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """A trained network's state dict, in float32 and without the auxiliary head, on the CPU.
+
+    `path` is an exported folder, a .safetensors file, or the run folder of a retraining (its last weights).
+
+    Raises:
+        UserError: anything else.
+    """
+    path = Path(path)
+    if path.is_dir() and (path / CONFIG_FILE).is_file():
+        path = path / WEIGHTS_FILE
+    if path.is_dir():
+        return _read_checkpoint(path, "last").weights
+    if not path.exists():
+        raise UserError(f"'{path}' does not exist; give an exported folder, a .safetensors file or a run folder")
+    try:
+        return _portable(load_file(path))
+    except (SafetensorError, ValueError) as error:
+        raise UserError(f"'{path}' is not a safetensors file, or is damaged ({error})") from None
+
+
+def build_network(
+    architecture: str, model_args: Mapping[str, Any], weights: Mapping[str, Tensor], source: str
+) -> nn.Module:
+    """timm's model with these weights, in evaluation mode; UserError, naming `source`, if they do not fit."""
+    import timm
+
+    with torch.device("meta"):
+        model = timm.create_model(architecture, **model_args)
+    require_same_tensors(model.state_dict(), dict(weights), source)
+    model.load_state_dict(weights, assign=True)
+    return model.eval()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; UserError, naming it, if there is none."""
+    if not path.is_file():
+        raise UserError(f"'{path}' does not exist")
+    try:
+        if path.stat().st_size > _LARGEST_JSON:
+            raise ValueError(f"larger than {_LARGEST_JSON} bytes")
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise UserError(f"{path} is damaged: nested too deeply") from None
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}") from None
+    if not isinstance(document, dict):
+        raise UserError(f"{path} is damaged: not a JSON object")
+    return document
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Takes values out of a JSON object, and refuses those that do not fit. `source` is the file."""
+
+    source: str
+    document: dict[str, Any]
+
+    def section(self, key: str) -> Reader:
+        return Reader(self.source, self._take(key, "an object", lambda value: isinstance(value, dict)))
+
+    def text(self, key: str, choices: Sequence[str] = ()) -> str:
+        words = f"one of {', '.join(choices)}" if choices else "text"
+        return self._take(key, words, lambda value: isinstance(value, str) and (not choices or value in choices))
+
+    def integer(self, key: str, low: int, high: int) -> int:
+        return self._take(key, f"an integer from {low} to {high}", lambda value: _is_integer(value, low, high))
+
+    def integers(self, key: str, count: int, low: int, high: int) -> list[int]:
+        words = f"{count} integers from {low} to {high}"
+        return self._take(
+            key, words, lambda values: _is_list(values, count) and all(_is_integer(x, low, high) for x in values)
+        )
+
+    def numbers(self, key: str, count: int, above: float = -math.inf) -> list[float]:
+        words = f"{count} numbers" + (f" above {above}" if above > -math.inf else "")
+        return self._take(
+            key, words, lambda values: _is_list(values, count) and all(_is_number(x) and x > above for x in values)
+        )
+
+    def number(self, key: str, above: float, at_most: float) -> float:
+        words = f"a number above {above} and at most {at_most}"
+        return self._take(key, words, lambda value: _is_number(value) and above < value <= at_most)
+
+    def names(self, key: str) -> list[str]:
+        return self._take(
+            key,
+            "a list of names",
+            lambda values: _is_list(values) and bool(values) and all(isinstance(name, str) for name in values),
+        )
+
+    def _take(self, key: str, words: str, fits: Callable[[Any], bool]) -> Any:
+        if key not in self.document:
+            raise UserError(f"{self.source} is damaged: '{key}' is missing")
+        value = self.document[key]
+        if not fits(value):
+            raise UserError(f"{self.source} is damaged: '{key}' must be {words}, not {shorten(value)}")
+        return value
+
+
+def _is_list(values: Any, count: int | None = None) -> bool:
+    return isinstance(values, list) and count in (None, len(values))
+
+
+def _is_integer(value: Any, low: int, high: int) -> bool:
+    return type(value) is int and low <= value <= high
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+@dataclass(frozen=True)
+class _Checkpoint:
+    """Weights of a run, how many epochs they were trained, and what to say of it."""
+
+    weights: dict[str, Tensor]
+    epoch: int
+    notices: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """What a run folder holds of a trained network."""
+
+    weights: dict[str, Tensor]
+    config: EvalConfig
+    genotype: Genotype
+    images: Reader
+    notices: tuple[str, ...]
+
+
+def _read_run(run: Path, which: str) -> _Trained:
+    checkpoint = _read_checkpoint(run, which)
+    config = load_config(EvalConfig, run / _RUN_FILE)
+    notices = [*checkpoint.notices]
+    if not (run / "summary.json").is_file():
+        notices.append(
+            f"'{run}' is unfinished: these are the weights after {checkpoint.epoch} of {config.train.epochs} epochs"
+        )
+    path = run / _DATASET_FILE
+    if not path.is_file():
+        raise UserError(f"'{run}' has no {_DATASET_FILE}; repeat the training with this version, or add the file")
+    images = Reader(str(path), read_json(path))
+    return _Trained(checkpoint.weights, config, load_genotype(run / "genotype.json"), images, tuple(notices))
+
+
+def _read_checkpoint(run: Path, which: str) -> _Checkpoint:
+    """The newest weights of a retraining."""
+    if which not in WEIGHTS:
+        raise UserError(f"weights '{plain(which)}' are unknown; allowed are {', '.join(WEIGHTS)}")
+    if not run.is_dir():
+        raise UserError(f"'{run}' is not a folder; give the run folder of a retraining, such as runs/eval/cifar10")
+    if not (run / _RUN_FILE).is_file():
+        raise UserError(f"'{run}' holds no {_RUN_FILE}; it is not the folder of a run")
+    state, path, damaged = CheckpointFolder(run / "checkpoints").load_newest()
+    if state is None:
+        raise UserError(f"'{run}' has no checkpoint yet, so there are no weights to take")
+    kind = state.get("kind")
+    if kind == "search":
+        raise UserError(
+            f"'{run}' is the run folder of a search, whose weights belong to no single network; "
+            f"train what it found: nge eval network.genotype={run}"
+        )
+    try:
+        weights, epoch = state["task"]["network" if which == "last" else "ema"], state["position"]["epoch"]
+    except (KeyError, TypeError):
+        raise UserError(f"{path} is not a checkpoint of a retraining") from None
+    if weights is None:
+        raise UserError(f"'{run}' kept no average of its weights (train.ema_decay=0); use weights=last")
+    return _Checkpoint(_portable(weights), epoch, tuple(f"passed over: {line}" for line in damaged))
+
+
+def _portable(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """In float32 where they are of a floating type, row-major, without the auxiliary head."""
+    return {
+        name: (tensor.float() if tensor.is_floating_point() else tensor).contiguous()
+        for name, tensor in weights.items()
+        if not name.startswith("auxiliary.")
+    }
+
+
+def _timm_config(trained: _Trained) -> dict[str, Any]:
+    """The content of config.json, but for `num_features`."""
+    from timm.models import get_pretrained_cfg
+
+    section, images = trained.config.network, trained.images
+    classes, channels = images.names("classes"), images.integer("channels", 1, 1024)
+    side, resize = images.integer("image_size", 1, 1 << 16), images.integer("resize", 0, 1 << 16)
+    if 0 < resize < side:
+        raise UserError(f"{images.source} is damaged: 'resize' is below 'image_size'")
+    architecture = ARCHITECTURES[section.kind]
+    defaults = get_pretrained_cfg(architecture)
+    model_args = {
+        "genotype": trained.genotype.to_dict(),
+        "channels": section.channels,
+        "cells": section.cells,
+        "num_classes": len(classes),
+        "in_chans": channels,
+    }
+    if section.kind == "cifar":
+        model_args["stem_multiplier"] = section.stem_multiplier
+    return {
+        "architecture": architecture,
+        "num_classes": len(classes),
+        "global_pool": "avg",
+        "label_names": classes,
+        "model_args": model_args,
+        "pretrained_cfg": {
+            "tag": images.text("name"),
+            "custom_load": False,
+            "input_size": [channels, side, side],
+            "fixed_input_size": False,
+            "interpolation": "bilinear",
+            "crop_pct": _crop_pct(side, resize),
+            "crop_mode": "center",
+            "mean": images.numbers("mean", channels),
+            "std": images.numbers("std", channels, above=0),
+            "num_classes": len(classes),
+            "pool_size": None,
+            "first_conv": defaults.first_conv,
+            "classifier": defaults.classifier,
+        },
+    }
+
+
+def _crop_pct(side: int, resize: int) -> float:
+    """timm's crop_pct for a crop of `side` from a short side of `resize` (0: the centre square is resized).
+
+    timm resizes to floor(side / crop_pct), which must not lose a pixel to rounding. 1.0 stands for `resize` = 0, so
+    that an equal `resize` becomes the largest number below it.
+    """
+    if not resize:
+        return 1.0
+    share = min(side / resize, math.nextafter(1.0, 0.0))
+    while math.floor(side / share) < resize:
+        share = math.nextafter(share, 0.0)
+    return share
+
+
+def _readme(document: dict[str, Any]) -> str:
+    channels, side, _ = document["pretrained_cfg"]["input_size"]
+    mode = "L" if channels == 1 else "RGB"
+    return f"""# {document["architecture"]}, trained on {document["pretrained_cfg"]["tag"]}
+
+{document["num_classes"]} classes, images of {side}x{side} pixels.
+In this folder, with nge_search and timm >= 1.0.16 installed:
+
+```python
+import timm
+import torch
+from PIL import Image
+
+import nge_search.networks.timm_models  # tells timm of the architecture
+
+model = timm.create_model("local-dir:.", pretrained=True).eval()
+transform = timm.data.create_transform(**timm.data.resolve_data_config({{}}, model=model))
+with torch.inference_mode():
+    probabilities = model(transform(Image.open("image.png").convert("{mode}"))[None]).softmax(dim=1)[0]
+print(model.pretrained_cfg["label_names"][probabilities.argmax()], probabilities.max().item())
+```
+
+Without a script: `nge classify FOLDER IMAGES...`. To train on from here: `nge eval network.weights=FOLDER`.
+"""
+
+
+@contextlib.contextmanager
+def _staged(out: Path, overwrite: bool) -> Iterator[Path]:
+    """A folder to write into, whose files appear in `out` once all are complete: config.json last.
+
+    Raises:
+        UserError: `out` may not be written into.
+    """
+    if (out / _RUN_FILE).exists():
+        raise UserError(f"'{out}' is the folder of a run; choose another one")
+    if out.is_dir() and not overwrite:
+        strangers = sorted(entry.name for entry in out.iterdir() if entry.name != _STAGING)
+        if strangers:
+            raise UserError(
+                f"folder '{out}' is not empty (for example '{plain(strangers[0])}'); choose another one, or add "
+                f"--overwrite, which keeps files that are not of an export"
+            )
+    existed = out.is_dir()
+    staging = out / _STAGING
+    shutil.rmtree(staging, ignore_errors=True)  # of an export that was killed
+    staging.mkdir(parents=True)
+    try:
+        yield staging
+        _publish(staging, out)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        if not existed and not any(out.iterdir()):
+            out.rmdir()
+
+
+def _publish(staging: Path, out: Path) -> None:
+    """Move the files into place. There is no config.json, and so no model, until all others are there."""
+    new = [name for name in _FILES if (staging / name).is_file()]
+    for name in new:
+        with open(staging / name, "rb+") as file:
+            os.fsync(file.fileno())
+    (out / CONFIG_FILE).unlink(missing_ok=True)
+    for name in _FILES:
+        if name in new:
+            os.replace(staging / name, out / name)
+        else:
+            (out / name).unlink(missing_ok=True)  # of an export in other formats
+    folder = os.open(out, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _require_onnx() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            f"format onnx needs packages that are missing ({error}): pip install 'nge-search[export]'"
+        ) from None
+
+
+def _write_onnx(model: nn.Module, input_size: Sequence[int], folder: Path) -> None:
+    import onnx
+    import onnxruntime
+
+    path = folder / "model.onnx"
+    with _quiet():
+        program = torch.onnx.export(
+            model,
+            (_random_images(2, input_size),),
+            dynamo=True,
+            opset_version=_OPSET,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            verbose=False,
+        )
+        program.save(path, external_data=False)
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except onnx.checker.ValidationError as error:
+        raise RunFailure(f"model.onnx is not valid ONNX: {error}") from None
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    _require_agreement(
+        "model.onnx", model, lambda x: torch.from_numpy(session.run(None, {"images": x.numpy()})[0]), input_size
+    )
+
+
+def _write_torch(model: nn.Module, input_size: Sequence[int], folder: Path) -> None:
+    path = folder / "model.pt2"
+    with _quiet():
+        images = _random_images(2, input_size)
+        program = torch.export.export(model, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+        torch.export.save(program, path)
+        loaded = torch.export.load(path).module()
+    _require_agreement("model.pt2", model, loaded, input_size)
+
+
+def _write_nothing(model: nn.Module, input_size: Sequence[int], folder: Path) -> None:
+    """timm's files are always written."""
+
+
+#: What can be exported, and what writes and checks it besides timm's files.
+FORMATS: dict[str, Callable[[nn.Module, Sequence[int], Path], None]] = {
+    "timm": _write_nothing,
+    "onnx": _write_onnx,
+    "torch": _write_torch,
+}
+
+
+def _random_images(batch: int, input_size: Sequence[int]) -> Tensor:
+    return torch.randn(batch, *input_size, generator=torch.Generator().manual_seed(batch))
+
+
+@torch.no_grad()
+def _require_agreement(
+    name: str, model: nn.Module, exported: Callable[[Tensor], Tensor], input_size: Sequence[int]
+) -> None:
+    """Raise RunFailure unless `exported` gives the network's logits, for one image and for several."""
+    for batch in _CHECKED_BATCHES:
+        images = _random_images(batch, input_size)
+        expected, given = model(images), exported(images)
+        limit = _TOLERANCE * max(1.0, expected.abs().max().item())
+        difference = (given - expected).abs().max().item() if given.shape == expected.shape else math.inf
+        if not difference <= limit:
+            raise RunFailure(
+                f"{name} does not compute what the network does: its outputs differ by {difference:.3g} on a batch "
+                f"of {batch}, more than {limit:.3g}"
+            )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what torch's exporters say of their own inner life."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)

@@ -1,0 +1,211 @@
+"""The networks as timm models: after this import `timm.create_model("nge_cifar", genotype="darts_v2")` works.
+
+`nge_cifar` is `CifarNetwork` and `nge_imagenet` is `ImageNetNetwork`, with the same names of tensors but without
+the auxiliary head. What `nge export` writes loads with `timm.create_model("local-dir:FOLDER", pretrained=True)`
+from timm 1.0.16 on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nge_search.errors import UserError, shorten
+from nge_search.genotype import Genotype, load_genotype
+from nge_search.graph import reduction_positions
+from nge_search.networks.cifar import CifarNetwork
+from nge_search.networks.classifier import Classifier, drop_path_factors
+from nge_search.networks.families import FAMILIES
+from nge_search.networks.imagenet import ImageNetNetwork
+from nge_search.schema import DATASETS
+
+#: timm's name of each kind of network.
+ARCHITECTURES = {"cifar": "nge_cifar", "imagenet": "nge_imagenet"}
+
+#: The layers that timm adapts to images of other channels, and to other classes.
+_FIRST_CONVOLUTIONS = {"cifar": "stem.0", "imagenet": "stem0.0"}
+_CLASSIFIER = "classifier"
+
+
+class TimmClassifier(Classifier):
+    """timm's interface of a model, in front of one of our networks.
+
+    Args:
+        genotype: published name, path of a JSON file or run folder, object of the JSON format, or `Genotype`.
+        num_classes: number of classes; 0: the pooled features.
+        in_chans: channels of the images.
+        drop_rate: dropout before the classifier, in training.
+        drop_path_rate: probability of dropping an operation's output, per image, in training.
+        global_pool: "avg", or "" for the map itself, which goes with num_classes=0.
+        sizes: `channels`, `cells` and, for CIFAR, `stem_multiplier`, as the network takes them.
+
+    Raises:
+        UserError: a genotype, a rate or a pooling that cannot be used.
+    """
+
+    stem_reductions: ClassVar[dict[str, int]]
+
+    def __init__(
+        self,
+        genotype: str | Path | Mapping[str, Any] | Genotype = "darts_v2",
+        num_classes: int = 10,
+        in_chans: int = 3,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        global_pool: str = "avg",
+        **sizes: int,
+    ):
+        if not 0 <= drop_path_rate < 1:
+            raise UserError(f"drop_path_rate={drop_path_rate}: must be at least 0 and below 1")
+        super().__init__(
+            _resolve(genotype), classes=max(num_classes, 1), image_channels=in_chans, auxiliary=False, **sizes
+        )
+        self.in_chans = in_chans
+        self.drop_rate, self.drop_path_rate = drop_rate, drop_path_rate
+        self.num_features = self.head_hidden_size = self.cells[-1].c_out
+        self.num_classes, self.global_pool = num_classes, global_pool
+        if num_classes == 0 or global_pool != "avg":
+            self.reset_classifier(num_classes, global_pool)
+        self.feature_info = self._describe_features()
+
+    def _describe_features(self) -> list[dict[str, Any]]:
+        """timm's list of feature maps: behind each stem, and behind the last cell of each resolution."""
+        info = [
+            {"num_chs": self.get_submodule(stem)[-1].num_features, "reduction": reduction, "module": stem}
+            for stem, reduction in self.stem_reductions.items()
+        ]
+        count = len(self.cells)
+        for end in _resolution_ends(count):
+            halvings = sum(position < end for position in reduction_positions(count))
+            reduction = self.stem_reduction * 2**halvings
+            info.append(
+                {"num_chs": self.cells[end - 1].c_out, "reduction": reduction, "module": f"cells.{end - 1}"}
+            )
+        return info
+
+    def forward_features(self, x_BCHW: Tensor) -> Tensor:
+        """Output of the last cell, [B, num_features, H, W]."""
+        keep_BD = None
+        if self.training and self.drop_path_rate:
+            drawn_BD = torch.rand(len(x_BCHW), self.drop_slots, device=x_BCHW.device)
+            keep_BD = drop_path_factors(drawn_BD, self.drop_path_rate)
+        return super().forward_features(x_BCHW, keep_BD)[0]
+
+    def forward_head(self, x_BCHW: Tensor, pre_logits: bool = False) -> Tensor:
+        """Logits [B, num_classes] of such a map; `pre_logits`: what the classifier would be given."""
+        x = x_BCHW.mean(dim=(2, 3)) if self.global_pool else x_BCHW
+        if self.drop_rate:
+            x = functional.dropout(x, self.drop_rate, self.training)
+        return x if pre_logits else self.classifier(x)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Logits, [B, num_classes]."""
+        return self.forward_head(self.forward_features(x_BCHW))
+
+    def get_classifier(self) -> nn.Module:
+        return self.classifier
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """A new classifier for `num_classes` classes; 0: none."""
+        pool = self.global_pool if global_pool is None else global_pool
+        if pool not in ("avg", ""):
+            raise UserError(f"global_pool={shorten(pool)}: allowed are 'avg' and '' (none)")
+        if not pool and num_classes:
+            raise UserError("global_pool='' leaves no features to classify; set num_classes=0")
+        self.num_classes, self.global_pool = num_classes, pool
+        like = next(self.parameters())
+        head = (
+            nn.Linear(self.num_features, num_classes, device=like.device, dtype=like.dtype) if num_classes else None
+        )
+        self.classifier = nn.Identity() if head is None else head
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """timm's groups of parameters, for learning rates by depth."""
+        return {"stem": r"^stem\d?", "blocks": r"^cells\.(\d+)"}
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        assert not enable, "gradient checkpointing is not supported"
+
+
+class TimmCifarNetwork(TimmClassifier, CifarNetwork):
+    """`CifarNetwork` for timm."""
+
+    stem_reductions: ClassVar[dict[str, int]] = {"stem": 1}
+
+
+class TimmImageNetNetwork(TimmClassifier, ImageNetNetwork):
+    """`ImageNetNetwork` for timm."""
+
+    stem_reductions: ClassVar[dict[str, int]] = {"stem0": 4, "stem1": 8}
+
+
+_NETWORKS: dict[str, type[TimmClassifier]] = {"cifar": TimmCifarNetwork, "imagenet": TimmImageNetNetwork}
+
+
+def _resolve(genotype: str | Path | Mapping[str, Any] | Genotype) -> Genotype:
+    if isinstance(genotype, Genotype):
+        return genotype
+    return Genotype.from_dict(dict(genotype)) if isinstance(genotype, Mapping) else load_genotype(genotype)
+
+
+def _resolution_ends(cells: int) -> list[int]:
+    """How many cells there are up to the end of each resolution that has cells."""
+    return [end for end in (*reduction_positions(cells), cells) if end > 0]
+
+
+def _without_auxiliary(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in state.items() if not name.startswith("auxiliary.")}
+
+
+def _default_cfg(kind: str, dataset: str, crop_pct: float) -> dict[str, Any]:
+    family, facts = FAMILIES[kind], DATASETS[dataset]
+    return {
+        "num_classes": family.classes,
+        "input_size": (facts.channels, family.image_size, family.image_size),
+        "crop_pct": crop_pct,
+        "interpolation": "bilinear",
+        "mean": facts.mean,
+        "std": facts.std,
+        "first_conv": _FIRST_CONVOLUTIONS[kind],
+        "classifier": _CLASSIFIER,
+    }
+
+
+default_cfgs = generate_default_cfgs(
+    {
+        ARCHITECTURES["cifar"]: _default_cfg("cifar", "cifar10", crop_pct=1.0),
+        ARCHITECTURES["imagenet"]: _default_cfg("imagenet", "imagenet", crop_pct=0.875),
+    }
+)
+
+
+def _create(kind: str, pretrained: bool, **kwargs: Any) -> nn.Module:
+    network = _NETWORKS[kind]
+    maps = len(network.stem_reductions) + len(_resolution_ends(kwargs.get("cells", FAMILIES[kind].cells)))
+    return build_model_with_cfg(
+        network,
+        ARCHITECTURES[kind],
+        pretrained,
+        pretrained_filter_fn=_without_auxiliary,
+        # Hooks: a cell takes two inputs, so that the network cannot be rebuilt as a sequence of modules.
+        feature_cfg={"feature_cls": "hook", "no_rewrite": True, "out_indices": tuple(range(maps))},
+        **kwargs,
+    )
+
+
+@register_model
+def nge_cifar(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """A network for CIFAR-sized images; arguments as for `TimmClassifier`, and timm's own."""
+    return _create("cifar", pretrained, **kwargs)
+
+
+@register_model
+def nge_imagenet(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """A network for ImageNet-sized images; arguments as for `TimmClassifier`, and timm's own."""
+    return _create("imagenet", pretrained, **kwargs)
