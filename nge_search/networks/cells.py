@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from nge_search import genotype as description
 from nge_search.genotype import INPUT_NODES
-from nge_search.networks.layers import Shared
+from nge_search.networks.layers import Shared, plainly
 from nge_search.operations import build_operation, build_preprocess
 
 
@@ -55,26 +55,18 @@ class DerivedCell(nn.Module):
             keep_BD: a factor per image and droppable operation, 0 or 1 / (1 - rate); None keeps everything.
             shared: what all cells run their operations with; None runs them as they are.
         """
-        run = _plainly if shared is None else shared
+        run = plainly if shared is None else shared
         states = [run(self.preprocess0, before_BCHW), run(self.preprocess1, last_BCHW)]
         slot = 0
         total = None
         for i, (operation, (_, source)) in enumerate(zip(self.operations, self.cell.genes)):
-            term = run(operation, states[source])
             factor = None
             if not isinstance(operation, nn.Identity):
                 if keep_BD is not None:
-                    factor = keep_BD[:, slot, None, None, None].to(term.dtype)
+                    factor = keep_BD[:, slot, None, None, None].to(last_BCHW.dtype)
                 slot += 1
-            if total is None:
-                total = term if factor is None else term * factor
-            else:
-                total = total + term if factor is None else torch.addcmul(total, term, factor)
+            total = run(operation, states[source], factor, total)
             if (i + 1) % description.EDGES_PER_NODE == 0:
                 states.append(total)
                 total = None
         return torch.cat([states[node] for node in self.cell.concat], dim=1)
-
-
-def _plainly(operation: nn.Module, x_BCHW: Tensor) -> Tensor:
-    return operation(x_BCHW)

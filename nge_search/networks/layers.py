@@ -36,28 +36,67 @@ class Shared:
     def __init__(self) -> None:
         self._rectified: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def __call__(self, operation: nn.Module, x_BCHW: Tensor) -> Tensor:
+    def __call__(
+        self,
+        operation: nn.Module,
+        x_BCHW: Tensor,
+        factor_B111: Tensor | None = None,
+        addend_BCHW: Tensor | None = None,
+    ) -> Tensor:
+        """The result of an operation, times a factor per image, plus a map."""
+        more = factor_B111, addend_BCHW
         if isinstance(operation, SepConv):
             inner, outer = operation
-            return _separable(outer, _separable(inner, self._rectify(x_BCHW), rectify=True))
+            return _separable(outer, _separable(inner, self._rectify(x_BCHW), rectify=True), *more)
         if isinstance(operation, DilConv):
-            return _separable(operation, self._rectify(x_BCHW))
+            return _separable(operation, self._rectify(x_BCHW), *more)
         if isinstance(operation, ReLUConvBN):
-            _, convolution, norm = operation
-            return normalise(norm, convolution(self._rectify(x_BCHW)))
+            _, pointwise, norm = operation
+            return normalise(norm, _mix_channels(pointwise, self._rectify(x_BCHW)), *more)
         if isinstance(operation, FactorizedReduce):
-            return normalise(operation.bn, operation.halves(self._rectify(x_BCHW)))
-        return operation(x_BCHW)
+            return normalise(operation.bn, operation.halves(self._rectify(x_BCHW)), *more)
+        return combine(operation(x_BCHW), *more)
 
     def _rectify(self, x_BCHW: Tensor) -> Tensor:
         # The map is kept, so that no other one can get its identity.
         return self._rectified.setdefault(id(x_BCHW), (x_BCHW, torch.relu(x_BCHW)))[1]
 
 
-def _separable(layers: DilConv, x_BCHW: Tensor, rectify: bool = False) -> Tensor:
+def plainly(
+    operation: nn.Module,
+    x_BCHW: Tensor,
+    factor_B111: Tensor | None = None,
+    addend_BCHW: Tensor | None = None,
+) -> Tensor:
+    """What `Shared` computes, by PyTorch's own operations alone."""
+    return combine(operation(x_BCHW), factor_B111, addend_BCHW)
+
+
+def combine(y_BCHW: Tensor, factor_B111: Tensor | None, addend_BCHW: Tensor | None) -> Tensor:
+    """A map times a factor per image, plus another map, as far as these are given."""
+    if factor_B111 is None:
+        return y_BCHW if addend_BCHW is None else addend_BCHW + y_BCHW
+    if addend_BCHW is None:
+        return y_BCHW * factor_B111
+    return torch.addcmul(addend_BCHW, y_BCHW, factor_B111)
+
+
+def _separable(
+    layers: DilConv,
+    x_BCHW: Tensor,
+    factor_B111: Tensor | None = None,
+    addend_BCHW: Tensor | None = None,
+    rectify: bool = False,
+) -> Tensor:
     """What follows the ReLU of a DilConv, and then another ReLU if `rectify`."""
     _, depthwise, pointwise, norm = layers
-    return normalise(norm, pointwise(convolve(depthwise, x_BCHW)), rectify)
+    z_BCHW = _mix_channels(pointwise, convolve(depthwise, x_BCHW))
+    return normalise(norm, z_BCHW, factor_B111, addend_BCHW, rectify)
+
+
+def _mix_channels(layer: nn.Conv2d, x_BCHW: Tensor) -> Tensor:
+    """A 1x1 convolution, as the matrix product that it is where positions are rows: faster, above all backward."""
+    return functional.linear(x_BCHW.permute(0, 2, 3, 1), layer.weight.flatten(1)).permute(0, 3, 1, 2)
 
 
 def convolve(layer: nn.Conv2d, x_BCHW: Tensor) -> Tensor:
@@ -111,88 +150,78 @@ def _four_images(x_BCHW: Tensor) -> Tensor:
     return parts.permute(0, 3, 1, 2)
 
 
-def normalise(norm: nn.BatchNorm2d, x_BCHW: Tensor, rectify: bool = False) -> Tensor:
-    """`norm` in training, and then a ReLU if `rectify`."""
-    ours = type(norm) is nn.BatchNorm2d and x_BCHW.is_contiguous(memory_format=torch.channels_last)
-    if not ours:  # statistics over ranks, for example
+def normalise(
+    norm: nn.BatchNorm2d,
+    x_BCHW: Tensor,
+    factor_B111: Tensor | None = None,
+    addend_BCHW: Tensor | None = None,
+    rectify: bool = False,
+) -> Tensor:
+    """`norm` in training, times a factor per image, plus a map, as far as given; or with a ReLU behind."""
+    maps = (x_BCHW,) if addend_BCHW is None else (x_BCHW, addend_BCHW)
+    dense = all(map_.is_contiguous(memory_format=torch.channels_last) for map_ in maps)
+    if not dense or type(norm) is not nn.BatchNorm2d:  # statistics over ranks, for example
         y_BCHW = norm(x_BCHW)
-        return torch.relu(y_BCHW) if rectify else y_BCHW
-    y_BCHW, mean_C, variance_C = _Normalise.apply(x_BCHW, norm.weight, norm.bias, norm.eps, rectify)
-    with torch.no_grad():
-        count = x_BCHW.numel() // x_BCHW.shape[1]
-        norm.num_batches_tracked.add_(1)
-        norm.running_mean.lerp_(mean_C.to(norm.running_mean.dtype), norm.momentum)
-        norm.running_var.lerp_((variance_C * (count / (count - 1))).to(norm.running_var.dtype), norm.momentum)
-    return y_BCHW
+        return torch.relu(y_BCHW) if rectify else combine(y_BCHW, factor_B111, addend_BCHW)
+    norm.num_batches_tracked.add_(1)
+    return _Normalise.apply(x_BCHW, norm.weight, norm.bias, norm, factor_B111, addend_BCHW, rectify)
 
 
 class _Normalise(torch.autograd.Function):
-    """Batch normalisation (Ioffe and Szegedy, 2015), optionally with the ReLU behind it.
-
-    Returns the map, and mean and biased variance of the batch in float64, [C].
-    """
+    """Batch normalisation (Ioffe and Szegedy, 2015), with what comes behind it."""
 
     @staticmethod
     def forward(
-        ctx, x_BCHW: Tensor, weight_C: Tensor, bias_C: Tensor, eps: float, rectify: bool
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        ctx,
+        x_BCHW: Tensor,
+        weight_C: Tensor,
+        bias_C: Tensor,
+        norm: nn.BatchNorm2d,
+        factor_B111: Tensor | None,
+        addend_BCHW: Tensor | None,
+        rectify: bool,
+    ) -> Tensor:
         from nge_search.networks import normalise_cpu  # imports the compiler: only where it is used
 
-        shape = _Shape(x_BCHW)
-        shift_C = x_BCHW[0, :, 0, 0].double()  # near enough to the mean for sums of squares to keep their digits
-        sums_2C = shape.sum(normalise_cpu.moments, x_BCHW, shape.rows(shift_C))
-        first_C, second_C = (sums_2C / shape.count).unbind(0)
-        mean_C, variance_C = shift_C + first_C, (second_C - first_C.square()).clamp_min(0)
-        inverse_C = torch.rsqrt(variance_C + eps)
-        scale_C = weight_C.double() * inverse_C
-        rows = shape.rows(scale_C, bias_C.double() - mean_C * scale_C, mean_C)
-        y_BCHW = torch.empty_like(x_BCHW)
-        run(normalise_cpu.forward(shape.dtype), *shape.words, int(rectify), *_addresses(x_BCHW, rows, y_BCHW))
-        ctx.save_for_backward(x_BCHW, scale_C, inverse_C, rows)
-        ctx.shape, ctx.rectify = shape, rectify
-        ctx.mark_non_differentiable(mean_C, variance_C)
-        return y_BCHW, mean_C, variance_C
+        batch, channels, height, width = x_BCHW.shape
+        count, threads = batch * height * width, torch.get_num_threads()
+        dtype = x_BCHW[:0].numpy().dtype
+        sums = torch.zeros(threads, 2, channels, dtype=torch.float64)
+        run(normalise_cpu.moments(dtype), threads, count, channels, *_addresses(x_BCHW, sums))
+        facts = torch.empty(2, channels, dtype=torch.float64)
+        rows = x_BCHW.new_empty(normalise_cpu.ROWS, normalise_cpu.GROUP * channels)
+        running = norm.running_mean.numpy(), norm.running_var.numpy()
+        given = sums.numpy(), count, x_BCHW[0, :, 0, 0].numpy(), weight_C.numpy(), bias_C.numpy()
+        normalise_cpu.describe(*given, norm.eps, norm.momentum, *running, facts.numpy(), rows.numpy())
+        factors = x_BCHW.new_ones(batch) if factor_B111 is None else factor_B111.flatten().to(x_BCHW.dtype)
+        factors, y_BCHW = factors.contiguous(), torch.empty_like(x_BCHW)
+        added = x_BCHW if addend_BCHW is None else addend_BCHW
+        run(
+            normalise_cpu.forward(dtype), threads, batch, height * width, channels, int(rectify),
+            int(addend_BCHW is not None), *_addresses(x_BCHW, rows, factors, added, y_BCHW),
+        )  # fmt: skip
+        ctx.save_for_backward(x_BCHW)
+        ctx.known = threads, dtype, facts, rows, factors, int(rectify), addend_BCHW is not None
+        return y_BCHW
 
     @staticmethod
-    def backward(ctx, dy_BCHW: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+    def backward(ctx, dy_BCHW: Tensor) -> tuple[Tensor | None, ...]:
         from nge_search.networks import normalise_cpu
 
-        x_BCHW, scale_C, inverse_C, rows = ctx.saved_tensors
-        shape, rectify = ctx.shape, int(ctx.rectify)
+        (x_BCHW,) = ctx.saved_tensors
+        threads, dtype, facts, rows, factors, rectify, added = ctx.known
+        rows = rows.clone()  # another backward pass may come
+        batch, channels, height, width = x_BCHW.shape
         dy_BCHW = dy_BCHW.contiguous(memory_format=torch.channels_last)
-        sums_2C = shape.sum(normalise_cpu.changes, x_BCHW, dy_BCHW, rows, rectify=rectify)
-        d_bias_C, product_C = sums_2C.unbind(0)
-        slope_C = -scale_C * inverse_C.square() * product_C / shape.count
-        more = shape.rows(slope_C, -scale_C * d_bias_C / shape.count)
+        words = threads, batch, height * width, channels, rectify
+        sums = torch.zeros(threads, 2, channels, dtype=torch.float64)
+        run(normalise_cpu.changes(dtype), *words, *_addresses(x_BCHW, rows, factors, dy_BCHW, sums))
+        d_weight_C, d_bias_C = x_BCHW.new_empty(channels), x_BCHW.new_empty(channels)
+        found = d_weight_C.numpy(), d_bias_C.numpy(), rows.numpy()
+        normalise_cpu.describe_backward(sums.numpy(), batch * height * width, facts.numpy(), *found)
         dx_BCHW = torch.empty_like(x_BCHW)
-        rows = torch.cat([rows, more])
-        run(normalise_cpu.backward(shape.dtype), *shape.words, rectify, *_addresses(x_BCHW, dy_BCHW, rows, dx_BCHW))
-        dtype = x_BCHW.dtype
-        return dx_BCHW, (product_C * inverse_C).to(dtype), d_bias_C.to(dtype), None, None
-
-
-class _Shape:
-    """How a channels-last map is gone through: its positions, channels, and the width of groups of positions."""
-
-    def __init__(self, x_BCHW: Tensor):
-        from nge_search.networks.normalise_cpu import GROUP
-
-        self.channels = x_BCHW.shape[1]
-        self.count = x_BCHW.numel() // self.channels
-        self.dtype = x_BCHW.detach()[:0].numpy().dtype
-        self._like, self._group, self._threads = x_BCHW.detach()[:0], GROUP, torch.get_num_threads()
-        self.words = self._threads, self.count, self.channels, GROUP * self.channels
-
-    def rows(self, *values_C: Tensor) -> Tensor:
-        """[values, width] of the map's type: each repeated over a group."""
-        return torch.stack(values_C).to(self._like.dtype).repeat(1, self._group)
-
-    def sum(self, task, *tensors: Tensor, rectify: int | None = None) -> Tensor:
-        """[2, C] in float64: what a summing task finds, over all threads."""
-        sums = torch.zeros(self._threads, 2, self.channels, dtype=torch.float64)
-        more = () if rectify is None else (rectify,)
-        run(task(self.dtype), *self.words, *more, *_addresses(*tensors, sums))
-        return sums.sum(dim=0)
+        run(normalise_cpu.backward(dtype), *words, *_addresses(x_BCHW, rows, factors, dy_BCHW, dx_BCHW))
+        return dx_BCHW, d_weight_C, d_bias_C, None, None, dy_BCHW if added else None, None
 
 
 def _addresses(*tensors: Tensor) -> list[int]:

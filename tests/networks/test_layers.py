@@ -53,9 +53,27 @@ def test_normalisation_in_float64(shape, rectify):
     norm = random_norm(shape[1], torch.float64)
     plain = copy.deepcopy(norm)
     x = image(shape, torch.float64, mean=3.0)
-    found = results(lambda x: layers.normalise(norm, x, rectify), norm, x)
+    found = results(lambda x: layers.normalise(norm, x, rectify=rectify), norm, x)
     expected = results(lambda x: torch.relu(plain(x)) if rectify else plain(x), plain, x)
     assert largest_error(found, expected) < 1e-12
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dropped", [False, True])
+@pytest.mark.parametrize("added", [False, True])
+def test_normalisation_with_a_factor_per_image_and_another_map(shape, dropped, added):
+    norm = random_norm(shape[1], torch.float64)
+    plain, x = copy.deepcopy(norm), image(shape, torch.float64)
+    factor = torch.arange(shape[0]).double()[:, None, None, None] if dropped else None
+
+    def ours(x):
+        return layers.normalise(norm, x, factor, x * x if added else None)
+
+    def theirs(x):
+        y = plain(x) * (1 if factor is None else factor)
+        return y + x * x if added else y
+
+    assert largest_error(results(ours, norm, x), results(theirs, plain, x)) < 1e-12
 
 
 @pytest.mark.parametrize("mean", [0.0, 1000.0])
@@ -71,10 +89,10 @@ def test_normalisation_in_float32_is_no_worse_than_pytorchs(mean):
 def test_normalisation_does_not_depend_on_the_number_of_threads_in_float64():
     norm, x = random_norm(36, torch.float64), image((4, 36, 9, 9), torch.float64)
     twin, before = copy.deepcopy(norm), torch.get_num_threads()
-    alone = results(lambda x: layers.normalise(norm, x, True), norm, x)
+    alone = results(lambda x: layers.normalise(norm, x, rectify=True), norm, x)
     try:
         torch.set_num_threads(3)
-        together = results(lambda x: layers.normalise(twin, x, True), twin, x)
+        together = results(lambda x: layers.normalise(twin, x, rectify=True), twin, x)
     finally:
         torch.set_num_threads(before)
     assert largest_error(together, alone) < 1e-13
@@ -103,11 +121,17 @@ OPERATIONS = [
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: type(operation).__name__)
-def test_operations_in_their_fast_form(operation):
+@pytest.mark.parametrize("more", [False, True])
+def test_operations_in_their_fast_form(operation, more):
+    """`more`: with a factor per image, and a map to add."""
     operation = copy.deepcopy(operation).double().to(memory_format=torch.channels_last)
     plain, x = copy.deepcopy(operation), image((3, 8, 6, 6), torch.float64)
-    found = results(lambda x: layers.Shared()(operation, x), operation, x)
-    assert largest_error(found, results(plain, plain, x)) < 1e-12
+    given = ()
+    if more:
+        given = torch.tensor([0.0, 1.0, 2.0]).double()[:, None, None, None], image(plain(x).shape, torch.float64)
+        plain = copy.deepcopy(operation)
+    found = results(lambda x: layers.Shared()(operation, x, *given), operation, x)
+    assert largest_error(found, results(lambda x: layers.plainly(plain, x, *given), plain, x)) < 1e-12
 
 
 def test_a_map_is_rectified_once():
