@@ -209,7 +209,7 @@ def test_bench_retrain_compares_with_darts(capsys):
     result = json.loads(capsys.readouterr().out)
     assert set(result["forms"]) == {"darts", "fast"}
     slow, fast = result["forms"]["darts"], result["forms"]["fast"]
-    assert result["speedup"] == slow["seconds"] / fast["seconds"]
+    assert result["speedup"]["median"] > 0
     assert result["memory"] == fast["peak_memory_mb"] / slow["peak_memory_mb"]
     assert max(result["differences"].values()) < 1e-9
     assert main(["bench", "retrain", "--batch", "1"]) == 2
