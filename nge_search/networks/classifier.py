@@ -80,13 +80,22 @@ class Classifier(nn.Module, ABC):
         """Output of the last cell [B, C, H, W], and the auxiliary head's logits in training (else None)."""
         before, last = self.stems(x_BCHW)
         shared = Shared() if self.training and not self.compiled and suits(last) else None
+        if shared is not None:
+            shared.prepare(last, self._readers(-1) + [self.cells[0].preprocess0] * (before is last))
         auxiliary = None
         for position, (cell, (start, end)) in enumerate(zip(self.cells, self._slots)):
             keep = None if keep_BD is None else keep_BD[:, start:end]
             before, last = last, cell(before, last, keep, shared)
+            if shared is not None:
+                shared.prepare(last, self._readers(position))
             if self.training and self.auxiliary is not None and position == self.auxiliary_after:
                 auxiliary = self.auxiliary(last)
         return last, auxiliary
+
+    def _readers(self, position: int) -> list[nn.Module]:
+        """What the output of a cell is read by, in the cells behind it; that of the stem for position -1."""
+        next_, after = self.cells[position + 1 : position + 2], self.cells[position + 2 : position + 3]
+        return [cell.preprocess1 for cell in next_] + [cell.preprocess0 for cell in after]
 
     def forward(self, x_BCHW: Tensor, keep_BD: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Logits [B, classes], and the auxiliary head's in training (else None).

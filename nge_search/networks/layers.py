@@ -7,6 +7,8 @@ pass out of PyTorch's fast parts. Where its forms do not apply, operations run a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -35,6 +37,17 @@ class Shared:
 
     def __init__(self) -> None:
         self._rectified: dict[int, tuple[Tensor, Tensor]] = {}
+        self._products: dict[tuple[int, int], Tensor] = {}
+
+    def prepare(self, x_BCHW: Tensor, readers: Sequence[nn.Module]) -> None:
+        """Compute at once what those of `readers` that begin with a ReLU and a 1x1 convolution will ask for.
+
+        Going back, the gradients of all of them are one sum, made where it is needed.
+        """
+        readers = [reader for reader in readers if isinstance(reader, ReLUConvBN)]
+        products = _Products.apply(x_BCHW, *(reader[1].weight for reader in readers)) if readers else ()
+        for reader, product in zip(readers, products):
+            self._products[id(x_BCHW), id(reader)] = product
 
     def __call__(
         self,
@@ -52,7 +65,10 @@ class Shared:
             return _separable(operation, self._rectify(x_BCHW), *more)
         if isinstance(operation, ReLUConvBN):
             _, pointwise, norm = operation
-            return normalise(norm, _mix_channels(pointwise, self._rectify(x_BCHW)), *more)
+            z_BCHW = self._products.pop((id(x_BCHW), id(operation)), None)
+            if z_BCHW is None:
+                z_BCHW = _mix_channels(pointwise, self._rectify(x_BCHW))
+            return normalise(norm, z_BCHW, *more)
         if isinstance(operation, FactorizedReduce):
             return normalise(operation.bn, operation.halves(self._rectify(x_BCHW)), *more)
         return combine(operation(x_BCHW), *more)
@@ -97,6 +113,28 @@ def _separable(
 def _mix_channels(layer: nn.Conv2d, x_BCHW: Tensor) -> Tensor:
     """A 1x1 convolution, as the matrix product that it is where positions are rows: faster, above all backward."""
     return functional.linear(x_BCHW.permute(0, 2, 3, 1), layer.weight.flatten(1)).permute(0, 3, 1, 2)
+
+
+class _Products(torch.autograd.Function):
+    """1x1 convolutions with some weights [C_out, C, 1, 1] of a rectified map, as matrix products."""
+
+    @staticmethod
+    def forward(ctx, x_BCHW: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
+        rectified_BHWC = torch.relu(x_BCHW).permute(0, 2, 3, 1)
+        ctx.save_for_backward(rectified_BHWC, *weights)
+        return tuple(functional.linear(rectified_BHWC, w.flatten(1)).permute(0, 3, 1, 2) for w in weights)
+
+    @staticmethod
+    def backward(ctx, *dz_BCHW: Tensor) -> tuple[Tensor, ...]:
+        rectified_BHWC, *weights = ctx.saved_tensors
+        rows_PC = rectified_BHWC.flatten(0, 2)
+        dz_PC = [dz.permute(0, 2, 3, 1).reshape(len(rows_PC), -1) for dz in dz_BCHW]
+        dx_PC = dz_PC[0] @ weights[0].flatten(1)
+        for dz, weight in zip(dz_PC[1:], weights[1:]):
+            dx_PC.addmm_(dz, weight.flatten(1))
+        torch.ops.aten.threshold_backward.grad_input(dx_PC, rows_PC, 0, grad_input=dx_PC)
+        d_weights = [(dz.t() @ rows_PC).view_as(weight) for dz, weight in zip(dz_PC, weights)]
+        return dx_PC.view_as(rectified_BHWC).permute(0, 3, 1, 2), *d_weights
 
 
 def convolve(layer: nn.Conv2d, x_BCHW: Tensor) -> Tensor:

@@ -115,8 +115,8 @@ DAMAGED: dict[str, tuple[Damage, tuple[str, ...]]] = {
         ("unfinished/checkpoints",),
     ),
     "written by another version": (
-        all_checkpoints(lambda path: change(path, lambda state: state.update(format="nge-checkpoint/2"))),
-        ("unfinished/checkpoints", "nge-checkpoint/2", "nge-checkpoint/1"),
+        all_checkpoints(lambda path: change(path, lambda state: state.update(format="nge-checkpoint/9"))),
+        ("unfinished/checkpoints", "nge-checkpoint/9", "nge-checkpoint/2"),
     ),
     "tensor of another name": (
         all_checkpoints(lambda path: change(path, rename_tensor)),

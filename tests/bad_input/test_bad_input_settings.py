@@ -67,7 +67,11 @@ COMMAND_LINES = {
     "search data.valid_fraction=0": ("data.valid_fraction=0", "above 0"),
     "search search.batch_size=1": ("search.batch_size=1", "at least 2"),
     "search device=gpu": ("device=gpu", "auto, cpu, cuda", "did you mean 'cpu'"),
-    "search data.name=cifar": ("data.name=cifar", "digits, cifar10, cifar100, folder", "did you mean 'cifar10'"),
+    "search data.name=cifar": (
+        "data.name=cifar",
+        "digits, cifar10, cifar100, imagenet, tiny_imagenet, folder",
+        "did you mean 'cifar10'",
+    ),
     "search supernet.operations=[skip_connect,sep_conv3x3]": (
         "supernet.operations=sep_conv3x3",
         "did you mean 'sep_conv_3x3'",

@@ -140,6 +140,24 @@ def test_a_map_is_rectified_once():
     assert shared._rectify(x.clone()) is not shared._rectify(x)
 
 
+def test_readers_of_a_map_are_served_at_once():
+    """A map that two 1x1 convolutions and another module read; one of them more than once."""
+    torch.manual_seed(0)
+    readers = [build_preprocess(8, width, halve) for width, halve in ((6, False), (5, False), (4, True))]
+    ours = nn.ModuleList(readers).double().to(memory_format=torch.channels_last)
+    plain, x = copy.deepcopy(ours), image((3, 8, 6, 6), torch.float64)
+
+    def fast(x):
+        shared = layers.Shared()
+        x = x.clone(memory_format=torch.preserve_format)
+        shared.prepare(x, ours)
+        return torch.cat([shared(reader, x).flatten() for reader in (*ours, ours[0])])
+
+    found = results(fast, ours, x)
+    expected = results(lambda x: torch.cat([reader(x).flatten() for reader in (*plain, plain[0])]), plain, x)
+    assert largest_error(found, expected) < 1e-12
+
+
 def test_where_the_fast_forms_apply():
     big = image((8, 16, 32, 32), torch.float32)
     assert layers.suits(big)

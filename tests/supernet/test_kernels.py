@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from nge_search.supernet import folding, kernels, kernels_compiled, kernels_torch, layouts, parallel
+from nge_search.engine import parallel
+from nge_search.supernet import folding, kernels, kernels_compiled, kernels_torch, layouts
 
 BACKENDS = {"compiled": kernels_compiled, "torch": kernels_torch}
 
@@ -385,7 +386,8 @@ def test_without_a_folder_for_compiled_code():
     code = (
         "import numba.core.caching as caching\n"
         "caching.CacheImpl._locator_classes = []\n"
-        "from nge_search.supernet import kernels_cpu, parallel\n"
+        "from nge_search.engine import parallel\n"
+        "from nge_search.supernet import kernels_cpu\n"
         "print(parallel.CACHED)\n"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
