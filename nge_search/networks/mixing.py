@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from timm.data import Mixup
 from torch import Tensor
 from torch.nn import functional
 
-from nge_search.data.counter import fold
+from nge_search.data.counter import fold, global_generators_kept, seed_global_generators
 from nge_search.schema import TrainSection
 
 
@@ -37,12 +36,10 @@ class Mixing:
         The draw is keyed by the step, counted over the run, and by which part of its batch this is.
         """
         even = len(labels_B) // 2 * 2
-        before = np.random.get_state()  # noqa: NPY002 - timm draws from the global generator
-        np.random.seed(fold(self._seed, step, part) % 2**32)  # noqa: NPY002
-        try:
+        device = images_BCHW.device
+        with global_generators_kept(device):
+            seed_global_generators(fold(self._seed, step, part), device)
             images, targets = self._mixup(images_BCHW[:even].clone(), labels_B[:even])
-        finally:
-            np.random.set_state(before)  # noqa: NPY002
         rest = functional.one_hot(labels_B[even:], self._classes).to(targets.dtype)
         rest = rest * (1 - self._smoothing) + self._smoothing / self._classes
         return torch.cat([images, images_BCHW[even:]]), torch.cat([targets, rest]).to(images.dtype)
