@@ -40,7 +40,6 @@ FORMS = {"darts": "DARTS' way (eager, fp32, NCHW, DataLoader)", "fast": "ours"}
 _CLASSES, _IMAGES, _SIDE = 10, 4096, 32
 _EPOCHS, _EPOCH = 600, 300  # half way, so that drop-path acts
 _WARM_UP = 2
-_SETTINGS = ("genotype", "batch", "channels", "cells", "workers")
 
 
 def main(words: Sequence[str], parser_class: type[argparse.ArgumentParser]) -> None:

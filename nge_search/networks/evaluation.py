@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from nge_search.data import Dataset
+from nge_search.data.decoding import to_image
 from nge_search.errors import UserError
 
 _MOST_CLASSES = 100  # for which the whole confusion matrix is kept
@@ -83,7 +84,7 @@ def _worst(dataset: Dataset, labels_N: Tensor, predicted_N: Tensor, losses_N: Te
 
 def _png(pixels_CSS: Tensor) -> str:
     """A thumbnail, in base64."""
-    image = Image.fromarray(pixels_CSS.permute(1, 2, 0).numpy().squeeze())
+    image = to_image(pixels_CSS)
     image.thumbnail((_THUMBNAIL, _THUMBNAIL))
     buffer = io.BytesIO()
     image.save(buffer, "PNG")

@@ -74,8 +74,10 @@ class Shared:
         return combine(operation(x_BCHW), *more)
 
     def _rectify(self, x_BCHW: Tensor) -> Tensor:
-        # The map is kept, so that no other one can get its identity.
-        return self._rectified.setdefault(id(x_BCHW), (x_BCHW, torch.relu(x_BCHW)))[1]
+        if id(x_BCHW) not in self._rectified:
+            # The map is kept, so that no other one can get its identity.
+            self._rectified[id(x_BCHW)] = x_BCHW, torch.relu(x_BCHW)
+        return self._rectified[id(x_BCHW)][1]
 
 
 def plainly(

@@ -134,9 +134,12 @@ def test_operations_in_their_fast_form(operation, more):
     assert largest_error(found, results(lambda x: layers.plainly(plain, x, *given), plain, x)) < 1e-12
 
 
-def test_a_map_is_rectified_once():
+def test_a_map_is_rectified_once(monkeypatch):
+    rectify, calls = torch.relu, []
+    monkeypatch.setattr(torch, "relu", lambda x: calls.append(x) or rectify(x))
     shared, x = layers.Shared(), image((3, 8, 6, 6), torch.float64).requires_grad_()
     assert shared._rectify(x) is shared._rectify(x)
+    assert len(calls) == 1
     assert shared._rectify(x.clone()) is not shared._rectify(x)
 
 
