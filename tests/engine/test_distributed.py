@@ -121,11 +121,11 @@ def test_two_ranks_equal_one_that_accumulates(tmp_path, more):
     for processes, parts in ((1, 4), (2, 2)):
         run = f"run.dir={tmp_path / f'run{processes}'}"
         launch(processes, "train", str(tmp_path), "20", *words, f"train.accumulate={parts}", run)
-    alone = torch.load(tmp_path / "1-0.pt", weights_only=False)
+    alone = torch.load(tmp_path / "1-0.pt")
     assert alone["state"]["updates"] == 20
     expected = named(alone["state"])
     for rank in range(2):
-        own = torch.load(tmp_path / f"2-{rank}.pt", weights_only=False)
+        own = torch.load(tmp_path / f"2-{rank}.pt")
         together = named(own["state"])
         assert together.keys() == expected.keys()
         assert any("running_var" in name for name in together)
@@ -140,7 +140,7 @@ def test_evaluation_does_not_depend_on_the_number_of_ranks(tmp_path):
         words = [*SMALL_TRAINING, "precision=fp32", f"run.dir={tmp_path / f'run{processes}'}"]
         launch(processes, "train", str(tmp_path), "0", *words)
         for rank in range(processes):
-            own = torch.load(tmp_path / f"{processes}-{rank}.pt", weights_only=False)
+            own = torch.load(tmp_path / f"{processes}-{rank}.pt")
             found.append(own["figures"])
     counts, predicted_N, losses_N = found[0]
     assert (predicted_N >= 0).all()
