@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from nge_search.genotype import Genotype
 from nge_search.networks.classifier import Classifier
+from nge_search.networks.layers import Stem
 
 
 class AuxiliaryHead(nn.Sequential):
@@ -54,9 +55,7 @@ class CifarNetwork(Classifier):
     ):
         super().__init__()
         c_stem = stem_multiplier * channels
-        self.stem = nn.Sequential(
-            nn.Conv2d(image_channels, c_stem, 3, padding=1, bias=False), nn.BatchNorm2d(c_stem)
-        )
+        self.stem = Stem(nn.Conv2d(image_channels, c_stem, 3, padding=1, bias=False), nn.BatchNorm2d(c_stem))
         head = AuxiliaryHead if auxiliary else None
         self.stack(genotype, channels, cells, classes, (c_stem, c_stem, False), head)
 

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from nge_search.genotype import Genotype
 from nge_search.networks.classifier import Classifier
+from nge_search.networks.layers import Stem
 
 
 class AuxiliaryHead(nn.Sequential):
@@ -54,14 +55,14 @@ class ImageNetNetwork(Classifier):
     ):
         super().__init__()
         half = channels // 2
-        self.stem0 = nn.Sequential(
+        self.stem0 = Stem(
             nn.Conv2d(image_channels, half, 3, stride=2, padding=1, bias=False),
             nn.BatchNorm2d(half),
             nn.ReLU(),
             nn.Conv2d(half, channels, 3, stride=2, padding=1, bias=False),
             nn.BatchNorm2d(channels),
         )
-        self.stem1 = nn.Sequential(
+        self.stem1 = Stem(
             nn.ReLU(),
             nn.Conv2d(channels, channels, 3, stride=2, padding=1, bias=False),
             nn.BatchNorm2d(channels),

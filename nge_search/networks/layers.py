@@ -2,12 +2,15 @@
 
 Maps are channels-last [B, C, H, W]. `Shared` runs the operations of a cell: it rectifies a node once for all that
 read it, normalises with the kernels of `normalise_cpu`, and gives dilated and 5x5 depthwise convolutions a backward
-pass out of PyTorch's fast parts. Where its forms do not apply, operations run as they are.
+pass out of PyTorch's fast parts. `Stem` does so for what stands before the cells. Where these forms do not apply,
+operations run as they are.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -32,22 +35,38 @@ def suits(x_BCHW: Tensor) -> bool:
     )
 
 
+class Stem(nn.Sequential):
+    """Convolutions, normalisations and ReLUs in a row, the last two in one pass where they follow each other."""
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        rectified = False
+        for layer, next_ in zip(self, [*self[1:], None]):
+            if isinstance(layer, nn.BatchNorm2d) and layer.training and suits(x_BCHW):
+                rectified = isinstance(next_, nn.ReLU)
+                x_BCHW = normalise(layer, x_BCHW, rectify=rectified)
+            elif rectified:
+                rectified = False
+            else:
+                x_BCHW = layer(x_BCHW)
+        return x_BCHW
+
+
 class Shared:
     """Runs operations on maps, and rectifies each map once."""
 
     def __init__(self) -> None:
         self._rectified: dict[int, tuple[Tensor, Tensor]] = {}
-        self._products: dict[tuple[int, int], Tensor] = {}
+        self._products: dict[tuple[int, int], tuple[Tensor, ...]] = {}
 
     def prepare(self, x_BCHW: Tensor, readers: Sequence[nn.Module]) -> None:
         """Compute at once what those of `readers` that begin with a ReLU and a 1x1 convolution will ask for.
 
         Going back, the gradients of all of them are one sum, made where it is needed.
         """
-        readers = [reader for reader in readers if isinstance(reader, ReLUConvBN)]
-        products = _Products.apply(x_BCHW, *(reader[1].weight for reader in readers)) if readers else ()
-        for reader, product in zip(readers, products):
-            self._products[id(x_BCHW), id(reader)] = product
+        asked = [_pointwise(reader, x_BCHW) for reader in readers]
+        parts = iter(_multiply([product for own in asked for product in own], x_BCHW, rectify=True))
+        for reader, own in zip(readers, asked):
+            self._products[id(x_BCHW), id(reader)] = tuple(next(parts) for _ in own)
 
     def __call__(
         self,
@@ -63,15 +82,12 @@ class Shared:
             return _separable(outer, _separable(inner, self._rectify(x_BCHW), rectify=True), *more)
         if isinstance(operation, DilConv):
             return _separable(operation, self._rectify(x_BCHW), *more)
-        if isinstance(operation, ReLUConvBN):
-            _, pointwise, norm = operation
-            z_BCHW = self._products.pop((id(x_BCHW), id(operation)), None)
-            if z_BCHW is None:
-                z_BCHW = _mix_channels(pointwise, self._rectify(x_BCHW))
-            return normalise(norm, z_BCHW, *more)
-        if isinstance(operation, FactorizedReduce):
-            return normalise(operation.bn, operation.halves(self._rectify(x_BCHW)), *more)
-        return combine(operation(x_BCHW), *more)
+        own = _pointwise(operation, x_BCHW)
+        if not own:
+            return combine(operation(x_BCHW), *more)
+        parts = self._products.pop((id(x_BCHW), id(operation)), None) or _multiply(own, self._rectify(x_BCHW))
+        norm = operation[2] if isinstance(operation, ReLUConvBN) else operation.bn
+        return normalise(norm, parts[0] if len(parts) == 1 else torch.cat(parts, dim=1), *more)
 
     def _rectify(self, x_BCHW: Tensor) -> Tensor:
         if id(x_BCHW) not in self._rectified:
@@ -108,35 +124,80 @@ def _separable(
 ) -> Tensor:
     """What follows the ReLU of a DilConv, and then another ReLU if `rectify`."""
     _, depthwise, pointwise, norm = layers
-    z_BCHW = _mix_channels(pointwise, convolve(depthwise, x_BCHW))
+    (z_BCHW,) = _multiply([_Product(pointwise.weight)], convolve(depthwise, x_BCHW))
     return normalise(norm, z_BCHW, factor_B111, addend_BCHW, rectify)
 
 
-def _mix_channels(layer: nn.Conv2d, x_BCHW: Tensor) -> Tensor:
-    """A 1x1 convolution, as the matrix product that it is where positions are rows: faster, above all backward."""
-    return functional.linear(x_BCHW.permute(0, 2, 3, 1), layer.weight.flatten(1)).permute(0, 3, 1, 2)
+class _Product(NamedTuple):
+    """A 1x1 convolution [C_out, C, 1, 1] of every `step`-th pixel, from (`start`, `start`) on."""
+
+    weight: Tensor
+    start: int = 0
+    step: int = 1
+
+
+def _pointwise(operation: nn.Module, x_BCHW: Tensor) -> list[_Product]:
+    """The products in an operation that is a ReLU, 1x1 convolutions side by side and a normalisation; else none."""
+    if isinstance(operation, ReLUConvBN):
+        return [_Product(operation[1].weight)]
+    if isinstance(operation, FactorizedReduce) and not (x_BCHW.shape[2] % 2 or x_BCHW.shape[3] % 2):
+        return [_Product(operation.even.weight, 0, 2), _Product(operation.odd.weight, 1, 2)]
+    return []
+
+
+def _multiply(products: Sequence[_Product], x_BCHW: Tensor, rectify: bool = False) -> tuple[Tensor, ...]:
+    """1x1 convolutions of a map, or of its positive part."""
+    if not products:
+        return ()
+    weights, *picks = zip(*products)
+    return _Products.apply(x_BCHW, rectify, tuple(zip(*picks)), *weights)
 
 
 class _Products(torch.autograd.Function):
-    """1x1 convolutions with some weights [C_out, C, 1, 1] of a rectified map, as matrix products."""
+    """1x1 convolutions as the matrix products that they are where positions are rows; faster above all backward."""
 
     @staticmethod
-    def forward(ctx, x_BCHW: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
-        rectified_BHWC = torch.relu(x_BCHW).permute(0, 2, 3, 1)
-        ctx.save_for_backward(rectified_BHWC, *weights)
-        return tuple(functional.linear(rectified_BHWC, w.flatten(1)).permute(0, 3, 1, 2) for w in weights)
+    def forward(
+        ctx, x_BCHW: Tensor, rectify: bool, picks: tuple[tuple[int, int], ...], *weights: Tensor
+    ) -> tuple[Tensor, ...]:
+        x_BCHW = torch.relu(x_BCHW) if rectify else x_BCHW
+        ctx.save_for_backward(x_BCHW, *weights)
+        ctx.known = rectify, picks
+        pixels = [_pick(x_BCHW.permute(0, 2, 3, 1), *pick) for pick in picks]
+        return tuple(functional.linear(x, w.flatten(1)).permute(0, 3, 1, 2) for x, w in zip(pixels, weights))
 
     @staticmethod
-    def backward(ctx, *dz_BCHW: Tensor) -> tuple[Tensor, ...]:
-        rectified_BHWC, *weights = ctx.saved_tensors
-        rows_PC = rectified_BHWC.flatten(0, 2)
-        dz_PC = [dz.permute(0, 2, 3, 1).reshape(len(rows_PC), -1) for dz in dz_BCHW]
-        dx_PC = dz_PC[0] @ weights[0].flatten(1)
-        for dz, weight in zip(dz_PC[1:], weights[1:]):
-            dx_PC.addmm_(dz, weight.flatten(1))
-        torch.ops.aten.threshold_backward.grad_input(dx_PC, rows_PC, 0, grad_input=dx_PC)
-        d_weights = [(dz.t() @ rows_PC).view_as(weight) for dz, weight in zip(dz_PC, weights)]
-        return dx_PC.view_as(rectified_BHWC).permute(0, 3, 1, 2), *d_weights
+    def backward(ctx, *dz_BCHW: Tensor) -> tuple[Tensor | None, ...]:
+        x_BCHW, *weights = ctx.saved_tensors
+        rectify, picks = ctx.known
+        x_BHWC = x_BCHW.permute(0, 2, 3, 1)
+        dx_BHWC, whole = x_BHWC.new_empty(x_BHWC.shape), [step == 1 for _, step in picks]
+        if not any(whole):
+            dx_BHWC.zero_()
+        d_weights: list[Tensor | None] = [None] * len(picks)
+        # Products of all pixels come first: the first of them writes what the others are added to.
+        for done, i in enumerate(sorted(range(len(picks)), key=whole.__getitem__, reverse=True)):
+            dz_BHWC, weight = dz_BCHW[i].permute(0, 2, 3, 1), weights[i].flatten(1)
+            dz_PC = dz_BHWC.flatten(0, 2)
+            d_weights[i] = _sum_of_products(dz_PC, _pick(x_BHWC, *picks[i]).flatten(0, 2)).view_as(weights[i])
+            if whole[i]:
+                dx_BHWC.flatten(0, 2).addmm_(dz_PC, weight, beta=1 if done else 0)
+            else:
+                _pick(dx_BHWC, *picks[i]).add_((dz_PC @ weight).view(*dz_BHWC.shape[:3], -1))
+        if rectify:
+            torch.ops.aten.threshold_backward.grad_input(dx_BHWC, x_BHWC, 0, grad_input=dx_BHWC)
+        return dx_BHWC.permute(0, 3, 1, 2), None, None, *d_weights
+
+
+def _pick(x_BHWC: Tensor, start: int, step: int) -> Tensor:
+    return x_BHWC[:, start::step, start::step]
+
+
+def _sum_of_products(a_PM: Tensor, b_PN: Tensor) -> Tensor:
+    """The transpose of `a` times `b`, as a sum over parts: long sums are what BLAS is slow at."""
+    parts = math.gcd(len(a_PM), 8)
+    a_KMP, b_KPN = a_PM.unflatten(0, (parts, -1)).transpose(1, 2), b_PN.unflatten(0, (parts, -1))
+    return torch.bmm(a_KMP, b_KPN).sum(dim=0)
 
 
 def convolve(layer: nn.Conv2d, x_BCHW: Tensor) -> Tensor:
