@@ -143,12 +143,14 @@ def test_a_map_is_rectified_once(monkeypatch):
     assert shared._rectify(x.clone()) is not shared._rectify(x)
 
 
-def test_readers_of_a_map_are_served_at_once():
-    """A map that two 1x1 convolutions and another module read; one of them more than once."""
+@pytest.mark.parametrize("sides", [(6, 6), (5, 6)])
+@pytest.mark.parametrize("kinds", [(False, False, True), (True,), (True, False)], ids=str)
+def test_readers_of_a_map_are_served_at_once(sides, kinds):
+    """A map that ReLU, 1x1 convolution, normalisation read, with half the resolution or not; one reader twice."""
     torch.manual_seed(0)
-    readers = [build_preprocess(8, width, halve) for width, halve in ((6, False), (5, False), (4, True))]
+    readers = [build_preprocess(8, 6 - i, halve) for i, halve in enumerate(kinds)]
     ours = nn.ModuleList(readers).double().to(memory_format=torch.channels_last)
-    plain, x = copy.deepcopy(ours), image((3, 8, 6, 6), torch.float64)
+    plain, x = copy.deepcopy(ours), image((3, 8, *sides), torch.float64)
 
     def fast(x):
         shared = layers.Shared()
@@ -159,6 +161,17 @@ def test_readers_of_a_map_are_served_at_once():
     found = results(fast, ours, x)
     expected = results(lambda x: torch.cat([reader(x).flatten() for reader in (*plain, plain[0])]), plain, x)
     assert largest_error(found, expected) < 1e-12
+
+
+def test_a_stem_in_its_fast_form():
+    convolutions = nn.Conv2d(3, 8, 3, bias=False), nn.Conv2d(8, 6, 1, bias=False)
+    modules = convolutions[0], nn.BatchNorm2d(8), nn.ReLU(), convolutions[1], nn.BatchNorm2d(6)
+    ours = layers.Stem(*modules).double().to(memory_format=torch.channels_last)
+    plain, x = nn.Sequential(*copy.deepcopy(modules)).double(), image((9, 3, 34, 34), torch.float64)
+    plain = plain.to(memory_format=torch.channels_last)
+    assert largest_error(results(ours, ours, x), results(plain, plain, x)) < 1e-12
+    ours.eval(), plain.eval()
+    assert torch.allclose(ours(x), plain(x), atol=1e-12)
 
 
 def test_where_the_fast_forms_apply():
