@@ -78,15 +78,12 @@ class FactorizedReduce(nn.Module):
         self.bn = nn.BatchNorm2d(c_out, affine=affine)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        return self.bn(self.halves(self.relu(x_BCHW)))
-
-    def halves(self, x_BCHW: Tensor) -> Tensor:
-        """Both convolutions of a rectified image."""
+        x_BCHW = self.relu(x_BCHW)
         height, width = x_BCHW.shape[-2:]
         shifted = x_BCHW[:, :, 1:, 1:]
         if height % 2 or width % 2:
             shifted = functional.pad(shifted, (0, width % 2, 0, height % 2))
-        return torch.cat([self.even(x_BCHW), self.odd(shifted)], dim=1)
+        return self.bn(torch.cat([self.even(x_BCHW), self.odd(shifted)], dim=1))
 
 
 def build_preprocess(c_in: int, c_out: int, halve: bool, affine: bool = True) -> nn.Module:
