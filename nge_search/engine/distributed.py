@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -159,7 +160,8 @@ def join_world(wanted_device: str) -> Iterator[World]:
     # Optimisers import torch.distributed.nn, whose functions keep the group of that moment as a default argument.
     # It would outlive destroy_process_group, and its threads could abort Python's shutdown. So import it before.
     importlib.import_module("torch.distributed.nn")
-    dist.init_process_group(backend, timeout=timedelta(minutes=30), **_rendezvous(size, local_size))
+    store = dist.PrefixStore(f"group_{next(_groups)}", _meeting_store(size, local_size))
+    dist.init_process_group(backend, store=store, rank=int(os.environ["RANK"]), world_size=size, timeout=_PATIENCE)
     try:
         yield World(device, dist.get_rank(), size)
         dist.barrier()  # nobody closes a connection that another still reads from
@@ -177,10 +179,16 @@ def join_world(wanted_device: str) -> Iterator[World]:
 _LOST = ("connection closed", "connection reset", "connection refused", "broken pipe", "remote process exited")
 
 
+_PATIENCE = timedelta(minutes=30)
+
+#: Groups that this process joined: each finds the addresses of its own members only.
+_groups = itertools.count()
+
+
 def _agent_store() -> dist.Store:
     """The store that torchrun's agent serves, as if it were new after each restart."""
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    store = dist.TCPStore(host, port, is_master=False, timeout=timedelta(minutes=30))
+    store = dist.TCPStore(host, port, is_master=False, timeout=_PATIENCE)
     return dist.PrefixStore(f"attempt_{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
@@ -188,15 +196,15 @@ def _has_agent_store() -> bool:
     return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
-def _rendezvous(size: int, local_size: int) -> dict[str, Any]:
-    """Arguments of `init_process_group` that make restarts safe on one machine.
+def _meeting_store(size: int, local_size: int) -> dist.Store:
+    """Where the processes find each other; on one machine, restarts of torchrun are safe.
 
     A restarted group would find the addresses of its dead predecessor in the agent's store, and wait for them
     (pytorch issue 135712). Agents of several machines do not count restarts alike: there torch's own way is kept.
     """
-    if not _has_agent_store() or size != local_size:
-        return {}
-    return {"store": _agent_store(), "rank": int(os.environ["RANK"]), "world_size": size}
+    if _has_agent_store() and size == local_size:
+        return _agent_store()
+    return next(dist.rendezvous("env://", timeout=_PATIENCE))[0]
 
 
 def first_of_all(action: Callable[[], None]) -> None:

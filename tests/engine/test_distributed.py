@@ -17,12 +17,16 @@ from nge_search.errors import UserError
 WORKER = Path(__file__).with_name("worker.py")
 
 
-def launch(processes: int, *words: str, check: bool = True) -> subprocess.CompletedProcess:
-    """Run the worker in so many processes; torchrun also for one, so that the environments agree."""
+def launch(processes: int, *jobs: list[str], check: bool = True) -> subprocess.CompletedProcess:
+    """Let the worker do its jobs in so many processes; torchrun also for one, so that the environments agree."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    words = [word for job in jobs for word in (*job, "--")]
     finished = subprocess.run(
-        [*command, str(WORKER), *words], capture_output=True, text=True, timeout=300, env=environment
+        [*command, str(WORKER), *words],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     if check:
         assert finished.returncode == 0, finished.stdout + finished.stderr
@@ -45,60 +49,54 @@ def named(state, prefix=""):
     return {name: t for key, value in items for name, t in named(value, f"{prefix}/{key}").items()}
 
 
-@pytest.mark.parametrize("loop", ["epochwise", "batchwise"])
-def test_ranks_are_bit_identical_after_every_epoch(tmp_path, tiny_search, loop):
-    launch(2, "epochs", str(tmp_path), "0", *tiny_search, f"run.dir={tmp_path / 'run'}", f"search.loop={loop}")
-    first, second = (torch.load(tmp_path / f"epochs-{rank}.pt") for rank in range(2))
-    assert len(first) == len(second) == 2
-    for one, other in zip(first, second):
-        assert one.keys() == other.keys()
-        groups = {name.split("/")[1] for name in one}
-        assert groups == {"supernet", "embedding", "weight_optimiser", "embedding_optimiser"}
-        assert any("running_mean" in name for name in one)
-        assert all(torch.equal(one[name], other[name]) for name in one)
-    assert any(not torch.equal(first[0][name], first[1][name]) for name in first[0])
+def job(action: str, folder: Path, count: int, *words: str) -> list[str]:
+    """What the worker shall do; the folder is made."""
+    folder.mkdir(exist_ok=True)
+    return [action, str(folder), str(count), *words]
 
 
-@pytest.mark.parametrize(
-    ("kernel", "precision", "steps", "order", "tolerance"),
-    [
+def test_ranks_are_bit_identical_after_every_epoch(tmp_path, tiny_search):
+    loops = ("epochwise", "batchwise")
+    launch(2, *(job("epochs", tmp_path / loop, 2, *tiny_search, f"search.loop={loop}") for loop in loops))
+    for loop in loops:
+        first, second = (torch.load(tmp_path / loop / f"epochs-{rank}.pt") for rank in range(2))
+        assert len(first) == len(second) == 2
+        for one, other in zip(first, second):
+            assert one.keys() == other.keys()
+            groups = {name.split("/")[1] for name in one}
+            assert groups == {"supernet", "embedding", "weight_optimiser", "embedding_optimiser"}
+            assert any("running_mean" in name for name in one)
+            assert all(torch.equal(one[name], other[name]) for name in one)
+        assert any(not torch.equal(first[0][name], first[1][name]) for name in first[0])
+
+
+def test_two_ranks_with_shared_statistics_equal_one(tmp_path, tiny_search):
+    """In slices of 10 and 11 images, and a last batch of 12; without shared statistics the numbers are others."""
+    cases = [
         ("reference", "fp64", 20, "first", 1e-9),
         ("reference", "fp64", 4, "second", 1e-9),
         ("reference", "fp32", 1, "first", 1e-4),
         ("fused", "fp64", 20, "first", 1e-9),
         ("fused", "fp64", 4, "second", 1e-9),
-    ],
-)
-def test_two_ranks_with_shared_statistics_equal_one(
-    tmp_path, tiny_search, kernel, precision, steps, order, tolerance
-):
-    words = [
-        *tiny_search,
-        f"supernet.kernel={kernel}",
-        "supernet.channels=4",
-        f"precision={precision}",
-        f"search.order={order}",
-        "supernet.sync_statistics=true",
-        "data.limit=402",
-        "search.batch_size=21",  # slices of 10 and 11 images, and a last batch of 12
     ]
+    common = (*tiny_search, "supernet.channels=4", "data.limit=402", "search.batch_size=21")
+    jobs = [job("steps", tmp_path / "local", 2, *common, "precision=fp64")]
+    for kernel, precision, steps, order, _ in cases:
+        words = (f"supernet.kernel={kernel}", f"precision={precision}", f"search.order={order}")
+        folder = tmp_path / f"{kernel}-{precision}-{order}"
+        jobs.append(job("steps", folder, steps, *common, *words, "supernet.sync_statistics=true"))
     for processes in (1, 2):
-        run = f"run.dir={tmp_path / f'run{processes}'}"
-        launch(processes, "steps", str(tmp_path), str(steps), *words, run)
-    alone = named(torch.load(tmp_path / "1-0.pt"))
-    for rank in range(2):
-        together = named(torch.load(tmp_path / f"2-{rank}.pt"))
-        assert together.keys() == alone.keys()
-        assert max(relative_difference(name, together, alone) for name in alone) < tolerance
+        launch(processes, *jobs)
 
+    def largest_difference(folder: Path) -> float:
+        alone = named(torch.load(folder / "1-0.pt"))
+        ranks = [named(torch.load(folder / f"2-{rank}.pt")) for rank in range(2)]
+        assert all(rank.keys() == alone.keys() for rank in ranks)
+        return max(relative_difference(name, rank, alone) for rank in ranks for name in alone)
 
-def test_without_shared_statistics_two_ranks_differ_from_one(tmp_path, tiny_search):
-    """The comparison above has teeth: local statistics give other numbers."""
-    words = [*tiny_search, "precision=fp64", "data.limit=402", "search.batch_size=20"]
-    for processes in (1, 2):
-        launch(processes, "steps", str(tmp_path), "2", *words, f"run.dir={tmp_path / f'run{processes}'}")
-    alone, together = (named(torch.load(tmp_path / name)) for name in ("1-0.pt", "2-0.pt"))
-    assert relative_difference("/supernet/stem.0.weight", together, alone) > 1e-6
+    for kernel, precision, _, order, tolerance in cases:
+        assert largest_difference(tmp_path / f"{kernel}-{precision}-{order}") < tolerance
+    assert largest_difference(tmp_path / "local") > 1e-6
 
 
 SMALL_TRAINING = (
@@ -107,40 +105,40 @@ SMALL_TRAINING = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("more", [(), ("train.ema_decay=0.9", "train.mixup=0.4", "train.cutmix=1")])
-def test_two_ranks_equal_one_that_accumulates(tmp_path, more):
+def test_two_ranks_equal_one_that_accumulates(tmp_path):
     """20 steps over several epochs, with drop-path; parts of 10 and 11 images, and a smaller last batch."""
-    words = [
+    cases = {"plain": (), "mixing": ("train.ema_decay=0.9", "train.mixup=0.4", "train.cutmix=1")}
+    words = (
         *SMALL_TRAINING,
-        *more,
         "data.limit=150",
         "train.batch_size=42",
         "train.epochs=9",
         "network.drop_path=0.5",
-    ]
+    )
     for processes, parts in ((1, 4), (2, 2)):
-        run = f"run.dir={tmp_path / f'run{processes}'}"
-        launch(processes, "train", str(tmp_path), "20", *words, f"train.accumulate={parts}", run)
-    alone = torch.load(tmp_path / "1-0.pt")
-    assert alone["state"]["updates"] == 20
-    expected = named(alone["state"])
-    for rank in range(2):
-        own = torch.load(tmp_path / f"2-{rank}.pt")
-        together = named(own["state"])
-        assert together.keys() == expected.keys()
-        assert any("running_var" in name for name in together)
-        assert max(relative_difference(name, together, expected) for name in expected) < 1e-9
-        assert own["figures"][0] == pytest.approx(alone["figures"][0], rel=1e-9)
+        own = (*words, f"train.accumulate={parts}")
+        launch(processes, *(job("train", tmp_path / name, 20, *own, *more) for name, more in cases.items()))
+    for name in cases:
+        alone = torch.load(tmp_path / name / "1-0.pt")
+        assert alone["state"]["updates"] == 20
+        expected = named(alone["state"])
+        for rank in range(2):
+            own = torch.load(tmp_path / name / f"2-{rank}.pt")
+            together = named(own["state"])
+            assert together.keys() == expected.keys()
+            assert any("running_var" in name for name in together)
+            assert max(relative_difference(name, together, expected) for name in expected) < 1e-9
+            assert own["figures"][0] == pytest.approx(alone["figures"][0], rel=1e-9)
 
 
 def test_evaluation_does_not_depend_on_the_number_of_ranks(tmp_path):
     """599 test images in batches of 250 divide neither by two nor by three."""
+    evaluation = job("train", tmp_path / "run", 0, *SMALL_TRAINING, "precision=fp32")
     found = []
     for processes in (1, 2, 3):
-        words = [*SMALL_TRAINING, "precision=fp32", f"run.dir={tmp_path / f'run{processes}'}"]
-        launch(processes, "train", str(tmp_path), "0", *words)
+        launch(processes, evaluation)
         for rank in range(processes):
-            own = torch.load(tmp_path / f"{processes}-{rank}.pt")
+            own = torch.load(tmp_path / "run" / f"{processes}-{rank}.pt")
             found.append(own["figures"])
     counts, predicted_N, losses_N = found[0]
     assert (predicted_N >= 0).all()
@@ -153,7 +151,7 @@ def test_evaluation_does_not_depend_on_the_number_of_ranks(tmp_path):
 
 
 def test_drifting_ranks_are_noticed(tmp_path, tiny_search):
-    finished = launch(2, "drift", "-", "0", *tiny_search, f"run.dir={tmp_path / 'run'}", check=False)
+    finished = launch(2, job("drift", tmp_path / "run", 2, *tiny_search), check=False)
     assert finished.returncode != 0
     errors = [line for line in finished.stderr.splitlines() if line.startswith("error: ")]
     assert errors == [

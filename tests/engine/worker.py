@@ -1,11 +1,14 @@
 """A process of a distributed test: does some steps of a search or a retraining and saves what this rank holds.
 
-Started by torchrun, or alone: worker.py ACTION FOLDER STEPS key=value ...
+Started by torchrun: worker.py ACTION FOLDER STEPS key=value ... [-- ACTION FOLDER STEPS key=value ...] ...
+The actions follow each other in the same processes, as searches and retrainings in a user's script may.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -80,8 +83,8 @@ def group_threads() -> list[str]:
     return [name for name in names if "gloo" in name]
 
 
-def epochs(folder: Path, words: list[str]) -> None:
-    """A whole search; every rank records all tensors that it compares at the end of each epoch."""
+def epochs(folder: Path, count: int, words: list[str]) -> None:
+    """A search of `count` epochs; every rank records all tensors that it compares at the end of each."""
     seen = []
     compare = World.assert_identical
 
@@ -91,10 +94,11 @@ def epochs(folder: Path, words: list[str]) -> None:
         compare(world, tensors)
 
     World.assert_identical = record
-    run_search(load_config(SearchConfig, None, words))
+    run_search(load_config(SearchConfig, None, [*words, f"search.epochs={count}"]))
+    World.assert_identical = compare
 
 
-def drift(words: list[str]) -> int:
+def drift(folder: Path, count: int, words: list[str]) -> None:
     """A search in which the second rank's first weight is off by one bit after the first epoch."""
     compare = World.assert_identical
 
@@ -104,16 +108,17 @@ def drift(words: list[str]) -> int:
         compare(world, tensors)
 
     World.assert_identical = spoil
-    return main(["search", *words])
+    sys.exit(main(["search", *words, f"search.epochs={count}"]))
+
+
+def perform(action: str, folder: str, count: str, *words: str) -> None:
+    """One action of those above, in a run folder for this number of processes."""
+    actions = {"steps": steps, "train": train, "epochs": epochs, "drift": drift}
+    run = Path(folder) / f"run{os.environ['WORLD_SIZE']}"
+    actions[action](Path(folder), int(count), [*words, f"run.dir={run}"])
 
 
 if __name__ == "__main__":
-    action, target, number, *settings = sys.argv[1:]
-    if action == "steps":
-        steps(Path(target), int(number), settings)
-    elif action == "train":
-        train(Path(target), int(number), settings)
-    elif action == "epochs":
-        epochs(Path(target), settings)
-    elif action == "drift":
-        sys.exit(drift(settings))
+    for after, one in itertools.groupby(sys.argv[1:], lambda word: word == "--"):
+        if not after:
+            perform(*one)
