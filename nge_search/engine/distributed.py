@@ -178,7 +178,7 @@ def join_world(wanted_device: str) -> Iterator[World]:
 #: How gloo and NCCL say that the process at the other end is gone.
 _LOST = ("connection closed", "connection reset", "connection refused", "broken pipe", "remote process exited")
 
-
+#: How long processes wait for each other.
 _PATIENCE = timedelta(minutes=30)
 
 #: Groups that this process joined: each finds the addresses of its own members only.
