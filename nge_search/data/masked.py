@@ -1,0 +1,82 @@
+"""Images with a class for every pixel: what a source of them gives, and the record that joins two of them.
+
+Image and mask travel as one uint8 tensor of four channels, R, G, B and class, so that stores and feeds treat them
+as they treat any image. Legend: N images of a source, n images read at once, H and W sides in pixels, K classes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from nge_search.data.image_transforms import Draw
+
+#: The class of pixels that count neither in training nor in evaluation (PASCAL VOC's "void").
+IGNORED = 255
+
+
+class MaskedSource(Protocol):
+    """Images with masks that can be read by position."""
+
+    #: Zeros, int64 [N] on the CPU: such an image has no class of its own.
+    labels_N: Tensor
+    #: Height and width in pixels, int64 [N, 2] on the CPU.
+    sizes_N2: Tensor
+
+    def __len__(self) -> int:
+        """N."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that all images and masks take as uint8."""
+        ...
+
+    @property
+    def augments(self) -> bool:
+        """Whether `read` crops and scales images by the choices of a `draw`; otherwise that makes no difference."""
+        ...
+
+    def read(self, indices: Sequence[int] | Tensor, draw: Draw | None = None) -> Tensor:
+        """Images and masks at these positions: uint8 [n, 4, H, W] on the CPU.
+
+        With a `draw` as training sees them, of one size; without as they are, which must be of one size too.
+
+        Raises:
+            UserError: a file that cannot be read, or a mask that does not fit its image or has unknown classes.
+        """
+        ...
+
+    def describe(self, index: int) -> str:
+        """The file of an image, or what else tells the user which one it is."""
+        ...
+
+
+@dataclass(frozen=True)
+class MaskedDataset:
+    """A training set and a validation set of images with masks.
+
+    `classes` names the K values of a mask, the background first; `mean` and `std` are per colour, of pixels in
+    [0, 1]; `notices` are one-line remarks for the user.
+    """
+
+    name: str
+    train: MaskedSource
+    test: MaskedSource
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    notices: tuple[str, ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the classes, and with the number, names and sizes of the images."""
+        digest = hashlib.sha256(repr((self.name, self.classes)).encode())
+        for source in (self.train, self.test):
+            names = "\n".join(source.describe(i).rpartition("/")[2] for i in range(len(source)))
+            digest.update(names.encode() + b"|" + source.sizes_N2.numpy().tobytes() + b"|")
+        return digest.hexdigest()[:16]
