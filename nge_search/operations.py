@@ -2,10 +2,15 @@
 
 The same classes serve the supernet (batch normalisation without affine parameters) and derived networks
 (with them). Shapes: x_BCHW in, B x C_out x ceil(H / stride) x ceil(W / stride) out.
+
+Rates. A network may keep the resolution that a stride would halve. What comes behind then has a rate, by which it
+is dilated: on every rate-th pixel it computes what the strided network would have (atrous convolution). Operations
+take the rate of their input and that of their output, which is twice as large where their own stride was removed.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -13,6 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nge_search.genotype import OPERATION_NAMES, PARAMETER_FREE
+
+#: Of an operation's input and of its output.
+Rates = tuple[int, int]
 
 
 class ReLUConvBN(nn.Sequential):
@@ -44,21 +52,21 @@ class DilConv(nn.Sequential):
 class SepConv(nn.Sequential):
     """Two depthwise-separable convolutions; the stride is in the first."""
 
-    def __init__(self, channels: int, kernel: int, stride: int, affine: bool = True):
+    def __init__(self, channels: int, kernel: int, stride: int, affine: bool = True, rates: Rates = (1, 1)):
         super().__init__(
-            DilConv(channels, kernel, stride, 1, affine),
-            DilConv(channels, kernel, 1, 1, affine),
+            DilConv(channels, kernel, stride, rates[0], affine),
+            DilConv(channels, kernel, 1, rates[1], affine),
         )
 
 
 class Conv7x1And1x7(nn.Sequential):
     """ReLU, 1x7 convolution, 7x1 convolution, batch normalisation (AmoebaNet's factorised 7x7)."""
 
-    def __init__(self, channels: int, stride: int, affine: bool = True):
+    def __init__(self, channels: int, stride: int, affine: bool = True, rate: int = 1):
         super().__init__(
             nn.ReLU(),
-            nn.Conv2d(channels, channels, (1, 7), (1, stride), (0, 3), bias=False),
-            nn.Conv2d(channels, channels, (7, 1), (stride, 1), (3, 0), bias=False),
+            nn.Conv2d(channels, channels, (1, 7), (1, stride), (0, 3 * rate), rate, bias=False),
+            nn.Conv2d(channels, channels, (7, 1), (stride, 1), (3 * rate, 0), rate, bias=False),
             nn.BatchNorm2d(channels, affine=affine),
         )
 
@@ -68,53 +76,99 @@ class FactorizedReduce(nn.Module):
 
     On odd sizes the shifted branch is zero-padded by one row and column at the right and bottom, so that
     both branches agree in size; even sizes give exactly what DARTS gives.
+
+    With a stride of 1 the resolution is kept, and the shift is by the `rate` of the input.
     """
 
-    def __init__(self, c_in: int, c_out: int, affine: bool = True):
+    def __init__(self, c_in: int, c_out: int, affine: bool = True, stride: int = 2, rate: int = 1):
         super().__init__()
+        self.shift = rate
         self.relu = nn.ReLU()
-        self.even = nn.Conv2d(c_in, c_out // 2, 1, stride=2, bias=False)
-        self.odd = nn.Conv2d(c_in, c_out - c_out // 2, 1, stride=2, bias=False)
+        self.even = nn.Conv2d(c_in, c_out // 2, 1, stride, bias=False)
+        self.odd = nn.Conv2d(c_in, c_out - c_out // 2, 1, stride, bias=False)
         self.bn = nn.BatchNorm2d(c_out, affine=affine)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         x_BCHW = self.relu(x_BCHW)
-        height, width = x_BCHW.shape[-2:]
-        shifted = x_BCHW[:, :, 1:, 1:]
-        if height % 2 or width % 2:
-            shifted = functional.pad(shifted, (0, width % 2, 0, height % 2))
+        shift, stride = self.shift, self.even.stride[0]
+        shifted = x_BCHW[:, :, shift:, shift:]
+        sides = zip(x_BCHW.shape[-2:], shifted.shape[-2:])
+        bottom, right = (side - left if stride == 1 else side % 2 for side, left in sides)
+        if bottom or right:
+            shifted = functional.pad(shifted, (0, right, 0, bottom))
         return self.bn(torch.cat([self.even(x_BCHW), self.odd(shifted)], dim=1))
 
 
-def build_preprocess(c_in: int, c_out: int, halve: bool, affine: bool = True) -> nn.Module:
-    """What a cell does to an input first: a 1x1 convolution to its width, and half the resolution if `halve`."""
-    return FactorizedReduce(c_in, c_out, affine) if halve else ReLUConvBN(c_in, c_out, affine=affine)
+class DilatedMaxPool(nn.Module):
+    """3x3 max pooling of stride 1 whose taps are `rate` pixels apart; those outside the image do not count."""
+
+    def __init__(self, rate: int):
+        super().__init__()
+        self.rate = rate
+
+    def extra_repr(self) -> str:
+        return f"rate={self.rate}"
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        padded = functional.pad(x_BCHW, (self.rate,) * 4, value=-math.inf)
+        return functional.max_pool2d(padded, 3, 1, dilation=self.rate)
 
 
-def _skip(channels: int, stride: int, affine: bool) -> nn.Module:
-    return nn.Identity() if stride == 1 else FactorizedReduce(channels, channels, affine)
+class DilatedAvgPool(DilatedMaxPool):
+    """3x3 average pooling of stride 1 whose taps are `rate` pixels apart; those outside the image do not count."""
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        channels, options = x_BCHW.shape[1], {"padding": self.rate, "dilation": self.rate}
+        ones_C133 = x_BCHW.new_ones(channels, 1, 3, 3)
+        taps = functional.conv2d(torch.ones_like(x_BCHW[:1, :1]), ones_C133[:1], **options)
+        return functional.conv2d(x_BCHW, ones_C133, groups=channels, **options) / taps
 
 
-_FACTORIES: dict[str, Callable[[int, int, bool], nn.Module]] = {
+def build_preprocess(
+    c_in: int, c_out: int, halve: bool, affine: bool = True, stride: int = 2, rate: int = 1
+) -> nn.Module:
+    """What a cell does to an input first: a 1x1 convolution to its width, and half the resolution if `halve`.
+
+    `stride` 1 keeps the resolution where it would be halved; `rate` is that of the input.
+    """
+    return FactorizedReduce(c_in, c_out, affine, stride, rate) if halve else ReLUConvBN(c_in, c_out, affine=affine)
+
+
+def _skip(channels: int, stride: int, affine: bool, rates: Rates) -> nn.Module:
+    if stride == 1 and rates[0] == rates[1]:
+        return nn.Identity()
+    return FactorizedReduce(channels, channels, affine, stride, rates[0])
+
+
+def _max_pool(channels: int, stride: int, affine: bool, rates: Rates) -> nn.Module:
+    return nn.MaxPool2d(3, stride, padding=1) if rates[0] == 1 else DilatedMaxPool(rates[0])
+
+
+def _avg_pool(channels: int, stride: int, affine: bool, rates: Rates) -> nn.Module:
+    plain = nn.AvgPool2d(3, stride, padding=1, count_include_pad=False)
+    return plain if rates[0] == 1 else DilatedAvgPool(rates[0])
+
+
+_FACTORIES: dict[str, Callable[[int, int, bool, Rates], nn.Module]] = {
     "skip_connect": _skip,
-    "max_pool_3x3": lambda c, stride, affine: nn.MaxPool2d(3, stride, padding=1),
-    "avg_pool_3x3": lambda c, stride, affine: nn.AvgPool2d(3, stride, padding=1, count_include_pad=False),
-    "sep_conv_3x3": lambda c, stride, affine: SepConv(c, 3, stride, affine),
-    "sep_conv_5x5": lambda c, stride, affine: SepConv(c, 5, stride, affine),
-    "dil_conv_3x3": lambda c, stride, affine: DilConv(c, 3, stride, 2, affine),
-    "dil_conv_5x5": lambda c, stride, affine: DilConv(c, 5, stride, 2, affine),
-    "sep_conv_7x7": lambda c, stride, affine: SepConv(c, 7, stride, affine),
-    "conv_7x1_1x7": lambda c, stride, affine: Conv7x1And1x7(c, stride, affine),
+    "max_pool_3x3": _max_pool,
+    "avg_pool_3x3": _avg_pool,
+    "sep_conv_3x3": lambda c, stride, affine, rates: SepConv(c, 3, stride, affine, rates),
+    "sep_conv_5x5": lambda c, stride, affine, rates: SepConv(c, 5, stride, affine, rates),
+    "dil_conv_3x3": lambda c, stride, affine, rates: DilConv(c, 3, stride, 2 * rates[0], affine),
+    "dil_conv_5x5": lambda c, stride, affine, rates: DilConv(c, 5, stride, 2 * rates[0], affine),
+    "sep_conv_7x7": lambda c, stride, affine, rates: SepConv(c, 7, stride, affine, rates),
+    "conv_7x1_1x7": lambda c, stride, affine, rates: Conv7x1And1x7(c, stride, affine, rates[0]),
 }
 assert tuple(_FACTORIES) == OPERATION_NAMES
 
 
-def build_operation(name: str, channels: int, stride: int, affine: bool = True) -> nn.Module:
-    """The operation `name` on `channels` channels.
+def build_operation(name: str, channels: int, stride: int, affine: bool = True, rates: Rates = (1, 1)) -> nn.Module:
+    """The operation `name` on `channels` channels; with a stride of 1 from a rate to another, that of stride 2.
 
     Pools stand alone, as in a derived network; the supernet adds a normalisation to them itself.
     """
-    return _FACTORIES[name](channels, stride, affine)
+    return _FACTORIES[name](channels, stride, affine, rates)
 
 
 def is_pool(name: str) -> bool:

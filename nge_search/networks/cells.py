@@ -20,9 +20,12 @@ class DerivedCell(nn.Module):
         channels: channels of each inner node.
         reduction: operations on the inputs have stride 2.
         reduction_before: the cell before was a reduction, so the older input has twice the resolution.
+        rates: of the two inputs; larger than 1 behind strides that were removed (see `operations`).
+        keep_resolution: a reduction's operations have stride 1, and what follows a larger rate.
 
     Attributes:
         c_out: channels of the output.
+        rate: of the output.
         drop_slots: how many of its operations drop-path may drop: all but the identities.
     """
 
@@ -34,13 +37,21 @@ class DerivedCell(nn.Module):
         channels: int,
         reduction: bool,
         reduction_before: bool,
+        rates: tuple[int, int] = (1, 1),
+        keep_resolution: bool = False,
     ):
         super().__init__()
         self.cell = cell
-        self.preprocess0 = build_preprocess(c_before, channels, halve=reduction_before)
+        stride = 2 if rates[0] == rates[1] else 1
+        self.preprocess0 = build_preprocess(c_before, channels, reduction_before, stride=stride, rate=rates[0])
         self.preprocess1 = build_preprocess(c_last, channels, halve=False)
+        self.rate = rates[1] * 2 if reduction and keep_resolution else rates[1]
         self.operations = nn.ModuleList(
-            build_operation(name, channels, 2 if reduction and source < INPUT_NODES else 1)
+            build_operation(
+                name, channels, 2 if reduction and not keep_resolution else 1, rates=(rates[1], self.rate)
+            )
+            if source < INPUT_NODES
+            else build_operation(name, channels, 1, rates=(self.rate, self.rate))
             for name, source in cell.genes
         )
         self.c_out = channels * len(cell.concat)

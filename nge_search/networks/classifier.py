@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from itertools import pairwise
 from typing import ClassVar
 
@@ -40,32 +41,40 @@ class Classifier(nn.Module, ABC):
         cells: int,
         classes: int,
         inputs: tuple[int, int, bool],
-        auxiliary: type[nn.Module] | None,
+        auxiliary: Callable[[int, int], nn.Module] | None,
+        output_stride: int | None = None,
     ) -> None:
         """Make the cells and the heads.
 
         Args:
             channels: C of the first cell, doubled at each reduction.
+            classes: width of the classifier; 0: there is none, and `classifier` hands through.
             inputs: channels of the two inputs of the first cell; whether the older has twice the resolution.
-            auxiliary: class of the auxiliary head, built from (channels, classes); None: there is none.
+            auxiliary: makes the auxiliary head from (channels, classes); None: there is none.
+            output_stride: how many times smaller than the image the last cell's output is: reductions that would
+                make it smaller still keep their resolution, and what follows is dilated; None: all reduce.
         """
         self.genotype, self.compiled = genotype, False
         self.cells = nn.ModuleList()
         self.auxiliary_after = 2 * cells // 3
         c_auxiliary = 0
         c_before, c_last, reduction_before = inputs
+        stride, rates = self.stem_reduction, (1, 1)
         for position in range(cells):
             reduction = position in reduction_positions(cells)
             channels *= 2 if reduction else 1
             graph = genotype.reduce if reduction else genotype.normal
-            cell = DerivedCell(graph, c_before, c_last, channels, reduction, reduction_before)
+            keep = output_stride is not None and stride >= output_stride
+            cell = DerivedCell(graph, c_before, c_last, channels, reduction, reduction_before, rates, keep)
             self.cells.append(cell)
             c_before, c_last = c_last, cell.c_out
             reduction_before = reduction
+            stride *= 2 if reduction and not keep else 1
+            rates = rates[1], cell.rate
             if position == self.auxiliary_after:
                 c_auxiliary = c_last
         self.auxiliary = None if auxiliary is None else auxiliary(c_auxiliary, classes)
-        self.classifier = nn.Linear(c_last, classes)
+        self.classifier = nn.Linear(c_last, classes) if classes else nn.Identity()
         ends = [0]
         for cell in self.cells:
             ends.append(ends[-1] + cell.drop_slots)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from nge_search.genotype import Genotype
@@ -38,7 +40,8 @@ class ImageNetNetwork(Classifier):
         cells: how many cells.
         classes: number of classes.
         image_channels: channels of the images.
-        auxiliary: add the auxiliary head after cell 2 * cells // 3.
+        auxiliary: add the auxiliary head after cell 2 * cells // 3; what makes one in its place, as `stack` takes it.
+        output_stride: 8 or 16: keep a higher resolution by dilation, with the same weights; None: 32.
     """
 
     stem_reduction = 8
@@ -51,7 +54,8 @@ class ImageNetNetwork(Classifier):
         cells: int = 14,
         classes: int = 1000,
         image_channels: int = 3,
-        auxiliary: bool = False,
+        auxiliary: bool | Callable[[int, int], nn.Module] = False,
+        output_stride: int | None = None,
     ):
         super().__init__()
         half = channels // 2
@@ -67,8 +71,8 @@ class ImageNetNetwork(Classifier):
             nn.Conv2d(channels, channels, 3, stride=2, padding=1, bias=False),
             nn.BatchNorm2d(channels),
         )
-        head = AuxiliaryHead if auxiliary else None
-        self.stack(genotype, channels, cells, classes, (channels, channels, True), head)
+        head = AuxiliaryHead if auxiliary is True else auxiliary or None
+        self.stack(genotype, channels, cells, classes, (channels, channels, True), head, output_stride)
 
     def stems(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         before = self.stem0(x_BCHW)

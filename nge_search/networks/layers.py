@@ -140,7 +140,8 @@ def _pointwise(operation: nn.Module, x_BCHW: Tensor) -> list[_Product]:
     """The products in an operation that is a ReLU, 1x1 convolutions side by side and a normalisation; else none."""
     if isinstance(operation, ReLUConvBN):
         return [_Product(operation[1].weight)]
-    if isinstance(operation, FactorizedReduce) and not (x_BCHW.shape[2] % 2 or x_BCHW.shape[3] % 2):
+    halves = isinstance(operation, FactorizedReduce) and operation.even.stride == (2, 2)
+    if halves and not (x_BCHW.shape[2] % 2 or x_BCHW.shape[3] % 2):
         return [_Product(operation.even.weight, 0, 2), _Product(operation.odd.weight, 1, 2)]
     return []
 
