@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from nge_search.config import load_config, to_dict
+from nge_search.config import load_config, to_dict, training_schema
 from nge_search.errors import UserError
 from nge_search.genotype import Genotype
 from nge_search.schema import CommandConfig, EvalConfig, SearchConfig
+from nge_search.schema_segmentation import SegmentationConfig
 
 Config = TypeVar("Config", bound=CommandConfig)
 
@@ -47,11 +48,27 @@ def search(config: SearchConfig | Mapping[str, Any] | str | Path | None = None, 
     return run_search(_resolve(SearchConfig, config, overrides))
 
 
-def evaluate(config: EvalConfig | Mapping[str, Any] | str | Path | None = None, *overrides: str) -> dict[str, Any]:
-    """Train a derived network and report its test error, as `train_eval.py` does; arguments as for `search`."""
+def evaluate(
+    config: EvalConfig | SegmentationConfig | Mapping[str, Any] | str | Path | None = None, *overrides: str
+) -> dict[str, Any]:
+    """Train a derived network and report its test error or mIoU, as `train_eval.py` does; arguments as `search` has.
+
+    It is a classifier, unless `task` is set to "segmentation".
+    """
+    if isinstance(config, (EvalConfig, SegmentationConfig)):
+        schema: type[EvalConfig] | type[SegmentationConfig] = type(config)
+    elif isinstance(config, Mapping):
+        schema = training_schema(None, [config, *overrides])
+    else:
+        schema = training_schema(config, overrides)
+    resolved = _resolve(schema, config, overrides)
+    if isinstance(resolved, SegmentationConfig):
+        from nge_search.networks.segmentation_run import run_segmentation
+
+        return run_segmentation(resolved)
     from nge_search.networks.run import run_eval
 
-    return run_eval(_resolve(EvalConfig, config, overrides))
+    return run_eval(resolved)
 
 
 def derive(run: str | Path, epoch: int | None = None) -> Genotype:

@@ -11,11 +11,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from nge_search.config import help_text, load_config, to_yaml
+from nge_search.config import help_text, load_config, to_yaml, training_schema
 from nge_search.engine.interrupt import Interrupted
 from nge_search.errors import UserError, from_os_error, nearest, plain
 from nge_search.recipes import retrain_command
 from nge_search.schema import NETWORKS, CommandConfig, EvalConfig, SearchConfig
+from nge_search.schema_segmentation import SegmentationConfig
+
+Choice = Callable[[str | None, Sequence[str]], type[CommandConfig]]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -25,17 +28,23 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{plain(message, 200)}; see `{self.prog} --help`")
 
 
-def _configured(schema: type[CommandConfig], program: str, words: Sequence[str]) -> CommandConfig | None:
-    """Parse `--config FILE key=value ...`; None once `--help` or `--print-config` has been served."""
+def _configured(choose: Choice, program: str, words: Sequence[str]) -> CommandConfig | None:
+    """Parse `--config FILE key=value ...`; None once `--help` or `--print-config` has been served.
+
+    `choose` tells the schema from the file and the settings.
+    """
     parser = _Parser(prog=program, add_help=False, allow_abbrev=False)
     parser.add_argument("--config")
     parser.add_argument("--print-config", action="store_true")
     parser.add_argument("-h", "--help", action="store_true")
     parser.add_argument("settings", nargs="*")
     options = parser.parse_intermixed_args(list(words))
+    schema = choose(options.config, options.settings)
     if options.help:
         print(f"usage: {program} [--config FILE] [--print-config] [key=value ...]\n")
         print("Settings, with their defaults:\n" + help_text(schema), end="")
+        if schema is EvalConfig:
+            print("\nThose of a segmentation network: --help task=segmentation")
         return None
     config = load_config(schema, options.config, options.settings)
     if options.print_config:
@@ -45,7 +54,7 @@ def _configured(schema: type[CommandConfig], program: str, words: Sequence[str])
 
 
 def _search(words: Sequence[str]) -> None:
-    config = _configured(SearchConfig, "nge search", words)
+    config = _configured(lambda *_: SearchConfig, "nge search", words)
     if isinstance(config, SearchConfig):
         from nge_search.search.run import run_search
 
@@ -70,7 +79,20 @@ def _search_lines(config: SearchConfig, summary: dict[str, Any]) -> list[str]:
 
 
 def _eval(words: Sequence[str]) -> None:
-    config = _configured(EvalConfig, "nge eval", words)
+    config = _configured(training_schema, "nge eval", words)
+    if isinstance(config, SegmentationConfig):
+        from nge_search.networks.segmentation_run import run_segmentation
+
+        summary = run_segmentation(config)
+        _say(
+            [
+                f"test mIoU {summary['miou']:.2f} % (pixel accuracy {summary['pixel_accuracy']:.2f} %) after "
+                f"{summary['epochs']} epochs, 1 seed (best {summary['best_miou']:.2f} % after "
+                f"{summary['best_epoch']}), {summary['params']:,} parameters, "
+                f"{summary['macs'] / 1e6:.2f}M mult-adds, {summary['seconds']:.0f} s",
+                f"report {Path(config.run.dir) / 'report.html'}",
+            ]
+        )
     if isinstance(config, EvalConfig):
         from nge_search.networks.run import run_eval
 
@@ -181,10 +203,38 @@ def _classify(words: Sequence[str]) -> None:
         else:
             best = ", ".join(f"{name} {probability:.4f}" for name, probability in image.classes)
             print(f"{image.path}: {best}", flush=True)
-    for error in unread[:-1]:
+    _fail_all(unread)
+
+
+def _segment(words: Sequence[str]) -> None:
+    parser = _Parser(prog="nge segment", description="The class of every pixel of images, as palette PNGs.")
+    parser.add_argument("run", help="run folder of a segmentation")
+    parser.add_argument("images", nargs="+", help="image files, or folders that are searched for them")
+    parser.add_argument(
+        "--out", required=True, metavar="FOLDER", help="folder to write NAME.png into, for each image"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace PNGs that are there")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute (auto)")
+    options = parser.parse_args(words)
+    from nge_search.networks.segment import segment
+
+    unread: list[UserError] = []
+    more = {"overwrite": options.overwrite, "device": options.device}
+    for image in segment(options.run, options.images, options.out, **more):
+        if image.error:
+            unread.append(image.error)
+        else:
+            shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in image.shares)
+            print(f"{image.path}: {image.mask} ({shares})", flush=True)
+    _fail_all(unread)
+
+
+def _fail_all(errors: Sequence[UserError]) -> None:
+    """Report all of them; the last one ends the command."""
+    for error in errors[:-1]:
         _fail(error)
-    if unread:
-        raise unread[-1]
+    if errors:
+        raise errors[-1]
 
 
 def _report(words: Sequence[str]) -> None:
@@ -220,6 +270,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "show": (_show, "a genotype's cells, parameters and mult-adds"),
     "export": (_export, "a trained network for timm, ONNX and torch.export"),
     "classify": (_classify, "what images show, by an exported network"),
+    "segment": (_segment, "the class of every pixel of images, by a segmentation run"),
     "bench": (_bench, "measure this machine against a baseline"),
     "report": (_report, "write a run's report.html"),
     "doctor": (_doctor, "say what this machine can do"),

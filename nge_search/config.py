@@ -18,7 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nge_search.errors import UserError, nearest, plain, shorten
-from nge_search.schema import CommandConfig, Section
+from nge_search.schema import TASKS, CommandConfig, EvalConfig, Section
+from nge_search.schema_segmentation import SegmentationConfig
 
 Config = TypeVar("Config", bound=CommandConfig)
 
@@ -67,6 +68,19 @@ def load_config(
     if not config.run.dir:
         config.run.dir = str(Path("runs") / schema.kind / config.run.name)
     return config
+
+
+def training_schema(
+    path: str | Path | None = None, overrides: Sequence[str | Mapping[str, Any]] = ()
+) -> type[EvalConfig] | type[SegmentationConfig]:
+    """The schema of `train_eval.py`'s settings: by the `task` that the file, or after it an override, names."""
+    layers = [] if path is None else [_read_yaml(Path(path))]
+    layers += [_parse_word(item) if isinstance(item, str) else dict(item) for item in overrides]
+    task = next((layer["task"] for layer in reversed(layers) if "task" in layer), TASKS[0])
+    if task not in TASKS:
+        hint = nearest(str(task), TASKS)
+        raise UserError(f"task={plain(str(task))}: allowed are {', '.join(TASKS)}{hint}")
+    return SegmentationConfig if task == "segmentation" else EvalConfig
 
 
 def to_dict(config: CommandConfig) -> dict[str, Any]:

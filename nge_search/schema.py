@@ -145,6 +145,9 @@ _RAND_AUGMENT = re.compile(
 #: Kinds of networks that a genotype is stacked into.
 NETWORKS = ("cifar", "imagenet")
 
+#: What a derived network is trained for.
+TASKS = ("classification", "segmentation")
+
 
 @dataclass
 class RunConfig(Section):
@@ -579,6 +582,7 @@ class EvalConfig(CommandConfig):
     #: What summary.json of a finished run holds at least.
     figures: ClassVar[tuple[str, ...]] = ("top1_error", "top5_error", "params", "macs", "epochs", "seconds")
 
+    task: str = option("classification", "What is trained; each has settings of its own.", choices=TASKS)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     train: TrainSection = field(default_factory=TrainSection)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from nge_search.schema import CommandConfig, Section, SgdSection, option
+from nge_search.schema import TASKS, CommandConfig, Section, SgdSection, option
 
 #: Names of datasets with masks.
 MASKED_DATASETS = ("scenes", "voc")
@@ -17,7 +17,9 @@ class MaskedDataConfig(Section):
 
     prefix: ClassVar[str] = "data"
 
-    name: str = option("scenes", "Dataset: generated scenes, or voc for PASCAL VOC's layout.", choices=MASKED_DATASETS)
+    name: str = option(
+        "scenes", "Dataset: generated scenes, or voc for PASCAL VOC's layout.", choices=MASKED_DATASETS
+    )
     root: str = option(
         "data",
         "Folder that holds JPEGImages/, SegmentationClass/ and ImageSets/ (scenes needs none).",
@@ -48,6 +50,7 @@ class MaskedDataConfig(Section):
 
     #: A damaged image or mask always ends the run.
     corrupt: ClassVar[str] = "stop"
+    download: ClassVar[bool] = False
 
     def check(self) -> None:
         if self.scale_min > self.scale_max:
@@ -76,8 +79,8 @@ class DeepLabConfig(Section):
     dropout: float = option(0.5, "Dropout behind the pyramid.", at_least=0, below=1)
     weights: str = option(
         "",
-        "Start the backbone from these weights of an ImageNet network: an exported folder, a .safetensors file or a "
-        "run folder; empty: at random.",
+        "Start the backbone from these weights of an ImageNet network: an exported folder, a .safetensors file or "
+        "a run folder; empty: at random.",
     )
     auxiliary: bool = option(False, "Train a second, convolutional head at 2/3 of the backbone's depth.")
     auxiliary_weight: float = option(0.4, "Weight of its loss.", at_least=0)
@@ -88,7 +91,7 @@ class DeepLabConfig(Section):
 
 
 @dataclass
-class SegmentationTraining(SgdSection):
+class SegmentationTrainSection(SgdSection):
     """How a segmentation network is trained."""
 
     prefix: ClassVar[str] = "train"
@@ -114,8 +117,8 @@ class SegmentationTraining(SgdSection):
     evaluate_every: int = option(
         1, "Epochs between evaluations; 0: after the last only, which is always evaluated.", at_least=0
     )
-    eval_scales: list[str] = option(
-        ["1"], "Factors by which evaluation resizes each image; their probabilities are averaged. The papers: [1]."
+    eval_scales: str = option(
+        "1", "Factors by which evaluation resizes each image, as 0.75,1,1.25; their probabilities are averaged."
     )
     eval_flip: bool = option(False, "Average with the mirrored image in evaluation.")
     sync_statistics: bool = option(
@@ -127,15 +130,17 @@ class SegmentationTraining(SgdSection):
 
     def check(self) -> None:
         super().check()
-        for scale in self.eval_scales:
-            try:
-                fits = 0.1 <= float(scale) <= 8
-            except ValueError:
-                fits = False
-            if not fits:
-                raise self.refuse("eval_scales", "expected numbers from 0.1 to 8, as [0.75,1,1.25]")
-        if not self.eval_scales:
-            raise self.refuse("eval_scales", "expected at least one number, as [1]")
+        try:
+            fits = all(0.1 <= scale <= 8 for scale in self.scales)
+        except ValueError:
+            fits = False
+        if not fits:
+            raise self.refuse("eval_scales", "expected numbers from 0.1 to 8, as 0.75,1,1.25")
+
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """`eval_scales` as numbers."""
+        return tuple(float(scale) for scale in self.eval_scales.split(","))
 
 
 @dataclass
@@ -146,10 +151,10 @@ class SegmentationConfig(CommandConfig):
     #: What summary.json of a finished run holds at least.
     figures: ClassVar[tuple[str, ...]] = ("miou", "params", "macs", "epochs", "seconds")
 
-    task: str = option("segmentation", "What is trained; classification has settings of its own.")
+    task: str = option("segmentation", "What is trained; each has settings of its own.", choices=TASKS)
     data: MaskedDataConfig = field(default_factory=MaskedDataConfig)
     network: DeepLabConfig = field(default_factory=DeepLabConfig)
-    train: SegmentationTraining = field(default_factory=SegmentationTraining)
+    train: SegmentationTrainSection = field(default_factory=SegmentationTrainSection)
 
     def check(self) -> None:
         if self.train.freeze_statistics and not self.network.weights:

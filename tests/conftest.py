@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 
@@ -41,3 +44,31 @@ def tiny_search() -> tuple[str, ...]:
 def checkout() -> Path:
     """The repository's root."""
     return ROOT
+
+
+@pytest.fixture
+def voc_tree(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a folder in PASCAL VOC's layout: blocks of four classes, each of a brightness, with borders of 255."""
+
+    def write(train: int, val: int, sizes: tuple[tuple[int, int], ...] = ((60, 48), (48, 60), (53, 37))) -> Path:
+        root, random = tmp_path / "VOC2012", np.random.default_rng(0)
+        for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+        for part, count in (("train", train), ("val", val)):
+            names = [f"{part}_{i:03d}" for i in range(count)]
+            (root / "ImageSets" / "Segmentation" / f"{part}.txt").write_text("".join(f"{name}\n" for name in names))
+            for i, name in enumerate(names):
+                width, height = sizes[i % len(sizes)]
+                blocks = random.choice([0, 5, 12, 20], (-(-height // 16), -(-width // 16)))
+                mask = np.kron(blocks, np.ones((16, 16), int))[:height, :width].astype(np.uint8)
+                noise = random.integers(0, 30, (height, width, 3))
+                Image.fromarray((mask[..., None] * 10 + noise).astype(np.uint8)).save(
+                    root / "JPEGImages" / f"{name}.jpg", quality=95
+                )
+                mask[:2] = 255
+                image = Image.fromarray(mask, mode="P")
+                image.putpalette([value for i in range(256) for value in (i, 255 - i, i // 2)])
+                image.save(root / "SegmentationClass" / f"{name}.png")
+        return root
+
+    return write

@@ -39,6 +39,7 @@ class Stream(IntEnum):
     JITTER = 9
     RAND_AUGMENT = 10
     ERASE = 11
+    DROPOUT = 12
 
 
 def fold(*parts: int) -> int:

@@ -36,7 +36,7 @@ def read_header(path: str) -> Header:
     """
     if not os.path.isfile(path):  # opening a pipe would wait for ever
         raise UserError(f"'{path}' is not a file; every file of a class folder must be an image")
-    with _naming(path), Image.open(path) as image:
+    with naming_errors(path), Image.open(path) as image:
         header = Header(*image.size, image.mode)
     if header.mode[0] in "IF":
         raise UserError(f"'{path}' has more than 8 bits per channel (mode {header.mode}); convert it to 8 bits")
@@ -49,7 +49,7 @@ def load(path: str) -> Image.Image:
     Raises:
         UserError: a truncated, damaged or missing file; names it.
     """
-    with _naming(path), Image.open(path) as image:
+    with naming_errors(path), Image.open(path) as image:
         if image.mode != "RGB":
             return image.convert("RGB")
         image.load()
@@ -84,7 +84,7 @@ def for_each(function: Callable[[Item], Result], items: Sequence[Item], threads:
 
 
 @contextmanager
-def _naming(path: str) -> Iterator[None]:
+def naming_errors(path: str) -> Iterator[None]:
     """Turn whatever opening or decoding `path` raises into a UserError that names it."""
     try:
         yield

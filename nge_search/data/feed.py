@@ -5,7 +5,7 @@ Legend: M images of a feed, B images of this rank's batch, C channels, S = H = W
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import NamedTuple
@@ -16,6 +16,7 @@ from torch import Tensor
 from nge_search.data.augmentation import Augmentation
 from nge_search.data.counter import Stream, fold, permutation
 from nge_search.data.image_transforms import Draw
+from nge_search.data.masked_augmentation import MaskedAugmentation
 from nge_search.data.storage import Span, Store
 from nge_search.errors import UserError
 
@@ -58,7 +59,7 @@ class Feed:
         self,
         images: Store,
         index_M: Tensor,
-        augmentation: Augmentation,
+        augmentation: Augmentation | MaskedAugmentation,
         *,
         batch_size: int,
         train: bool,
@@ -68,6 +69,7 @@ class Feed:
         world_size: int = 1,
         pieces: int = 1,
         dtype: torch.dtype = torch.float32,
+        ends: Sequence[int] = (),
     ):
         """
         Args:
@@ -78,6 +80,7 @@ class Feed:
             seed, stream: keys of shuffling and augmentation; feeds with other streams draw other numbers.
             pieces: into how many parts every rank cuts its batch, to add up their gradients.
             dtype: type of the images handed out.
+            ends: for evaluation, where each global batch ends in `index_M`, in place of `batch_size`.
 
         Raises:
             UserError: no images, or a training batch with fewer than two images per rank.
@@ -93,6 +96,7 @@ class Feed:
         self.world_size = world_size
         self.pieces = pieces
         self.dtype = dtype
+        self.ends = tuple(ends)
         #: Steps of a pass, the same on every rank.
         self.steps = self._count_steps()
 
@@ -130,8 +134,12 @@ class Feed:
 
     def _slice(self, step: int) -> tuple[Span, int]:
         """This rank's (start, end) in the order at a step, and the size of the global batch."""
-        first = step * self.batch_size
-        total = min(self.batch_size, len(self.index_M) - first)
+        if self.ends:
+            first = self.ends[step - 1] if step else 0
+            total = self.ends[step] - first
+        else:
+            first = step * self.batch_size
+            total = min(self.batch_size, len(self.index_M) - first)
         start = first + total * self.rank // self.world_size
         end = first + total * (self.rank + 1) // self.world_size
         return (start, end), total
@@ -140,6 +148,8 @@ class Feed:
         count = len(self.index_M)
         if count == 0:
             raise UserError("there are no images to read; check data.limit and data.valid_fraction")
+        if self.ends:
+            return len(self.ends)
         whole, rest = divmod(count, self.batch_size)
         if not self.train:
             return whole + (rest > 0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from nge_search.engine.checkpoint import random_state, restore_random_state
 from nge_search.engine.distributed import World
 from nge_search.engine.interrupt import Interrupted, Interrupts
 from nge_search.engine.logbook import Logbook
-from nge_search.engine.meters import Meter, Outcomes
+from nge_search.engine.meters import Confusion, Meter, Outcomes, PixelMeter
 from nge_search.engine.run_folder import RunFolder, Stopwatch
 from nge_search.errors import RunFailure, UserError, shorten
 from nge_search.schema import CommandConfig
@@ -70,8 +70,8 @@ class Task(ABC):
 
     epochs: int
     phases: list[Phase]
-    meters: dict[str, Meter]
-    outcomes: Outcomes | None = None
+    meters: Mapping[str, Meter | PixelMeter]
+    outcomes: Outcomes | Confusion | None = None
     finite: Tensor
 
     @abstractmethod
@@ -224,7 +224,7 @@ class Loop:
         """A log step: read the phase's figures back and show them."""
         self._require_finite()
         result = self.task.meters[phase.name].result(self.world)
-        values = {name: result[name] for name in ("loss", "top1") if name in result}
+        values = {name: result[name] for name in ("loss", "top1", "pixel_accuracy") if name in result}
         logbook.progress(title, self.position.step, steps, values)
         logbook.scalars(
             {f"{phase.name}_steps/{name}": value for name, value in values.items()}, self.position.total
@@ -300,7 +300,7 @@ class Loop:
         }
         return str(self.folder.checkpoints.save(state, self.position.total))
 
-    def _counts(self) -> list[Meter | Outcomes]:
+    def _counts(self) -> list[Meter | PixelMeter | Outcomes | Confusion]:
         """Everything that is counted and adds up over ranks."""
         outcomes = [] if self.task.outcomes is None else [self.task.outcomes]
         return [*self.task.meters.values(), *outcomes]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 
-def build_sgd(parameters: Iterable[nn.Parameter], rate: float, momentum: float, decay: float) -> torch.optim.SGD:
-    """SGD with L2 penalty, all tensors in one fused kernel."""
+def build_sgd(
+    parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]], rate: float, momentum: float, decay: float
+) -> torch.optim.SGD:
+    """SGD of parameters, or of groups of them, with L2 penalty, all tensors in one fused kernel."""
     return torch.optim.SGD(parameters, lr=rate, momentum=momentum, weight_decay=decay, fused=True)
 
 
@@ -22,6 +25,11 @@ def cosine(epoch: int, epochs: int, first: float, last: float) -> float:
 def linear(epoch: int, epochs: int, first: float, last: float) -> float:
     """The learning rate of `epoch` (from 0) on a straight line from `first`, towards `last` after `epochs`."""
     return last + (first - last) * (1 - epoch / epochs)
+
+
+def poly(done: float, first: float, last: float, power: float) -> float:
+    """The learning rate after a share `done` of all steps, from `first` to `last` (DeepLab's "poly")."""
+    return last + (first - last) * (1 - done) ** power
 
 
 SCHEDULES = {"cosine": cosine, "linear": linear}

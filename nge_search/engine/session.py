@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from nge_search.data import Dataset, load_dataset
+from nge_search.data.masked import MaskedDataset
 from nge_search.engine import environment
 from nge_search.engine.checkpoint import seed_everything
 from nge_search.engine.distributed import World, join_world
@@ -22,6 +23,8 @@ from nge_search.engine.precision import allow_tf32
 from nge_search.engine.run_folder import RunFolder
 from nge_search.errors import UserError, from_os_error
 from nge_search.schema import CommandConfig
+
+Loaded = TypeVar("Loaded", Dataset, MaskedDataset)
 
 
 @dataclass
@@ -44,12 +47,12 @@ class Session:
         if self.world.is_main and self.config.run.progress != "none":
             print_line(text)
 
-    def load_dataset(self) -> Dataset:
-        """The configured dataset. Where it may have to be downloaded, one process of each machine goes first."""
+    def load_dataset(self, load: Callable[[Any], Loaded] = load_dataset) -> Loaded:
+        """What `load` makes of the configured data; where it may download, one process of a machine goes first."""
         settings = self.config.data
         first = not settings.download or os.environ.get("LOCAL_RANK", "0") == "0"
-        early = self.world.everywhere(lambda: load_dataset(settings) if first else None)
-        dataset = self.world.everywhere(lambda: early or load_dataset(settings))
+        early = self.world.everywhere(lambda: load(settings) if first else None)
+        dataset = self.world.everywhere(lambda: early or load(settings))
         self.fingerprint = dataset.fingerprint
         for notice in dataset.notices:
             self.say(notice)

@@ -1,10 +1,11 @@
-"""Batch normalisation with statistics over all ranks, on any device (`nn.SyncBatchNorm` is GPU-only)."""
+"""Batch normalisation with statistics over all ranks, on any device (`nn.SyncBatchNorm` is GPU-only), or frozen."""
 
 from __future__ import annotations
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class _SyncedNormalise(torch.autograd.Function):
@@ -68,3 +69,20 @@ def synchronise_statistics(module: nn.Module) -> None:
     for child in module.modules():
         if type(child) is nn.BatchNorm2d:
             child.__class__ = SyncedBatchNorm2d
+
+
+class FrozenBatchNorm2d(nn.BatchNorm2d):
+    """`nn.BatchNorm2d` that normalises by its running statistics in training too, and leaves them alone."""
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return functional.batch_norm(
+            x_BCHW, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
+        )
+
+
+def freeze_statistics(module: nn.Module) -> None:
+    """Turn every `nn.BatchNorm2d` inside `module` into a `FrozenBatchNorm2d`, in place; they do not train."""
+    for child in module.modules():
+        if type(child) is nn.BatchNorm2d:
+            child.__class__ = FrozenBatchNorm2d
+            child.requires_grad_(False)

@@ -181,6 +181,10 @@ def _read_checkpoint(run: Path, which: str) -> _Checkpoint:
             f"'{run}' is the run folder of a search, whose weights belong to no single network; "
             f"train what it found: nge eval network.genotype={run}"
         )
+    if kind == "voc":
+        raise UserError(
+            f"'{run}' is the run folder of a segmentation, which `nge segment` reads; give a classifier's"
+        )
     try:
         weights, epoch = state["task"]["network" if which == "last" else "ema"], state["position"]["epoch"]
     except (KeyError, TypeError):

@@ -40,7 +40,7 @@ class ImageNetNetwork(Classifier):
         cells: how many cells.
         classes: number of classes.
         image_channels: channels of the images.
-        auxiliary: add the auxiliary head after cell 2 * cells // 3; what makes one in its place, as `stack` takes it.
+        auxiliary: add the auxiliary head after cell 2 * cells // 3; or what makes another one, as `stack` takes it.
         output_stride: 8 or 16: keep a higher resolution by dilation, with the same weights; None: 32.
     """
 

@@ -32,7 +32,7 @@ def run_eval(config: EvalConfig) -> dict[str, Any]:
     """
     genotype = load_genotype(config.network.genotype)
     with open_session(config) as session:
-        session.world.on_main(lambda: _require_same_genotype(session, genotype))
+        session.world.on_main(lambda: require_same_genotype(session, genotype))
         if session.finished is not None:
             return session.finished
         dataset = session.load_dataset()
@@ -57,7 +57,7 @@ def run_eval(config: EvalConfig) -> dict[str, Any]:
             **size,
             genotype=genotype.to_dict(),
         )
-        session.world.on_main(lambda: _write_results(session, summary))
+        session.world.on_main(lambda: write_results(session, summary))
         return summary
 
 
@@ -133,7 +133,7 @@ def _feeds(config: EvalConfig, dataset: Dataset, world: World) -> tuple[Feed, Fe
     )
 
 
-def _require_same_genotype(session: Session, genotype: Genotype) -> None:
+def require_same_genotype(session: Session, genotype: Genotype) -> None:
     """Refuse a folder that trains another genotype, whatever its name."""
     folder = session.folder
     assert folder is not None
@@ -158,7 +158,7 @@ def _describe(dataset: Dataset, settings: DataConfig) -> dict[str, Any]:
     }
 
 
-def _write_results(session: Session, summary: dict[str, Any]) -> None:
+def write_results(session: Session, summary: dict[str, Any]) -> None:
     from nge_search.report import write_report
 
     assert session.folder is not None

@@ -72,7 +72,7 @@ class ClassifierTraining(Task):
         section = self.config.train
         pieces = batch.cut(section.accumulate, self.world.rank, self.world.size)
         loss = torch.zeros_like(self.drop_path)
-        for part, piece in enumerate(_with_averaged_statistics(self.network, pieces)):
+        for part, piece in enumerate(with_averaged_statistics(self.network, pieces)):
             loss += self._add_gradients(piece, epoch, self.world.rank * len(pieces) + part)
         self.world.sum_gradients(self.weights)
         norm = clip_gradients(self.weights, section.clip)
@@ -291,7 +291,7 @@ class EvaluationPhase(Phase):
         self.task.test_step(self.name, self.network, batches[0])
 
 
-def _with_averaged_statistics(network: nn.Module, pieces: list[Batch]) -> Iterator[Batch]:
+def with_averaged_statistics(network: nn.Module, pieces: list[Batch]) -> Iterator[Batch]:
     """Hand out the pieces of a step so that running statistics become what ranks would have made of them.
 
     Every piece starts from the statistics before the step; after it they are the mean of what the pieces left.

@@ -150,6 +150,35 @@ def test_evaluation_does_not_depend_on_the_number_of_ranks(tmp_path):
         torch.testing.assert_close(other_losses_N, losses_N, rtol=1e-5, atol=1e-6)
 
 
+def test_segmentation_on_two_ranks_equals_one(tmp_path, voc_tree):
+    """10 steps with dropout and an auxiliary head, in crops of which a part does not count; images of three sizes."""
+    words = (
+        "task=segmentation", "threads=1", "run.progress=none", "run.tensorboard=false", "precision=fp64",
+        "data.name=voc", f"data.root={voc_tree(13, 11)}", "data.crop=48", "data.workers=0", "network.channels=4",
+        "network.cells=3", "network.head_channels=4", "network.auxiliary=true", "train.batch_size=5",
+        "train.eval_batch_size=4", "train.sync_statistics=true",
+    )  # fmt: skip
+    for processes in (1, 2):
+        launch(processes, job("segment", tmp_path / "run", 10, *words))
+    launch(3, job("segment", tmp_path / "run3", 0, *words))
+    launch(1, job("segment", tmp_path / "run3", 0, *words, "train.eval_batch_size=1"))
+    alone = torch.load(tmp_path / "run" / "1-0.pt")
+    assert alone["state"]["updates"] == 10
+    expected = named(alone["state"])
+    assert any("backbone.auxiliary" in name for name in expected)
+    for rank in range(2):
+        own = torch.load(tmp_path / "run" / f"2-{rank}.pt")
+        together = named(own["state"])
+        assert together.keys() == expected.keys()
+        assert max(relative_difference(name, together, expected) for name in expected) < 1e-9
+        assert torch.equal(own["figures"][1], alone["figures"][1])
+    untrained = [torch.load(tmp_path / "run3" / name)["figures"] for name in ("1-0.pt", "3-0.pt", "3-2.pt")]
+    assert int(untrained[0][1].sum()) > 0
+    for figures, counts in untrained[1:]:
+        assert torch.equal(counts, untrained[0][1])
+        assert figures == pytest.approx(untrained[0][0], rel=1e-12)
+
+
 def test_drifting_ranks_are_noticed(tmp_path, tiny_search):
     finished = launch(2, job("drift", tmp_path / "run", 2, *tiny_search), check=False)
     assert finished.returncode != 0

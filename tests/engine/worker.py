@@ -24,7 +24,10 @@ from nge_search.engine.loop import Phase
 from nge_search.engine.session import open_session
 from nge_search.genotype import load_genotype
 from nge_search.networks.run import build_task as build_training
+from nge_search.networks.segmentation_run import build_task as build_segmentation
+from nge_search.networks.segmentation_run import load_masked
 from nge_search.schema import EvalConfig, SearchConfig
+from nge_search.schema_segmentation import SegmentationConfig
 from nge_search.search.run import build_task, run_search
 
 
@@ -61,6 +64,24 @@ def train(folder: Path, count: int, words: list[str]) -> None:
         for batches in test.batches(0, 0):
             test.step(*batches)
         figures = task.meters["test"].result(session.world), *task.outcomes.gather(session.world)
+        own = {"state": task.state_dict(), "figures": figures}
+        torch.save(own, folder / f"{session.world.size}-{session.world.rank}.pt")
+
+
+def segment(folder: Path, count: int, words: list[str]) -> None:
+    """`count` steps of a segmentation, and then a validation; every rank saves its state and the counts."""
+    with open_session(load_config(SegmentationConfig, None, words)) as session:
+        genotype = load_genotype(session.config.network.genotype)
+        dataset = session.load_dataset(load_masked)
+        task = build_segmentation(session.config, genotype, dataset, session.world)
+        training, test = task.phases
+        for _, batches in zip(range(count), endlessly(training)):
+            training.step(*batches)
+        training.finish(0)
+        test.start(0)
+        for batches in test.batches(0, 0):
+            test.step(*batches)
+        figures = task.meters["test"].result(session.world), task.outcomes.gather(session.world)
         own = {"state": task.state_dict(), "figures": figures}
         torch.save(own, folder / f"{session.world.size}-{session.world.rank}.pt")
 
@@ -113,7 +134,7 @@ def drift(folder: Path, count: int, words: list[str]) -> None:
 
 def perform(action: str, folder: str, count: str, *words: str) -> None:
     """One action of those above, in a run folder for this number of processes."""
-    actions = {"steps": steps, "train": train, "epochs": epochs, "drift": drift}
+    actions = {"steps": steps, "train": train, "segment": segment, "epochs": epochs, "drift": drift}
     run = Path(folder) / f"run{os.environ['WORLD_SIZE']}"
     actions[action](Path(folder), int(count), [*words, f"run.dir={run}"])
 

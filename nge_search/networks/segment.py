@@ -1,0 +1,143 @@
+"""Images through a trained segmentation network: a palette PNG for each, whose pixels are classes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nge_search.config import load_config
+from nge_search.data.decoding import load, read_header, to_tensor
+from nge_search.data.masked_augmentation import MaskedAugmentation
+from nge_search.engine.checkpoint import CheckpointFolder, require_same_tensors
+from nge_search.engine.distributed import choose_device
+from nge_search.engine.precision import allow_tf32
+from nge_search.errors import UserError
+from nge_search.genotype import load_genotype
+from nge_search.networks.classify import find_images
+from nge_search.networks.deeplab import DeepLabV3
+from nge_search.networks.json_values import Reader, read_json
+from nge_search.networks.segmentation import predict
+from nge_search.networks.segmentation_results import palette_image
+from nge_search.networks.segmentation_run import build_network
+from nge_search.schema_segmentation import SegmentationConfig
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """An image, the PNG with its classes, and the share of pixels of each class that occurs; or why it has none."""
+
+    path: str
+    mask: Path | None = None
+    shares: tuple[tuple[str, float], ...] = ()
+    error: UserError | None = None
+
+
+@dataclass(frozen=True)
+class TrainedSegmenter:
+    """A network in evaluation mode, its classes, and how images are prepared and evaluated."""
+
+    network: DeepLabV3
+    classes: tuple[str, ...]
+    normalisation: MaskedAugmentation
+    scales: tuple[float, ...]
+    flip: bool
+
+    @torch.inference_mode()
+    def __call__(self, pixels_3HW: Tensor) -> Tensor:
+        """The class of every pixel of a uint8 image: int64 [H, W], on the image's device."""
+        nothing_1HW = torch.zeros_like(pixels_3HW[:1])
+        images = self.normalisation.evaluate(torch.cat([pixels_3HW, nothing_1HW])[None])
+        return predict(self.network, images[:, :3], self.scales, self.flip).argmax(dim=1)[0]
+
+
+def read_trained(run: str | Path) -> TrainedSegmenter:
+    """The network that a segmentation run has trained, so far or to its end, on the CPU.
+
+    Raises:
+        UserError: another folder, or a damaged one.
+    """
+    run = Path(run)
+    if not (run / "config.yaml").is_file():
+        raise UserError(f"'{run}' is not the folder of a segmentation run, such as runs/voc/scenes")
+    state, path, _ = CheckpointFolder(run / "checkpoints").load_newest()
+    if state is None:
+        raise UserError(f"'{run}' has no checkpoint yet, so there are no weights to take")
+    if state.get("kind") != SegmentationConfig.kind:
+        raise UserError(f"'{run}' is not the folder of a segmentation run; `nge classify` is for classifiers")
+    config = load_config(SegmentationConfig, run / "config.yaml")
+    images = Reader(str(run / "dataset.json"), read_json(run / "dataset.json"))
+    classes = images.names("classes")
+    network = build_network(config.network, load_genotype(run / "genotype.json"), len(classes), auxiliary=False)
+    weights = {
+        name: tensor.float() if tensor.is_floating_point() else tensor
+        for name, tensor in state["task"]["network"].items()
+        if not name.startswith("backbone.auxiliary.")
+    }
+    require_same_tensors(network.state_dict(), weights, str(path))
+    network.load_state_dict(weights)
+    return TrainedSegmenter(
+        network.eval().to(memory_format=torch.channels_last),
+        tuple(classes),
+        MaskedAugmentation(False, images.numbers("mean", 3), images.numbers("std", 3, above=0)),
+        config.train.scales,
+        config.train.eval_flip,
+    )
+
+
+def segment(
+    run: str | Path, images: Sequence[str], out: str | Path, *, overwrite: bool = False, device: str = "auto"
+) -> Iterator[Segmented]:
+    """Write `out`/NAME.png, in VOC's palette, for every image in files and folders, in their order.
+
+    Raises:
+        UserError: a run, a folder or a device that cannot be used, or PNGs that would replace each other or other
+            files. An image that cannot be read is passed on.
+    """
+    chosen, out = choose_device(device), Path(out)
+    targets = _targets(find_images(images), out, overwrite)
+    trained = read_trained(run)
+    trained.network.to(chosen)
+    allow_tf32(False)
+    out.mkdir(parents=True, exist_ok=True)
+    for path, target in targets.items():
+        try:
+            classes_HW = trained(_read(path).to(chosen)).cpu()
+        except UserError as error:
+            yield Segmented(path, error=error)
+            continue
+        palette_image(classes_HW).save(target)
+        counts = torch.bincount(classes_HW.flatten(), minlength=len(trained.classes)) / classes_HW.numel()
+        shares = sorted(
+            ((share, name) for share, name in zip(counts.tolist(), trained.classes) if share), reverse=True
+        )
+        yield Segmented(path, target, tuple((name, share) for share, name in shares))
+
+
+def _targets(paths: Sequence[str], out: Path, overwrite: bool) -> dict[str, Path]:
+    """Where the PNG of each image goes."""
+    targets: dict[str, Path] = {}
+    taken: dict[Path, str] = {}
+    given = {os.path.realpath(path) for path in paths}
+    for path in paths:
+        target = out / f"{Path(path).stem}.png"
+        if target in taken:
+            raise UserError(f"'{taken[target]}' and '{path}' would both become '{target}'; segment them one by one")
+        if os.path.realpath(target) in given:
+            raise UserError(f"'{target}' would replace an image that is to be segmented; choose another --out")
+        if target.exists() and not overwrite:
+            raise UserError(f"'{target}' exists; choose another --out, or add --overwrite")
+        targets[path], taken[target] = target, path
+    return targets
+
+
+def _read(path: str) -> Tensor:
+    """The pixels of a file, uint8 [3, H, W]."""
+    if not os.path.isfile(path):
+        raise UserError(f"'{path}' " + ("is not a file" if os.path.exists(path) else "does not exist"))
+    read_header(path)  # refuses what `load` would cut down to 8 bits
+    return to_tensor(load(path))
