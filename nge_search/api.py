@@ -51,9 +51,9 @@ def search(config: SearchConfig | Mapping[str, Any] | str | Path | None = None, 
 def evaluate(
     config: EvalConfig | SegmentationConfig | Mapping[str, Any] | str | Path | None = None, *overrides: str
 ) -> dict[str, Any]:
-    """Train a derived network and report its test error or mIoU, as `train_eval.py` does; arguments as `search` has.
+    """Train a derived network and report its test error, as `train_eval.py` does; arguments as for `search`.
 
-    It is a classifier, unless `task` is set to "segmentation".
+    With `task` set to "segmentation" it is DeepLabv3's backbone, and the report is of mIoU.
     """
     if isinstance(config, (EvalConfig, SegmentationConfig)):
         schema: type[EvalConfig] | type[SegmentationConfig] = type(config)

@@ -20,9 +20,9 @@ _ATROUS_RATES = (6, 12, 18)
 class DeepLabV3(nn.Module):
     """An ImageNet network without its classifier, torchvision's atrous spatial pyramid, and a 1x1 convolution.
 
-    torchvision puts another 3x3 convolution before the last. As in the paper, there is none here: DARTS_V2 has 9.99M
-    parameters, with it 10.58M. The 10.31M of NGE's Table 3 fit a backbone of 4.2M, as its ImageNet network has, only
-    without it.
+    torchvision puts another 3x3 convolution before the last. As in the paper, there is none here: DARTS_V2 has
+    9.99M parameters, with it 10.58M. The 10.31M of NGE's Table 3 fit a backbone of 4.2M, as its ImageNet network
+    has, only without it.
 
     Args:
         genotype: the cells.

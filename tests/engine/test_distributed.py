@@ -151,7 +151,7 @@ def test_evaluation_does_not_depend_on_the_number_of_ranks(tmp_path):
 
 
 def test_segmentation_on_two_ranks_equals_one(tmp_path, voc_tree):
-    """10 steps with dropout and an auxiliary head, in crops of which a part does not count; images of three sizes."""
+    """10 steps with dropout, an auxiliary head, and pixels that do not count; images of three sizes."""
     words = (
         "task=segmentation", "threads=1", "run.progress=none", "run.tensorboard=false", "precision=fp64",
         "data.name=voc", f"data.root={voc_tree(13, 11)}", "data.crop=48", "data.workers=0", "network.channels=4",
