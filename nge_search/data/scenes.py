@@ -25,12 +25,14 @@ TRAIN, TEST = 1600, 400
 _COLOURS = np.array(
     [(200, 60, 60), (60, 170, 70), (70, 90, 200), (210, 180, 60), (150, 70, 180), (90, 190, 190)], dtype=np.float64
 )
-_RADII = 16.0, 30.0
-_PERIODS = 7.0, 9.0
-_OBJECTS = 2, 4
+_RADII = 22.0, 36.0
+_PERIODS = 8.0, 10.0
+_OBJECTS = 1, 3
 _BRIGHTNESS = 0.8, 1.2
 _NOISE = 10.0
-_BLOTCH = 12  # pixels
+_BLOTCH = 24  # pixels
+_BLOTCHES = 0.9, 1.1  # brightness
+_TILT = np.pi / 10
 _KEY = 0x5CE9E5  # of the whole set
 
 
@@ -42,8 +44,8 @@ def _triangle(u: np.ndarray, v: np.ndarray) -> np.ndarray:
     return (v > -0.6) & (v + np.sqrt(3) * abs(u) < 1.2)
 
 
-def _disc(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    return u**2 + v**2 < 0.8
+def _ring(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return abs(u**2 + v**2 - 0.55) < 0.35
 
 
 def _cross(u: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -60,7 +62,7 @@ def _dots(x: np.ndarray, y: np.ndarray, period: float) -> np.ndarray:
 
 #: Of coordinates in units of an object's radius, turned with it: whether they lie inside.
 SHAPES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "disc": _disc,
+    "ring": _ring,
     "square": _square,
     "triangle": _triangle,
     "cross": _cross,
@@ -133,13 +135,14 @@ def draw_scene(number: int, noise: float = _NOISE) -> np.ndarray:
 
 
 def _background(random: np.random.Generator) -> np.ndarray:
-    """Blotches of two colours, float64 [S, S, 3]."""
+    """Darker and lighter blotches of one colour, float64 [S, S, 3]."""
     coarse = random.standard_normal((SIDE // _BLOTCH + 2,) * 2)
     at = np.arange(SIDE) / _BLOTCH
     low, share = at.astype(int), at % 1
     rows = coarse[low] * (1 - share[:, None]) + coarse[low + 1] * share[:, None]
     smooth_SS = rows[:, low] * (1 - share) + rows[:, low + 1] * share
-    return _two_colours(random)[(smooth_SS > 0).astype(int)]
+    bright_SS = np.where(smooth_SS > 0, *_BLOTCHES)
+    return _COLOURS[random.integers(len(_COLOURS))] * bright_SS[:, :, None]
 
 
 def _draw_object(random: np.random.Generator, colours_SS3: np.ndarray, classes_SS: np.ndarray) -> None:
@@ -148,7 +151,7 @@ def _draw_object(random: np.random.Generator, colours_SS3: np.ndarray, classes_S
     texture, shape = _KINDS[kind]
     radius, period = random.uniform(*_RADII), random.uniform(*_PERIODS)
     centre_y, centre_x = random.uniform(0.15 * SIDE, 0.85 * SIDE, size=2)
-    angles = random.uniform(0, 2 * np.pi, size=2)
+    tilt = random.uniform(-_TILT, _TILT)
     phase_x, phase_y = random.uniform(0, period, size=2)
     palette = _two_colours(random)
     reach = 1.4 * radius  # of a cross's corners
@@ -156,8 +159,8 @@ def _draw_object(random: np.random.Generator, colours_SS3: np.ndarray, classes_S
     bottom, right = (min(SIDE, int(centre + reach) + 2) for centre in (centre_y, centre_x))
     y, x = np.mgrid[top:bottom, left:right].astype(np.float64)
     y, x = y - centre_y, x - centre_x
-    inside = shape(*(part / radius for part in _turned(x, y, angles[0])))
-    grain_x, grain_y = _turned(x, y, angles[1])
+    inside = shape(*(part / radius for part in _turned(x, y, tilt)))
+    grain_x, grain_y = _turned(x, y, tilt)
     marked = texture(grain_x + phase_x, grain_y + phase_y, period)
     colours_SS3[top:bottom, left:right][inside] = palette[marked[inside].astype(int)]
     classes_SS[top:bottom, left:right][inside] = 1 + kind
