@@ -19,7 +19,7 @@ from nge_search.data.masked_crops import MaskedCrops
 from nge_search.schema_segmentation import MaskedDataConfig
 
 SIDE = 96
-TRAIN, TEST = 1600, 400
+TRAIN, TEST = 4000, 400
 
 #: Objects and background take two of these each, whatever their class.
 _COLOURS = np.array(
@@ -78,7 +78,7 @@ MEAN, STD = (0.51, 0.49, 0.49), (0.26, 0.25, 0.28)
 
 
 def load_scenes(config: MaskedDataConfig) -> MaskedDataset:
-    """1,600 training scenes, or the first `data.limit` of them, and 400 others for validation."""
+    """4,000 training scenes, or the first `data.limit` of them, and 400 others for validation."""
     return MaskedDataset(
         name=config.name,
         train=Scenes(range(min(config.limit or TRAIN, TRAIN)), MaskedCrops(config, MEAN)),

@@ -35,7 +35,6 @@ _IMAGES, _MASKS, _MORE_MASKS = "JPEGImages", "SegmentationClass", "SegmentationC
 _LISTS = Path("ImageSets") / "Segmentation"
 _AUGMENTED = ("train_aug", "trainaug")
 _PLACES = (".", "VOC2012", "VOCdevkit/VOC2012")
-_MODES = ("P", "L", "RGB")
 _SHOWN_VALUES = 5
 
 
@@ -164,7 +163,7 @@ def _load_mask(path: str) -> Image.Image:
         image.load()
     if image.mode in ("P", "L"):
         return Image.fromarray(np.asarray(image))
-    if image.mode not in _MODES:
+    if image.mode not in ("RGB", "RGBA"):
         raise UserError(f"mask '{path}' has mode {image.mode}; save it as a palette PNG, or with 8 bits of grey")
     colours = np.asarray(image).astype(np.int32)
     codes = (colours[..., 0] << 16) | (colours[..., 1] << 8) | colours[..., 2]

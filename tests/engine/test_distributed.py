@@ -155,7 +155,7 @@ def test_segmentation_on_two_ranks_equals_one(tmp_path, voc_tree):
     words = (
         "task=segmentation", "threads=1", "run.progress=none", "run.tensorboard=false", "precision=fp64",
         "data.name=voc", f"data.root={voc_tree(13, 11)}", "data.crop=48", "data.workers=0", "network.channels=4",
-        "network.cells=3", "network.head_channels=4", "network.auxiliary=true", "train.batch_size=5",
+        "network.cells=3", "network.head_channels=4", "network.auxiliary=true", "train.batch_size=7",
         "train.eval_batch_size=4", "train.sync_statistics=true",
     )  # fmt: skip
     for processes in (1, 2):

@@ -1,0 +1,204 @@
+"""PASCAL VOC's layout: lists, masks of every kind, and what is refused with one line."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from nge_search.data.image_transforms import Draw
+from nge_search.data.masked import IGNORED
+from nge_search.data.voc import VOC_CLASSES, load_voc, voc_palette
+from nge_search.errors import UserError
+from nge_search.schema_segmentation import MaskedDataConfig
+
+SUBSET = Path(__file__).resolve().parents[3] / "shared" / "data" / "voc2012" / "voc2012_mini160.tar.xz"
+
+
+def load(root: Path, **settings):
+    return load_voc(MaskedDataConfig(name="voc", root=str(root), **{"crop": 32, "workers": 0, **settings}))
+
+
+def names(root: Path, part: str) -> list[str]:
+    return (root / "ImageSets" / "Segmentation" / f"{part}.txt").read_text().split()
+
+
+def write_list(root: Path, part: str, content: str | bytes) -> None:
+    data = content.encode() if isinstance(content, str) else content
+    (root / "ImageSets" / "Segmentation" / f"{part}.txt").write_bytes(data)
+
+
+def mask_of(root: Path, name: str, folder: str = "SegmentationClass") -> Path:
+    return root / folder / f"{name}.png"
+
+
+def test_the_palette():
+    """Colours as the development kit's documentation shows them."""
+    palette = voc_palette()
+    known = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 7: (128, 128, 128), 8: (64, 0, 0), 15: (192, 128, 128)}
+    known |= {20: (0, 64, 128), 255: (224, 224, 192)}
+    assert {value: palette[value] for value in known} == known
+    assert len(set(palette)) == 256
+    assert len(VOC_CLASSES) == 21
+
+
+@pytest.mark.parametrize("place", [".", "VOC2012", "VOCdevkit/VOC2012"])
+def test_roots(place, voc_tree, tmp_path):
+    tree = voc_tree(3, 2)
+    root = tmp_path / "given"
+    (root / place).parent.mkdir(parents=True, exist_ok=True)
+    tree.rename(root / place) if place != "." else tree.rename(root)
+    dataset = load(root)
+    assert (len(dataset.train), len(dataset.test)) == (3, 2)
+
+
+def test_images_and_masks_are_read_as_they_are(voc_tree):
+    root = voc_tree(4, 3)
+    dataset = load(root)
+    for source, part in ((dataset.train, "train"), (dataset.test, "val")):
+        for position, name in enumerate(names(root, part)):
+            pixels = source.read([position])[0]
+            image = np.asarray(Image.open(root / "JPEGImages" / f"{name}.jpg").convert("RGB"))
+            truth = np.asarray(Image.open(mask_of(root, name)))
+            np.testing.assert_array_equal(pixels[:3].permute(1, 2, 0), image)
+            np.testing.assert_array_equal(pixels[3], truth)
+            assert tuple(source.sizes_N2[position].tolist()) == truth.shape
+            assert source.describe(position) == str(root / "JPEGImages" / f"{name}.jpg")
+    crops = dataset.train.read(range(4), Draw(0, 0))
+    assert crops.shape == (4, 4, 32, 32)
+    assert torch.equal(dataset.train.read([2], Draw(0, 0))[0], crops[2])
+    assert dataset.train.read([], Draw(0, 0)).shape[:2] == (0, 4)
+    assert dataset.train.augments
+    assert not dataset.test.augments
+
+
+@pytest.mark.parametrize("kind", ["L", "RGB", "RGBA"])
+def test_masks_of_other_modes(kind, voc_tree):
+    root = voc_tree(2, 1)
+    path = mask_of(root, "train_000")
+    truth = np.asarray(Image.open(path))
+    if kind == "L":
+        Image.fromarray(truth).save(path)
+    else:
+        colours = np.array(voc_palette(), dtype=np.uint8)[truth]
+        Image.fromarray(colours).convert(kind).save(path)
+    np.testing.assert_array_equal(load(root).train.read([0])[0, 3], truth)
+
+
+def test_train_aug_is_taken_where_it_is_there(voc_tree):
+    root = voc_tree(3, 2)
+    assert load(root).notices == (f"no train_aug list in '{root}': training on the 3 images of train.txt",)
+    assert load(root, train_set="train").notices == ()
+    (root / "SegmentationClassAug").mkdir()
+    other = Image.fromarray(np.full((48, 60), 7, np.uint8))
+    other.save(mask_of(root, "train_000", "SegmentationClassAug"))
+    write_list(root, "trainaug", "train_000\ntrain_002\n")
+    found = load(root)
+    assert (len(found.train), found.notices) == (2, ())
+    assert (found.train.read([0])[0, 3] == 7).all()
+    assert not (found.train.read([1])[0, 3] == 7).all()  # its mask is in SegmentationClass/ only
+    assert len(load(root, train_set="train").train) == 3
+    write_list(root, "trainaug", "/JPEGImages/train_000.jpg /SegmentationClassAug/train_000.png\r\n\r\n")
+    assert (load(root, train_set="train_aug").train.read([0])[0, 3] == 7).all()
+
+
+def test_limit_takes_the_same_images_for_every_seed(voc_tree):
+    root = voc_tree(9, 1)
+    chosen = [load(root, limit=4).train.describe(i) for i in range(4)]
+    assert chosen == sorted(chosen)
+    assert len(set(chosen)) == 4
+    assert chosen == [load(root, limit=4).train.describe(i) for i in range(4)]
+    assert len(load(root, limit=100).train) == 9
+
+
+def test_the_fingerprint_changes_with_the_images(voc_tree):
+    root = voc_tree(4, 2)
+    before = load(root).fingerprint
+    assert load(root).fingerprint == before
+    assert load(root, limit=3).fingerprint != before
+
+
+Damage = Callable[[Path], object]
+
+
+def no_folder(name: str) -> Damage:
+    return lambda root: (root / name).rename(root / "gone")
+
+
+def masked_with(value: int) -> Damage:
+    def damage(root: Path) -> None:
+        truth = np.array(Image.open(mask_of(root, "train_001")))
+        truth[5, 5] = value
+        Image.fromarray(truth).save(mask_of(root, "train_001"))
+
+    return damage
+
+
+def other_mask(image: Image.Image) -> Damage:
+    return lambda root: image.save(mask_of(root, "train_001"))
+
+
+def cut(path: str) -> Damage:
+    return lambda root: (root / path).write_bytes((root / path).read_bytes()[:300])
+
+
+REFUSED: dict[str, tuple[Damage, str]] = {
+    "no images": (no_folder("JPEGImages"), "holds no JPEGImages/ with ImageSets"),
+    "no list": (lambda root: (root / "ImageSets/Segmentation/val.txt").unlink(), "val.txt' does not exist"),
+    "empty list": (lambda root: write_list(root, "train", "\n  \n"), "train.txt' is empty"),
+    "binary list": (lambda root: write_list(root, "train", b"\xff\xfe\x00"), "train.txt' cannot be read"),
+    "twice": (lambda root: write_list(root, "train", "train_000\ntrain_000\n"), "names 'train_000' twice"),
+    "in both": (lambda root: write_list(root, "val", "val_000\ntrain_000\n"), "is in the training list and in val"),
+    "path": (lambda root: write_list(root, "train", "../secret\n"), "'../secret' is neither a name nor"),
+    "three words": (lambda root: write_list(root, "train", "a b c\n"), "'a b c' is neither a name nor"),
+    "no image": (lambda root: write_list(root, "train", "none\n"), "none.jpg' of list"),
+    "no mask": (lambda root: mask_of(root, "train_001").unlink(), "train_001.jpg' has no mask '"),
+    "size": (other_mask(Image.new("L", (10, 20))), "train_001.png' is 10x20, its image '"),
+    "unknown class": (masked_with(21), "train_001.png' has the value 21; allowed are 0 to 20, and 255"),
+    "border": (masked_with(254), "has the value 254;"),
+    "colour": (
+        other_mask(Image.new("RGB", (48, 60), (1, 2, 3))),
+        "with the colour (1, 2, 3), which is not in VOC's",
+    ),
+    "mode": (other_mask(Image.new("1", (48, 60))), "has mode 1; save it as a palette PNG"),
+    "deep": (other_mask(Image.new("I;16", (48, 60))), "more than 8 bits"),
+    "damaged mask": (cut("SegmentationClass/train_001.png"), "cannot read image"),
+    "damaged image": (cut("JPEGImages/train_001.jpg"), "train_001.jpg"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused(name, voc_tree):
+    root = voc_tree(3, 2)
+    damage, says = REFUSED[name]
+    damage(root)
+    with pytest.raises(UserError) as caught:
+        load(root).train.read([1])
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_train_aug_that_is_not_there_is_refused(voc_tree):
+    root = voc_tree(3, 2)
+    with pytest.raises(UserError, match=r"data\.train_set=train_aug: .* lacks ImageSets"):
+        load(root, train_set="train_aug")
+
+
+@pytest.mark.skipif(not SUBSET.is_file(), reason="the subset of PASCAL VOC in ../shared is not there")
+def test_the_real_subset(tmp_path):
+    with tarfile.open(SUBSET) as archive:
+        archive.extractall(tmp_path, filter="data")
+    dataset = load(tmp_path, crop=64)
+    assert (len(dataset.train), len(dataset.test)) == (528, 511)
+    seen = torch.zeros(256, dtype=torch.int64)
+    for source in (dataset.train, dataset.test):
+        for position in range(len(source)):
+            seen += source.read([position])[0, 3].flatten().bincount(minlength=256)
+    assert (seen[:21] > 0).all()
+    assert seen[IGNORED] > 0
+    assert seen[21:IGNORED].sum() == 0
