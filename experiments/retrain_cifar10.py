@@ -5,7 +5,7 @@
     python experiments/retrain_cifar10.py package
 
 10,000 training images, about 0.3M parameters, 15 epochs; the whole test set. Runs that were stopped go on, finished
-ones are kept. Writes experiments/results/retrain_cifar10.json. About 35 minutes a run on one CPU core; --jobs runs
+ones are kept. Writes experiments/results/retrain_cifar10.json. About 45 minutes a run on one CPU core; --jobs runs
 several at a time.
 """
 
