@@ -90,6 +90,18 @@ margin-top:.3rem;color:var(--quiet);overflow-wrap:anywhere}.samples figcaption s
 .samples b{color:var(--ink)}
 .samples img{display:block;object-fit:contain;image-rendering:pixelated;background:var(--grid);border-radius:4px;
 print-color-adjust:exact;-webkit-print-color-adjust:exact}
+.plain.iou th,.plain.iou td{padding-right:1.4rem;white-space:nowrap}.plain.iou tbody th{color:var(--ink)}
+.plain.iou .bar{width:9rem;min-width:5rem;padding-right:.8rem;vertical-align:middle}
+.bar i{display:block;height:9px;border-radius:3px;print-color-adjust:exact;-webkit-print-color-adjust:exact;
+background:linear-gradient(90deg,rgb(var(--heat)) calc(100%*var(--p)),var(--grid) 0)}
+.plain.iou tfoot :is(th,td){border-top:1px solid var(--rule);color:var(--ink);font-weight:600}
+.swatch{display:inline-block;width:13px;height:13px;margin-right:.5rem;border:1px solid var(--terminal-rule);
+border-radius:3px;vertical-align:-2px;print-color-adjust:exact;-webkit-print-color-adjust:exact}
+.masks{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,400px),1fr));gap:1.2rem 1.8rem}
+.masks figure{margin:0;min-width:0}.masks div{display:grid;grid-template-columns:repeat(3,1fr);gap:4px}
+.masks figcaption{font-size:.78rem;font-weight:400;display:block;margin-top:.3rem;color:var(--quiet);
+overflow-wrap:anywhere}.masks img{display:block;width:100%;height:auto;background:var(--grid);border-radius:4px;
+print-color-adjust:exact;-webkit-print-color-adjust:exact}.masks img+img{image-rendering:pixelated}
 .scale{display:flex;flex-wrap:wrap;align-items:center;gap:.45rem;font-size:.8rem;color:var(--quiet)}
 .scale i{width:120px;height:10px;border-radius:3px;print-color-adjust:exact;-webkit-print-color-adjust:exact;
 background:linear-gradient(90deg,rgb(var(--heat) / .04),rgb(var(--heat)))}

@@ -15,8 +15,10 @@ from nge_search.report.sections import (
     genotype,
     norm_charts,
     other_charts,
+    remark,
     shared_charts,
     throughput,
+    training_time,
 )
 
 _SHOWN = (
@@ -29,38 +31,20 @@ _HEADLINE = frozenset({"kind", "genotype", "seconds", "device", "epochs", "image
 def figures(run: RunFolder) -> list[Figure]:
     """The headline of a retraining; before the summary exists, errors come from the last epoch."""
     top1, averaged = _error(run, "top1_error", "test_top1"), _error(run, "ema_top1_error", "ema_top1")
-    shown = [Figure(percent(top1), "Top-1 error, test", _remark(run, top1))]
+    shown = [Figure(percent(top1), "Top-1 error, test", remark(run, top1, "test_top1", "best_top1_error", False))]
     if math.isfinite(averaged):
         shown.append(Figure(percent(averaged), "Top-1 error, averaged weights", "last epoch"))
     shown += [
         Figure(percent(_error(run, "top5_error", "test_top5")), "Top-5 error, test", "last epoch"),
         Figure(scaled(run.figure("params")), "Parameters"),
         Figure(scaled(run.figure("macs")), "Mult-adds"),
-        Figure(duration(run.figure("seconds")), "Training time", str((run.summary or {}).get("device", ""))),
+        training_time(run),
         throughput(run),
     ]
     unreadable = run.figure("unreadable_images")
     if unreadable > 0:
         shown.append(Figure(plain(unreadable, 7), "Unreadable images"))
     return shown
-
-
-def _remark(run: RunFolder, top1: float) -> str:
-    """How the headline error was taken, and the best epoch's where that is lower."""
-    summary = run.summary or {}
-    seeds = number(summary.get("seeds"))
-    words = "last epoch"
-    if seeds >= 1:
-        words += f", {plain(seeds, 6)} seed{'s' if seeds > 1 else ''}"
-    rows = [(100 - value, epoch + 1) for epoch, value in run.points("test_top1") if math.isfinite(value)]
-    best, epochs = min(rows, default=(math.nan, math.nan))
-    if math.isfinite(number(summary.get("best_top1_error"))):
-        best, epochs = number(summary["best_top1_error"]), number(summary.get("best_epoch"))
-    if best < top1:
-        words += f"; best {percent(best)}"
-        if math.isfinite(epochs):
-            words += f" after {plain(epochs, 6)} epoch{'' if epochs == 1 else 's'}"
-    return words
 
 
 def other_figures(run: RunFolder) -> list[Figure]:

@@ -9,12 +9,12 @@ from typing import Any
 
 from nge_search.errors import from_os_error
 from nge_search.files import write_atomic
-from nge_search.report import eval_sections, search_sections
+from nge_search.report import eval_sections, search_sections, segmentation_sections
 from nge_search.report.numbers import number, plain
 from nge_search.report.page import document, notice
 from nge_search.report.run_folder import RunFolder, read_run_folder
 
-_SUBTITLES = {"search": "Architecture search", "eval": "Retraining"}
+_SUBTITLES = {"search": "Architecture search", "eval": "Retraining", "voc": "Semantic segmentation"}
 
 
 def write_report(run_dir: Path, summary: dict[str, Any] | None = None) -> Path:
@@ -42,6 +42,8 @@ def render(run: RunFolder) -> str:
     """The page of a run."""
     if run.kind == "search":
         figures, sections = search_sections.figures(run), search_sections.sections(run)
+    elif run.kind == "voc":
+        figures, sections = segmentation_sections.figures(run), segmentation_sections.sections(run)
     else:
         sections = eval_sections.sections(run)
         figures = eval_sections.figures(run) if run.kind == "eval" else eval_sections.other_figures(run)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from nge_search.errors import UserError, from_os_error, shorten
 from nge_search.genotype import Genotype
 from nge_search.report.evaluation import Evaluation, read_evaluation
 from nge_search.report.numbers import number
+from nge_search.report.segmentation import Segmentation, read_segmentation
 
 Row = dict[str, Any]
+_Found = TypeVar("_Found")
 
 _LAST_EPOCH = 1e9
 
@@ -35,6 +38,7 @@ class RunFolder:
     genotype: Genotype | None
     genotype_saved: bool
     evaluation: Evaluation | None
+    segmentation: Segmentation | None
     notes: tuple[str, ...]
 
     def setting(self, section: str, name: str) -> Any:
@@ -42,9 +46,12 @@ class RunFolder:
         values = self.config.get(section)
         return values.get(name) if isinstance(values, dict) else None
 
-    def points(self, key: str) -> list[tuple[float, float]]:
-        """(epoch, value) of `key`, NaN where a row lacks it; empty where no row has a number."""
-        points = [(row["epoch"], number(row.get(key))) for row in self.rows]
+    def points(self, key: str, sparse: bool = False) -> list[tuple[float, float]]:
+        """(epoch, value) of `key`; empty where no row has a number.
+
+        Where a row lacks it, the value is NaN, or, if `sparse`, there is no point.
+        """
+        points = [(row["epoch"], number(row.get(key))) for row in self.rows if key in row or not sparse]
         return points if any(math.isfinite(value) for _, value in points) else []
 
     def last(self, key: str) -> float:
@@ -73,17 +80,19 @@ def read_run_folder(directory: Path) -> RunFolder:
     rows = reader.rows()
     summary = reader.json_object("summary.json")
     genotype = reader.genotype(summary, rows)
+    config = reader.parse_config(config_text)
     return RunFolder(
         path=directory,
-        kind=_kind(summary, rows, genotype),
+        kind=_kind(summary, rows, genotype, config),
         config_text=config_text,
-        config=reader.parse_config(config_text),
+        config=config,
         environment=reader.json_object("environment.json") or {},
         rows=rows,
         summary=summary,
         genotype=genotype,
         genotype_saved=(directory / "genotype.json").is_file(),
-        evaluation=reader.evaluation(),
+        evaluation=reader.found("evaluation.json", read_evaluation),
+        segmentation=reader.found("segmentation.json", read_segmentation),
         notes=tuple(reader.notes),
     )
 
@@ -143,13 +152,13 @@ class _Reader:
                     self.notes.append(f"The cells are not drawn from {error}")
         return None
 
-    def evaluation(self) -> Evaluation | None:
-        """What the last test of a retraining found."""
-        document = self.json_object("evaluation.json")
+    def found(self, name: str, read: Callable[[dict[str, Any]], tuple[_Found | None, list[str]]]) -> _Found | None:
+        """What `read` makes of a file that says what the last test found."""
+        document = self.json_object(name)
         if document is None:
             return None
-        found, notes = read_evaluation(document)
-        self.notes += [f"evaluation.json: {note}" for note in notes]
+        found, notes = read(document)
+        self.notes += [f"{name}: {note}" for note in notes]
         return found
 
     def parse_config(self, text: str) -> dict[str, Any]:
@@ -170,14 +179,18 @@ def _decode(text: str) -> Any:
         return None
 
 
-def _kind(summary: dict[str, Any] | None, rows: tuple[Row, ...], genotype: Genotype | None) -> str:
-    """`search`, `eval` or another command's kind: as recorded, else as the keys of the rows tell."""
+def _kind(
+    summary: dict[str, Any] | None, rows: tuple[Row, ...], genotype: Genotype | None, config: dict[str, Any]
+) -> str:
+    """`search`, `eval`, `voc` or another command's kind: as recorded, else as rows and configuration tell."""
     for document in (summary or {}, *reversed(rows)):
         if isinstance(document.get("kind"), str):
             return document["kind"]
     keys = frozenset().union(*rows)
     if keys & {"p_normal", "architecture_loss", "entropy_normal", "embedding_learning_rate"}:
         return "search"
+    if keys & {"train_pixel_accuracy", "test_miou"} or config.get("task") == "segmentation":
+        return "voc"
     if keys & {"test_loss", "test_top1", "drop_path"}:
         return "eval"
     return "search" if genotype else "run"

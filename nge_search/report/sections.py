@@ -10,7 +10,7 @@ from html import escape
 from nge_search.genotype import EDGES_PER_NODE, Genotype
 from nge_search.report.charts import SERIES_STYLES, Reference, Series, line_chart
 from nge_search.report.inline_svg import cell_svg
-from nge_search.report.numbers import number, scaled
+from nge_search.report.numbers import duration, number, percent, plain, scaled
 from nge_search.report.page import Figure, Section, code, table
 from nge_search.report.palette import CELL_TITLES
 from nge_search.report.run_folder import RunFolder
@@ -26,10 +26,15 @@ def chart(
     factor: float = 1.0,
     reference: Reference | None = None,
     from_zero: bool = False,
+    sparse: bool = False,
 ) -> str:
-    """A line per key of `keys` (key of the rows: name in the legend), values times `factor`; empty without data."""
+    """A line per key of `keys` (key of the rows: name in the legend), values times `factor`; empty without data.
+
+    `sparse` is for keys that some rows are meant to lack: lines pass over these instead of breaking there.
+    """
     series = [
-        Series(name, [(epoch, factor * value) for epoch, value in run.points(key)]) for key, name in keys.items()
+        Series(name, [(epoch, factor * value) for epoch, value in run.points(key, sparse)])
+        for key, name in keys.items()
     ]
     return line_chart(title, series, unit, reference, from_zero)
 
@@ -104,6 +109,39 @@ def norm_charts(run: RunFolder) -> list[str]:
 
 def _entry(values: object, name: str) -> float:
     return number(values.get(name)) if isinstance(values, dict) else math.nan
+
+
+def remark(run: RunFolder, value: float, key: str, best_key: str, highest: bool) -> str:
+    """How a headline figure in percent was taken, and the best epoch's where that is better.
+
+    Args:
+        value: the figure.
+        key: of the rows, accuracies in percent.
+        best_key: of the summary, the best epoch's figure.
+        highest: the figure is the accuracy itself, otherwise 100 less it.
+    """
+    summary = run.summary or {}
+    tests = [(accuracy, epoch) for epoch, accuracy in run.points(key) if math.isfinite(accuracy)]
+    words = "last epoch"
+    if run.summary is None and tests and tests[-1][1] < run.rows[-1]["epoch"]:
+        words = f"test at the end of epoch {plain(tests[-1][1], 6)}"
+    seeds = number(summary.get("seeds"))
+    if seeds >= 1:
+        words += f", {plain(seeds, 6)} seed{'s' if seeds > 1 else ''}"
+    sign = -1 if highest else 1  # times a figure: the lower, the better
+    figures = [(-accuracy if highest else 100 - accuracy, epoch + 1) for accuracy, epoch in tests]
+    best, epochs = min(figures, default=(math.nan, math.nan))
+    if math.isfinite(number(summary.get(best_key))):
+        best, epochs = sign * number(summary[best_key]), number(summary.get("best_epoch"))
+    if best < sign * value:
+        words += f"; best {percent(sign * best)}"
+        if math.isfinite(epochs):
+            words += f" after {plain(epochs, 6)} epoch{'' if epochs == 1 else 's'}"
+    return words
+
+
+def training_time(run: RunFolder) -> Figure:
+    return Figure(duration(run.figure("seconds")), "Training time", str((run.summary or {}).get("device", "")))
 
 
 def throughput(run: RunFolder) -> Figure:
