@@ -191,6 +191,6 @@ def _kind(
         return "search"
     if keys & {"train_pixel_accuracy", "test_miou"} or config.get("task") == "segmentation":
         return "voc"
-    if keys & {"test_loss", "test_top1", "drop_path"}:
+    if keys & {"test_loss", "test_top1", "drop_path"} or config.get("task") == "classification":
         return "eval"
     return "search" if genotype else "run"
