@@ -6,9 +6,10 @@ import pytest
 import yaml
 
 from nge_search.cli import main
-from nge_search.config import first_difference, help_text, load_config, to_dict, to_yaml
+from nge_search.config import first_difference, help_text, load_config, to_dict, to_yaml, training_schema
 from nge_search.errors import UserError
 from nge_search.schema import EvalConfig, SearchConfig
+from nge_search.schema_segmentation import SegmentationConfig
 
 
 def leaves(tree, prefix=""):
@@ -43,17 +44,29 @@ def test_every_shipped_config_is_valid(checkout):
     paths = sorted((checkout / "configs").glob("*/*.yaml"))
     assert len(paths) >= 5
     for path in paths:
-        load_config({"search": SearchConfig, "eval": EvalConfig}[path.parent.name], path)
+        load_config(SearchConfig if path.parent.name == "search" else training_schema(path), path)
 
 
-@pytest.mark.parametrize(("command", "schema"), [("search", SearchConfig), ("eval", EvalConfig)])
-def test_help_lists_every_key_with_its_default(command, schema, capsys):
-    assert main([command, "--help"]) == 0
+def test_the_task_that_is_named_last_decides(checkout):
+    path = checkout / "configs" / "eval" / "voc.yaml"
+    assert training_schema() is training_schema(None, ["seed=1"]) is EvalConfig
+    assert training_schema(path) is training_schema(None, [{"task": "segmentation"}]) is SegmentationConfig
+    assert training_schema(path, ["task=classification"]) is EvalConfig
+    with pytest.raises(UserError, match="task=x: allowed are classification, segmentation"):
+        training_schema(None, ["task=x"])
+
+
+@pytest.mark.parametrize(
+    ("words", "schema"),
+    [("search", SearchConfig), ("eval", EvalConfig), ("eval task=segmentation", SegmentationConfig)],
+)
+def test_help_lists_every_key_with_its_default(words, schema, capsys):
+    assert main([*words.split(), "--help"]) == 0
     printed = capsys.readouterr().out
     assert help_text(schema) in printed
     for key in leaves(to_dict(schema())):
         assert f"  {key}=" in printed
-    assert "search.epochs=25" in printed or command == "eval"
+    assert "search.epochs=25" in printed or schema is not SearchConfig
 
 
 def test_print_config_gives_a_config_file_back(tmp_path, capsys):
