@@ -219,3 +219,33 @@ def test_weights_of_another_network_are_refused(tmp_path, words_for, capsys):
     assert main(["eval", *small, *own]) == 0
     assert main(words_for("run", f"network.weights={tmp_path / 'classifier'}", "network.channels=2")) == 2
     assert "tensor 'stem0.0.weight' is" in capsys.readouterr().err  # digits are grey
+
+
+def test_weights_of_an_imagenet_run_start_the_backbone(tmp_path, words_for):
+    """As a run folder, and exported; with a learning rate of zero they stay."""
+    images = tmp_path / "classes"
+    for label in ("a", "b"):
+        (images / label).mkdir(parents=True)
+        for i in range(6):
+            pixels = np.random.default_rng(i).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(images / label / f"{i}.png")
+    run, exported = tmp_path / "classifier", tmp_path / "exported"
+    own = ("network.kind=imagenet", "network.channels=4", "network.cells=3", "train.epochs=1", "threads=1")
+    data = ("data.name=folder", f"data.root={images}", "data.workers=0", "train.batch_size=4", "run.progress=none")
+    assert main(["eval", *own, *data, "run.tensorboard=false", f"run.dir={run}"]) == 0
+    assert main(["export", str(run), "--out", str(exported)]) == 0
+    trained = newest(run)["task"]["network"]
+    still = ("train.learning_rate=0", "train.freeze_statistics=true", "train.epochs=1")
+    for number, source in enumerate((run, exported, exported / "model.safetensors")):
+        assert main(words_for(f"run{number}", f"network.weights={source}", *still)) == 0
+        found = newest(tmp_path / f"run{number}")["task"]["network"]
+        backbone = {name.removeprefix("backbone."): t for name, t in found.items() if name.startswith("backbone.")}
+        assert backbone.keys() == {name for name in trained if not name.startswith("classifier.")}
+        assert all(torch.equal(tensor, trained[name]) for name, tensor in backbone.items())
+
+
+@pytest.mark.slow
+def test_generated_scenes_are_learnt(tmp_path, checkout):
+    """The recipe's mIoU; colours alone reach less than 0.15 (tests/data/test_scenes.py)."""
+    config = checkout / "configs" / "eval" / "scenes.yaml"
+    assert nge_search.evaluate(config, f"run.dir={tmp_path / 'run'}", "run.progress=none")["miou"] >= 70
