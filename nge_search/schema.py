@@ -475,8 +475,8 @@ class NetworkConfig(Section):
 
 
 @dataclass
-class TrainSection(SgdSection):
-    """How a classifier is trained."""
+class NetworkTrainSection(SgdSection):
+    """What all trainings of a derived network have."""
 
     prefix: ClassVar[str] = "train"
 
@@ -492,6 +492,15 @@ class TrainSection(SgdSection):
     evaluate_every: int = option(
         1, "Epochs between evaluations; 0: after the last only, which is always evaluated.", at_least=0
     )
+    sync_statistics: bool = option(
+        False, "Compute batch-normalisation statistics over all ranks instead of each rank's own images."
+    )
+
+
+@dataclass
+class TrainSection(NetworkTrainSection):
+    """How a classifier is trained."""
+
     schedule: str = option(
         "cosine", "How the learning rate falls, epoch by epoch: cosine or linear.", choices=("cosine", "linear")
     )
@@ -508,9 +517,6 @@ class TrainSection(SgdSection):
     )
     compile: bool = option(
         False, "Compile the cells with torch.compile: takes minutes at first, pays on GPUs.", free_on_resume=True
-    )
-    sync_statistics: bool = option(
-        False, "Compute batch-normalisation statistics over all ranks instead of each rank's own images."
     )
 
     def check(self) -> None:

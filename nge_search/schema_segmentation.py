@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from nge_search.schema import TASKS, CommandConfig, Section, SgdSection, option
+from nge_search.schema import TASKS, CommandConfig, NetworkTrainSection, Section, option
 
 #: Names of datasets with masks.
 MASKED_DATASETS = ("scenes", "voc")
@@ -91,10 +91,8 @@ class DeepLabConfig(Section):
 
 
 @dataclass
-class SegmentationTrainSection(SgdSection):
+class SegmentationTrainSection(NetworkTrainSection):
     """How a segmentation network is trained."""
-
-    prefix: ClassVar[str] = "train"
 
     learning_rate: float = option(0.007, "SGD's initial learning rate for the backbone.", at_least=0)
     head_learning_rate: float = option(0.07, "And for the heads.", at_least=0)
@@ -105,25 +103,13 @@ class SegmentationTrainSection(SgdSection):
     clip: float = option(0.0, "Largest gradient norm of the weights; 0: no clipping.", at_least=0)
     epochs: int = option(46, "Epochs.", at_least=1)
     batch_size: int = option(16, "Images per step, over all ranks together.", at_least=2)
-    accumulate: int = option(
-        1,
-        "Parts in which every process takes its share of a step, one after another: less memory, the result of as "
-        "many times more processes.",
-        at_least=1,
-    )
     eval_batch_size: int = option(
         16, "Images per evaluation step, over all ranks together; only images of one size share a step.", at_least=1
-    )
-    evaluate_every: int = option(
-        1, "Epochs between evaluations; 0: after the last only, which is always evaluated.", at_least=0
     )
     eval_scales: str = option(
         "1", "Factors by which evaluation resizes each image, as 0.75,1,1.25; their probabilities are averaged."
     )
     eval_flip: bool = option(False, "Average with the mirrored image in evaluation.")
-    sync_statistics: bool = option(
-        False, "Compute batch-normalisation statistics over all ranks instead of each rank's own images."
-    )
     freeze_statistics: bool = option(
         False, "Leave the backbone's batch normalisation as network.weights= has it, scales and shifts included."
     )

@@ -7,53 +7,27 @@ as they treat any image. Legend: N images of a source, n images read at once, H 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 
-from nge_search.data.image_transforms import Draw
+from nge_search.data.sources import ImageSource
 
 #: The class of pixels that count neither in training nor in evaluation (PASCAL VOC's "void").
 IGNORED = 255
 
 
-class MaskedSource(Protocol):
-    """Images with masks that can be read by position."""
+class MaskedSource(ImageSource, Protocol):
+    """Images with masks that can be read by position: uint8 [n, 4, H, W].
 
-    #: Zeros, int64 [N] on the CPU: such an image has no class of its own.
-    labels_N: Tensor
+    `labels_N` are zeros: such an image has no class of its own. With a draw all images are read in one size; those
+    read together without, as they are, must be of one size. A mask that does not fit its image, or has values that
+    are no classes, is a UserError.
+    """
+
     #: Height and width in pixels, int64 [N, 2] on the CPU.
     sizes_N2: Tensor
-
-    def __len__(self) -> int:
-        """N."""
-        ...
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that all images and masks take as uint8."""
-        ...
-
-    @property
-    def augments(self) -> bool:
-        """Whether `read` crops and scales images by the choices of a `draw`; otherwise that makes no difference."""
-        ...
-
-    def read(self, indices: Sequence[int] | Tensor, draw: Draw | None = None) -> Tensor:
-        """Images and masks at these positions: uint8 [n, 4, H, W] on the CPU.
-
-        With a `draw` as training sees them, of one size; without as they are, which must be of one size too.
-
-        Raises:
-            UserError: a file that cannot be read, or a mask that does not fit its image or has unknown classes.
-        """
-        ...
-
-    def describe(self, index: int) -> str:
-        """The file of an image, or what else tells the user which one it is."""
-        ...
 
 
 @dataclass(frozen=True)

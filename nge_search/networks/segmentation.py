@@ -5,11 +5,11 @@ Legend: B images, H and W sides in pixels, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from nge_search.data import Batch, Feed
@@ -18,19 +18,19 @@ from nge_search.data.masked import IGNORED, MaskedDataset
 from nge_search.engine.checkpoint import load_module
 from nge_search.engine.distributed import World
 from nge_search.engine.logbook import Logbook
-from nge_search.engine.loop import Phase, Task, average_buffers, float_buffers
 from nge_search.engine.meters import Confusion, PixelMeter, intersection_over_union
 from nge_search.engine.optimisers import build_sgd, clip_gradients, poly
 from nge_search.engine.precision import forward_context, full_precision, weight_dtype
 from nge_search.engine.sync_batchnorm import freeze_statistics, synchronise_statistics
 from nge_search.networks.classifier import drop_path_factors
 from nge_search.networks.deeplab import DeepLabV3
+from nge_search.networks.phases import EvaluationPhase, NetworkTraining, TrainPhase
 from nge_search.networks.segmentation_results import Pictures, describe_segmentation, draw_pictures
 from nge_search.networks.training import with_averaged_statistics
 from nge_search.schema_segmentation import SegmentationConfig
 
 
-class SegmentationTraining(Task):
+class SegmentationTraining(NetworkTraining):
     """A network, its optimiser, the feeds of training and validation images, and what is known of the best epoch.
 
     Attributes:
@@ -48,7 +48,7 @@ class SegmentationTraining(Task):
     ):
         self.config, self.world, self.dataset = config, world, dataset
         self.train, self.test = train, test
-        section = config.train
+        self.section = section = config.train
         self.network = network.to(world.device, weight_dtype(config.precision), memory_format=torch.channels_last)
         if section.freeze_statistics:
             freeze_statistics(self.network.backbone)
@@ -59,7 +59,7 @@ class SegmentationTraining(Task):
         self.updates = 0
         self.epochs = section.epochs
         self.best: dict[str, Any] = {}
-        self.phases = [TrainPhase(self), EvaluationPhase(self)]
+        self.phases = [TrainPhase(self), EvaluationPhase(self, "test", self.network)]
         self.meters = {phase.name: PixelMeter(world.device) for phase in self.phases}
         self.outcomes = Confusion(len(dataset.classes), world.device)
         self.pictures = Pictures(dataset)
@@ -132,14 +132,14 @@ class SegmentationTraining(Task):
         return drop_path_factors(drawn.view(len(batch.index_B), *shape), rate)
 
     @torch.no_grad()
-    def test_step(self, batch: Batch) -> None:
+    def test_step(self, name: str, network: nn.Module, batch: Batch) -> None:
         """Add this rank's part of a validation batch to the counts."""
         if len(batch.index_B) == 0:
             return
         images_BCHW, truth_BHW = _split(batch)
         scores_BKHW = self.scores(images_BCHW)
         predicted_BHW = scores_BKHW.argmax(dim=1)
-        self.meters["test"].update(predicted_BHW, truth_BHW, IGNORED, _loss_sum(scores_BKHW, truth_BHW))
+        self.meters[name].update(predicted_BHW, truth_BHW, IGNORED, _loss_sum(scores_BKHW, truth_BHW))
         self.outcomes.update(predicted_BHW, truth_BHW, IGNORED)
 
     def scores(self, images_BCHW: Tensor) -> Tensor:
@@ -147,11 +147,6 @@ class SegmentationTraining(Task):
         section = self.config.train
         with forward_context(self.config.precision, self.world.device):
             return predict(self.network, images_BCHW, section.scales, section.eval_flip)
-
-    def evaluates(self, epoch: int) -> bool:
-        """Whether `epoch` ends with an evaluation."""
-        every = self.config.train.evaluate_every
-        return epoch + 1 == self.epochs or (every > 0 and (epoch + 1) % every == 0)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -165,13 +160,6 @@ class SegmentationTraining(Task):
         load_module(self.network, state["network"], source)
         self.optimiser.load_state_dict(state["optimiser"])
         self.updates, self.best = state["updates"], dict(state["best"])
-
-    def local_buffers(self) -> list[Tensor]:
-        return float_buffers(self.network)
-
-    def average_statistics(self) -> None:
-        """Make running statistics those of all ranks."""
-        average_buffers(self.network, self.world)
 
     def epoch_row(self, epoch: int) -> dict[str, Any]:
         row: dict[str, Any] = {}
@@ -228,54 +216,6 @@ class SegmentationTraining(Task):
         logbook.scalars(per_class, step)
         if logbook.pictures and found["pictures"]:
             logbook.image("test/pictures", draw_pictures(found["pictures"]), step)
-
-
-class TrainPhase(Phase):
-    """A pass over the training images."""
-
-    name = "train"
-
-    def __init__(self, task: SegmentationTraining):
-        self.task = task
-        self.epoch = 0
-
-    def steps(self, epoch: int) -> int:
-        return self.task.train.steps
-
-    def start(self, epoch: int) -> None:
-        self.epoch = epoch
-        self.task.network.train()
-
-    def batches(self, epoch: int, first: int) -> Iterator[tuple[Batch, ...]]:
-        return ((batch,) for batch in self.task.train.iterate(epoch, first))
-
-    def step(self, *batches: Batch) -> None:
-        self.task.train_step(batches[0], self.epoch)
-
-    def finish(self, epoch: int) -> None:
-        self.task.average_statistics()
-
-
-class EvaluationPhase(Phase):
-    """Every validation image once, whole, in evaluation mode."""
-
-    name = "test"
-    trains = False
-
-    def __init__(self, task: SegmentationTraining):
-        self.task = task
-
-    def steps(self, epoch: int) -> int:
-        return self.task.test.steps if self.task.evaluates(epoch) else 0
-
-    def start(self, epoch: int) -> None:
-        self.task.network.eval()
-
-    def batches(self, epoch: int, first: int) -> Iterator[tuple[Batch, ...]]:
-        return ((batch,) for batch in self.task.test.iterate(epoch, first))
-
-    def step(self, *batches: Batch) -> None:
-        self.task.test_step(batches[0])
 
 
 def predict(network: DeepLabV3, images_BCHW: Tensor, scales: Sequence[float], flip: bool) -> Tensor:

@@ -15,7 +15,7 @@ from nge_search.data.counter import Stream, uniform
 from nge_search.engine.checkpoint import load_module
 from nge_search.engine.distributed import World
 from nge_search.engine.logbook import Logbook
-from nge_search.engine.loop import Phase, Task, average_buffers, float_buffers
+from nge_search.engine.loop import float_buffers
 from nge_search.engine.meters import Meter, Outcomes
 from nge_search.engine.optimisers import SCHEDULES, build_sgd, clip_gradients, set_learning_rate, warm_up
 from nge_search.engine.precision import forward_context, full_precision, weight_dtype
@@ -23,13 +23,14 @@ from nge_search.engine.sync_batchnorm import synchronise_statistics
 from nge_search.networks.classifier import Classifier, drop_path_factors
 from nge_search.networks.evaluation import describe_evaluation, draw_confusion, draw_worst
 from nge_search.networks.mixing import Mixing
+from nge_search.networks.phases import EvaluationPhase, NetworkTraining, TrainPhase
 from nge_search.schema import EvalConfig
 
 #: Compiled forms of the cells that may exist: a few shapes of batches, for each shape of cell.
 _COMPILED_FORMS = 256
 
 
-class ClassifierTraining(Task):
+class ClassifierTraining(NetworkTraining):
     """A network, its optimiser, the feeds of training and test images, and what is known of the best epoch.
 
     Attributes:
@@ -43,7 +44,7 @@ class ClassifierTraining(Task):
     ):
         self.config, self.world, self.dataset = config, world, dataset
         self.train, self.test = train, test
-        section = config.train
+        self.section = section = config.train
         self.network = network.to(world.device, weight_dtype(config.precision), memory_format=torch.channels_last)
         if section.sync_statistics and world.size > 1:
             synchronise_statistics(self.network)
@@ -144,11 +145,6 @@ class ClassifierTraining(Task):
     def _drop_path_rate(self, epoch: int) -> float:
         return self.config.network.drop_path * epoch / self.epochs
 
-    def evaluates(self, epoch: int) -> bool:
-        """Whether `epoch` ends with an evaluation."""
-        every = self.config.train.evaluate_every
-        return epoch + 1 == self.epochs or (every > 0 and (epoch + 1) % every == 0)
-
     def state_dict(self) -> dict[str, Any]:
         return {
             "network": self.network.state_dict(),
@@ -175,15 +171,7 @@ class ClassifierTraining(Task):
         self.updates, self.best, self.unreadable = state["updates"], dict(state["best"]), dict(state["unreadable"])
         self._told = set(self.unreadable)
 
-    def local_buffers(self) -> list[Tensor]:
-        return [buffer for network in self._networks() for buffer in float_buffers(network)]
-
-    def average_statistics(self) -> None:
-        """Make running statistics those of all ranks."""
-        for network in self._networks():
-            average_buffers(network, self.world)
-
-    def _networks(self) -> list[nn.Module]:
+    def networks(self) -> list[nn.Module]:
         return [self.network, *([self.ema.module] if self.ema else [])]
 
     def exactness(self) -> dict[str, Any]:
@@ -240,55 +228,6 @@ class ClassifierTraining(Task):
                 logbook.image("test/confusion", draw_confusion(found["confusion"]), step)
             if found["worst"]:
                 logbook.image("test/worst", draw_worst(found["worst"]), step)
-
-
-class TrainPhase(Phase):
-    """A pass over the training images."""
-
-    name = "train"
-
-    def __init__(self, task: ClassifierTraining):
-        self.task = task
-        self.epoch = 0
-
-    def steps(self, epoch: int) -> int:
-        return self.task.train.steps
-
-    def start(self, epoch: int) -> None:
-        self.epoch = epoch
-        self.task.start_epoch(epoch)
-        self.task.network.train()
-
-    def batches(self, epoch: int, first: int) -> Iterator[tuple[Batch, ...]]:
-        return ((batch,) for batch in self.task.train.iterate(epoch, first))
-
-    def step(self, *batches: Batch) -> None:
-        self.task.train_step(batches[0], self.epoch)
-
-    def finish(self, epoch: int) -> None:
-        self.task.average_statistics()
-
-
-class EvaluationPhase(Phase):
-    """Every test image once, in evaluation mode, by one of the task's networks."""
-
-    trains = False
-
-    def __init__(self, task: ClassifierTraining, name: str, network: nn.Module):
-        self.task, self.name, self.network = task, name, network
-
-    def steps(self, epoch: int) -> int:
-        return self.task.test.steps if self.task.evaluates(epoch) else 0
-
-    def start(self, epoch: int) -> None:
-        self.task.start_epoch(epoch)
-        self.network.eval()
-
-    def batches(self, epoch: int, first: int) -> Iterator[tuple[Batch, ...]]:
-        return ((batch,) for batch in self.task.test.iterate(epoch, first))
-
-    def step(self, *batches: Batch) -> None:
-        self.task.test_step(self.name, self.network, batches[0])
 
 
 def with_averaged_statistics(network: nn.Module, pieces: list[Batch]) -> Iterator[Batch]:
