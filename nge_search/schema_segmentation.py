@@ -116,6 +116,8 @@ class SegmentationTrainSection(NetworkTrainSection):
 
     def check(self) -> None:
         super().check()
+        if self.learning_rate_min > self.head_learning_rate:
+            raise self.refuse("learning_rate_min", f"above train.head_learning_rate={self.head_learning_rate}")
         try:
             fits = all(0.1 <= scale <= 8 for scale in self.scales)
         except ValueError:

@@ -137,16 +137,16 @@ class SegmentationTraining(NetworkTraining):
         if len(batch.index_B) == 0:
             return
         images_BCHW, truth_BHW = _split(batch)
-        scores_BKHW = self.scores(images_BCHW)
+        scores_BKHW = self._scores(network, images_BCHW)
         predicted_BHW = scores_BKHW.argmax(dim=1)
         self.meters[name].update(predicted_BHW, truth_BHW, IGNORED, _loss_sum(scores_BKHW, truth_BHW))
         self.outcomes.update(predicted_BHW, truth_BHW, IGNORED)
 
-    def scores(self, images_BCHW: Tensor) -> Tensor:
+    def _scores(self, network: nn.Module, images_BCHW: Tensor) -> Tensor:
         """What evaluation goes by: logits, or logarithms of mean probabilities, [B, K, H, W]."""
         section = self.config.train
         with forward_context(self.config.precision, self.world.device):
-            return predict(self.network, images_BCHW, section.scales, section.eval_flip)
+            return predict(network, images_BCHW, section.scales, section.eval_flip)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -186,7 +186,7 @@ class SegmentationTraining(NetworkTraining):
             pixels_B4HW.to(self.world.device), weight_dtype(self.config.precision)
         )
         self.network.eval()
-        return self.scores(images[:, :3]).argmax(dim=1).cpu()
+        return self._scores(self.network, images[:, :3]).argmax(dim=1).cpu()
 
     def publish(self, logbook: Logbook, row: dict[str, Any], step: int) -> None:
         figures = f"test mIoU {row['test_miou']:.2f}, " if "test_miou" in row else ""
@@ -218,7 +218,7 @@ class SegmentationTraining(NetworkTraining):
             logbook.image("test/pictures", draw_pictures(found["pictures"]), step)
 
 
-def predict(network: DeepLabV3, images_BCHW: Tensor, scales: Sequence[float], flip: bool) -> Tensor:
+def predict(network: nn.Module, images_BCHW: Tensor, scales: Sequence[float], flip: bool) -> Tensor:
     """Logits of a network in evaluation mode; over several scales and mirrored images, log mean probabilities.
 
     Args:

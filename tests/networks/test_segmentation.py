@@ -202,6 +202,7 @@ def test_segment_refuses(tmp_path, words_for, capsys):
         (["train.eval_scales=1,x"], "train.eval_scales=1,x: expected numbers from 0.1 to 8"),
         (["train.eval_scales=9"], "train.eval_scales=9: expected numbers from 0.1 to 8"),
         (["data.scale_min=3"], "data.scale_min=3.0: above data.scale_max=2.0"),
+        (["train.learning_rate_min=0.04", "train.head_learning_rate=0.03"], "above train.head_learning_rate=0.03"),
         (["network.drop_path=0.2"], "unknown key 'network.drop_path'"),
         (["train.batch_size=4", "train.accumulate=3"], "are too small for 1 processes and 3 parts each"),
     ],
