@@ -77,6 +77,45 @@ def test_masks_are_exact():
         assert among.mean() < 0.05  # an object's brightness is its own
 
 
+def test_classes_are_what_is_drawn():
+    """Each object that is alone and whole is named anew, from its outline and its colours without noise."""
+    found = set()
+    for number in range(600):
+        scene = draw_scene(number, noise=0)
+        inside_SS = scene[3] > 0
+        rows, columns = (np.flatnonzero(inside_SS.any(axis=axis)) for axis in (1, 0))
+        whole = min(rows[0], columns[0]) > 0 and max(rows[-1], columns[-1]) < SIDE - 1
+        if not whole or len(np.unique(scene[:3, inside_SS].T, axis=0)) != 2:
+            continue  # two colours are one object's
+        part = scene[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        classes = np.unique(part[3][part[3] > 0])
+        name = f"{texture_of(part)} {shape_of(part[3] > 0)}"
+        assert [SCENE_CLASSES[value] for value in classes] == [name], number
+        found.add(name)
+    assert found == set(SCENE_CLASSES[1:])
+
+
+def texture_of(part_4HW: np.ndarray) -> str:
+    """Stripes, tilted little, change from left to right but hardly from top to bottom; dots change both ways."""
+    colours_HW3, inside_HW = part_4HW[:3].transpose(1, 2, 0), part_4HW[3] > 0
+    down, across = (
+        ((np.diff(colours, axis=0) != 0).any(axis=2) & inside[1:] & inside[:-1]).sum()
+        for colours, inside in ((colours_HW3, inside_HW), (colours_HW3.swapaxes(0, 1), inside_HW.T))
+    )
+    return "striped" if down < 0.6 * across else "dotted"
+
+
+def shape_of(inside_HW: np.ndarray) -> str:
+    """By three properties of an outline: a hole, the symmetry to its centre, and the share of its box."""
+    height, width = inside_HW.shape
+    if not inside_HW[height // 2, width // 2]:
+        return "ring"
+    turned_HW = inside_HW[::-1, ::-1]
+    if (inside_HW & turned_HW).sum() < 0.65 * (inside_HW | turned_HW).sum():
+        return "triangle"
+    return "square" if inside_HW.mean() > 0.6 else "cross"
+
+
 def test_scenes_depend_on_their_number_alone(scenes):
     dataset = load_scenes(MaskedDataConfig(limit=5, crop=SIDE, scale_min=1, scale_max=1))
     assert (len(dataset.train), len(dataset.test)) == (5, TEST)
