@@ -80,32 +80,25 @@ def _search_lines(config: SearchConfig, summary: dict[str, Any]) -> list[str]:
 
 def _eval(words: Sequence[str]) -> None:
     config = _configured(training_schema, "nge eval", words)
+    if not isinstance(config, (EvalConfig, SegmentationConfig)):
+        return
+    from nge_search.api import evaluate
+
+    summary = evaluate(config)
     if isinstance(config, SegmentationConfig):
-        from nge_search.networks.segmentation_run import run_segmentation
-
-        summary = run_segmentation(config)
-        _say(
-            [
-                f"test mIoU {summary['miou']:.2f} % (pixel accuracy {summary['pixel_accuracy']:.2f} %) after "
-                f"{summary['epochs']} epochs, 1 seed (best {summary['best_miou']:.2f} % after "
-                f"{summary['best_epoch']}), {summary['params']:,} parameters, "
-                f"{summary['macs'] / 1e6:.2f}M mult-adds, {summary['seconds']:.0f} s",
-                f"report {Path(config.run.dir) / 'report.html'}",
-            ]
-        )
-    if isinstance(config, EvalConfig):
-        from nge_search.networks.run import run_eval
-
-        summary = run_eval(config)
-        _say(
-            [
-                f"test error {summary['top1_error']:.2f} % (top-5 {summary['top5_error']:.2f} %) after "
-                f"{summary['epochs']} epochs, 1 seed (best {summary['best_top1_error']:.2f} % after "
-                f"{summary['best_epoch']}), {summary['params']:,} parameters, "
-                f"{summary['macs'] / 1e6:.2f}M mult-adds, {summary['seconds']:.0f} s",
-                f"report {Path(config.run.dir) / 'report.html'}",
-            ]
-        )
+        found = f"mIoU {summary['miou']:.2f} % (pixel accuracy {summary['pixel_accuracy']:.2f} %)"
+        best = summary["best_miou"]
+    else:
+        found = f"error {summary['top1_error']:.2f} % (top-5 {summary['top5_error']:.2f} %)"
+        best = summary["best_top1_error"]
+    _say(
+        [
+            f"test {found} after {summary['epochs']} epochs, 1 seed (best {best:.2f} % after "
+            f"{summary['best_epoch']}), {summary['params']:,} parameters, "
+            f"{summary['macs'] / 1e6:.2f}M mult-adds, {summary['seconds']:.0f} s",
+            f"report {Path(config.run.dir) / 'report.html'}",
+        ]
+    )
 
 
 def _derive(words: Sequence[str]) -> None:

@@ -68,8 +68,8 @@ class Augmentation:
 
     def evaluate(self, images_BCHW: Tensor, *, dtype: torch.dtype = torch.float32) -> Tensor:
         """Normalised images, (x / 255 - mean) / std: uint8 to [B, C, S, S] of `dtype`."""
-        mean_C11 = _per_channel(self.dataset.mean, images_BCHW.device, dtype)
-        std_C11 = _per_channel(self.dataset.std, images_BCHW.device, dtype)
+        mean_C11 = per_channel(self.dataset.mean, images_BCHW.device, dtype)
+        std_C11 = per_channel(self.dataset.std, images_BCHW.device, dtype)
         return images_BCHW.to(dtype).div_(255).sub_(mean_C11).div_(std_C11)
 
 
@@ -122,6 +122,6 @@ def erase(images_BCHW: Tensor, positions: Sequence[int], probability: float, *, 
 
 
 @lru_cache(maxsize=32)
-def _per_channel(values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+def per_channel(values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
     """[C, 1, 1]; kept, because copying it to a GPU at each step would wait for the GPU."""
     return torch.tensor(values, device=device, dtype=dtype)[:, None, None]

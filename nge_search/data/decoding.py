@@ -1,7 +1,9 @@
-"""One image file: its header, its pixels, and errors that name it."""
+"""One image: its file, header and pixels, errors that name it, and PNGs as text."""
 
 from __future__ import annotations
 
+import base64
+import io
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -56,6 +58,18 @@ def load(path: str) -> Image.Image:
         return image
 
 
+def load_given(path: str) -> Image.Image:
+    """The image in a file that the user names, as `load` gives it.
+
+    Raises:
+        UserError: no file, or none that `load` can read without a loss; names it.
+    """
+    if not os.path.isfile(path):
+        raise UserError(f"'{path}' " + ("is not a file" if os.path.exists(path) else "does not exist"))
+    read_header(path)  # refuses what `load` would cut down to 8 bits
+    return load(path)
+
+
 def to_tensor(image: Image.Image) -> Tensor:
     """Pixels of an RGB or grey image: uint8 [C, H, W], a view of its rows of pixels."""
     pixels = torch.from_numpy(np.array(image))
@@ -66,6 +80,18 @@ def to_image(pixels_CHW: Tensor) -> Image.Image:
     """An RGB or grey image of uint8 pixels."""
     pixels = pixels_CHW.permute(1, 2, 0).contiguous().numpy()
     return Image.fromarray(pixels if len(pixels_CHW) > 1 else pixels[:, :, 0])
+
+
+def encoded_png(image: Image.Image) -> str:
+    """An image as the base64 of a PNG."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def decoded_png(text: str) -> Image.Image:
+    """The image that `encoded_png` took."""
+    return Image.open(io.BytesIO(base64.b64decode(text)))
 
 
 def for_each(function: Callable[[Item], Result], items: Sequence[Item], threads: int) -> list[Result]:

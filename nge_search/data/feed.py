@@ -96,9 +96,10 @@ class Feed:
         self.world_size = world_size
         self.pieces = pieces
         self.dtype = dtype
-        self.ends = tuple(ends)
         #: Steps of a pass, the same on every rank.
-        self.steps = self._count_steps()
+        self.steps = len(ends) or self._count_steps()
+        count = len(index_M)
+        self.ends = tuple(ends) or tuple(min((step + 1) * batch_size, count) for step in range(self.steps))
 
     def iterate(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of steps start .. steps - 1 of an epoch."""
@@ -134,12 +135,8 @@ class Feed:
 
     def _slice(self, step: int) -> tuple[Span, int]:
         """This rank's (start, end) in the order at a step, and the size of the global batch."""
-        if self.ends:
-            first = self.ends[step - 1] if step else 0
-            total = self.ends[step] - first
-        else:
-            first = step * self.batch_size
-            total = min(self.batch_size, len(self.index_M) - first)
+        first = self.ends[step - 1] if step else 0
+        total = self.ends[step] - first
         start = first + total * self.rank // self.world_size
         end = first + total * (self.rank + 1) // self.world_size
         return (start, end), total
@@ -148,8 +145,6 @@ class Feed:
         count = len(self.index_M)
         if count == 0:
             raise UserError("there are no images to read; check data.limit and data.valid_fraction")
-        if self.ends:
-            return len(self.ends)
         whole, rest = divmod(count, self.batch_size)
         if not self.train:
             return whole + (rest > 0)

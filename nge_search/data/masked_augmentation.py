@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nge_search.data.augmentation import flip, per_channel
 from nge_search.data.counter import Stream, integers
 
 
@@ -37,14 +38,14 @@ class MaskedAugmentation:
         Which images are mirrored depends on (seed, epoch, position of the image) alone.
         """
         if self.flip:
-            flipped_B = integers(index_B, 2, seed=seed, epoch=epoch, stream=Stream.FLIP).bool()
-            pixels_B4SS = torch.where(flipped_B[:, None, None, None], pixels_B4SS.flip(3), pixels_B4SS)
+            flipped_B = integers(index_B, 2, seed=seed, epoch=epoch, stream=Stream.FLIP)
+            pixels_B4SS = flip(pixels_B4SS, flipped_B)
         return self.evaluate(pixels_B4SS, dtype=dtype)
 
     def evaluate(self, pixels_B4HW: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """The same without mirroring, for images of any size."""
-        known = {"dtype": dtype, "device": pixels_B4HW.device}
-        mean_4 = torch.tensor([*(255 * value for value in self.mean), 0], **known)
-        std_4 = torch.tensor([*(255 * value for value in self.std), 1], **known)
-        images = pixels_B4HW.to(dtype, memory_format=torch.channels_last)
-        return (images - mean_4.view(1, 4, 1, 1)) / std_4.view(1, 4, 1, 1)
+        mean_411, std_411 = (
+            per_channel((*(255 * value for value in values), mask), pixels_B4HW.device, dtype)
+            for values, mask in ((self.mean, 0.0), (self.std, 1.0))
+        )
+        return (pixels_B4HW.to(dtype, memory_format=torch.channels_last) - mean_411) / std_411

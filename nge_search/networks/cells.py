@@ -46,12 +46,10 @@ class DerivedCell(nn.Module):
         self.preprocess0 = build_preprocess(c_before, channels, reduction_before, stride=stride, rate=rates[0])
         self.preprocess1 = build_preprocess(c_last, channels, halve=False)
         self.rate = rates[1] * 2 if reduction and keep_resolution else rates[1]
+        from_inputs = {"stride": 2 if reduction and not keep_resolution else 1, "rates": (rates[1], self.rate)}
+        inside = {"stride": 1, "rates": (self.rate, self.rate)}
         self.operations = nn.ModuleList(
-            build_operation(
-                name, channels, 2 if reduction and not keep_resolution else 1, rates=(rates[1], self.rate)
-            )
-            if source < INPUT_NODES
-            else build_operation(name, channels, 1, rates=(self.rate, self.rate))
+            build_operation(name, channels, **(from_inputs if source < INPUT_NODES else inside))
             for name, source in cell.genes
         )
         self.c_out = channels * len(cell.concat)

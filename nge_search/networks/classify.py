@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from nge_search.data.decoding import for_each, load, read_header, to_tensor
+from nge_search.data.decoding import for_each, load_given, to_tensor
 from nge_search.data.image_transforms import centre, resized_centre
 from nge_search.data.tree import IMAGE_SUFFIXES
 from nge_search.engine.distributed import choose_device
@@ -50,10 +50,7 @@ class Exported:
         Raises:
             UserError: no image that can be read; names it.
         """
-        if not os.path.isfile(path):
-            raise UserError(f"'{path}' " + ("is not a file" if os.path.exists(path) else "does not exist"))
-        read_header(path)  # refuses what `load` would cut down to 8 bits
-        image = load(path)
+        image = load_given(path)
         image = resized_centre(image, self.resize, self.side) if self.resize else centre(image, self.side)
         return to_tensor(image.convert("L") if self.channels == 1 else image)
 

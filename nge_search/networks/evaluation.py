@@ -5,8 +5,6 @@ Legend: N images, K classes, n images shown.
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from typing import Any
 
@@ -16,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from nge_search.data import Dataset
-from nge_search.data.decoding import to_image
+from nge_search.data.decoding import decoded_png, encoded_png, to_image
 from nge_search.errors import UserError
 
 _MOST_CLASSES = 100  # for which the whole confusion matrix is kept
@@ -86,9 +84,7 @@ def _png(pixels_CSS: Tensor) -> str:
     """A thumbnail, in base64."""
     image = to_image(pixels_CSS)
     image.thumbnail((_THUMBNAIL, _THUMBNAIL))
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return base64.b64encode(buffer.getvalue()).decode()
+    return encoded_png(image)
 
 
 def draw_confusion(counts: list[list[int]]) -> np.ndarray:
@@ -105,7 +101,7 @@ def draw_worst(worst: list[dict[str, Any]]) -> np.ndarray:
     rows = -(-len(worst) // columns)
     sheet = Image.new("RGB", (columns * _THUMBNAIL, rows * _THUMBNAIL))
     for position, entry in enumerate(worst):
-        image = Image.open(io.BytesIO(base64.b64decode(entry["png"]))).convert("RGB")
+        image = decoded_png(entry["png"]).convert("RGB")
         image = image.resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.NEAREST)
         sheet.paste(image, (position % columns * _THUMBNAIL, position // columns * _THUMBNAIL))
     return np.asarray(sheet)

@@ -1,26 +1,24 @@
-"""What every training of a derived network has: a pass over training images, then over test images."""
+"""What every training of a derived network has: passes over training and test images, steps in several parts."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor, nn
 
 from nge_search.data import Batch, Feed
 from nge_search.engine.distributed import World
 from nge_search.engine.loop import Phase, Task, average_buffers, float_buffers
-from nge_search.schema import NetworkTrainSection
+from nge_search.schema import EvalConfig
+from nge_search.schema_segmentation import SegmentationConfig
 
 
 class NetworkTraining(Task):
-    """A network with the feeds of its training and test images.
+    """A network with the feeds of its training and test images, and the settings of its training."""
 
-    Attributes:
-        section: how it is trained.
-    """
-
-    section: NetworkTrainSection
+    config: EvalConfig | SegmentationConfig
     network: nn.Module
     train: Feed
     test: Feed
@@ -43,7 +41,7 @@ class NetworkTraining(Task):
 
     def evaluates(self, epoch: int) -> bool:
         """Whether `epoch` ends with an evaluation."""
-        every = self.section.evaluate_every
+        every = self.config.train.evaluate_every
         return epoch + 1 == self.epochs or (every > 0 and (epoch + 1) % every == 0)
 
     def local_buffers(self) -> list[Tensor]:
@@ -102,3 +100,23 @@ class EvaluationPhase(Phase):
 
     def step(self, *batches: Batch) -> None:
         self.task.test_step(self.name, self.network, batches[0])
+
+
+def with_averaged_statistics(network: nn.Module, pieces: list[Batch]) -> Iterator[Batch]:
+    """Hand out the pieces of a step so that running statistics become what ranks would have made of them.
+
+    Every piece starts from the statistics before the step; after it they are the mean of what the pieces left.
+    """
+    if len(pieces) == 1:
+        yield pieces[0]
+        return
+    buffers, averaged = list(network.buffers()), float_buffers(network)
+    before = [buffer.clone() for buffer in buffers]
+    sums = [torch.zeros_like(buffer) for buffer in averaged]
+    for piece in pieces:
+        for buffer, old in zip(buffers, before):
+            buffer.copy_(old)
+        yield piece
+        torch._foreach_add_(sums, averaged)
+    torch._foreach_div_(sums, len(pieces))
+    torch._foreach_copy_(averaged, sums)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nge_search.config import load_config
-from nge_search.data.decoding import load, read_header, to_tensor
+from nge_search.data.decoding import load_given, to_tensor
 from nge_search.data.masked_augmentation import MaskedAugmentation
 from nge_search.engine.checkpoint import CheckpointFolder, require_same_tensors
 from nge_search.engine.distributed import choose_device
@@ -106,7 +106,7 @@ def segment(
     out.mkdir(parents=True, exist_ok=True)
     for path, target in targets.items():
         try:
-            classes_HW = trained(_read(path).to(chosen)).cpu()
+            classes_HW = trained(to_tensor(load_given(path)).to(chosen)).cpu()
         except UserError as error:
             yield Segmented(path, error=error)
             continue
@@ -133,11 +133,3 @@ def _targets(paths: Sequence[str], out: Path, overwrite: bool) -> dict[str, Path
             raise UserError(f"'{target}' exists; choose another --out, or add --overwrite")
         targets[path], taken[target] = target, path
     return targets
-
-
-def _read(path: str) -> Tensor:
-    """The pixels of a file, uint8 [3, H, W]."""
-    if not os.path.isfile(path):
-        raise UserError(f"'{path}' " + ("is not a file" if os.path.exists(path) else "does not exist"))
-    read_header(path)  # refuses what `load` would cut down to 8 bits
-    return to_tensor(load(path))

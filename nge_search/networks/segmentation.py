@@ -24,9 +24,13 @@ from nge_search.engine.precision import forward_context, full_precision, weight_
 from nge_search.engine.sync_batchnorm import freeze_statistics, synchronise_statistics
 from nge_search.networks.classifier import drop_path_factors
 from nge_search.networks.deeplab import DeepLabV3
-from nge_search.networks.phases import EvaluationPhase, NetworkTraining, TrainPhase
+from nge_search.networks.phases import (
+    EvaluationPhase,
+    NetworkTraining,
+    TrainPhase,
+    with_averaged_statistics,
+)
 from nge_search.networks.segmentation_results import Pictures, describe_segmentation, draw_pictures
-from nge_search.networks.training import with_averaged_statistics
 from nge_search.schema_segmentation import SegmentationConfig
 
 
@@ -48,7 +52,7 @@ class SegmentationTraining(NetworkTraining):
     ):
         self.config, self.world, self.dataset = config, world, dataset
         self.train, self.test = train, test
-        self.section = section = config.train
+        section = config.train
         self.network = network.to(world.device, weight_dtype(config.precision), memory_format=torch.channels_last)
         if section.freeze_statistics:
             freeze_statistics(self.network.backbone)
@@ -69,12 +73,13 @@ class SegmentationTraining(NetworkTraining):
     def _build_optimiser(self) -> torch.optim.SGD:
         """Two groups, the backbone's weights and the heads'."""
         section = self.config.train
-        groups: tuple[list[Tensor], list[Tensor]] = [], []
+        backbone, heads = [], []
         for name, parameter in self.network.named_parameters():
             if parameter.requires_grad:
-                groups[not name.startswith("backbone.") or name.startswith("backbone.auxiliary.")].append(parameter)
-        given = [{"params": parameters} for parameters in groups if parameters]
-        return build_sgd(given, section.learning_rate, section.momentum, section.weight_decay)
+                inside = name.startswith("backbone.") and not name.startswith("backbone.auxiliary.")
+                (backbone if inside else heads).append(parameter)
+        groups = [{"params": backbone}, {"params": heads}]
+        return build_sgd(groups, section.learning_rate, section.momentum, section.weight_decay)
 
     def train_step(self, batch: Batch, epoch: int) -> None:
         """One SGD step on this rank's part of a global batch, in `train.accumulate` pieces."""
@@ -99,7 +104,7 @@ class SegmentationTraining(NetworkTraining):
         section = self.config.train
         done = self.updates / (self.train.steps * section.epochs)
         rates = section.learning_rate, section.head_learning_rate
-        for group, rate in zip(self.optimiser.param_groups, rates[-len(self.optimiser.param_groups) :]):
+        for group, rate in zip(self.optimiser.param_groups, rates):
             group["lr"] = poly(done, rate, section.learning_rate_min, section.power)
 
     def _add_gradients(self, batch: Batch, epoch: int, counted: Tensor) -> Tensor:
@@ -165,8 +170,7 @@ class SegmentationTraining(NetworkTraining):
         row: dict[str, Any] = {}
         for name, meter in self.meters.items():
             row.update({f"{name}_{figure}": value for figure, value in meter.result(self.world).items()})
-        rates = [group["lr"] for group in self.optimiser.param_groups]
-        row["learning_rate"], row["head_learning_rate"] = rates[0], rates[-1]
+        row["learning_rate"], row["head_learning_rate"] = (g["lr"] for g in self.optimiser.param_groups)
         self._evaluation = {}
         if not self.evaluates(epoch):
             return row

@@ -5,8 +5,6 @@ Legend: K classes, H and W sides in pixels.
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from nge_search.data.decoding import to_image
+from nge_search.data.decoding import decoded_png, encoded_png, to_image
 from nge_search.data.masked import MaskedDataset
 from nge_search.data.voc import voc_palette
 from nge_search.engine.meters import intersection_over_union
@@ -77,7 +75,7 @@ def describe_segmentation(
 
 def draw_pictures(pictures: list[dict[str, str]]) -> np.ndarray:
     """A row of image, truth and prediction for each, uint8 [H, W, 3]."""
-    rows = [[Image.open(io.BytesIO(base64.b64decode(entry[part]))) for part in _PARTS] for entry in pictures]
+    rows = [[decoded_png(entry[part]) for part in _PARTS] for entry in pictures]
     sheet = Image.new("RGB", (len(_PARTS) * _LARGEST, len(rows) * _LARGEST))
     for row, images in enumerate(rows):
         for column, image in enumerate(images):
@@ -90,6 +88,4 @@ def _png(image: Image.Image) -> str:
     scale = min(1.0, _LARGEST / max(image.size))
     size = tuple(max(1, round(side * scale)) for side in image.size)
     method = Image.Resampling.NEAREST if image.mode == "P" else Image.Resampling.BILINEAR
-    buffer = io.BytesIO()
-    image.resize(size, method).save(buffer, "PNG", optimize=True)
-    return base64.b64encode(buffer.getvalue()).decode()
+    return encoded_png(image.resize(size, method))

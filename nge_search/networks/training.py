@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -15,7 +14,6 @@ from nge_search.data.counter import Stream, uniform
 from nge_search.engine.checkpoint import load_module
 from nge_search.engine.distributed import World
 from nge_search.engine.logbook import Logbook
-from nge_search.engine.loop import float_buffers
 from nge_search.engine.meters import Meter, Outcomes
 from nge_search.engine.optimisers import SCHEDULES, build_sgd, clip_gradients, set_learning_rate, warm_up
 from nge_search.engine.precision import forward_context, full_precision, weight_dtype
@@ -23,7 +21,12 @@ from nge_search.engine.sync_batchnorm import synchronise_statistics
 from nge_search.networks.classifier import Classifier, drop_path_factors
 from nge_search.networks.evaluation import describe_evaluation, draw_confusion, draw_worst
 from nge_search.networks.mixing import Mixing
-from nge_search.networks.phases import EvaluationPhase, NetworkTraining, TrainPhase
+from nge_search.networks.phases import (
+    EvaluationPhase,
+    NetworkTraining,
+    TrainPhase,
+    with_averaged_statistics,
+)
 from nge_search.schema import EvalConfig
 
 #: Compiled forms of the cells that may exist: a few shapes of batches, for each shape of cell.
@@ -44,7 +47,7 @@ class ClassifierTraining(NetworkTraining):
     ):
         self.config, self.world, self.dataset = config, world, dataset
         self.train, self.test = train, test
-        self.section = section = config.train
+        section = config.train
         self.network = network.to(world.device, weight_dtype(config.precision), memory_format=torch.channels_last)
         if section.sync_statistics and world.size > 1:
             synchronise_statistics(self.network)
@@ -228,26 +231,6 @@ class ClassifierTraining(NetworkTraining):
                 logbook.image("test/confusion", draw_confusion(found["confusion"]), step)
             if found["worst"]:
                 logbook.image("test/worst", draw_worst(found["worst"]), step)
-
-
-def with_averaged_statistics(network: nn.Module, pieces: list[Batch]) -> Iterator[Batch]:
-    """Hand out the pieces of a step so that running statistics become what ranks would have made of them.
-
-    Every piece starts from the statistics before the step; after it they are the mean of what the pieces left.
-    """
-    if len(pieces) == 1:
-        yield pieces[0]
-        return
-    buffers, averaged = list(network.buffers()), float_buffers(network)
-    before = [buffer.clone() for buffer in buffers]
-    sums = [torch.zeros_like(buffer) for buffer in averaged]
-    for piece in pieces:
-        for buffer, old in zip(buffers, before):
-            buffer.copy_(old)
-        yield piece
-        torch._foreach_add_(sums, averaged)
-    torch._foreach_div_(sums, len(pieces))
-    torch._foreach_copy_(averaged, sums)
 
 
 def _compile(network: Classifier) -> None:

@@ -70,7 +70,9 @@ def test_a_training_leaves_a_complete_run_folder(tmp_path, words_for, capsys):
     }
     assert "aeroplane" in (tmp_path / "run" / "report.html").read_text()
     assert main(words_for("run", "train.evaluate_every=2")) == 0
-    assert "has finished" not in capsys.readouterr().err
+    again = capsys.readouterr()
+    assert "has finished" not in again.err
+    assert f"test mIoU {summary['miou']:.2f} %" in again.out
 
 
 def test_rates_fall_with_the_steps(words_for):
