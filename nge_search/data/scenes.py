@@ -74,7 +74,7 @@ SCENE_CLASSES = ("background", *(f"{texture} {shape}" for texture in TEXTURES fo
 _KINDS = [(texture, shape) for texture in TEXTURES.values() for shape in SHAPES.values()]
 
 #: Of the training scenes' pixels in [0, 1].
-MEAN, STD = (0.509, 0.496, 0.502), (0.245, 0.226, 0.259)
+MEAN, STD = (0.513, 0.500, 0.493), (0.247, 0.225, 0.259)
 
 
 def load_scenes(config: MaskedDataConfig) -> MaskedDataset:

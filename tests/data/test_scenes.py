@@ -137,5 +137,5 @@ def test_crops_are_taken_in_training_alone():
 
 def test_mean_and_deviation_of_the_colours(scenes):
     pixels = scenes[:, :3] / 255
-    np.testing.assert_allclose(pixels.mean(axis=(0, 2, 3)), MEAN, atol=0.02)
-    np.testing.assert_allclose(pixels.std(axis=(0, 2, 3)), STD, atol=0.02)
+    np.testing.assert_allclose(pixels.mean(axis=(0, 2, 3)), MEAN, atol=0.01)
+    np.testing.assert_allclose(pixels.std(axis=(0, 2, 3)), STD, atol=0.01)
