@@ -179,7 +179,7 @@ def test_timm_loads_it_with_its_preprocessing(side, resize, tmp_path):
     else:
         assert (ours - theirs).abs().mean() < 0.25
     x = ours[None]
-    assert torch.equal(model(x), exported.network(x))
+    torch.testing.assert_close(model(x), exported.network(x))  # the layout of weights, and so rounding, may differ
 
 
 def test_features_of_an_exported_model(imagenet_model):
