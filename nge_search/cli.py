@@ -230,6 +230,25 @@ def _fail_all(errors: Sequence[UserError]) -> None:
         raise errors[-1]
 
 
+def _table(words: Sequence[str]) -> None:
+    parser = _Parser(prog="nge table", description="A table of architectures with their accuracies.")
+    parser.add_argument("table", help="file of a benchmark, or a folder that --out wrote")
+    parser.add_argument("--out", metavar="FOLDER", help="folder to write the table into, to be opened at once")
+    parser.add_argument("--find", metavar="ARCHITECTURE", help="print what is known of one architecture, as JSON")
+    options = parser.parse_args(words)
+    from nge_search.benchmarks import open_table
+
+    table = open_table(options.table)
+    if options.out:
+        print(f"wrote {table.save(options.out)}")
+    if options.find is not None:
+        code = table.space.parse(options.find)
+        document = table.space.to_dict(code) | {"figures": table.figures(table.find(code))}
+        print(json.dumps(document, indent=2))
+    else:
+        print("\n".join(table.describe()))
+
+
 def _report(words: Sequence[str]) -> None:
     parser = _Parser(prog="nge report", description="Write a run's report.html anew; works while it runs, too.")
     parser.add_argument("run", help="run folder")
@@ -265,6 +284,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "classify": (_classify, "what images show, by an exported network"),
     "segment": (_segment, "the class of every pixel of images, by a segmentation run"),
     "bench": (_bench, "measure this machine against a baseline"),
+    "table": (_table, "a benchmark's accuracies: convert, describe, look up"),
     "report": (_report, "write a run's report.html"),
     "doctor": (_doctor, "say what this machine can do"),
 }

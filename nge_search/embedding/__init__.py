@@ -1,21 +1,21 @@
 """What turns a cell graph into P, the operation probabilities of every edge.
 
-Every embedding is a module whose `forward()` takes nothing and returns (p_normal, p_reduce), each
-[edges x operations] with rows that sum to one; `node_vectors()` are its X matrices and `dead_share()` the
-share of hidden units that never fire.
+Every embedding is a module whose `forward()` takes nothing and returns the matrices of `CellSpace.tables` (p_normal
+and p_reduce in DARTS' space), each [rows x options] with rows that sum to one; `node_vectors()` are its X matrices
+and `dead_share()` the share of hidden units that never fire.
 """
 
 from __future__ import annotations
 
 from torch import nn
 
-from nge_search.embedding.base import CELL_KINDS, NodeEmbedding, normal_initialiser
+from nge_search.embedding.base import NodeEmbedding, normal_initialiser
 from nge_search.embedding.baselines import DirectParameters, PlainLayers, RecurrentLayers
 from nge_search.embedding.nge import GraphLayers, propagation_matrix
 from nge_search.graph import CellSpace
 from nge_search.schema import EmbeddingConfig
 
-__all__ = ["CELL_KINDS", "NodeEmbedding", "build_embedding", "propagation_matrix"]
+__all__ = ["NodeEmbedding", "build_embedding", "propagation_matrix"]
 
 
 def build_embedding(config: EmbeddingConfig, space: CellSpace) -> nn.Module:

@@ -1,20 +1,19 @@
-"""What all embeddings share: from node or edge vectors to P, for the normal and the reduction cell.
+"""What all embeddings share: from node vectors to the matrices of probabilities, for each kind of cell.
 
-Legend: V vertices of the cell graph, E edges, O operations, D input, F output and K edge dimensions.
+Legend: V vertices of the cell graph, E rows (edges), O options (operations), D input, F output, K edge dimensions.
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nge_search.graph import CellSpace
-
-CELL_KINDS = ("normal", "reduce")
+from nge_search.graph import CellSpace, Table
 
 Initialise = Callable[[Tensor], Tensor]
 
@@ -36,62 +35,84 @@ def linear(fan_in: int, fan_out: int, initialise: Initialise) -> nn.Linear:
     return layer
 
 
-class EdgeHead(nn.Module):
-    """Node vectors to operation probabilities: Eq. 9 (a two-layer MLP per edge) and Eq. 10 (softmax).
+class Head(nn.Module):
+    """Node vectors to one matrix of probabilities: Eq. 9 (a two-layer MLP per row) and Eq. 10 (softmax).
 
-    Shared by all edges. The softmax is applied here and nowhere else.
+    A row's input is the vectors of its vertices: an edge's source and target, or a vertex alone. Shared by all
+    rows. The softmax is applied here and nowhere else.
     """
 
-    def __init__(self, space: CellSpace, node_dim: int, edge_dim: int, initialise: Initialise):
+    def __init__(self, space: CellSpace, table: Table, node_dim: int, edge_dim: int, initialise: Initialise):
         super().__init__()
-        sources, targets = zip(*space.edges)
-        self.register_buffer("sources_E", torch.tensor(sources), persistent=False)
-        self.register_buffer("targets_E", torch.tensor(targets), persistent=False)
-        self.hidden = linear(2 * node_dim, edge_dim, initialise)
+        members = space.edges if table.on == "edges" else [(vertex,) for vertex in space.labelled]
+        self.register_buffer("members_EM", torch.tensor(members), persistent=False)
+        self.hidden = linear(len(members[0]) * node_dim, edge_dim, initialise)
         self.embed = linear(edge_dim, edge_dim, initialise)
-        self.classify = linear(edge_dim, len(space.operations), initialise)
+        self.classify = linear(edge_dim, len(table.options), initialise)
 
-    def forward(self, z_VF: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, z_VF: Tensor) -> tuple[Tensor, Tensor]:
         """P [E, O] and the activations of the hidden layer (for the share of dead units)."""
-        pairs = torch.cat([z_VF[self.sources_E], z_VF[self.targets_E]], dim=1)
-        hidden_EK = functional.relu(self.hidden(pairs))
-        return torch.softmax(self.classify(self.embed(hidden_EK)), dim=1), [hidden_EK]
+        hidden_EK = functional.relu(self.hidden(z_VF[self.members_EM].flatten(1)))
+        return torch.softmax(self.classify(self.embed(hidden_EK)), dim=1), hidden_EK
+
+
+class Layers(nn.Module, ABC):
+    """What turns the X of one kind of cell into its matrices; subclasses say how vertices exchange information."""
+
+    def add_heads(self, space: CellSpace, node_dim: int, edge_dim: int, initialise: Initialise) -> None:
+        """To be called last, as the order of what is made decides the initial values."""
+        self.head, *more = (
+            Head(space, table, node_dim, edge_dim, initialise)
+            for table in space.tables
+            if table.kind == space.kinds[0]
+        )
+        self.vertex_head = more[0] if more else None
+
+    @abstractmethod
+    def propagate(self, x_VD: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Node vectors [V, F], and the activations of hidden ReLU layers."""
+
+    def forward(self, x_VD: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """The kind's matrices of probabilities, and the activations of hidden ReLU layers."""
+        z_VF, activations = self.propagate(x_VD)
+        found = [head(z_VF) for head in (self.head, self.vertex_head) if head is not None]
+        return [p_EO for p_EO, _ in found], activations + [hidden_EK for _, hidden_EK in found]
 
 
 class NodeEmbedding(nn.Module):
     """An embedding that starts from one learned vector per vertex: X [V, D], one matrix per kind of cell.
 
-    Subclasses define how vertices exchange information, `propagate`. X starts as one-hot rows and learns.
+    X starts as one-hot rows and learns.
 
     Args:
         space: the cell graph.
-        build: makes the layers of one kind of cell, a module with `forward(x_VD) -> (p_EO, activations)`.
+        build: makes the layers of one kind of cell.
         input_dim: D, at least V.
-        shared: one set of layers for both kinds of cell, else one each.
+        shared: one set of layers for all kinds of cell, else one each.
     """
 
-    def __init__(self, space: CellSpace, build: Callable[[], nn.Module], input_dim: int, shared: bool):
+    def __init__(self, space: CellSpace, build: Callable[[], Layers], input_dim: int, shared: bool):
         super().__init__()
-        self.x_normal = nn.Parameter(torch.eye(space.vertices, input_dim))
-        self.x_reduce = nn.Parameter(torch.eye(space.vertices, input_dim))
-        self.layers = nn.ModuleList(build() for _ in range(1 if shared else 2))
+        self.kinds = space.kinds
+        for kind in self.kinds:
+            self.register_parameter(f"x_{kind}", nn.Parameter(torch.eye(space.vertices, input_dim)))
+        self.layers = nn.ModuleList(build() for _ in range(1 if shared else len(self.kinds)))
 
-    def _run(self) -> Iterator[tuple[Tensor, list[Tensor]]]:
-        yield self.layers[0](self.x_normal)
-        yield self.layers[-1](self.x_reduce)
+    def _run(self) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
+        for position, x_VD in enumerate(self.node_vectors()):
+            yield self.layers[min(position, len(self.layers) - 1)](x_VD)
 
-    def forward(self) -> tuple[Tensor, Tensor]:
-        """P of the normal and of the reduction cell, each [E, O]; rows sum to one."""
-        p_normal_EO, p_reduce_EO = (p_EO for p_EO, _ in self._run())
-        return p_normal_EO, p_reduce_EO
+    def forward(self) -> tuple[Tensor, ...]:
+        """The matrices of `CellSpace.tables`, each [E, O]; rows sum to one."""
+        return tuple(p_EO for matrices, _ in self._run() for p_EO in matrices)
 
     def node_vectors(self) -> list[nn.Parameter]:
         """The X matrices: the parameters that embedding.weight_decay_on_x may exempt."""
-        return [self.x_normal, self.x_reduce]
+        return [self.get_parameter(f"x_{kind}") for kind in self.kinds]
 
     @torch.no_grad()
     def dead_share(self) -> Tensor:
-        """Share of hidden ReLU units that are zero for every vertex or edge of both kinds of cell."""
-        activations = [torch.cat(pair) for pair in zip(*(hidden for _, hidden in self._run()))]
+        """Share of hidden ReLU units that are zero for every vertex or edge of all kinds of cell."""
+        activations = [torch.cat(layers) for layers in zip(*(hidden for _, hidden in self._run()))]
         dead = torch.cat([(layer <= 0).all(dim=0) for layer in activations])
         return dead.double().mean()

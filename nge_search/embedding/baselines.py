@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nge_search.embedding.base import EdgeHead, Initialise
+from nge_search.embedding.base import Initialise, Layers
 from nge_search.graph import CellSpace
 
 
@@ -17,12 +17,13 @@ class DirectParameters(nn.Module):
 
     def __init__(self, space: CellSpace):
         super().__init__()
-        self.alpha_normal = nn.Parameter(1e-3 * torch.randn(space.shape))
-        self.alpha_reduce = nn.Parameter(1e-3 * torch.randn(space.shape))
+        self.names = [f"alpha_{table.name}" for table in space.tables]
+        for name, table in zip(self.names, space.tables):
+            self.register_parameter(name, nn.Parameter(1e-3 * torch.randn(table.shape)))
 
-    def forward(self) -> tuple[Tensor, Tensor]:
-        """P of the normal and of the reduction cell, each [E, O]."""
-        return torch.softmax(self.alpha_normal, dim=1), torch.softmax(self.alpha_reduce, dim=1)
+    def forward(self) -> tuple[Tensor, ...]:
+        """The matrices of `CellSpace.tables`, each [E, O]."""
+        return tuple(torch.softmax(self.get_parameter(name), dim=1) for name in self.names)
 
     def node_vectors(self) -> list[nn.Parameter]:
         return []
@@ -32,18 +33,18 @@ class DirectParameters(nn.Module):
         return torch.zeros((), dtype=torch.float64)
 
 
-class PlainLayers(nn.Module):
-    """Node vectors straight into the edge head: no relation between nodes is modelled."""
+class PlainLayers(Layers):
+    """Node vectors straight into the heads: no relation between nodes is modelled."""
 
     def __init__(self, space: CellSpace, input_dim: int, edge_dim: int, initialise: Initialise):
         super().__init__()
-        self.head = EdgeHead(space, input_dim, edge_dim, initialise)
+        self.add_heads(space, input_dim, edge_dim, initialise)
 
-    def forward(self, x_VD: Tensor) -> tuple[Tensor, list[Tensor]]:
-        return self.head(x_VD)
+    def propagate(self, x_VD: Tensor) -> tuple[Tensor, list[Tensor]]:
+        return x_VD, []
 
 
-class RecurrentLayers(nn.Module):
+class RecurrentLayers(Layers):
     """An LSTM that reads the vertices in order takes the place of the graph convolutions."""
 
     def __init__(
@@ -59,8 +60,7 @@ class RecurrentLayers(nn.Module):
         self.lstm = nn.LSTM(input_dim, output_dim, num_layers=layers, bias=False)
         for weight in self.lstm.parameters():
             initialise(weight.data)
-        self.head = EdgeHead(space, output_dim, edge_dim, initialise)
+        self.add_heads(space, output_dim, edge_dim, initialise)
 
-    def forward(self, x_VD: Tensor) -> tuple[Tensor, list[Tensor]]:
-        z_VF, _ = self.lstm(x_VD)
-        return self.head(z_VF)
+    def propagate(self, x_VD: Tensor) -> tuple[Tensor, list[Tensor]]:
+        return self.lstm(x_VD)[0], []

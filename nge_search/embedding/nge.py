@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nge_search.embedding.base import EdgeHead, Initialise, linear
+from nge_search.embedding.base import Initialise, Layers, linear
 from nge_search.graph import CellSpace
 
 
@@ -40,7 +40,7 @@ def propagation_matrix(space: CellSpace, adjacency: str) -> Tensor:
     return a_VV
 
 
-class GraphLayers(nn.Module):
+class GraphLayers(Layers):
     """X to P by L graph convolutions H(l+1) = ReLU(A_hat H(l) W(l)) (Eq. 8) and the edge head (Eq. 9-10)."""
 
     def __init__(
@@ -57,7 +57,7 @@ class GraphLayers(nn.Module):
         self.convolutions = nn.ModuleList(
             linear(fan_in, fan_out, initialise) for fan_in, fan_out in itertools.pairwise(widths)
         )
-        self.head = EdgeHead(space, widths[-1], edge_dim, initialise)
+        self.add_heads(space, widths[-1], edge_dim, initialise)
 
     def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
         """Re-derive A_hat after a change of type: rounding it through fp32 would cost fp64 its digits."""
@@ -66,10 +66,9 @@ class GraphLayers(nn.Module):
         self.a_VV = exact.to(device=self.a_VV.device, dtype=self.a_VV.dtype)
         return self
 
-    def forward(self, x_VD: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def propagate(self, x_VD: Tensor) -> tuple[Tensor, list[Tensor]]:
         h_VF, activations = x_VD, []
         for convolution in self.convolutions:
             h_VF = functional.relu(convolution(self.a_VV @ h_VF))
             activations.append(h_VF)
-        p_EO, edge_activations = self.head(h_VF)
-        return p_EO, activations + edge_activations
+        return h_VF, activations

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nge_search.embedding import CELL_KINDS
 from nge_search.engine.logbook import Logbook
 from nge_search.genotype import PARAMETER_FREE, Genotype
 from nge_search.graph import CellSpace
@@ -66,7 +65,7 @@ _SCALAR_TAGS.update(
     {
         f"{figure}_{kind}": f"architecture/{figure}_{kind}"
         for figure in ("entropy", "parameter_free", "parameter_free_derived")
-        for kind in CELL_KINDS
+        for kind in CellSpace.kinds
     }
 )
 
@@ -88,7 +87,7 @@ def publish_epoch(logbook: Logbook, row: dict[str, Any], step: int, epochs: int)
         return
     scalars = {tag: row[figure] for figure, tag in _SCALAR_TAGS.items() if figure in row}
     scalars.update({f"embedding/norm/{name}": value for name, value in row["norms"].items()})
-    for kind in CELL_KINDS:
+    for kind in CellSpace.kinds:
         for (source, target), p_O in zip(row["edges"], row[f"p_{kind}"]):
             for name, p in zip(row["operations"], p_O):
                 scalars[f"p_{kind}/{source}-{target}/{name}"] = p

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from nge_search.embedding import CELL_KINDS, build_embedding, propagation_matrix
+from nge_search.embedding import build_embedding, propagation_matrix
 from nge_search.graph import CellSpace
 from nge_search.schema import EmbeddingConfig
 
@@ -66,7 +66,7 @@ def test_matches_the_equations(adjacency, shared, space):
         for x in embedding.node_vectors():
             x += 0.3 * torch.randn_like(x)
     state = numpy_state(embedding)
-    for position, (kind, p_EO) in enumerate(zip(CELL_KINDS, embedding())):
+    for position, (kind, p_EO) in enumerate(zip(space.kinds, embedding())):
         layers = "layers.0" if shared else f"layers.{position}"
         expected = numpy_nge(state, kind, layers, adjacency, space)
         np.testing.assert_allclose(p_EO.detach().numpy(), expected, rtol=0, atol=1e-12)
@@ -87,7 +87,7 @@ def test_gradients_equal_finite_differences(kind):
     space = CellSpace(2, SPACE.operations[:3])
     sizes = {"input_dim": 5, "hidden_dim": 7, "output_dim": 6, "edge_dim": 4}
     embedding = build_embedding(EmbeddingConfig(kind=kind, **sizes), space).double()
-    targets = [torch.randn(space.shape, dtype=torch.float64) for _ in CELL_KINDS]
+    targets = [torch.randn(space.shape, dtype=torch.float64) for _ in space.kinds]
 
     def loss() -> torch.Tensor:
         return sum((target * p_EO).sum() for target, p_EO in zip(targets, embedding()))

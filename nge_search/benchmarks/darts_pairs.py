@@ -1,0 +1,60 @@
+"""Accuracies of single genotypes of DARTS' space, trained or predicted: JSON lists of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from nge_search.benchmarks.table import Table, build_table
+from nge_search.errors import UserError
+from nge_search.genotype import FORMAT, Genotype
+from nge_search.spaces import Code, DartsSpace
+
+
+def read_pairs(path: Path) -> Table:
+    """The table of a JSON list of objects, each with a `genotype` and figures by name.
+
+    A genotype has its pairs in one list, or node by node; figures within another object take its name before
+    theirs. Genotypes that are given several times have their figures as repeats.
+
+    Raises:
+        UserError: no such list, or a genotype that is not of DARTS' space; names its place.
+    """
+    space = DartsSpace()
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"'{path}' is not JSON ({error})") from None
+    if not isinstance(document, list):
+        raise UserError(f"'{path}' is not a list of genotypes with their figures")
+    found: dict[bytes, tuple[Code, dict[str, Any]]] = {}
+    for position, entry in enumerate(document):
+        try:
+            code = space.code(_genotype(entry["genotype"]))
+            figures = found.setdefault(space.key(code), (code, {}))[1]
+            for name, value in _figures(entry, ""):
+                figures.setdefault(name, []).append(value)
+        except (KeyError, TypeError, AttributeError, ValueError, UserError) as error:
+            raise UserError(f"'{path}' entry {position}: {error}") from None
+    return build_table(space, found.values(), path.name, "genotype of DARTS' space")
+
+
+def _genotype(given: dict[str, Any]) -> Genotype:
+    document: dict[str, Any] = {"format": FORMAT, "space": "darts"}
+    for kind in ("normal", "reduce"):
+        genes = given[kind]
+        if genes and isinstance(genes[0][0], list):
+            genes = [gene for node in genes for gene in node]
+        document[kind] = genes
+        document[f"{kind}_concat"] = given.get(f"{kind}_concat", given.get("concat"))
+    return Genotype.from_dict(document)
+
+
+def _figures(given: dict[str, Any], prefix: str) -> Iterator[tuple[str, float]]:
+    for name, value in given.items():
+        if isinstance(value, dict) and name != "genotype":
+            yield from _figures(value, f"{prefix}{name}_")
+        elif isinstance(value, (int, float)) and name != "id":
+            yield prefix + name, float(value)

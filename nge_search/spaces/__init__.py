@@ -1,0 +1,12 @@
+"""Sets of architectures: what strategies, tables of accuracies and encoders need to know of them."""
+
+from __future__ import annotations
+
+from nge_search.spaces.base import Code, Space
+from nge_search.spaces.darts import DartsSpace
+from nge_search.spaces.nasbench101 import NasBench101Space
+from nge_search.spaces.nasbench201 import NasBench201Space
+
+__all__ = ["SPACES", "Code", "DartsSpace", "NasBench101Space", "NasBench201Space", "Space"]
+
+SPACES: dict[str, type[Space]] = {space.name: space for space in (DartsSpace, NasBench101Space, NasBench201Space)}

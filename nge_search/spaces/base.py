@@ -1,0 +1,109 @@
+"""What a space of architectures is: codes, a distribution over them, neighbours, names.
+
+Legend: N codes, L decisions of a code, E rows and O options of a matrix of probabilities.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from torch import Tensor
+
+from nge_search.errors import UserError, shorten
+from nge_search.graph import CellSpace
+
+#: An architecture: its decisions as small integers, in an order that the space defines.
+Code = tuple[int, ...]
+
+#: Draws after which a distribution is taken to give nothing that is allowed.
+_MOST_DRAWS = 10_000
+
+
+class Space(ABC):
+    """A set of architectures.
+
+    Matrices of probabilities are those of `graph.tables`. What `draw` gives follows them, and `log_probability` is
+    the logarithm of its chance, up to a constant of the matrices where some codes are not allowed (`allows`): then
+    draws are repeated until one is.
+
+    Attributes:
+        name: of the space, as in JSON.
+        graph: vertices, edges and operations of a cell.
+        length: L.
+    """
+
+    name: ClassVar[str]
+    graph: CellSpace
+    length: int
+
+    @abstractmethod
+    def draw(self, matrices: Sequence[np.ndarray], random: np.random.Generator) -> Code:
+        """A code by the probabilities; it may be one that is not allowed."""
+
+    @abstractmethod
+    def log_probability(self, codes_NL: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+        """The logarithm of the chance that `draw` gives each of the codes (int64): [N], differentiable."""
+
+    @abstractmethod
+    def neighbours(self, code: Code) -> list[Code]:
+        """The allowed codes that differ in one decision."""
+
+    @abstractmethod
+    def text(self, code: Code) -> str:
+        """The architecture in the notation in which it was published, on one line."""
+
+    @abstractmethod
+    def parse(self, text: str) -> Code:
+        """The code of an architecture in that notation; raises UserError for anything else."""
+
+    def allows(self, code: Code) -> bool:
+        """Whether a code is an architecture of the space."""
+        return True
+
+    def key(self, code: Code) -> bytes:
+        """What names the architecture: equal for codes that the space counts as one."""
+        return bytes(code)
+
+    def sample(self, matrices: Sequence[np.ndarray], random: np.random.Generator) -> Code:
+        """An allowed code by the probabilities: drawn until one is.
+
+        Raises:
+            UserError: the probabilities give none.
+        """
+        for _ in range(_MOST_DRAWS):
+            code = self.draw(matrices, random)
+            if self.allows(code):
+                return code
+        raise UserError(f"no architecture of {self.name} in {_MOST_DRAWS} draws; the probabilities rule all out")
+
+    def uniform(self) -> list[np.ndarray]:
+        """Matrices under which all options are equally likely."""
+        return [np.full(table.shape, 1 / len(table.options)) for table in self.graph.tables]
+
+    def random(self, random: np.random.Generator) -> Code:
+        """An allowed code, every decision equally likely to go either way."""
+        return self.sample(self.uniform(), random)
+
+    def to_dict(self, code: Code, provenance: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The JSON object of an architecture."""
+        from nge_search.genotype import FORMAT
+
+        return {
+            "format": FORMAT,
+            "space": self.name,
+            "architecture": self.text(code),
+            "provenance": provenance or {},
+        }
+
+    def _refuse(self, text: Any, why: str) -> UserError:
+        return UserError(f"{shorten(text)} is no architecture of {self.name}: {why}")
+
+
+def draw_rows(p_EO: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """One option for each row, by its probabilities: int64 [E]."""
+    reached_EO = p_EO.cumsum(axis=1)
+    levels_E = random.random(len(p_EO)) * reached_EO[:, -1]
+    return (reached_EO <= levels_E[:, None]).sum(axis=1)

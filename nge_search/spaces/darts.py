@@ -1,0 +1,135 @@
+"""DARTS' space: a normal and a reduction cell, two incoming edges for each of their inner nodes.
+
+Legend: N codes, L decisions of a code, E edges, O operations.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+
+import numpy as np
+from torch import Tensor
+
+from nge_search.errors import UserError
+from nge_search.genotype import EDGES_PER_NODE, Cell, Genotype, load_genotype
+from nge_search.graph import CellSpace
+from nge_search.spaces.base import Code, Space, draw_rows
+
+
+class DartsSpace(Space):
+    """Genotypes over `graph`'s operations.
+
+    A code has, for each kind of cell and each inner node, the sources of two incoming edges in their order, and
+    then the operations on them: (source, source, operation, operation). The notation is the genotype's JSON object,
+    without its provenance, on one line; published names and files are understood too.
+
+    A node's edges are drawn one after the other, with chances in proportion to the largest probability of each
+    edge's operations, which is what `derive` ranks edges by; then their operations by their probabilities.
+    """
+
+    name = "darts"
+
+    def __init__(self, graph: CellSpace | None = None):
+        self.graph = graph or CellSpace()
+        self.length = 2 * EDGES_PER_NODE * self.graph.nodes * len(self.graph.kinds)
+
+    def draw(self, matrices: Sequence[np.ndarray], random: np.random.Generator) -> Code:
+        code: list[int] = []
+        for p_EO in matrices:
+            operations_E = draw_rows(p_EO, random)
+            for node in self.graph.inner:
+                incoming = self.graph.incoming(node)
+                weights = p_EO[incoming.start : incoming.stop].max(axis=1)
+                sources = random.choice(
+                    node, EDGES_PER_NODE, replace=False, p=weights / weights.sum(), shuffle=False
+                )
+                sources = sorted(sources.tolist())
+                code += [*sources, *(int(operations_E[incoming[source]]) for source in sources)]
+        return tuple(code)
+
+    def log_probability(self, codes_NL: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+        parts = codes_NL.view(len(codes_NL), len(matrices), self.graph.nodes, 2, EDGES_PER_NODE)
+        total = matrices[0].new_zeros(len(codes_NL))
+        for p_EO, cells in zip(matrices, parts.unbind(dim=1)):
+            for position, node in enumerate(self.graph.inner):
+                incoming = self.graph.incoming(node)
+                p_IO = p_EO[incoming.start : incoming.stop]
+                weight_I = p_IO.max(dim=1).values
+                weight_I = weight_I / weight_I.sum()
+                (first, second), (of_first, of_second) = (
+                    part.unbind(dim=1) for part in cells[:, position].unbind(1)
+                )
+                a, b = weight_I[first], weight_I[second]
+                pair = (a * b / (1 - a) + a * b / (1 - b)).log()
+                total = total + pair + p_IO[first, of_first].log() + p_IO[second, of_second].log()
+        return total
+
+    def neighbours(self, code: Code) -> list[Code]:
+        found = []
+        step = 2 * EDGES_PER_NODE
+        for first in range(0, len(code), step):
+            node = self.graph.inner[first // step % self.graph.nodes]
+            part = code[first : first + step]
+            found += [(*code[:first], *other, *code[first + step :]) for other in self._beside(part, node)]
+        return found
+
+    def _beside(self, part: Code, node: int) -> list[Code]:
+        """What a node's four decisions may become: another operation, or another source with the same operation."""
+        found: list[Code] = []
+        sources, operations = part[:EDGES_PER_NODE], part[EDGES_PER_NODE:]
+        for slot in range(EDGES_PER_NODE):
+            for operation in range(len(self.graph.operations)):
+                if operation != operations[slot]:
+                    found.append((*sources, *operations[:slot], operation, *operations[slot + 1 :]))
+            for source in range(node):
+                if source not in sources:
+                    pairs = [(source, operations[slot]), (sources[1 - slot], operations[1 - slot])]
+                    found.append(tuple(itertools.chain(*zip(*sorted(pairs)))))
+        return found
+
+    def genotype(self, code: Code) -> Genotype:
+        """The code as a genotype."""
+        cells, step = [], 2 * EDGES_PER_NODE
+        for kind in range(len(self.graph.kinds)):
+            first = kind * step * self.graph.nodes
+            parts = [code[at : at + step] for at in range(first, first + step * self.graph.nodes, step)]
+            genes = tuple(
+                (self.graph.operations[operation], source)
+                for part in parts
+                for source, operation in zip(part[:EDGES_PER_NODE], part[EDGES_PER_NODE:])
+            )
+            cells.append(Cell(genes, tuple(self.graph.inner)))
+        return Genotype(*cells)
+
+    def code(self, genotype: Genotype) -> Code:
+        """The code of a genotype; raises UserError for one that is not of this space."""
+        code: list[int] = []
+        for kind, cell in genotype.cells():
+            if cell.nodes != self.graph.nodes or sorted(cell.concat) != list(self.graph.inner):
+                raise UserError(
+                    f"{kind}: a cell of this space has {self.graph.nodes} inner nodes, all in the output"
+                )
+            for node in self.graph.inner:
+                genes = sorted((source, operation) for operation, source in cell.incoming(node))
+                sources = [source for source, _ in genes]
+                if len(set(sources)) < EDGES_PER_NODE:
+                    raise UserError(f"{kind}: node {node} reads node {sources[0]} twice")
+                for _, operation in genes:
+                    if operation not in self.graph.operations:
+                        raise UserError(f"{kind}: operation {operation} is not of this space")
+                code += [*sources, *(self.graph.operations.index(operation) for _, operation in genes)]
+        return tuple(code)
+
+    def text(self, code: Code) -> str:
+        document = self.genotype(code).to_dict()
+        del document["provenance"]
+        return json.dumps(document, separators=(",", ":"))
+
+    def parse(self, text: str) -> Code:
+        try:
+            given = text.strip().startswith("{")
+            return self.code(Genotype.from_json(text, "architecture") if given else load_genotype(text))
+        except UserError as error:
+            raise self._refuse(text, str(error)) from None

@@ -1,0 +1,70 @@
+"""NAS-Bench-201 (Dong and Yang, 2020): a cell of four nodes with an operation on each of its six edges."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nge_search.graph import CellSpace
+from nge_search.spaces.base import Code, Space, draw_rows
+
+OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
+
+_EDGE = re.compile(r"(\w+)~(\d+)")
+
+
+class NasBench201Space(Space):
+    """Cells whose node k adds up an operation on each earlier node: 5^6 = 15,625, all of them allowed.
+
+    A code has the operation of each edge, (0,1) (0,2) (1,2) (0,3) (1,3) (2,3), as a position in `OPERATIONS`. The
+    notation is that of the paper's code: `|nor_conv_3x3~0|+|none~0|skip_connect~1|+|...|`, an operation and the
+    node that it reads for each edge, a group for each node.
+    """
+
+    name = "nasbench201"
+    graph = CellSpace(nodes=3, operations=OPERATIONS, inputs=1, kinds=("cell",))
+    length = len(graph.edges)
+    size = len(OPERATIONS) ** length
+
+    def draw(self, matrices: Sequence[np.ndarray], random: np.random.Generator) -> Code:
+        return tuple(draw_rows(matrices[0], random).tolist())
+
+    def log_probability(self, codes_NL: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+        edges_L = torch.arange(self.length, device=codes_NL.device)
+        return matrices[0].log()[edges_L, codes_NL].sum(dim=1)
+
+    def neighbours(self, code: Code) -> list[Code]:
+        return [
+            (*code[:edge], operation, *code[edge + 1 :])
+            for edge in range(self.length)
+            for operation in range(len(OPERATIONS))
+            if operation != code[edge]
+        ]
+
+    def text(self, code: Code) -> str:
+        parts = dict.fromkeys(self.graph.inner, "")
+        for (source, target), operation in zip(self.graph.edges, code):
+            parts[target] += f"{OPERATIONS[operation]}~{source}|"
+        return "+".join(f"|{part}" for part in parts.values())
+
+    def parse(self, text: str) -> Code:
+        found: dict[tuple[int, int], int] = {}
+        groups = text.split("+")
+        if len(groups) != self.graph.nodes:
+            raise self._refuse(text, f"it has {len(groups)} groups of edges, not {self.graph.nodes}")
+        for target, group in zip(self.graph.inner, groups):
+            for edge in group.strip().strip("|").split("|"):
+                match = _EDGE.fullmatch(edge.strip())
+                if match is None or match[1] not in OPERATIONS:
+                    raise self._refuse(text, f"'{edge}' is not an operation of {', '.join(OPERATIONS)} with ~NODE")
+                if (int(match[2]), target) in found or int(match[2]) >= target:
+                    raise self._refuse(text, f"node {target} cannot read node {match[2]}, or reads it twice")
+                found[int(match[2]), target] = OPERATIONS.index(match[1])
+        missing = [edge for edge in self.graph.edges if edge not in found]
+        if missing:
+            raise self._refuse(text, f"the edge from node {missing[0][0]} to node {missing[0][1]} is missing")
+        return tuple(found[edge] for edge in self.graph.edges)
