@@ -6,17 +6,18 @@ torch is imported when a function is called, so that `import nge_search` stays q
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from nge_search.config import load_config, to_dict, training_schema
+from nge_search.config import load_config, search_schema, to_dict, training_schema
 from nge_search.errors import UserError
 from nge_search.genotype import Genotype
-from nge_search.schema import CommandConfig, EvalConfig, SearchConfig
+from nge_search.schema import EvalConfig, RunningConfig, SearchConfig
+from nge_search.schema_benchmark import BenchmarkConfig
 from nge_search.schema_segmentation import SegmentationConfig
 
-Config = TypeVar("Config", bound=CommandConfig)
+Config = TypeVar("Config", bound=RunningConfig)
 
 
 def _resolve(schema: type[Config], config: Any, overrides: Sequence[str]) -> Config:
@@ -30,11 +31,20 @@ def _resolve(schema: type[Config], config: Any, overrides: Sequence[str]) -> Con
     raise UserError(f"a configuration is a file, a mapping or a {schema.__name__}, not {type(config).__name__}")
 
 
-def search(config: SearchConfig | Mapping[str, Any] | str | Path | None = None, *overrides: str) -> dict[str, Any]:
-    """Search for a cell, as `train_search.py` does.
+def _schema(choose: Callable[..., type[Any]], config: Any, overrides: Sequence[str]) -> type[Any]:
+    """The schema of a configuration, or the one that `choose` tells from its settings."""
+    if isinstance(config, RunningConfig):
+        return type(config)
+    return choose(None, [config, *overrides]) if isinstance(config, Mapping) else choose(config, overrides)
+
+
+def search(
+    config: SearchConfig | BenchmarkConfig | Mapping[str, Any] | str | Path | None = None, *overrides: str
+) -> dict[str, Any]:
+    """Search for a cell, as `train_search.py` does; with `task` set to "benchmark", in a table of accuracies.
 
     Args:
-        config: a YAML file, a (nested) mapping of settings, or a `SearchConfig`; None: the defaults.
+        config: a YAML file, a (nested) mapping of settings, or a configuration; None: the defaults.
         overrides: `key=value` words, as on the command line.
 
     Returns:
@@ -43,9 +53,14 @@ def search(config: SearchConfig | Mapping[str, Any] | str | Path | None = None, 
     Raises:
         UserError: settings, data or a run folder that cannot be used; the message is one line.
     """
+    resolved = _resolve(_schema(search_schema, config, overrides), config, overrides)
+    if isinstance(resolved, BenchmarkConfig):
+        from nge_search.search.benchmark_run import run_benchmark
+
+        return run_benchmark(resolved)
     from nge_search.search.run import run_search
 
-    return run_search(_resolve(SearchConfig, config, overrides))
+    return run_search(resolved)
 
 
 def evaluate(
@@ -55,13 +70,7 @@ def evaluate(
 
     With `task` set to "segmentation" it is DeepLabv3's backbone, and the report is of mIoU.
     """
-    if isinstance(config, (EvalConfig, SegmentationConfig)):
-        schema: type[EvalConfig] | type[SegmentationConfig] = type(config)
-    elif isinstance(config, Mapping):
-        schema = training_schema(None, [config, *overrides])
-    else:
-        schema = training_schema(config, overrides)
-    resolved = _resolve(schema, config, overrides)
+    resolved = _resolve(_schema(training_schema, config, overrides), config, overrides)
     if isinstance(resolved, SegmentationConfig):
         from nge_search.networks.segmentation_run import run_segmentation
 

@@ -11,14 +11,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from nge_search.config import help_text, load_config, to_yaml, training_schema
+from nge_search.config import help_text, load_config, search_schema, to_yaml, training_schema
 from nge_search.engine.interrupt import Interrupted
 from nge_search.errors import UserError, from_os_error, nearest, plain
 from nge_search.recipes import retrain_command
-from nge_search.schema import NETWORKS, CommandConfig, EvalConfig, SearchConfig
+from nge_search.schema import NETWORKS, EvalConfig, RunningConfig, SearchConfig
+from nge_search.schema_benchmark import BenchmarkConfig
 from nge_search.schema_segmentation import SegmentationConfig
 
-Choice = Callable[[str | None, Sequence[str]], type[CommandConfig]]
+Choice = Callable[[str | None, Sequence[str]], type[RunningConfig]]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -28,7 +29,7 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{plain(message, 200)}; see `{self.prog} --help`")
 
 
-def _configured(choose: Choice, program: str, words: Sequence[str]) -> CommandConfig | None:
+def _configured(choose: Choice, program: str, words: Sequence[str]) -> RunningConfig | None:
     """Parse `--config FILE key=value ...`; None once `--help` or `--print-config` has been served.
 
     `choose` tells the schema from the file and the settings.
@@ -45,6 +46,8 @@ def _configured(choose: Choice, program: str, words: Sequence[str]) -> CommandCo
         print("Settings, with their defaults:\n" + help_text(schema), end="")
         if schema is EvalConfig:
             print("\nThose of a segmentation network: --help task=segmentation")
+        if schema is SearchConfig:
+            print("\nThose of a search in a table of accuracies: --help task=benchmark")
         return None
     config = load_config(schema, options.config, options.settings)
     if options.print_config:
@@ -54,12 +57,28 @@ def _configured(choose: Choice, program: str, words: Sequence[str]) -> CommandCo
 
 
 def _search(words: Sequence[str]) -> None:
-    config = _configured(lambda *_: SearchConfig, "nge search", words)
-    if isinstance(config, SearchConfig):
+    config = _configured(search_schema, "nge search", words)
+    if isinstance(config, BenchmarkConfig):
+        from nge_search.search.benchmark_run import run_benchmark
+
+        _say(_benchmark_lines(config, run_benchmark(config)))
+    elif isinstance(config, SearchConfig):
         from nge_search.search.run import run_search
 
         summary = run_search(config)
         _say(_search_lines(config, summary))
+
+
+def _benchmark_lines(config: BenchmarkConfig, summary: dict[str, Any]) -> list[str]:
+    judged = f", {summary['score_column']} {summary['score']:.2f}" if config.benchmark.score else ""
+    cost = summary["simulated_seconds"]
+    saved = f"; training them would have taken {cost / 3600:.1f} h" if cost else ""
+    return [
+        summary["architecture"]["architecture"],
+        f"{config.benchmark.signal} {summary['signal']:.2f}{judged} (the best in the table {summary['best']:.2f}) "
+        f"after {summary['queries']} queries, {summary['seconds']:.1f} s{saved}",
+        f"report {Path(config.run.dir) / 'report.html'}",
+    ]
 
 
 def _search_lines(config: SearchConfig, summary: dict[str, Any]) -> list[str]:

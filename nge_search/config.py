@@ -18,10 +18,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nge_search.errors import UserError, nearest, plain, shorten
-from nge_search.schema import TASKS, CommandConfig, EvalConfig, Section
+from nge_search.schema import SEARCH_TASKS, TASKS, EvalConfig, RunningConfig, SearchConfig, Section
+from nge_search.schema_benchmark import BenchmarkConfig
 from nge_search.schema_segmentation import SegmentationConfig
 
-Config = TypeVar("Config", bound=CommandConfig)
+Config = TypeVar("Config", bound=RunningConfig)
 
 _MAXIMUM_BYTES = 1 << 20
 _DEEPEST = 32
@@ -74,25 +75,37 @@ def training_schema(
     path: str | Path | None = None, overrides: Sequence[str | Mapping[str, Any]] = ()
 ) -> type[EvalConfig] | type[SegmentationConfig]:
     """The schema of `train_eval.py`'s settings: by the `task` that the file, or after it an override, names."""
+    return SegmentationConfig if _task(path, overrides, TASKS) == "segmentation" else EvalConfig
+
+
+def search_schema(
+    path: str | Path | None = None, overrides: Sequence[str | Mapping[str, Any]] = ()
+) -> type[SearchConfig] | type[BenchmarkConfig]:
+    """The schema of `train_search.py`'s settings, told as by `training_schema`."""
+    return BenchmarkConfig if _task(path, overrides, SEARCH_TASKS) == "benchmark" else SearchConfig
+
+
+def _task(path: str | Path | None, overrides: Sequence[str | Mapping[str, Any]], tasks: Sequence[str]) -> str:
+    """The task that is named last; the first of `tasks` where none is."""
     layers = [] if path is None else [_read_yaml(Path(path))]
     layers += [_parse_word(item) if isinstance(item, str) else dict(item) for item in overrides]
-    task = next((layer["task"] for layer in reversed(layers) if "task" in layer), TASKS[0])
-    if task not in TASKS:
-        hint = nearest(str(task), TASKS)
-        raise UserError(f"task={plain(str(task))}: allowed are {', '.join(TASKS)}{hint}")
-    return SegmentationConfig if task == "segmentation" else EvalConfig
+    task = next((layer["task"] for layer in reversed(layers) if "task" in layer), tasks[0])
+    if task not in tasks:
+        hint = nearest(str(task), tasks)
+        raise UserError(f"task={plain(str(task))}: allowed are {', '.join(tasks)}{hint}")
+    return str(task)
 
 
-def to_dict(config: CommandConfig) -> dict[str, Any]:
+def to_dict(config: RunningConfig) -> dict[str, Any]:
     """Plain dictionaries, lists and scalars."""
     return dataclasses.asdict(config)
 
 
-def to_yaml(config: CommandConfig) -> str:
+def to_yaml(config: RunningConfig) -> str:
     return yaml.safe_dump(to_dict(config), sort_keys=False)
 
 
-def first_difference(old: Mapping[str, Any], config: CommandConfig) -> str | None:
+def first_difference(old: Mapping[str, Any], config: RunningConfig) -> str | None:
     """`key was X, now Y` for the first setting that a resumed run may not change; None if there is none."""
     old_values = dict(_flatten_plain(old))
     new_values = dict(_flatten_plain(to_dict(config)))
@@ -103,7 +116,7 @@ def first_difference(old: Mapping[str, Any], config: CommandConfig) -> str | Non
     return None
 
 
-def help_text(schema: type[CommandConfig]) -> str:
+def help_text(schema: type[RunningConfig]) -> str:
     """Every key with its default, its allowed values and its meaning."""
     lines = []
     section = ""

@@ -148,6 +148,9 @@ NETWORKS = ("cifar", "imagenet")
 #: What a derived network is trained for.
 TASKS = ("classification", "segmentation")
 
+#: Where a search judges architectures: in a supernet that it trains, or in a table of accuracies.
+SEARCH_TASKS = ("supernet", "benchmark")
+
 
 @dataclass
 class RunConfig(Section):
@@ -526,13 +529,23 @@ class TrainSection(NetworkTrainSection):
 
 
 @dataclass
-class CommandConfig(Section):
-    """What every command that trains has."""
+class RunningConfig(Section):
+    """What every command that leaves a run folder has."""
 
     kind: ClassVar[str]
     figures: ClassVar[tuple[str, ...]]
 
     seed: int = option(0, "Seed of everything random.", at_least=0)
+    threads: int = option(
+        0, "CPU threads of torch; 0: its own choice.", at_least=0, at_most=1024, free_on_resume=True
+    )
+    run: RunConfig = field(default_factory=RunConfig)
+
+
+@dataclass
+class CommandConfig(RunningConfig):
+    """What every command that trains has."""
+
     device: str = option(
         "auto",
         "auto: a GPU if there is one.",
@@ -568,6 +581,9 @@ class SearchConfig(CommandConfig):
         "device",
     )
 
+    task: str = option(
+        "supernet", "Where architectures are judged; each has settings of its own.", choices=SEARCH_TASKS
+    )
     supernet: SupernetConfig = field(default_factory=SupernetConfig)
     embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
     search: SearchSection = field(default_factory=SearchSection)

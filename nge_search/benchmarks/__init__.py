@@ -10,10 +10,11 @@ from nge_search.benchmarks.darts_pairs import read_pairs
 from nge_search.benchmarks.nasbench101 import read_ec_nas_csv, read_labelled_csv, read_tfrecord
 from nge_search.benchmarks.nasbench201 import read_archive
 from nge_search.benchmarks.nasbench201 import read_csv as read_nasbench201_csv
+from nge_search.benchmarks.query import Answer, Benchmark, Queries
 from nge_search.benchmarks.table import Table, open_folder
 from nge_search.errors import UserError
 
-__all__ = ["Table", "open_table"]
+__all__ = ["Answer", "Benchmark", "Queries", "Table", "open_table"]
 
 _READERS: dict[str, Callable[[Path], Table]] = {
     ".tfrecord": read_tfrecord,

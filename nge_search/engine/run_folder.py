@@ -16,7 +16,7 @@ from nge_search.config import first_difference, to_yaml
 from nge_search.engine.checkpoint import CheckpointFolder
 from nge_search.errors import UserError
 from nge_search.files import write_atomic, write_json
-from nge_search.schema import CommandConfig
+from nge_search.schema import RunningConfig
 
 _OWN_FILES = (
     "config.yaml",
@@ -24,6 +24,7 @@ _OWN_FILES = (
     "metrics.jsonl",
     "summary.json",
     "genotype.json",
+    "architecture.json",
     "dataset.json",
     "evaluation.json",
     "report.html",
@@ -67,7 +68,7 @@ class RunFolder:
         summary: of a finished run, else None.
     """
 
-    def __init__(self, config: CommandConfig):
+    def __init__(self, config: RunningConfig):
         """Create or reopen `config.run.dir`.
 
         Raises:
@@ -176,7 +177,7 @@ class RunFolder:
             return False
         except (yaml.YAMLError, ValueError, RecursionError):
             return (self.path / "environment.json").is_file()
-        return isinstance(old, dict) and {"seed", "run", "data"} <= old.keys()
+        return isinstance(old, dict) and {"seed", "run"} <= old.keys()
 
     def _clear(self) -> None:
         for name in _OWN_FILES:

@@ -9,12 +9,17 @@ from typing import Any
 
 from nge_search.errors import from_os_error
 from nge_search.files import write_atomic
-from nge_search.report import eval_sections, search_sections, segmentation_sections
+from nge_search.report import benchmark_sections, eval_sections, search_sections, segmentation_sections
 from nge_search.report.numbers import number, plain
 from nge_search.report.page import document, notice
 from nge_search.report.run_folder import RunFolder, read_run_folder
 
-_SUBTITLES = {"search": "Architecture search", "eval": "Retraining", "voc": "Semantic segmentation"}
+_SUBTITLES = {
+    "search": "Architecture search",
+    "benchmark": "Search in a table",
+    "eval": "Retraining",
+    "voc": "Semantic segmentation",
+}
 
 
 def write_report(run_dir: Path, summary: dict[str, Any] | None = None) -> Path:
@@ -42,6 +47,8 @@ def render(run: RunFolder) -> str:
     """The page of a run."""
     if run.kind == "search":
         figures, sections = search_sections.figures(run), search_sections.sections(run)
+    elif run.kind == "benchmark":
+        figures, sections = benchmark_sections.figures(run), benchmark_sections.sections(run)
     elif run.kind == "voc":
         figures, sections = segmentation_sections.figures(run), segmentation_sections.sections(run)
     else:
@@ -56,6 +63,8 @@ def render(run: RunFolder) -> str:
 def _progress(run: RunFolder) -> str:
     """How far the run has come: one line, which stands out while the run is unfinished."""
     planned = number(run.setting("search" if run.kind == "search" else "train", "epochs"))
+    if run.kind == "benchmark" and run.summary is not None:
+        return notice(f"Finished: {len(run.rows)} queries.")
     if run.summary is not None:
         epochs = number(run.summary.get("epochs"))
         count = epochs if epochs == epochs else len(run.rows)

@@ -187,6 +187,8 @@ def _kind(
         if isinstance(document.get("kind"), str):
             return document["kind"]
     keys = frozenset().union(*rows)
+    if config.get("task") == "benchmark":
+        return "benchmark"
     if keys & {"p_normal", "architecture_loss", "entropy_normal", "embedding_learning_rate"}:
         return "search"
     if keys & {"train_pixel_accuracy", "test_miou"} or config.get("task") == "segmentation":

@@ -41,7 +41,7 @@ class NasBench201Space(Space):
         return [
             (*code[:edge], operation, *code[edge + 1 :])
             for edge in range(self.length)
-            for operation in range(len(OPERATIONS))
+            for operation in range(len(self.graph.operations))
             if operation != code[edge]
         ]
 
