@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from nge_search.config import load_config, search_schema, to_dict, training_schema
 from nge_search.errors import UserError
-from nge_search.genotype import Genotype
+from nge_search.genotype import SPACE, Genotype
 from nge_search.schema import EvalConfig, RunningConfig, SearchConfig
 from nge_search.schema_benchmark import BenchmarkConfig
 from nge_search.schema_segmentation import SegmentationConfig
@@ -80,8 +80,10 @@ def evaluate(
     return run_eval(resolved)
 
 
-def derive(run: str | Path, epoch: int | None = None) -> Genotype:
+def derive(run: str | Path, epoch: int | None = None) -> Genotype | dict[str, Any]:
     """The genotype that a search's operation probabilities stand for, finished or not.
+
+    Of a search in another space than DARTS' it is the JSON object of the architecture.
 
     Args:
         run: the folder of a search.
@@ -90,6 +92,8 @@ def derive(run: str | Path, epoch: int | None = None) -> Genotype:
     Raises:
         UserError: not the folder of a search, or no such epoch.
     """
+    from nge_search.spaces import SPACES
+
     path = Path(run) / "metrics.jsonl"
     if not path.is_file():
         raise UserError(f"'{run}' holds no metrics.jsonl; give the run folder of a search")
@@ -107,4 +111,7 @@ def derive(run: str | Path, epoch: int | None = None) -> Genotype:
         raise UserError(f"{path} records epochs {min(rows)} to {max(rows)}, not {wanted}")
     if "genotype" not in rows[wanted]:
         raise UserError(f"'{run}' is not the run folder of a search: its epochs have no genotype")
-    return Genotype.from_dict(rows[wanted]["genotype"], f"{path}, epoch {wanted}")
+    found = rows[wanted]["genotype"]
+    if isinstance(found, dict) and found.get("space") in SPACES and found["space"] != SPACE:
+        return found
+    return Genotype.from_dict(found, f"{path}, epoch {wanted}")

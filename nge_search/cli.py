@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from nge_search.config import help_text, load_config, search_schema, to_yaml, training_schema
 from nge_search.engine.interrupt import Interrupted
 from nge_search.errors import UserError, from_os_error, nearest, plain
+from nge_search.genotype import SPACE
 from nge_search.recipes import retrain_command
 from nge_search.schema import NETWORKS, EvalConfig, RunningConfig, SearchConfig
 from nge_search.schema_benchmark import BenchmarkConfig
@@ -74,7 +75,7 @@ def _benchmark_lines(config: BenchmarkConfig, summary: dict[str, Any]) -> list[s
     cost = summary["simulated_seconds"]
     saved = f"; training them would have taken {cost / 3600:.1f} h" if cost else ""
     return [
-        summary["architecture"]["architecture"],
+        summary["architecture"],
         f"{config.benchmark.signal} {summary['signal']:.2f}{judged} (the best in the table {summary['best']:.2f}) "
         f"after {summary['queries']} queries, {summary['seconds']:.1f} s{saved}",
         f"report {Path(config.run.dir) / 'report.html'}",
@@ -84,16 +85,20 @@ def _benchmark_lines(config: BenchmarkConfig, summary: dict[str, Any]) -> list[s
 def _search_lines(config: SearchConfig, summary: dict[str, Any]) -> list[str]:
     folder = Path(config.run.dir)
     genotype = summary["genotype"]
-    cells = [
-        f"{kind}: " + ", ".join(f"{op}({node})" for op, node in genotype[kind]) for kind in ("normal", "reduce")
-    ]
+    if genotype["space"] == SPACE:
+        kinds = ("normal", "reduce")
+        cells = [f"{kind}: " + ", ".join(f"{op}({node})" for op, node in genotype[kind]) for kind in kinds]
+        after = f"retrain it: {retrain_command(folder, dataclasses.asdict(config.data))}"
+    else:
+        cells = [genotype["architecture"]]
+        after = f"look it up: nge table TABLE --find {folder}"
     return [
         *cells,
         f"validation top-1 {summary['valid_top1']:.2f} % after {summary['epochs']} epochs, "
         f"{summary['seconds']:.0f} s, {summary['images_per_second']:.1f} images/s, "
         f"peak memory {summary['peak_memory_mb']:.0f} MB on {summary['device']}",
         f"genotype {folder / 'genotype.json'}, report {folder / 'report.html'}",
-        f"retrain it: {retrain_command(folder, dataclasses.asdict(config.data))}",
+        after,
     ]
 
 
@@ -129,11 +134,12 @@ def _derive(words: Sequence[str]) -> None:
     from nge_search.api import derive
     from nge_search.files import write_atomic
 
-    genotype = derive(options.run, options.epoch)
+    found = derive(options.run, options.epoch)
+    text = json.dumps(found, indent=2) + "\n" if isinstance(found, dict) else found.to_json()
     if options.out:
-        write_atomic(Path(options.out), genotype.to_json())
+        write_atomic(Path(options.out), text)
     else:
-        print(genotype.to_json(), end="")
+        print(text, end="")
 
 
 def _show(words: Sequence[str]) -> None:
@@ -253,7 +259,11 @@ def _table(words: Sequence[str]) -> None:
     parser = _Parser(prog="nge table", description="A table of architectures with their accuracies.")
     parser.add_argument("table", help="file of a benchmark, or a folder that --out wrote")
     parser.add_argument("--out", metavar="FOLDER", help="folder to write the table into, to be opened at once")
-    parser.add_argument("--find", metavar="ARCHITECTURE", help="print what is known of one architecture, as JSON")
+    parser.add_argument(
+        "--find",
+        metavar="ARCHITECTURE",
+        help="print what is known of an architecture, as JSON: its notation, or the run folder that found it",
+    )
     options = parser.parse_args(words)
     from nge_search.benchmarks import open_table
 
@@ -261,7 +271,7 @@ def _table(words: Sequence[str]) -> None:
     if options.out:
         print(f"wrote {table.save(options.out)}")
     if options.find is not None:
-        code = table.space.parse(options.find)
+        code = table.space.find(options.find)
         document = table.space.to_dict(code) | {"figures": table.figures(table.find(code))}
         print(json.dumps(document, indent=2))
     else:

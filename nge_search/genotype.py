@@ -109,6 +109,8 @@ class Genotype:
     def _from_dict(cls, document: Any) -> Genotype:
         if not isinstance(document, dict):
             raise UserError(f"a genotype is a JSON object, not {type(document).__name__}")
+        if isinstance(document.get("space"), str) and document["space"] != SPACE:
+            raise UserError(f"space {shorten(document['space'])} is unknown; allowed is '{SPACE}'")
         for key in document:
             if key not in _KEYS:
                 raise UserError(f"unknown key {shorten(key)}; allowed are {', '.join(_KEYS)}{nearest(key, _KEYS)}")

@@ -325,8 +325,20 @@ class SupernetConfig(Section):
 
     prefix: ClassVar[str] = "supernet"
 
+    space: str = option(
+        "darts",
+        "darts: normal and reduction cells; nasbench201: the cell of NAS-Bench-201 in its network, whose only "
+        "settings are channels, cells, kernel and sync_statistics.",
+        choices=("darts", "nasbench201"),
+    )
     channels: int = option(16, "Channels C of the first cell.", at_least=1, at_most=1024)
-    cells: int = option(8, "Number of cells; those at 1/3 and 2/3 of the depth reduce.", at_least=1, at_most=200)
+    cells: int = option(
+        8,
+        "Number of cells; those at 1/3 and 2/3 of the depth reduce. In nasbench201 a multiple of 3: as many in "
+        "each of its stages.",
+        at_least=1,
+        at_most=200,
+    )
     nodes: int = option(4, "Inner nodes per cell.", at_least=2, at_most=16)
     stem_multiplier: int = option(3, "Channels of the stem, in units of supernet.channels.", at_least=1, at_most=16)
     operations: list[str] = option(
@@ -348,6 +360,17 @@ class SupernetConfig(Section):
             raise self.refuse("operations", "a search needs at least two operations")
         if len(set(self.operations)) != len(self.operations):
             raise self.refuse("operations", "an operation is named twice")
+        if self.space == "nasbench201":
+            self._check_nasbench201()
+
+    def _check_nasbench201(self) -> None:
+        if self.cells % 3:
+            raise self.refuse("cells", f"{self.key('space')}=nasbench201 has three stages; set a multiple of 3")
+        for item in dataclasses.fields(self):
+            fixed = item.name in ("nodes", "operations", "stem_multiplier")
+            default = item.default_factory() if callable(item.default_factory) else item.default
+            if fixed and getattr(self, item.name) != default:
+                raise self.refuse(item.name, f"fixed in {self.key('space')}=nasbench201; leave it out")
 
 
 @dataclass
@@ -418,6 +441,7 @@ class SearchSection(SgdSection):
         choices=("first", "second"),
     )
     epochs: int = option(25, "Epochs.", at_least=1)
+    warmup_epochs: int = option(0, "First epochs, in which the weights alone are trained.", at_least=0)
     batch_size: int = option(64, "Images per step, over all ranks together.", at_least=2)
     cost_weight: float = option(
         0.0,
@@ -438,6 +462,11 @@ class SearchSection(SgdSection):
     evaluate_every: int = option(
         1, "Epochs between evaluations on the validation half; 0: after the last only.", at_least=0
     )
+
+    def check(self) -> None:
+        super().check()
+        if self.warmup_epochs >= self.epochs:
+            raise self.refuse("warmup_epochs", f"leaves none of {self.key('epochs')}={self.epochs} for P")
 
 
 @dataclass

@@ -84,7 +84,15 @@ class BenchmarkConfig(RunningConfig):
 
     kind: ClassVar[str] = "benchmark"
     #: What summary.json of a finished run holds at least.
-    figures: ClassVar[tuple[str, ...]] = ("architecture", "signal", "score", "queries", "seconds", "device")
+    figures: ClassVar[tuple[str, ...]] = (
+        "genotype",
+        "architecture",
+        "signal",
+        "score",
+        "queries",
+        "seconds",
+        "device",
+    )
 
     task: str = option("benchmark", "Where architectures are judged.", choices=SEARCH_TASKS)
     benchmark: BenchmarkSection = field(default_factory=BenchmarkSection)

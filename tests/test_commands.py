@@ -216,8 +216,10 @@ def test_bench_retrain_compares_with_darts(capsys):
     assert "--batch=1: must be between 2 and 4096" in capsys.readouterr().err
 
 
-def test_bench_supernet_compares_the_forms(capsys):
+@pytest.mark.parametrize("space", ["darts", "nasbench201"])
+def test_bench_supernet_compares_the_forms(space, capsys):
     words = ["--batch", "2", "--channels", "4", "--cells", "3", "--size", "6", "--steps", "1", "--threads", "1"]
+    words += ["--space", space]
     assert main(["bench", "supernet", *words, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert list(result["forms"]) == ["textbook_nchw", "textbook_channels_last", "fused"]
@@ -229,7 +231,16 @@ def test_bench_supernet_compares_the_forms(capsys):
     assert result["roofline"]["operations"] > 0
 
 
-@pytest.mark.parametrize("words", [["--batch", "0"], ["--threads", "-1"], ["--form", "fast"], ["--device", "tpu"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--batch", "0"],
+        ["--threads", "-1"],
+        ["--form", "fast"],
+        ["--device", "tpu"],
+        ["--space", "nasbench201", "--cells", "4"],
+    ],
+)
 def test_bench_supernet_refuses_what_it_cannot_measure(words, capsys):
     assert main(["bench", "supernet", *words]) == 2
     assert capsys.readouterr().err.startswith("error: ")

@@ -2,15 +2,51 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from nge_search.benchmarks import Benchmark
+from nge_search.benchmarks.table import build_table
+from nge_search.schema_benchmark import STRATEGIES, PolicyConfig, StrategySection
+from nge_search.search.asking import ask
+from nge_search.spaces import NasBench201Space
+
 ROOT = Path(__file__).parents[1]
+
+
+def test_the_comparison_of_strategies(tmp_path):
+    """On a made table of NAS-Bench-201, with few seeds and queries; against single searches."""
+    random = np.random.default_rng(0)
+    codes = itertools.product(range(5), repeat=6)
+    rows = ((code, dict(zip(("cifar10_valid_200", "cifar10_test_200"), random.random(2) * 100))) for code in codes)
+    table = build_table(NasBench201Space(), rows, "a made table", "cell")
+    table.save(tmp_path / "table")
+    (tmp_path / "results").mkdir()
+    script = shutil.copy(ROOT / "experiments" / "nge_strategies.py", tmp_path)
+    words = ["--seeds", "3", "--queries", "35", "--jobs", "1", "--settings", "cifar10"]
+    subprocess.run([sys.executable, script, tmp_path / "table", *words], check=True, capture_output=True)
+    found = json.loads((tmp_path / "results" / "nge_strategies.json").read_text())
+    results, seeds = found["results"]["cifar10"], range(found["first_seed"], found["first_seed"] + 3)
+    benchmark = Benchmark(table, "cifar10_valid_200", "cifar10_test_200")
+    after = {}
+    for name in STRATEGIES:
+        settings = StrategySection(name=name, queries=35)
+        after[name] = [ask(benchmark, settings, PolicyConfig(), seed).scores()[29] for seed in seeds]
+        assert results[name]["mean"]["30"] == pytest.approx(np.mean(after[name]), abs=1e-3)
+        assert results[name]["median"]["30"] == pytest.approx(sorted(after[name])[1], abs=1e-3)
+    difference = np.mean(after["nge_evolution"]) - np.mean(after["random"])
+    pair = results["paired"]["nge_evolution - random"]["30"]
+    assert pair["difference"] == pytest.approx(difference, abs=1e-3)
+    assert 0 <= pair["p"] <= 1
+    assert (tmp_path / "results" / "nge_strategies.png").stat().st_size > 10_000
 
 
 @pytest.mark.slow

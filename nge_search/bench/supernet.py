@@ -11,6 +11,7 @@ import contextlib
 import copy
 import functools
 import json
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -27,9 +28,9 @@ from nge_search.engine.environment import describe, peak_memory_mb
 from nge_search.engine.precision import forward_context, full_precision
 from nge_search.engine.recording import record_cuda_graph
 from nge_search.errors import UserError
-from nge_search.graph import CellSpace
+from nge_search.schema import SupernetConfig
 from nge_search.search.cost import ExpectedCost
-from nge_search.supernet import FusedSupernet, Supernet, exchange
+from nge_search.supernet import DenseSupernet, Supernet, build_space, build_supernet, exchange, fuse
 
 CLASSES = 10
 _KINDS = ("weight", "architecture")
@@ -52,10 +53,11 @@ def main(words: Sequence[str], parser_class: type[argparse.ArgumentParser]) -> N
     parser = parser_class(prog="nge bench supernet", description="Compare the forms of the supernet.")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: torch's choice")
+    parser.add_argument("--space", default="darts", choices=("darts", "nasbench201"), help="whose cells (darts)")
     for name, default, meaning in (
         ("batch", 32, "images per step"),
         ("channels", 16, "channels C of the first cell"),
-        ("cells", 8, "number of cells"),
+        ("cells", 0, "number of cells; 0: 8, and of nasbench201 15"),
         ("size", 32, "side of the images in pixels"),
         ("steps", 5, "measured steps of each kind"),
     ):
@@ -64,11 +66,13 @@ def main(words: Sequence[str], parser_class: type[argparse.ArgumentParser]) -> N
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true", help="machine-readable output")
     options = parser.parse_args(list(words))
+    options.cells = options.cells or {"darts": 8, "nasbench201": 15}[options.space]
     for name in ("batch", "channels", "cells", "size", "steps"):
         if not 1 <= getattr(options, name) <= 4096:
             raise UserError(f"--{name}={getattr(options, name)}: must be between 1 and 4096")
     if not 0 <= options.threads <= 1024:
         raise UserError(f"--threads={options.threads}: must be between 0 and 1024")
+    _settings(options)  # refuses numbers that do not go together
     if options.threads:
         torch.set_num_threads(options.threads)
     device = choose_device(options.device)
@@ -85,15 +89,21 @@ def main(words: Sequence[str], parser_class: type[argparse.ArgumentParser]) -> N
     print(json.dumps(result, indent=2) if options.json else "\n".join(_lines(result)))
 
 
-def _network(options: argparse.Namespace) -> Supernet:
+def _settings(options: argparse.Namespace) -> SupernetConfig:
+    return SupernetConfig(space=options.space, channels=options.channels, cells=options.cells)
+
+
+def _network(options: argparse.Namespace) -> Supernet | DenseSupernet:
     torch.manual_seed(0)
-    return Supernet(CellSpace(), options.channels, options.cells, CLASSES)
+    settings = _settings(options)
+    return build_supernet(settings, build_space(settings).graph, CLASSES, 3)
 
 
 def _inputs(options: argparse.Namespace, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, list[Tensor]]:
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(options.batch, 3, options.size, options.size, generator=generator, dtype=dtype)
-    matrices = [torch.randn(CellSpace().shape, generator=generator, dtype=dtype).softmax(dim=1) for _ in range(2)]
+    tables = build_space(_settings(options)).graph.tables
+    matrices = [torch.randn(table.shape, generator=generator, dtype=dtype).softmax(dim=1) for table in tables]
     return images, torch.arange(options.batch) % CLASSES, matrices
 
 
@@ -144,7 +154,7 @@ class _Form:
             network = network.to(memory_format=torch.channels_last)
             images = images.to(memory_format=torch.channels_last)
         if options.form.startswith("fused"):
-            network = FusedSupernet(network)  # type: ignore[arg-type]
+            network = fuse(network)  # type: ignore[arg-type]
         network.train()
         precision = "bf16" if options.form in GRAPHED else "fp32"
         before = _memory_mb(device)
@@ -212,14 +222,15 @@ def _differences(options: argparse.Namespace) -> dict[str, float]:
     """Largest relative difference of logits and of any gradient, in float64, on a small batch on the CPU."""
     small = argparse.Namespace(**{**vars(options), "batch": min(4, options.batch), "size": min(16, options.size)})
     reference = _network(small).double()
-    networks = (reference, FusedSupernet(copy.deepcopy(reference)))
+    networks = (reference, fuse(copy.deepcopy(reference)))
     images, labels, matrices = _inputs(small, torch.float64)
     found = []
     for network in networks:
         network.train()
         logits, *gradients = _gradients(network, images, labels, matrices, "both")
-        named = dict(zip((name for name, _ in network.named_parameters()), gradients[2:]))
-        found.append((logits, gradients[:2], exchange.by_reference_names(network, named)))
+        kinds = len(matrices)
+        named = dict(zip((name for name, _ in network.named_parameters()), gradients[kinds:]))
+        found.append((logits, gradients[:kinds], exchange.by_reference_names(network, named)))
 
     def relative(a: Tensor, b: Tensor) -> float:
         return float((a - b).norm() / b.norm().clamp_min(1e-30))
@@ -246,7 +257,7 @@ def _compare(options: argparse.Namespace, device: torch.device, words: list[str]
         "benchmark": "supernet",
         "n": options.steps,
         "environment": describe(device, 1, 0),
-        "settings": {name: getattr(options, name) for name in ("batch", "channels", "cells", "size")},
+        "settings": {name: getattr(options, name) for name in ("space", "batch", "channels", "cells", "size")},
         "forms": forms,
         **speedups,
         "differences": _differences(options),
@@ -266,15 +277,12 @@ def _ratios(slow: dict[str, Any], fast: dict[str, Any]) -> dict[str, float | Non
 def _roofline(options: argparse.Namespace, device: torch.device) -> dict[str, float]:
     """What a weight step must compute and move, over what this machine can.
 
-    Operations: two per multiply-add, three times the forward pass. Bytes: the output of every depthwise
-    convolution written and read once forward; read, its gradient written and read once backward.
+    Operations: two per multiply-add, three times the forward pass. Bytes: the output of every depthwise (in
+    NAS-Bench-201 3x3) convolution written and read once forward; read, its gradient written and read once backward.
     """
     network = _network(options)
-    cost, outputs, size = ExpectedCost(network, options.size), 0, options.size
-    for cell in network.cells:
-        size = -(-size // 2) if cell.reduction else size
-        outputs += _DEPTHWISE_PER_EDGE * len(cell.space.edges) * cell.channels * size**2
-    macs = float(cost.normal_EO.sum() + cost.reduce_EO.sum())
+    cost, outputs = ExpectedCost(network, options.size), _stored_numbers(network, options.size)
+    macs = float(sum(matrix.sum() for matrix in cost.matrices))
     bytes_moved = 5 * 4 * outputs * options.batch
     operations = 3 * 2 * macs * options.batch
     big, matrix = torch.zeros(2, 1 << 26, device=device), torch.randn(2048, 2048, device=device)
@@ -289,6 +297,17 @@ def _roofline(options: argparse.Namespace, device: torch.device) -> dict[str, fl
         "seconds_for_operations": operations / rate,
         "seconds_for_bytes": bytes_moved / bandwidth,
     }
+
+
+def _stored_numbers(network: Supernet | DenseSupernet, size: int) -> int:
+    """Of all convolutions' outputs per image."""
+    if isinstance(network, DenseSupernet):
+        return sum(math.prod(shape) for _, _, _, shape in network.mixed_operations(size))
+    found = 0
+    for cell in network.cells:
+        size = -(-size // 2) if cell.reduction else size
+        found += _DEPTHWISE_PER_EDGE * len(cell.space.edges) * cell.channels * size**2
+    return found
 
 
 def _lines(result: dict[str, Any]) -> list[str]:

@@ -24,7 +24,6 @@ _OWN_FILES = (
     "metrics.jsonl",
     "summary.json",
     "genotype.json",
-    "architecture.json",
     "dataset.json",
     "evaluation.json",
     "report.html",

@@ -10,7 +10,7 @@ from nge_search.report.charts import Reference
 from nge_search.report.numbers import duration, number, percent, plain
 from nge_search.report.page import Figure, Section, code, grid, records
 from nge_search.report.run_folder import RunFolder
-from nge_search.report.sections import chart, configuration
+from nge_search.report.sections import cells, chart, configuration, dense_cell
 
 _MOST_SHOWN = 10
 
@@ -42,10 +42,11 @@ def sections(run: RunFolder) -> list[Section]:
         chart(run, "Signal, %", {"signal": "of the query", "best_signal": "best so far"}, "%"),
     ]
     hint = '<p class="hint">The horizontal axis counts distinct queries from 0.</p>'
-    architecture = (run.summary or {}).get("architecture")
-    found = code(json.dumps(architecture, indent=2), "architecture.json") if isinstance(architecture, dict) else ""
+    genotype = (run.summary or {}).get("genotype")
+    text = code(json.dumps(genotype, indent=2), "genotype.json") if isinstance(genotype, dict) else ""
     return [
-        Section("architecture", "Architecture", found),
+        dense_cell(run.dense) if run.dense is not None else cells(run.genotype),
+        Section("genotype", "Genotype", text),
         Section("curves", "Queries", grid(curves) + hint if any(curves) else ""),
         Section("best", "Best by signal", _best(run)),
         *configuration(run),

@@ -9,7 +9,7 @@ from html import escape
 
 from nge_search.report.inline_svg import node_name
 from nge_search.report.numbers import MISSING, plain
-from nge_search.report.palette import CELL_TITLES, STRONG, outline_colour, style_of
+from nge_search.report.palette import CELL_TITLES, KIND_TITLES, STRONG, outline_colour, style_of
 from nge_search.report.trace import Matrix, Trace, spread
 
 _SLIDER_STEPS = 100
@@ -38,7 +38,7 @@ def heatmap(trace: Trace) -> str:
             f'aria-label="Epoch shown" data-for="{name}" hidden>'
         )
     return (
-        f'<div class="heat" id="{name}"><div class="heat-head"><h3>{CELL_TITLES[trace.kind]}</h3>'
+        f'<div class="heat" id="{name}"><div class="heat-head"><h3>{KIND_TITLES[trace.kind]}</h3>'
         f'<span class="when">epoch <output>{plain(trace.epochs[last], 6)}</output></span>{slider}</div>'
         f'<div class="scroll" tabindex="0"><table class="p"><thead><tr><th scope="col">edge</th>{head}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div>"
@@ -66,7 +66,9 @@ def _heatmap_row(trace: Trace, step: int, edge: int, top: float) -> str:
 
 def _edge_name(trace: Trace, edge: int) -> str:
     pair = trace.edges[edge]
-    return f"{node_name(pair[0])} → {node_name(pair[1])} in the drawing" if pair else trace.label(edge)
+    if pair is None or trace.kind not in CELL_TITLES:
+        return trace.label(edge)
+    return f"{node_name(pair[0])} → {node_name(pair[1])} in the drawing"
 
 
 def _name(trace: Trace, operation: int) -> str:
@@ -97,7 +99,7 @@ def evolution(trace: Trace) -> str:
     columns = f' style="--columns:{len(sources)}"' if placed else ""
     legend = "".join(_swatch(trace, operation) for operation in range(len(trace.operations)))
     return (
-        f'<div class="evolution"><h3>{CELL_TITLES[trace.kind]}</h3><p class="legend wide">{legend}</p>'
+        f'<div class="evolution"><h3>{KIND_TITLES[trace.kind]}</h3><p class="legend wide">{legend}</p>'
         f'<div class="panels"{columns}>{"".join(panels)}</div></div>'
     )
 

@@ -14,6 +14,7 @@ from nge_search.genotype import Genotype
 from nge_search.report.evaluation import Evaluation, read_evaluation
 from nge_search.report.numbers import number
 from nge_search.report.segmentation import Segmentation, read_segmentation
+from nge_search.spaces import Code, NasBench201Space
 
 Row = dict[str, Any]
 _Found = TypeVar("_Found")
@@ -25,7 +26,8 @@ _LAST_EPOCH = 1e9
 class RunFolder:
     """`path` is the folder as the user gave it. `rows` are in order of epoch, one per epoch, the last written.
 
-    `summary` is None while the run is unfinished; `notes` says in one line each what could not be read.
+    What was found is `genotype`, or in NAS-Bench-201 `dense`. `summary` is None while
+    the run is unfinished; `notes` says in one line each what could not be read.
     """
 
     path: Path
@@ -36,6 +38,7 @@ class RunFolder:
     rows: tuple[Row, ...]
     summary: dict[str, Any] | None
     genotype: Genotype | None
+    dense: Code | None
     genotype_saved: bool
     evaluation: Evaluation | None
     segmentation: Segmentation | None
@@ -79,7 +82,9 @@ def read_run_folder(directory: Path) -> RunFolder:
     config_text = reader.text("config.yaml") or ""
     rows = reader.rows()
     summary = reader.json_object("summary.json")
-    genotype = reader.genotype(summary, rows)
+    found = reader.genotypes(summary, rows)
+    dense = next((code for _, document in found if (code := dense_code(document)) is not None), None)
+    genotype = reader.genotype(found) if dense is None else None
     config = reader.parse_config(config_text)
     return RunFolder(
         path=directory,
@@ -90,6 +95,7 @@ def read_run_folder(directory: Path) -> RunFolder:
         rows=rows,
         summary=summary,
         genotype=genotype,
+        dense=dense,
         genotype_saved=(directory / "genotype.json").is_file(),
         evaluation=reader.found("evaluation.json", read_evaluation),
         segmentation=reader.found("segmentation.json", read_segmentation),
@@ -139,11 +145,15 @@ class _Reader:
             self.notes.append(f"metrics.jsonl: {broken} line(s) are not JSON objects and are left out.")
         return tuple(rows[epoch] for epoch in sorted(rows))
 
-    def genotype(self, summary: dict[str, Any] | None, rows: tuple[Row, ...]) -> Genotype | None:
-        """From genotype.json, else from the summary, else from the last row that has one."""
+    def genotypes(self, summary: dict[str, Any] | None, rows: tuple[Row, ...]) -> list[tuple[str, Any]]:
+        """From genotype.json, from the summary, from the last row that has one."""
         candidates = [("genotype.json", self.json_object("genotype.json"))]
         candidates.append(("summary.json", (summary or {}).get("genotype")))
         candidates += [("metrics.jsonl", row["genotype"]) for row in reversed(rows) if row.get("genotype")][:1]
+        return candidates
+
+    def genotype(self, candidates: list[tuple[str, Any]]) -> Genotype | None:
+        """The first that is a genotype."""
         for source, document in candidates:
             if document:
                 try:
@@ -172,6 +182,16 @@ class _Reader:
         return config if isinstance(config, dict) else {}
 
 
+def dense_code(document: Any) -> Code | None:
+    """The architecture of a genotype's JSON object, if it is one of NAS-Bench-201."""
+    if not isinstance(document, dict) or document.get("space") != NasBench201Space.name:
+        return None
+    try:
+        return NasBench201Space().parse(str(document.get("architecture")))
+    except UserError:
+        return None
+
+
 def _decode(text: str) -> Any:
     try:
         return json.loads(text)
@@ -189,7 +209,7 @@ def _kind(
     keys = frozenset().union(*rows)
     if config.get("task") == "benchmark":
         return "benchmark"
-    if keys & {"p_normal", "architecture_loss", "entropy_normal", "embedding_learning_rate"}:
+    if keys & {"p_normal", "p_cell", "architecture_loss", "entropy_normal", "embedding_learning_rate"}:
         return "search"
     if keys & {"train_pixel_accuracy", "test_miou"} or config.get("task") == "segmentation":
         return "voc"

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+import shlex
 
 from nge_search.recipes import retrain_command
 from nge_search.report.charts import Reference
 from nge_search.report.inline_svg import node_name
 from nge_search.report.numbers import duration, percent, plain, scaled, share
 from nge_search.report.page import Figure, Section, code, grid, notice
+from nge_search.report.palette import CELL_TITLES
 from nge_search.report.probabilities import evolution, heatmap
 from nge_search.report.run_folder import RunFolder
 from nge_search.report.sections import (
     cells,
     chart,
     configuration,
+    dense_cell,
     genotype,
     hint,
     norm_charts,
@@ -27,16 +30,18 @@ from nge_search.report.trace import Trace, read_trace
 #: Above this share of parameter-free operations a search has probably collapsed.
 PARAMETER_FREE_LIMIT = 0.5
 
+#: Kinds of cell, and their names in legends.
+_KINDS = {"normal": "normal", "reduce": "reduction", "cell": "cell"}
+_ENTROPY = {f"entropy_{kind}": name for kind, name in _KINDS.items()}
 _PARAMETER_FREE = {
-    "parameter_free_normal": "normal, share of P",
-    "parameter_free_reduce": "reduction, share of P",
-    "parameter_free_derived_normal": "normal, derived",
-    "parameter_free_derived_reduce": "reduction, derived",
+    **{f"parameter_free_{kind}": f"{name}, share of P" for kind, name in _KINDS.items()},
+    **{f"parameter_free_derived_{kind}": f"{name}, derived" for kind, name in _KINDS.items()},
 }
 _SHOWN = (
     *("train_loss", "train_top1", "architecture_loss", "architecture_top1", "valid_loss", "valid_top1"),
     *("learning_rate", "embedding_learning_rate", "images_per_second", "peak_memory_mb"),
-    *("entropy_normal", "entropy_reduce", "dead_units", "expected_macs"),
+    *("dead_units", "expected_macs"),
+    *_ENTROPY,
     *_PARAMETER_FREE,
 )
 
@@ -46,24 +51,30 @@ def figures(run: RunFolder) -> list[Figure]:
     best = max((value for _, value in run.points("valid_top1") if math.isfinite(value)), default=math.nan)
     top1 = run.figure("valid_top1")
     remark = f"best {percent(best)}" if math.isfinite(best) and best > top1 else ""
-    entropies = [run.last("entropy_normal"), run.last("entropy_reduce")]
-    derived = [run.last("parameter_free_derived_normal"), run.last("parameter_free_derived_reduce")]
+    kinds = {kind: name for kind, name in _KINDS.items() if run.points(f"entropy_{kind}")} or CELL_TITLES
+    entropies = [run.last(f"entropy_{kind}") for kind in kinds]
+    derived = [run.last(f"parameter_free_derived_{kind}") for kind in kinds]
+    remark_kinds = " / ".join(_KINDS[kind] for kind in kinds) if len(kinds) > 1 else "mean over edges"
     macs = run.last("expected_macs")
     return [
         Figure(percent(top1), "Validation top-1", remark or "of the supernet"),
         Figure(duration(run.figure("seconds")), "Search time", str((run.summary or {}).get("device", ""))),
         throughput(run),
-        Figure(" / ".join(plain(value, 3) for value in entropies), "Entropy of P, nats", "normal / reduction"),
-        Figure(" / ".join(map(share, derived)), "Parameter-free operations", "derived, normal / reduction"),
+        Figure(" / ".join(plain(value, 3) for value in entropies), "Entropy of P, nats", remark_kinds),
+        Figure(
+            " / ".join(map(share, derived)),
+            "Parameter-free operations",
+            "derived, " + remark_kinds if len(kinds) > 1 else "derived",
+        ),
         Figure(scaled(macs), "Expected mult-adds", "of the network under P"),
     ]
 
 
 def sections(run: RunFolder) -> list[Section]:
-    traces = [trace for kind in ("normal", "reduce") if (trace := read_trace(run, kind))]
+    traces = [trace for kind in _KINDS if (trace := read_trace(run, kind))]
     return [
-        cells(run.genotype),
-        Section("retrain", "How to retrain", _retrain(run)),
+        cells(run.genotype) if run.dense is None else dense_cell(run.dense),
+        Section("retrain", "How to retrain", _retrain(run)) if run.dense is None else _look_up(run),
         Section("curves", "Curves", grid(_curves(run))),
         Section("p", "Operation probabilities", _probabilities(traces)),
         Section("evolution", "How P evolved", _evolution(traces)),
@@ -73,6 +84,13 @@ def sections(run: RunFolder) -> list[Section]:
         genotype(run.genotype),
         *configuration(run),
     ]
+
+
+def _look_up(run: RunFolder) -> Section:
+    """NAS-Bench-201's cells need no retraining: their accuracies are known."""
+    command = f"nge table tables/nb201 --find {shlex.quote(str(run.path))}"
+    remark = hint("tables/nb201 is the benchmark's table, which `nge table FILE --out tables/nb201` makes once.")
+    return Section("accuracy", "Its true accuracy", code(command, "command") + remark)
 
 
 def _retrain(run: RunFolder) -> str:
@@ -99,11 +117,13 @@ def _curves(run: RunFolder) -> list[str]:
 def _probabilities(traces: list[Trace]) -> str:
     if not traces:
         return ""
-    numbering = hint(
-        f"Rows are edges, source→target: 0 and 1 are the cell's inputs {node_name(0)} and {node_name(1)}, and "
-        "node n of the drawings is n + 2 here, as in the genotype. Each row sums to 1."
+    nodes = (
+        f"0 and 1 are the cell's inputs {node_name(0)} and {node_name(1)}, and node n of the drawings is n + 2 "
+        "here, as in the genotype."
     )
-    return numbering + "".join(map(heatmap, traces))
+    if any(trace.kind not in CELL_TITLES for trace in traces):
+        nodes = "0 is the cell's input, the last node its output."
+    return hint(f"Rows are edges, source→target: {nodes} Each row sums to 1.") + "".join(map(heatmap, traces))
 
 
 def _evolution(traces: list[Trace]) -> str:
@@ -124,14 +144,14 @@ def _health(run: RunFolder, traces: list[Trace]) -> str:
             chart(
                 run,
                 "Entropy of P",
-                {"entropy_normal": "normal", "entropy_reduce": "reduction"},
+                _present(run, _ENTROPY),
                 "nats, mean over edges",
                 reference=uniform,
             ),
             chart(
                 run,
                 "Parameter-free operations",
-                _PARAMETER_FREE,
+                _present(run, _PARAMETER_FREE),
                 "%",
                 100,
                 Reference(100 * PARAMETER_FREE_LIMIT, "50 %"),
@@ -140,6 +160,11 @@ def _health(run: RunFolder, traces: list[Trace]) -> str:
         ]
     )
     return _collapse_hint(run) + charts if charts else ""
+
+
+def _present(run: RunFolder, keys: dict[str, str]) -> dict[str, str]:
+    """Without the keys of kinds of cell that the space lacks."""
+    return {key: name for key, name in keys.items() if run.points(key)}
 
 
 def _collapse_hint(run: RunFolder) -> str:
@@ -153,7 +178,7 @@ def _collapse_hint(run: RunFolder) -> str:
     if not above:
         return ""
     return notice(
-        f"Skip connections and pools hold more than half ({'; '.join(above)}). "
+        f"Operations without weights hold more than half ({'; '.join(above)}). "
         "A search that drifts to parameter-free operations often retrains poorly.",
         "warning",
     )

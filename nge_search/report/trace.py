@@ -9,7 +9,7 @@ from typing import Any
 from nge_search.errors import UserError
 from nge_search.genotype import EDGES_PER_NODE, INPUT_NODES, SEARCH_OPERATIONS, Cell, Genotype
 from nge_search.report.numbers import number
-from nge_search.report.run_folder import Row, RunFolder
+from nge_search.report.run_folder import Row, RunFolder, dense_code
 
 Matrix = tuple[tuple[float, ...], ...]
 Kept = frozenset[tuple[int, int]]
@@ -43,7 +43,7 @@ class Trace:
 
 
 def read_trace(run: RunFolder, kind: str) -> Trace | None:
-    """The trace of the `normal` or `reduce` cell; None if no row holds one.
+    """The trace of the cells of a kind; None if no row holds one.
 
     Rows whose operations or edges differ from the last row's are left out: they can't share its axes.
     """
@@ -57,7 +57,8 @@ def read_trace(run: RunFolder, kind: str) -> Trace | None:
         genotype = _genotype(row)
         if genotype is None and row is run.rows[-1]:
             genotype = run.genotype
-        kept.append(_kept(genotype, kind, operations, edges))
+        dense = dense_code(row.get("genotype"))
+        kept.append(_kept(genotype, kind, operations, edges) if dense is None else frozenset(enumerate(dense)))
     matrices = tuple(tuple(tuple(map(number, values)) for values in row[f"p_{kind}"]) for row in rows)
     return Trace(kind, operations, edges, tuple(row["epoch"] for row in rows), matrices, tuple(kept))
 

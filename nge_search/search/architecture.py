@@ -19,11 +19,11 @@ from nge_search.schema import SearchConfig
 class ArchitectureOptimiser:
     """P as a trainable function of X and Theta.
 
-    Gradients are taken with respect to P, summed over the ranks there (two small matrices), and carried
+    Gradients are taken with respect to P, summed over the ranks there (small matrices), and carried
     through the embedding on every rank alike.
 
     Args:
-        cost_gradients: gradients of the expected cost with respect to the two P, each [E, O].
+        cost_gradients: gradients of the expected cost with respect to each P, [E, O].
 
     Attributes:
         embedding: the module that gives P.
@@ -52,10 +52,9 @@ class ArchitectureOptimiser:
         return torch.optim.Adam(groups, lr=settings.learning_rate, betas=betas, fused=True, capturable=capturable)
 
     @torch.no_grad()
-    def probabilities(self) -> tuple[Tensor, Tensor]:
-        """P of the two kinds of cell, each [E, O], as constants."""
-        p_normal_EO, p_reduce_EO = self.embedding()
-        return p_normal_EO, p_reduce_EO
+    def probabilities(self) -> tuple[Tensor, ...]:
+        """P of each kind of cell [E, O], as constants."""
+        return self.embedding()
 
     def anneal(self, progress: float) -> None:
         """Let the entropy bonus fall linearly with the progress of the search, from 0 to 1."""
@@ -65,7 +64,8 @@ class ArchitectureOptimiser:
         """One Adam step on X and Theta.
 
         Args:
-            gradient: from the two P, as leaves, to the gradients of the loss over all ranks with respect to them.
+            gradient: from the matrices P, as leaves, to the gradients of the loss over all ranks with respect to
+                them.
         """
         matrices = self.embedding()
         leaves = [p_EO.detach().requires_grad_() for p_EO in matrices]

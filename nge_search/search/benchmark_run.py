@@ -80,10 +80,11 @@ def _search(config: BenchmarkConfig, benchmark: Benchmark, folder: RunFolder) ->
         "signal": benchmark.signal_name,
         "seed": config.seed,
     }
-    architecture = benchmark.space.to_dict(queries.codes[best], provenance)
+    genotype = benchmark.space.to_dict(queries.codes[best], provenance)
     summary = {
         "kind": config.kind,
-        "architecture": architecture,
+        "genotype": genotype,
+        "architecture": benchmark.space.text(queries.codes[best]),
         "signal": queries.answers[best].signal,
         "score": float(queries.scores()[-1]),
         "score_column": benchmark.score_name,
@@ -94,7 +95,7 @@ def _search(config: BenchmarkConfig, benchmark: Benchmark, folder: RunFolder) ->
         "seconds": round(watch.seconds, 2),
         "device": environment.device_name(_CPU),
     }
-    folder.write_json("architecture.json", architecture)
+    folder.write_json("genotype.json", genotype)
     write_report(folder.path, summary)
     folder.finish(summary)
     return summary

@@ -24,14 +24,13 @@ from nge_search.engine.optimisers import build_sgd, clip_gradients, cosine, set_
 from nge_search.engine.precision import forward_context, full_precision, weight_dtype
 from nge_search.engine.recording import Recorder, choose_record
 from nge_search.engine.sync_batchnorm import synchronise_statistics
-from nge_search.graph import CellSpace
 from nge_search.schema import SearchConfig
 from nge_search.search.architecture import ArchitectureOptimiser
 from nge_search.search.cost import ExpectedCost
 from nge_search.search.hypergradient import GradientOf, sgd_directions, unrolled_gradient
 from nge_search.search.phases import build_phases
 from nge_search.search.progress import epoch_figures, publish_epoch
-from nge_search.supernet import FusedSupernet, Supernet, exchange
+from nge_search.supernet import build_space, build_supernet, exchange, fuse
 
 
 class BilevelSearch(Task):
@@ -54,23 +53,16 @@ class BilevelSearch(Task):
     ):
         self.config, self.world = config, world
         self.train, self.valid, self.evaluation = train, valid, evaluation
-        self.space = CellSpace(config.supernet.nodes, tuple(config.supernet.operations))
+        self.space = build_space(config.supernet)
         dtype = weight_dtype(config.precision)
-        supernet = Supernet(
-            self.space,
-            config.supernet.channels,
-            config.supernet.cells,
-            classes,
-            image_channels,
-            config.supernet.stem_multiplier,
-        )
+        supernet = build_supernet(config.supernet, self.space.graph, classes, image_channels)
         self.cost = ExpectedCost(supernet, image_size)
         if config.supernet.sync_statistics and world.size > 1:
             synchronise_statistics(supernet)
         supernet = supernet.to(world.device, dtype, memory_format=torch.channels_last)
         fused = config.supernet.kernel == "fused"
-        self.supernet: nn.Module = FusedSupernet(supernet) if fused else supernet
-        self.architecture = ArchitectureOptimiser(config, self.space, world, self.cost.relative_gradients())
+        self.supernet: nn.Module = fuse(supernet) if fused else supernet
+        self.architecture = ArchitectureOptimiser(config, self.space.graph, world, self.cost.relative_gradients())
         self.weights = list(self.supernet.parameters())
         section = config.search
         self.weight_optimiser = build_sgd(
@@ -98,7 +90,7 @@ class BilevelSearch(Task):
         self.world.sum_tensors(gradients)
         return gradients
 
-    def weight_step(self, batch: Batch, p: tuple[Tensor, Tensor]) -> None:
+    def weight_step(self, batch: Batch, p: Sequence[Tensor]) -> None:
         """One SGD step on the weights with P held constant."""
         loss = self.loss(batch, p, self.meters["train"])
         set_gradients(self.weights, self.differentiate(loss, self.weights))
@@ -154,9 +146,13 @@ class BilevelSearch(Task):
         return gradients
 
     @torch.no_grad()
-    def evaluation_step(self, batch: Batch, p: tuple[Tensor, Tensor]) -> None:
+    def evaluation_step(self, batch: Batch, p: Sequence[Tensor]) -> None:
         if len(batch.labels_B):  # a rank's part of the last batch may be empty
             self.loss(batch, p, self.meters["valid"])
+
+    def trains_architecture(self, epoch: int) -> bool:
+        """Whether the warm-up of the weights is over."""
+        return epoch >= self.config.search.warmup_epochs
 
     def start_epoch(self, epoch: int) -> None:
         """Learning rate and entropy weight of `epoch`: functions of the epoch alone."""
@@ -197,4 +193,4 @@ class BilevelSearch(Task):
         return row
 
     def publish(self, logbook: Logbook, row: dict[str, Any], step: int) -> None:
-        publish_epoch(logbook, row, step, self.epochs)
+        publish_epoch(logbook, row, step, self.epochs, self.space)

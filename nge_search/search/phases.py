@@ -63,7 +63,7 @@ class ArchitecturePhase(SearchPhase):
     name = "architecture"
 
     def steps(self, epoch: int) -> int:
-        return self.task.valid.steps
+        return self.task.valid.steps if self.task.trains_architecture(epoch) else 0
 
     def batches(self, epoch: int, first: int) -> Iterator[tuple[Batch, ...]]:
         valid = self.task.valid.iterate(epoch, first)
@@ -86,12 +86,17 @@ class AlternatingPhase(SearchPhase):
     def steps(self, epoch: int) -> int:
         return self.task.train.steps
 
+    def start(self, epoch: int) -> None:
+        super().start(epoch)
+        self.moves_architecture = self.task.trains_architecture(epoch)
+
     def batches(self, epoch: int, first: int) -> Iterator[tuple[Batch, ...]]:
         return zip(self.task.train.iterate(epoch, first), self.task.valid.endless(epoch, first))
 
     def act(self, *batches: Batch) -> None:
         train, valid = batches
-        self.task.architecture_step(valid, train if self.task.config.search.order == "second" else None)
+        if self.moves_architecture:
+            self.task.architecture_step(valid, train if self.task.config.search.order == "second" else None)
         self.task.weight_step(train, self.task.architecture.probabilities())
 
     def finish(self, epoch: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,11 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from nge_search.engine.logbook import Logbook
-from nge_search.genotype import PARAMETER_FREE, Genotype
-from nge_search.graph import CellSpace
+from nge_search.genotype import PARAMETER_FREE, SPACE, Genotype
 from nge_search.schema import SearchConfig
 from nge_search.search.cost import ExpectedCost
-from nge_search.search.derive import derive_genotype, parameter_free_share
+from nge_search.spaces import EdgeSpace
+
+#: Operations without weights, of all spaces.
+_PARAMETER_FREE = PARAMETER_FREE | {"none"}
 
 
 def mean_entropy(p_EO: Tensor) -> float:
@@ -21,9 +25,14 @@ def mean_entropy(p_EO: Tensor) -> float:
     return float(torch.special.entr(p_EO.double()).sum(dim=1).mean())
 
 
+def parameter_free_share(operations: Sequence[str]) -> float:
+    """Which part of a cell's operations are skips, pools and `none`: near 1, the search has collapsed."""
+    return sum(operation in _PARAMETER_FREE for operation in operations) / len(operations)
+
+
 @torch.no_grad()
 def epoch_figures(
-    embedding: nn.Module, space: CellSpace, cost: ExpectedCost, config: SearchConfig
+    embedding: nn.Module, space: EdgeSpace, cost: ExpectedCost, config: SearchConfig
 ) -> dict[str, Any]:
     """P, what it derives, and how healthy the embedding is. Read back to the host."""
     matrices = [p_EO.double().cpu() for p_EO in embedding()]
@@ -32,18 +41,18 @@ def epoch_figures(
         "dataset": config.data.name,
         "seed": config.seed,
     }
-    genotype = derive_genotype(*matrices, space, provenance)
-    free = [name in PARAMETER_FREE for name in space.operations]
-    figures: dict[str, Any] = {"operations": list(space.operations), "edges": [list(edge) for edge in space.edges]}
-    for (kind, cell), p_EO in zip(genotype.cells(), matrices):
+    code, graph = space.derive(matrices), space.graph
+    free = [name in _PARAMETER_FREE for name in graph.operations]
+    figures: dict[str, Any] = {"operations": list(graph.operations), "edges": [list(edge) for edge in graph.edges]}
+    for kind, operations, p_EO in zip(graph.kinds, space.chosen(code), matrices):
         figures[f"p_{kind}"] = p_EO.tolist()
         figures[f"entropy_{kind}"] = mean_entropy(p_EO)
         figures[f"parameter_free_{kind}"] = float(p_EO[:, free].sum(dim=1).mean())
-        figures[f"parameter_free_derived_{kind}"] = parameter_free_share(cell)
+        figures[f"parameter_free_derived_{kind}"] = parameter_free_share(operations)
     figures["dead_units"] = float(embedding.dead_share())
     figures["norms"] = {name: float(parameter.norm()) for name, parameter in embedding.named_parameters()}
     figures["expected_macs"] = cost.expected(*matrices)
-    figures["genotype"] = genotype.to_dict()
+    figures["genotype"] = space.to_dict(code, provenance)
     return figures
 
 
@@ -61,23 +70,17 @@ _SCALAR_TAGS = {
     "dead_units": "embedding/dead_units",
     "expected_macs": "architecture/expected_macs",
 }
-_SCALAR_TAGS.update(
-    {
-        f"{figure}_{kind}": f"architecture/{figure}_{kind}"
-        for figure in ("entropy", "parameter_free", "parameter_free_derived")
-        for kind in CellSpace.kinds
-    }
-)
+_OF_KINDS = ("entropy", "parameter_free", "parameter_free_derived")
 
 
-def publish_epoch(logbook: Logbook, row: dict[str, Any], step: int, epochs: int) -> None:
+def publish_epoch(logbook: Logbook, row: dict[str, Any], step: int, epochs: int, space: EdgeSpace) -> None:
     """Show one row of metrics.jsonl on the terminal and in TensorBoard."""
     words = [f"epoch {row['epoch'] + 1}/{epochs} done"]
     for figure, label in (
         ("train_loss", "train loss"),
         ("architecture_loss", "architecture loss"),
         ("valid_top1", "validation top-1"),
-        ("entropy_normal", "entropy"),
+        (f"entropy_{space.graph.kinds[0]}", "entropy"),
         ("images_per_second", "images/s"),
     ):
         if figure in row:
@@ -87,16 +90,18 @@ def publish_epoch(logbook: Logbook, row: dict[str, Any], step: int, epochs: int)
         return
     scalars = {tag: row[figure] for figure, tag in _SCALAR_TAGS.items() if figure in row}
     scalars.update({f"embedding/norm/{name}": value for name, value in row["norms"].items()})
-    for kind in CellSpace.kinds:
+    for kind in space.graph.kinds:
+        scalars.update({f"architecture/{figure}_{kind}": row[f"{figure}_{kind}"] for figure in _OF_KINDS})
         for (source, target), p_O in zip(row["edges"], row[f"p_{kind}"]):
             for name, p in zip(row["operations"], p_O):
                 scalars[f"p_{kind}/{source}-{target}/{name}"] = p
         logbook.image(f"p/{kind}", heatmap_rgb(np.array(row[f"p_{kind}"])), step)
     logbook.scalars(scalars, step)
-    from nge_search.report.drawing import drawing_rgb
+    if space.name == SPACE:
+        from nge_search.report.drawing import drawing_rgb
 
-    logbook.image("genotype", drawing_rgb(Genotype.from_dict(row["genotype"])), step)
-    logbook.text("genotype", f"```\n{Genotype.from_dict(row['genotype']).to_json()}```", step)
+        logbook.image("genotype", drawing_rgb(Genotype.from_dict(row["genotype"])), step)
+    logbook.text("genotype", f"```\n{json.dumps(row['genotype'], indent=2)}\n```", step)
 
 
 def heatmap_rgb(p_EO: np.ndarray, pixels: int = 24) -> np.ndarray:

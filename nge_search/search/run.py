@@ -7,7 +7,7 @@ from typing import Any
 from nge_search.data import Augmentation, Feed, split_train_valid, store
 from nge_search.engine.precision import weight_dtype
 from nge_search.engine.session import Session, open_session
-from nge_search.genotype import Genotype
+from nge_search.genotype import SPACE, Genotype
 from nge_search.schema import SearchConfig
 from nge_search.search.bilevel import BilevelSearch
 from nge_search.supernet.kernels import forget_memory
@@ -30,14 +30,13 @@ def run_search(config: SearchConfig) -> dict[str, Any]:
         finally:
             forget_memory()
         row = loop.last_row
-        genotype = Genotype.from_dict(row["genotype"])
         summary = session.summary(
             loop,
-            genotype=genotype.to_dict(),
+            genotype=row["genotype"],
             valid_top1=row["valid_top1"],
             expected_macs=row["expected_macs"],
         )
-        session.world.on_main(lambda: _write_results(session, genotype, summary))
+        session.world.on_main(lambda: _write_results(session, summary))
         return summary
 
 
@@ -80,12 +79,13 @@ def build_task(session: Session) -> BilevelSearch:
     )
 
 
-def _write_results(session: Session, genotype: Genotype, summary: dict[str, Any]) -> None:
+def _write_results(session: Session, summary: dict[str, Any]) -> None:
     from nge_search.report import save_drawings, write_report
 
     folder = session.folder
     assert folder is not None
-    folder.write_json("genotype.json", genotype.to_dict())
-    save_drawings(genotype, folder.path)
+    folder.write_json("genotype.json", summary["genotype"])
+    if summary["genotype"]["space"] == SPACE:
+        save_drawings(Genotype.from_dict(summary["genotype"]), folder.path)
     write_report(folder.path, summary)
     folder.finish(summary)

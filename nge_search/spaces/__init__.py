@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from nge_search.spaces.base import Code, Space
+from nge_search.spaces.base import Code, EdgeSpace, Space
 from nge_search.spaces.darts import DartsSpace
 from nge_search.spaces.nasbench101 import NasBench101Space
 from nge_search.spaces.nasbench201 import NasBench201Space
 
-__all__ = ["SPACES", "Code", "DartsSpace", "NasBench101Space", "NasBench201Space", "Space"]
+__all__ = ["SPACES", "Code", "DartsSpace", "EdgeSpace", "NasBench101Space", "NasBench201Space", "Space"]
 
 SPACES: dict[str, type[Space]] = {space.name: space for space in (DartsSpace, NasBench101Space, NasBench201Space)}

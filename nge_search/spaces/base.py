@@ -5,8 +5,10 @@ Legend: N codes, L decisions of a code, E rows and O options of a matrix of prob
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,6 +22,8 @@ Code = tuple[int, ...]
 
 #: Draws after which a distribution is taken to give nothing that is allowed.
 _MOST_DRAWS = 10_000
+
+_LONGEST_PATH = 250
 
 
 class Space(ABC):
@@ -98,8 +102,41 @@ class Space(ABC):
             "provenance": provenance or {},
         }
 
+    def find(self, reference: str) -> Code:
+        """The code of an architecture in its notation, or in the genotype.json of a run folder.
+
+        Raises:
+            UserError: neither, or an architecture of another space.
+        """
+        path = Path(reference, "genotype.json")
+        if not reference.isprintable() or len(reference) > _LONGEST_PATH or not path.is_file():
+            return self.parse(reference)
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError):
+            document = None
+        if not isinstance(document, dict) or document.get("space") != self.name:
+            raise UserError(f"{path} holds no architecture of {self.name}")
+        return self.parse(self.notation(document))
+
+    def notation(self, document: dict[str, Any]) -> str:
+        """The notation in the JSON object of an architecture."""
+        return str(document.get("architecture"))
+
     def _refuse(self, text: Any, why: str) -> UserError:
         return UserError(f"{shorten(text)} is no architecture of {self.name}: {why}")
+
+
+class EdgeSpace(Space):
+    """A space whose cells a supernet holds: an operation on every edge."""
+
+    @abstractmethod
+    def derive(self, matrices: Sequence[Tensor]) -> Code:
+        """The architecture that probabilities stand for, by the space's rule."""
+
+    @abstractmethod
+    def chosen(self, code: Code) -> list[list[str]]:
+        """The names of an architecture's operations, for each kind of cell."""
 
 
 def draw_rows(p_EO: np.ndarray, random: np.random.Generator) -> np.ndarray:

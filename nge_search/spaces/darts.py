@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -15,10 +16,11 @@ from torch import Tensor
 from nge_search.errors import UserError
 from nge_search.genotype import EDGES_PER_NODE, Cell, Genotype, load_genotype
 from nge_search.graph import CellSpace
-from nge_search.spaces.base import Code, Space, draw_rows
+from nge_search.spaces.base import Code, EdgeSpace, draw_rows
+from nge_search.spaces.derive import derive_genotype
 
 
-class DartsSpace(Space):
+class DartsSpace(EdgeSpace):
     """Genotypes over `graph`'s operations.
 
     A code has, for each kind of cell and each inner node, the sources of two incoming edges in their order, and
@@ -122,10 +124,22 @@ class DartsSpace(Space):
                 code += [*sources, *(self.graph.operations.index(operation) for _, operation in genes)]
         return tuple(code)
 
+    def derive(self, matrices: Sequence[Tensor]) -> Code:
+        return self.code(derive_genotype(*matrices, self.graph))
+
+    def chosen(self, code: Code) -> list[list[str]]:
+        return [[operation for operation, _ in cell.genes] for _, cell in self.genotype(code).cells()]
+
     def text(self, code: Code) -> str:
         document = self.genotype(code).to_dict()
         del document["provenance"]
         return json.dumps(document, separators=(",", ":"))
+
+    def notation(self, document: dict[str, Any]) -> str:
+        return json.dumps(document)
+
+    def to_dict(self, code: Code, provenance: dict[str, Any] | None = None) -> dict[str, Any]:
+        return {**self.genotype(code).to_dict(), "provenance": provenance or {}}
 
     def parse(self, text: str) -> Code:
         try:

@@ -10,14 +10,17 @@ import torch
 from torch import Tensor
 
 from nge_search.graph import CellSpace
-from nge_search.spaces.base import Code, Space, draw_rows
+from nge_search.spaces.base import Code, EdgeSpace, draw_rows
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
+
+#: Of a network, between which it halves the resolution.
+STAGES = 3
 
 _EDGE = re.compile(r"(\w+)~(\d+)")
 
 
-class NasBench201Space(Space):
+class NasBench201Space(EdgeSpace):
     """Cells whose node k adds up an operation on each earlier node: 5^6 = 15,625, all of them allowed.
 
     A code has the operation of each edge, (0,1) (0,2) (1,2) (0,3) (1,3) (2,3), as a position in `OPERATIONS`. The
@@ -36,6 +39,13 @@ class NasBench201Space(Space):
     def log_probability(self, codes_NL: Tensor, matrices: Sequence[Tensor]) -> Tensor:
         edges_L = torch.arange(self.length, device=codes_NL.device)
         return matrices[0].log()[edges_L, codes_NL].sum(dim=1)
+
+    def derive(self, matrices: Sequence[Tensor]) -> Code:
+        """The most probable operation of each edge, `none` among them."""
+        return tuple(matrices[0].argmax(dim=1).tolist())
+
+    def chosen(self, code: Code) -> list[list[str]]:
+        return [[OPERATIONS[operation] for operation in code]]
 
     def neighbours(self, code: Code) -> list[Code]:
         return [

@@ -8,21 +8,21 @@ import torch
 from torch import Tensor, nn
 
 from nge_search.engine.checkpoint import require_same_tensors
-from nge_search.supernet.fused import FusedSupernet
+from nge_search.supernet.stacking import StackedNetwork
 
 
 def _to_textbook(supernet: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return supernet.to_textbook(tensors) if isinstance(supernet, FusedSupernet) else tensors
+    return supernet.to_textbook(tensors) if isinstance(supernet, StackedNetwork) else tensors
 
 
 def _from_textbook(supernet: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return supernet.from_textbook(tensors) if isinstance(supernet, FusedSupernet) else tensors
+    return supernet.from_textbook(tensors) if isinstance(supernet, StackedNetwork) else tensors
 
 
 def by_reference_names(supernet: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """By the reference's names, and in its order."""
     named = _to_textbook(supernet, tensors)
-    order = supernet.textbook_names if isinstance(supernet, FusedSupernet) else named
+    order = supernet.textbook_names if isinstance(supernet, StackedNetwork) else named
     return {name: named[name] for name in order if name in named}
 
 

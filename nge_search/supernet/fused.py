@@ -7,6 +7,7 @@ are stacked in one tensor per kind; `to_textbook` and `from_textbook` convert, e
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -17,25 +18,14 @@ from nge_search.engine.sync_batchnorm import SyncedBatchNorm2d
 from nge_search.genotype import INPUT_NODES
 from nge_search.operations import DilConv, FactorizedReduce, SepConv, is_pool
 from nge_search.supernet.folding import Setting, wide
-from nge_search.supernet.mixing import Observed, mix
+from nge_search.supernet.mixing import DartsWeights, Observed, Plan, mix
 from nge_search.supernet.preprocess import fork, preprocess
 from nge_search.supernet.reference import MixedCell, Supernet
+from nge_search.supernet.stacking import StackedCell, StackedNetwork, move
 from nge_search.supernet.stage import Given, Stage
 
-_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
-
-class _Statistics(nn.Module):
-    """Running mean and variance of stacked batch normalisations: [n, C] each, and their counts [n]."""
-
-    def __init__(self, norms: Sequence[nn.BatchNorm2d]):
-        super().__init__()
-        self.momentum = norms[0].momentum
-        for name in _STATISTICS:
-            self.register_buffer(name, torch.stack([getattr(norm, name) for norm in norms]))
-
-
-class FusedCell(nn.Module):
+class FusedCell(StackedCell):
     """`reference.MixedCell` in the fast form; edges are stacked by their source and then by their target."""
 
     def __init__(self, cell: MixedCell):
@@ -45,9 +35,10 @@ class FusedCell(nn.Module):
         self.order = sorted(range(len(self.space.edges)), key=lambda edge: self.space.edges[edge])
         self.synchronised = isinstance(self.preprocess1[-1], SyncedBatchNorm2d)
         self.eps = self.preprocess1[-1].eps
-        self.names: dict[str, list[str]] = {}  # stacked name -> the reference's names, in order of the stack
         self._adopt(dict(cell.named_modules()))
         self.stages = self._plan()
+        divide = functools.partial(DartsWeights, self.stages)
+        self.plan = Plan(self.stages, INPUT_NODES, self.space.nodes, divide)
 
     def _adopt(self, reference: dict[str, nn.Module]) -> None:
         """Stack the weights and statistics of the reference's operations."""
@@ -63,7 +54,7 @@ class FusedCell(nn.Module):
 
         def stack(name: str, operations: Sequence[str], suffix: str, part: int) -> None:
             every = zip(*(paths[operation] for operation in operations))
-            self._stack(reference, name, [f"{path}{suffix}.{part}" for edge in every for path in edge])
+            self.stack(reference, name, [f"{path}{suffix}.{part}" for edge in every for path in edge])
 
         for operation in self.separable:
             stack(f"{operation}_first_depthwise", [operation], ".0", 1)
@@ -81,19 +72,8 @@ class FusedCell(nn.Module):
         if self.skip and self.reduction:
             halving = [path for path in paths["skip_connect"] if isinstance(reference[path], FactorizedReduce)]
             for half in ("even", "odd"):
-                self._stack(reference, f"skip_{half}", [f"{path}.{half}" for path in halving])
-            self._stack(reference, "skip_norm", [f"{path}.bn" for path in halving])
-
-    def _stack(self, reference: dict[str, nn.Module], name: str, paths: list[str]) -> None:
-        modules = [reference[path] for path in paths]
-        if isinstance(modules[0], nn.BatchNorm2d):
-            setattr(self, name, _Statistics(modules))  # type: ignore[arg-type]
-            for buffer in _STATISTICS:
-                self.names[f"{name}.{buffer}"] = [f"{path}.{buffer}" for path in paths]
-        else:
-            weights = torch.stack([module.weight.detach() for module in modules])  # type: ignore[union-attr]
-            self.register_parameter(name, nn.Parameter(weights))
-            self.names[name] = [f"{path}.weight" for path in paths]
+                self.stack(reference, f"skip_{half}", [f"{path}.{half}" for path in halving])
+            self.stack(reference, "skip_norm", [f"{path}.bn" for path in halving])
 
     def _plan(self) -> list[Stage]:
         """The two inputs together, then node by node."""
@@ -125,7 +105,7 @@ class FusedCell(nn.Module):
                 _preprocess(setting, *given) for given in ((self.preprocess0, before), (self.preprocess1, last))
             ]
             given = None if setting.observe else [self._given(s) for s in range(len(self.stages))]
-            nodes, observed = mix(setting, self.stages, given, images, p_EO, self._weights())
+            nodes, observed = mix(setting, self.plan, given, images, p_EO, self._weights())
             if observed.count is not None:
                 self._observe(observed)
         return nodes
@@ -190,14 +170,14 @@ class FusedCell(nn.Module):
         if first.split_skip:
             parts = [x.unflatten(0, (len(first.targets), -1)) for x in seen[0]["direct"]]
             halves = [x[:, -2:].sum(dim=1) for x in parts]  # each is zero where the other writes
-            _move(self.skip_norm, halves[0], halves[1], observed.count)
+            move(self.skip_norm, halves[0], halves[1], observed.count)
             mean, variance = (x[:, :-2].flatten(0, 1) for x in parts)
             seen = [{**seen[0], "direct": (mean, variance)}, *seen[1:]]
         for name, (norm, _) in self._norms(first).items():
             mean, variance = (torch.cat(parts) for parts in zip(*(own[name] for own in seen)))
             if name == "pool":
                 mean, variance = self._sorted_pools(mean), self._sorted_pools(variance)
-            _move(getattr(self, norm), mean, variance, observed.count)
+            move(getattr(self, norm), mean, variance, observed.count)
 
 
 def _preprocess(setting: Setting, module: nn.Module, nodes: list[Tensor]) -> Tensor:
@@ -209,28 +189,18 @@ def _preprocess(setting: Setting, module: nn.Module, nodes: list[Tensor]) -> Ten
     given = None if setting.observe else (norm.running_mean, norm.running_var)
     h, *seen = preprocess(setting, weights, nodes, given, norm.eps)
     if seen:
-        _move(norm, *seen)
+        move(norm, *seen)
     return h
 
 
-@torch.no_grad()
-def _move(norm: nn.BatchNorm2d | _Statistics, mean: Tensor, variance: Tensor, count: Tensor) -> None:
-    """Move running statistics towards a batch's mean and biased variance [..., C]."""
-    unbiased = variance * (count / (count - 1))
-    for running, observed in ((norm.running_mean, mean), (norm.running_var, unbiased)):
-        running.lerp_(observed.to(running.dtype), norm.momentum)
-    norm.num_batches_tracked += 1
-
-
-class FusedSupernet(nn.Module):
+class FusedSupernet(StackedNetwork):
     """`reference.Supernet` in the fast form, with the weights of one."""
 
     def __init__(self, supernet: Supernet):
-        super().__init__()
+        super().__init__(supernet)
         self.space = supernet.space
         self.stem, self.classifier = supernet.stem, supernet.classifier
         self.cells = nn.ModuleList(FusedCell(cell) for cell in supernet.cells)
-        self.textbook_names = list(supernet.state_dict())
         first = self.cells[0]
         names = ["skip_connect"] * first.skip + sorted(first.pools, reverse=True) + first.separable + first.dilated
         columns = [self.space.operations.index(name) for name in names]
@@ -250,25 +220,3 @@ class FusedSupernet(nn.Module):
     def _ordered(self, p_EO: Tensor) -> Tensor:
         """P with edges by source and operations as `StageWeights.p` has them, in wide precision."""
         return p_EO.index_select(0, self.edge_order).index_select(1, self.operation_order).to(wide(p_EO))
-
-    def _stacks(self) -> dict[str, list[str]]:
-        return {
-            f"cells.{i}.{name}": [f"cells.{i}.{part}" for part in parts]
-            for i, cell in enumerate(self.cells)
-            for name, parts in cell.names.items()
-        }
-
-    def to_textbook(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Tensors by this module's names (weights, buffers, momenta), by the reference's names; views."""
-        stacks, found = self._stacks(), {}
-        for name, tensor in tensors.items():
-            found.update(zip(stacks[name], tensor.unbind(0)) if name in stacks else [(name, tensor)])
-        return found
-
-    def from_textbook(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The reverse of `to_textbook`."""
-        found, left = {}, dict(tensors)
-        for name, parts in self._stacks().items():
-            if parts[0] in left:
-                found[name] = torch.stack([left.pop(part) for part in parts])
-        return {**left, **found}

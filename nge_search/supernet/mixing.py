@@ -1,18 +1,48 @@
-"""The inner nodes of a cell from its two inputs, as one operation under autograd."""
+"""The nodes of a cell from its inputs, as one operation under autograd.
+
+A cell is given by its stages, in order: each has `sources` and `targets` as `Stage`, and `begin`, which gives the
+stage's part of a pass, with what `StagePass` has. Stages are computed when the nodes that they leave are known.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from nge_search.genotype import INPUT_NODES
 from nge_search.supernet.folding import Setting, wide
 from nge_search.supernet.kernels import choose, empty
-from nge_search.supernet.stage import EdgeGradients, Given, Stage, StagePass, StageWeights
+from nge_search.supernet.stage import EdgeGradients, Given, Stage, StageWeights
+
+
+class Divided(Protocol):
+    """A cell's P and stacked weights, divided by stage."""
+
+    def stage(self, s: int) -> Any:
+        """Those of a stage, as its `begin` takes them; gradients come in the same form, that of P as `p`."""
+
+    def gradients(self, stages: Sequence[Any], weights: Sequence[Tensor]) -> list[Tensor]:
+        """Those of all stages, stacked as the cell's weights are, in their types."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What of a cell is the same in all passes.
+
+    Attributes:
+        stages: in order.
+        inputs: nodes that are given.
+        outputs: nodes that are wanted, the last ones.
+        divide: from P [E, O], wide, and stacked weights.
+    """
+
+    stages: Sequence[Any]
+    inputs: int
+    outputs: int
+    divide: Callable[[Tensor, Sequence[Tensor]], Divided]
 
 
 @dataclass
@@ -23,8 +53,15 @@ class Observed:
     count: Tensor | None = None
 
 
-class _Weights:
-    """A cell's P and stacked weights, by stage; see `mix`."""
+class DartsWeights:
+    """`Divided` for `Stage`.
+
+    Weights are stacked by edge: taps of first steps, of dilated convolutions and of second steps, per kind
+    [E, C, 1, K, K]; pointwise weights of first steps, second steps and dilated convolutions
+    [E * kinds, C, C, 1, 1], as far as there are such; where skip connections halve, those of their even and odd
+    pixels [2 E, C, C] for the first stage's edges. P's edges are by source and then target, its operations as in
+    `StageWeights.p`.
+    """
 
     def __init__(self, stages: Sequence[Stage], p_EO: Tensor, weights: Sequence[Tensor]):
         self.counts = [len(stage.targets) for stage in stages]
@@ -73,43 +110,39 @@ class _Weights:
 class _Mix(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        setting: Setting,
-        stages: Sequence[Stage],
-        given: Sequence[Given] | None,
-        observed: Observed,
-        *tensors: Tensor,
+        ctx: Any, setting: Setting, plan: Plan, given: Sequence[Given] | None, observed: Observed, *tensors: Tensor
     ) -> tuple[Tensor, ...]:
-        ctx.save_for_backward(*tensors[INPUT_NODES + 1 :])
-        states, (p_EO, *weights) = [x.detach() for x in tensors[:INPUT_NODES]], tensors[INPUT_NODES:]
-        ctx.weights, ctx.passes, ctx.stages = _Weights(stages, p_EO, weights), [], stages
-        for s, stage in enumerate(stages):
-            if stage.sources[-1] >= INPUT_NODES:
+        inputs = plan.inputs
+        ctx.save_for_backward(*tensors[inputs + 1 :])
+        states, (p_EO, *weights) = [x.detach() for x in tensors[:inputs]], tensors[inputs:]
+        ctx.weights, ctx.passes, ctx.plan = plan.divide(p_EO, weights), [], plan
+        for s, stage in enumerate(plan.stages):
+            if stage.sources[-1] >= inputs:
                 states.append(_combine(ctx.passes, stage.sources[-1]))
             images = [states[source] for source in stage.sources]
             ctx.passes.append(
-                StagePass(setting, stage, images, ctx.weights.stage(s), given[s] if given is not None else None)
+                stage.begin(setting, images, ctx.weights.stage(s), given[s] if given is not None else None)
             )
             observed.stages.append(ctx.passes[-1].seen)
         observed.count = ctx.passes[-1].count
         states.append(_combine(ctx.passes, len(states)))
         # other tensors than those that passes hold: outputs know this operation, and it must not know them
-        return tuple(state.detach() for state in states[INPUT_NODES:])
+        return tuple(state.detach() for state in states[-plan.outputs :])
 
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
-        weights, stages, passes = ctx.saved_tensors, ctx.stages, ctx.passes
-        inputs, need_weights = ctx.needs_input_grad[4:][:INPUT_NODES], any(ctx.needs_input_grad[5 + INPUT_NODES :])
-        dys: list[Any] = [None] * INPUT_NODES + list(outer)
-        gradients: list[dict[int, EdgeGradients]] = [{} for _ in stages]
-        found: list[StageWeights] = []
+        weights, plan, passes, first = ctx.saved_tensors, ctx.plan, ctx.passes, ctx.plan.inputs
+        inputs, need_weights = ctx.needs_input_grad[4:][:first], any(ctx.needs_input_grad[5 + first :])
+        dys: list[Any] = [None] * (plan.stages[-1].targets[-1] + 1 - len(outer)) + list(outer)
+        gradients: list[dict[int, EdgeGradients]] = [{} for _ in plan.stages]
+        found: list[Any] = []
         target = len(dys) - 1
-        for stage in reversed(stages):
+        for stage in reversed(plan.stages):
             while target > stage.sources[-1]:
                 _spread(passes, gradients, target, dys[target])
                 target -= 1
             last = passes.pop()
-            dx = [empty(x.shape, x) for x in last.images] if any(inputs) or target >= INPUT_NODES else None
+            dx = [empty(x.shape, x) for x in last.images] if any(inputs) or target >= first else None
             own = gradients.pop()
             found.append(last.backward([own[e] for e in range(len(own))], dx, need_weights))
             for source, change in zip(stage.sources, dx or ()):
@@ -118,15 +151,15 @@ class _Mix(torch.autograd.Function):
         found.reverse()
         d_weights = ctx.weights.gradients(found, weights) if need_weights else [None] * len(weights)
         d_p = torch.cat([own.p for own in found])
-        return None, None, None, None, *dys[:INPUT_NODES], d_p, *d_weights
+        return None, None, None, None, *dys[:first], d_p, *d_weights
 
 
-def _ending(passes: Sequence[StagePass], target: int) -> list[tuple[int, int]]:
+def _ending(passes: Sequence[Any], target: int) -> list[tuple[int, int]]:
     """The edges that end in a node: by pass, and number in it."""
     return [(s, e) for s, own in enumerate(passes) for e, t in enumerate(own.stage.targets) if t == target]
 
 
-def _combine(passes: Sequence[StagePass], target: int) -> Tensor:
+def _combine(passes: Sequence[Any], target: int) -> Tensor:
     """A node [B, H, W, C]: the sum over its edges of products, scaled parts and biases."""
     edges = [(passes[s], e) for s, e in _ending(passes, target)]
     like = passes[0].like
@@ -136,9 +169,7 @@ def _combine(passes: Sequence[StagePass], target: int) -> Tensor:
     return choose(like).combine(zs, rights, xs, scales, bias)
 
 
-def _spread(
-    passes: Sequence[StagePass], gradients: Sequence[dict[int, EdgeGradients]], target: int, dy: Tensor
-) -> None:
+def _spread(passes: Sequence[Any], gradients: Sequence[dict[int, EdgeGradients]], target: int, dy: Tensor) -> None:
     """Hand each edge that ends in a node, by pass and number, its part of the node's gradient."""
     like = passes[0].like
     edges = _ending(passes, target)
@@ -153,22 +184,18 @@ def _spread(
 
 def mix(
     setting: Setting,
-    stages: Sequence[Stage],
+    plan: Plan,
     given: Sequence[Given] | None,
     images: Sequence[Tensor],
     p_EO: Tensor,
     weights: Sequence[Tensor],
 ) -> tuple[list[Tensor], Observed]:
-    """The inner nodes of a cell, each [B, H, W, C], and what was observed of normalisations.
+    """The wanted nodes of a cell, each [B, H, W, C], and what was observed of normalisations.
 
     Args:
         given: without observation, running statistics by stage.
-        images: the cell's two inputs [B, H, W, C].
-        p_EO: edges by source and then target, operations as in `StageWeights.p`.
-        weights: stacked by edge: taps of first steps, of dilated convolutions and of second steps, per kind
-            [E, C, 1, K, K]; pointwise weights of first steps, second steps and dilated convolutions [E * kinds, C,
-            C, 1, 1], as far as there are such; where skip connections halve, those of their even and odd pixels
-            [2 E, C, C] for the first stage's edges.
+        images: the cell's inputs [B, H, W, C].
+        p_EO, weights: as `plan.divide` takes them.
     """
     observed = Observed()
-    return list(_Mix.apply(setting, stages, given, observed, *images, p_EO, *weights)), observed
+    return list(_Mix.apply(setting, plan, given, observed, *images, p_EO, *weights)), observed

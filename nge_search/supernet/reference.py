@@ -5,6 +5,8 @@ Slow and plain on purpose: it is the oracle against which faster forms are teste
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -16,17 +18,14 @@ from nge_search.operations import build_operation, build_preprocess, is_pool
 class MixedOperation(nn.ModuleList):
     """All candidate operations of one edge, weighted by that edge's probabilities p_O."""
 
-    def __init__(self, operations: tuple[str, ...], channels: int, stride: int):
-        super().__init__()
-        for name in operations:
-            operation = build_operation(name, channels, stride, affine=False)
-            if is_pool(name):
-                operation = nn.Sequential(operation, nn.BatchNorm2d(channels, affine=False))
-            self.append(operation)
-
     def forward(self, x_BCHW: Tensor, p_O: Tensor) -> Tensor:
         # Without the conversion, bf16 outputs would round P, and its gradient, to bf16.
         return sum(p * operation(x_BCHW).to(p.dtype) for p, operation in zip(p_O, self))
+
+
+def _candidate(name: str, channels: int, stride: int) -> nn.Module:
+    operation = build_operation(name, channels, stride, affine=False)
+    return nn.Sequential(operation, nn.BatchNorm2d(channels, affine=False)) if is_pool(name) else operation
 
 
 class MixedCell(nn.Module):
@@ -55,9 +54,12 @@ class MixedCell(nn.Module):
         self.preprocess0 = build_preprocess(c_before, channels, halve=reduction_before, affine=False)
         self.preprocess1 = build_preprocess(c_last, channels, halve=False, affine=False)
         self.edges = nn.ModuleList(
-            MixedOperation(space.operations, channels, 2 if reduction and source < INPUT_NODES else 1)
+            MixedOperation(_candidate(name, channels, self._stride(source)) for name in space.operations)
             for source, _ in space.edges
         )
+
+    def _stride(self, source: int) -> int:
+        return 2 if self.reduction and source < INPUT_NODES else 1
 
     def forward(self, before_BCHW: Tensor, last_BCHW: Tensor, p_EO: Tensor) -> Tensor:
         states = [self.preprocess0(before_BCHW), self.preprocess1(last_BCHW)]
@@ -115,3 +117,12 @@ class Supernet(nn.Module):
         for cell in self.cells:
             before, last = last, cell(before, last, p_reduce_EO if cell.reduction else p_normal_EO)
         return self.classifier(last.mean(dim=(2, 3)))
+
+    def mixed_operations(self, size: int) -> Iterator[tuple[int, int, MixedOperation, tuple[int, int, int]]]:
+        """For images of `size` pixels: which P, which row of it, whose operations, and the (C, H, W) they read."""
+        for cell in self.cells:
+            halved = -(-size // 2) if cell.reduction else size
+            for edge, (source, _) in enumerate(self.space.edges):
+                side = size if source < INPUT_NODES else halved
+                yield int(cell.reduction), edge, cell.edges[edge], (cell.channels, side, side)
+            size = halved

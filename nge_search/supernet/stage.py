@@ -71,6 +71,12 @@ class Stage:
         """Edges that leave each node."""
         return len(self.targets) // len(self.sources)
 
+    def begin(
+        self, setting: Setting, images: Sequence[Tensor], weights: StageWeights, given: Given | None
+    ) -> StagePass:
+        """The stage's part of a pass, forward."""
+        return StagePass(setting, self, images, weights, given)
+
 
 class StageWeights(NamedTuple):
     """Of a stage's edges; gradients come in the same form.

@@ -79,8 +79,12 @@ def test_two_ranks_with_shared_statistics_equal_one(tmp_path, tiny_search):
         ("fused", "fp64", 20, "first", 1e-9),
         ("fused", "fp64", 4, "second", 1e-9),
     ]
+    dense = [word for word in tiny_search if not word.startswith("supernet.")]
+    dense += ["supernet.space=nasbench201", "supernet.cells=3"]
     common = (*tiny_search, "supernet.channels=4", "data.limit=402", "search.batch_size=21")
     jobs = [job("steps", tmp_path / "local", 2, *common, "precision=fp64")]
+    dense_words = (*dense, *common[len(tiny_search) :], "precision=fp64", "supernet.sync_statistics=true")
+    jobs.append(job("steps", tmp_path / "dense", 10, *dense_words))
     for kernel, precision, steps, order, _ in cases:
         words = (f"supernet.kernel={kernel}", f"precision={precision}", f"search.order={order}")
         folder = tmp_path / f"{kernel}-{precision}-{order}"
@@ -96,6 +100,7 @@ def test_two_ranks_with_shared_statistics_equal_one(tmp_path, tiny_search):
 
     for kernel, precision, _, order, tolerance in cases:
         assert largest_difference(tmp_path / f"{kernel}-{precision}-{order}") < tolerance
+    assert largest_difference(tmp_path / "dense") < 1e-9
     assert largest_difference(tmp_path / "local") > 1e-6
 
 

@@ -38,8 +38,8 @@ def test_matches_the_formulas(size):
             stride = 2 if reduction and source < 2 else 1
             for column, operation in enumerate(SPACE.operations):
                 expected[reduction][edge, column] += by_hand(operation, channels, side, stride)
-    assert torch.equal(cost.normal_EO.float(), expected[False])
-    assert torch.equal(cost.reduce_EO.float(), expected[True])
+    assert torch.equal(cost.matrices[0].float(), expected[False])
+    assert torch.equal(cost.matrices[1].float(), expected[True])
 
 
 def test_certain_p_counts_the_mixed_edges_of_a_plain_network():
@@ -60,7 +60,7 @@ def test_certain_p_counts_the_mixed_edges_of_a_plain_network():
 def test_gradient_is_that_of_the_relative_cost():
     cost = ExpectedCost(Supernet(SPACE, channels=4, cells=3, classes=10), 8)
     matrices = [torch.rand(SPACE.shape, dtype=torch.float64, requires_grad=True) for _ in range(2)]
-    value = (cost.normal_EO * matrices[0]).sum() + (cost.reduce_EO * matrices[1]).sum()
+    value = (cost.matrices[0] * matrices[0]).sum() + (cost.matrices[1] * matrices[1]).sum()
     uniform = torch.full(SPACE.shape, 1 / 7, dtype=torch.float64)
     value = value / cost.expected(uniform, uniform)
     for found, expected in zip(cost.relative_gradients(), torch.autograd.grad(value, matrices)):

