@@ -1,12 +1,14 @@
-"""True accuracy of the cell found on NAS-Bench-201, against the number of architectures asked for, by strategy.
+"""True accuracy of the cell found in a table, against the number of architectures asked for, by strategy.
 
     nge table NAS-Bench-201-v1_1-096897.pth --out tables/nb201
     python experiments/nge_strategies.py tables/nb201       200 seeds; three minutes a setting on two cores
+    nge table ec_nas_4epoch.csv --out tables/ecnas
+    python experiments/nge_strategies.py tables/ecnas --queries 100     NAS-Bench-101's cells of up to 5 vertices
 
-Three settings: validation after 200 epochs as the signal and CIFAR-10's test accuracy as the score; validation
-after 12 epochs with the same score; and CIFAR-100's validation accuracy as both. --embeddings adds `nge_reinforce`
-with P from the other embeddings. Strategies have the defaults of `nge search task=benchmark`, the same everywhere.
-Writes nge_strategies.json and nge_strategies.png under experiments/results/.
+On NAS-Bench-201 three settings: validation after 200 epochs as the signal and CIFAR-10's test accuracy as the
+score; validation after 12 epochs with the same score; and CIFAR-100's validation accuracy as both. --embeddings
+adds `nge_reinforce` with P from the other embeddings. Strategies have the defaults of `nge search task=benchmark`,
+the same everywhere. Writes nge_strategies_SPACE.json and .png under experiments/results/.
 """
 
 from __future__ import annotations
@@ -28,11 +30,14 @@ from nge_search.schema_benchmark import STRATEGIES, PolicyConfig, StrategySectio
 from nge_search.search.asking import ask
 
 RESULTS = Path(__file__).parent / "results"
-#: Signal and score of each setting.
+#: By space, the signal and the score of each setting.
 SETTINGS = {
-    "cifar10": ("cifar10_valid_200", "cifar10_test_200"),
-    "cifar10, 12 epochs": ("cifar10_valid_12", "cifar10_test_200"),
-    "cifar100, validation": ("cifar100_valid_200", "cifar100_valid_200"),
+    "nasbench201": {
+        "cifar10": ("cifar10_valid_200", "cifar10_test_200"),
+        "cifar10, 12 epochs": ("cifar10_valid_12", "cifar10_test_200"),
+        "cifar100, validation": ("cifar100_valid_200", "cifar100_valid_200"),
+    },
+    "nasbench101": {"cifar10, 4 epochs": ("cifar10_valid_4", "cifar10_test_4")},
 }
 CHECKPOINTS = (30, 50, 100, 300)
 #: No strategy was tuned on these seeds.
@@ -41,25 +46,27 @@ FIRST_SEED = 100_000
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("table", help="of NAS-Bench-201: a folder of `nge table`, or a file that it reads")
+    parser.add_argument("table", help="a folder of `nge table`, or a file that it reads")
     parser.add_argument("--seeds", type=int, default=200)
     parser.add_argument("--queries", type=int, default=300)
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--embeddings", action="store_true", help="nge_reinforce from other embeddings too")
-    parser.add_argument("--settings", nargs="*", default=list(SETTINGS), choices=list(SETTINGS))
+    parser.add_argument("--settings", nargs="*", help="some of the settings of the table's space")
     options = parser.parse_args()
+    space = open_table(options.table).space.name
+    settings = {name: SETTINGS[space][name] for name in options.settings or SETTINGS[space]}
     searches = [(name, "nge") for name in STRATEGIES]
     if options.embeddings:
         searches += [("nge_reinforce", kind) for kind in ("direct", "plain", "rnn")]
     found, curves = {}, {}
     with ProcessPoolExecutor(options.jobs, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        for setting in options.settings:
+        for setting, columns in settings.items():
             scores = {}
             for name, kind in searches:
                 label = name if kind == "nge" else f"{name}, {kind}"
                 began = time.perf_counter()
                 jobs = [
-                    (options.table, setting, name, kind, options.queries, FIRST_SEED + seed)
+                    (options.table, columns, name, kind, options.queries, FIRST_SEED + seed)
                     for seed in range(options.seeds)
                 ]
                 scores[label] = np.array(list(pool.map(search, jobs, chunksize=5)))
@@ -70,9 +77,9 @@ def main() -> None:
             found[setting]["paired"] = paired(scores)
             curves[setting] = scores
     header = results_header(f"python experiments/nge_strategies.py TABLE{words(options)}")
-    settings = {"seeds": options.seeds, "first_seed": FIRST_SEED, "queries": options.queries}
-    write_json(RESULTS / "nge_strategies.json", {**header, **settings, "results": found})
-    plot(curves, RESULTS / "nge_strategies.png")
+    counts = {"seeds": options.seeds, "first_seed": FIRST_SEED, "queries": options.queries}
+    write_json(RESULTS / f"nge_strategies_{space}.json", {**header, **counts, "results": found})
+    plot(curves, RESULTS / f"nge_strategies_{space}.png")
 
 
 def words(options: argparse.Namespace) -> str:
@@ -80,11 +87,10 @@ def words(options: argparse.Namespace) -> str:
     return f" --seeds {options.seeds} --queries {options.queries}" + (" --embeddings" if options.embeddings else "")
 
 
-def search(job: tuple[str, str, str, str, int, int]) -> np.ndarray:
+def search(job: tuple[str, tuple[str, str], str, str, int, int]) -> np.ndarray:
     """Score of the best by signal after each query [Q]; a search that settles early keeps its last one."""
-    table, setting, name, kind, queries, seed = job
-    signal, score = SETTINGS[setting]
-    benchmark = Benchmark(_table(table), signal, score)
+    table, columns, name, kind, queries, seed = job
+    benchmark = Benchmark(_table(table), *columns)
     strategy = StrategySection(name=name, queries=queries)
     scores = ask(benchmark, strategy, PolicyConfig(kind=kind), seed).scores()
     return np.r_[scores, np.full(queries - len(scores), scores[-1])]
@@ -147,7 +153,7 @@ def plot(curves: dict[str, dict[str, np.ndarray]], path: Path) -> None:
                 queries_Q, quartiles_3Q[0], quartiles_3Q[2], color=f"C{index}", alpha=0.12, linewidth=0
             )
         best = max(quartile[:, -1].max() for quartile in scores.values())
-        axis.set(title=setting, xlabel="distinct queries", ylabel="accuracy, %", ylim=(best - 3, best + 0.1))
+        axis.set(title=setting, xlabel="distinct queries", ylabel="accuracy, %", ylim=(best - 4, best + 0.1))
     axes[0][0].legend(fontsize=8)
     figure.tight_layout()
     figure.savefig(path, dpi=100)

@@ -442,6 +442,13 @@ class SearchSection(SgdSection):
     )
     epochs: int = option(25, "Epochs.", at_least=1)
     warmup_epochs: int = option(0, "First epochs, in which the weights alone are trained.", at_least=0)
+    mixture: str = option(
+        "weighted",
+        "What the supernet computes: weighted: all operations, by P; sampled: at each step one operation for each "
+        "edge, drawn from P, with the gradients of a Gumbel-softmax (GDAS).",
+        choices=("weighted", "sampled"),
+    )
+    temperature: float = option(1.0, "Of that softmax.", above=0)
     batch_size: int = option(64, "Images per step, over all ranks together.", at_least=2)
     cost_weight: float = option(
         0.0,

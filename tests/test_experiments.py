@@ -33,7 +33,7 @@ def test_the_comparison_of_strategies(tmp_path):
     script = shutil.copy(ROOT / "experiments" / "nge_strategies.py", tmp_path)
     words = ["--seeds", "3", "--queries", "35", "--jobs", "1", "--settings", "cifar10"]
     subprocess.run([sys.executable, script, tmp_path / "table", *words], check=True, capture_output=True)
-    found = json.loads((tmp_path / "results" / "nge_strategies.json").read_text())
+    found = json.loads((tmp_path / "results" / "nge_strategies_nasbench201.json").read_text())
     results, seeds = found["results"]["cifar10"], range(found["first_seed"], found["first_seed"] + 3)
     benchmark = Benchmark(table, "cifar10_valid_200", "cifar10_test_200")
     after = {}
@@ -46,7 +46,7 @@ def test_the_comparison_of_strategies(tmp_path):
     pair = results["paired"]["nge_evolution - random"]["30"]
     assert pair["difference"] == pytest.approx(difference, abs=1e-3)
     assert 0 <= pair["p"] <= 1
-    assert (tmp_path / "results" / "nge_strategies.png").stat().st_size > 10_000
+    assert (tmp_path / "results" / "nge_strategies_nasbench201.png").stat().st_size > 10_000
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -57,4 +58,4 @@ def _figures(given: dict[str, Any], prefix: str) -> Iterator[tuple[str, float]]:
         if isinstance(value, dict) and name != "genotype":
             yield from _figures(value, f"{prefix}{name}_")
         elif isinstance(value, (int, float)) and name != "id":
-            yield prefix + name, float(value)
+            yield re.sub(r"\W+", "_", prefix + name), float(value)  # it becomes a file's name

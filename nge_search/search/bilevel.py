@@ -30,6 +30,7 @@ from nge_search.search.cost import ExpectedCost
 from nge_search.search.hypergradient import GradientOf, sgd_directions, unrolled_gradient
 from nge_search.search.phases import build_phases
 from nge_search.search.progress import epoch_figures, publish_epoch
+from nge_search.search.sampling import Sampler
 from nge_search.supernet import build_space, build_supernet, exchange, fuse
 
 
@@ -63,8 +64,11 @@ class BilevelSearch(Task):
         fused = config.supernet.kernel == "fused"
         self.supernet: nn.Module = fuse(supernet) if fused else supernet
         self.architecture = ArchitectureOptimiser(config, self.space.graph, world, self.cost.relative_gradients())
-        self.weights = list(self.supernet.parameters())
         section = config.search
+        self.sampler = None
+        if section.mixture == "sampled":
+            self.sampler = Sampler(self.space.graph, section.temperature, config.seed, world.device, dtype)
+        self.weights = list(self.supernet.parameters())
         self.weight_optimiser = build_sgd(
             self.weights, section.learning_rate, section.momentum, section.weight_decay
         )
@@ -76,6 +80,8 @@ class BilevelSearch(Task):
 
     def loss(self, batch: Batch, p: Sequence[Tensor], meter: Meter | None = None) -> Tensor:
         """This rank's part of the batch's mean loss: its images' sum divided by the images of all ranks."""
+        if self.sampler is not None:
+            p = self.sampler(p)
         with forward_context(self.config.precision, self.world.device):
             logits_BK = self.supernet(batch.images_BCHW, *p)
         logits_BK = full_precision(logits_BK)

@@ -11,6 +11,7 @@ from nge_search.engine.loop import Phase, average_buffers
 
 if TYPE_CHECKING:
     from nge_search.search.bilevel import BilevelSearch
+    from nge_search.search.sampling import Sampler
 
 
 def build_phases(task: BilevelSearch) -> list[Phase]:
@@ -30,8 +31,24 @@ class SearchPhase(Phase):
         self.task.recorder.forget()
         self.task.start_epoch(epoch)
 
+    def batches(self, epoch: int, first: int) -> Iterator[tuple[Batch, ...]]:
+        self.position = epoch, first
+        return self.inputs(epoch, first)
+
+    @abstractmethod
+    def inputs(self, epoch: int, first: int) -> Iterator[tuple[Batch, ...]]:
+        """As `Phase.batches`."""
+
     def step(self, *batches: Batch) -> None:
+        if self.task.sampler is not None:
+            self.draw(self.task.sampler)
         self.task.recorder.run(self.name, self.act, batches)
+
+    def draw(self, sampler: Sampler) -> None:
+        """New operations for a step."""
+        epoch, step = self.position
+        sampler.draw(self.task.phases.index(self), epoch, step)
+        self.position = epoch, step + 1
 
     @abstractmethod
     def act(self, *batches: Batch) -> None:
@@ -50,7 +67,7 @@ class WeightPhase(SearchPhase):
         super().start(epoch)
         self.p = self.task.architecture.probabilities()
 
-    def batches(self, epoch: int, first: int) -> Iterator[tuple[Batch, ...]]:
+    def inputs(self, epoch: int, first: int) -> Iterator[tuple[Batch, ...]]:
         return ((batch,) for batch in self.task.train.iterate(epoch, first))
 
     def act(self, *batches: Batch) -> None:
@@ -65,7 +82,7 @@ class ArchitecturePhase(SearchPhase):
     def steps(self, epoch: int) -> int:
         return self.task.valid.steps if self.task.trains_architecture(epoch) else 0
 
-    def batches(self, epoch: int, first: int) -> Iterator[tuple[Batch, ...]]:
+    def inputs(self, epoch: int, first: int) -> Iterator[tuple[Batch, ...]]:
         valid = self.task.valid.iterate(epoch, first)
         if self.task.config.search.order == "first":
             return ((batch,) for batch in valid)
@@ -90,7 +107,7 @@ class AlternatingPhase(SearchPhase):
         super().start(epoch)
         self.moves_architecture = self.task.trains_architecture(epoch)
 
-    def batches(self, epoch: int, first: int) -> Iterator[tuple[Batch, ...]]:
+    def inputs(self, epoch: int, first: int) -> Iterator[tuple[Batch, ...]]:
         return zip(self.task.train.iterate(epoch, first), self.task.valid.endless(epoch, first))
 
     def act(self, *batches: Batch) -> None:
@@ -104,7 +121,10 @@ class AlternatingPhase(SearchPhase):
 
 
 class EvaluationPhase(SearchPhase):
-    """The validation half through the supernet in evaluation mode, under the P of the epoch's end."""
+    """The validation half through the supernet in evaluation mode, under the P of the epoch's end.
+
+    Where operations are sampled, under the most probable ones.
+    """
 
     name = "valid"
     trains = False
@@ -119,8 +139,11 @@ class EvaluationPhase(SearchPhase):
         self.task.supernet.eval()
         self.p = self.task.architecture.probabilities()
 
-    def batches(self, epoch: int, first: int) -> Iterator[tuple[Batch, ...]]:
+    def inputs(self, epoch: int, first: int) -> Iterator[tuple[Batch, ...]]:
         return ((batch,) for batch in self.task.evaluation.iterate(epoch, first))
+
+    def draw(self, sampler: Sampler) -> None:
+        sampler.settle()
 
     def act(self, *batches: Batch) -> None:
         self.task.evaluation_step(batches[0], self.p)

@@ -159,7 +159,7 @@ def pairs(tmp_path: Path) -> Path:
     entries = [
         {"id": 0, "genotype": nested, "test_acc": 97.0, "zero_cost": {"snip": 2.0}},
         {"id": 1, "genotype": genotype, "test_acc": 97.4, "zero_cost": {"snip": 4.0}},
-        {"id": 2, "genotype": other, "test_acc": 96.0},
+        {"id": 2, "genotype": other, "test_acc": 96.0, "../mult-adds / M": 573.0},
     ]
     path = tmp_path / "pairs.json"
     path.write_text(json.dumps(entries))
@@ -254,7 +254,9 @@ def test_pairs_of_darts(tmp_path: Path) -> None:
     assert len(table) == 2
     assert figures["test_acc"] == pytest.approx(97.2)
     assert figures["zero_cost_snip"] == 3
-    assert np.isnan(table.figures(table.find(table.space.parse("darts_v2")))["zero_cost_snip"])
+    other = table.figures(table.find(table.space.parse("darts_v2")))
+    assert np.isnan(other["zero_cost_snip"])
+    assert other["_mult_adds_M"] == 573  # a name that a file can have
 
 
 # -- the compact form

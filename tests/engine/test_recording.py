@@ -162,17 +162,21 @@ def test_the_tape_notices_what_a_graph_cannot_do():
 
 
 @pytest.mark.parametrize(
-    ("embedding", "loop", "order"),
-    [("nge", "epochwise", "first"), ("nge", "batchwise", "second"), ("rnn", "batchwise", "first"),
-     ("plain", "epochwise", "second"), ("direct", "epochwise", "first")],
+    ("embedding", "loop", "order", "mixture"),
+    [("nge", "epochwise", "first", "weighted"), ("nge", "batchwise", "second", "weighted"),
+     ("rnn", "batchwise", "first", "weighted"), ("plain", "epochwise", "second", "weighted"),
+     ("direct", "epochwise", "first", "weighted"), ("nge", "epochwise", "first", "sampled")],
 )  # fmt: skip
-def test_replayed_searches_equal_those_step_by_step(tiny_search, tmp_path, monkeypatch, loop, order, embedding):
+def test_replayed_searches_equal_those_step_by_step(
+    tiny_search, tmp_path, monkeypatch, loop, order, embedding, mixture
+):
     """With PyTorch's kernels, as on a GPU: P, weights, statistics and figures after two epochs."""
     for module in (preprocess, stage):
         monkeypatch.setattr(module, "choose", lambda _: kernels_torch)
     monkeypatch.setattr("nge_search.supernet.mixing.choose", lambda _: kernels_torch)
     words = [*tiny_search, "precision=fp64", f"search.loop={loop}", f"search.order={order}", "search.epochs=2"]
-    words += [f"embedding.kind={embedding}", "search.entropy_weight=0.1", "data.limit=96", "search.batch_size=8"]
+    words += [f"embedding.kind={embedding}", f"search.mixture={mixture}"]
+    words += ["search.entropy_weight=0.1", "data.limit=96", "search.batch_size=8"]
     ends, tapes = [], []
     for name in ("plain", "replayed"):
         config = load_config(SearchConfig, None, [*words, f"run.dir={tmp_path / name}"])
@@ -190,6 +194,7 @@ def test_replayed_searches_equal_those_step_by_step(tiny_search, tmp_path, monke
                     task.finite,
                     *task.architecture.cost_gradients,
                     *(p_EO for phase in task.phases for p_EO in getattr(phase, "p", ())),
+                    *(task.sampler.noise if task.sampler else ()),
                 ]
                 return [x for x in (*state, *modules, *meters, *fixed) if isinstance(x, Tensor)]
 

@@ -9,8 +9,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from nge_search.config import load_config
 from nge_search.engine.session import open_session
+from nge_search.graph import CellSpace
 from nge_search.schema import SearchConfig
 from nge_search.search.run import build_task
+from nge_search.search.sampling import Sampler
 
 
 @pytest.fixture
@@ -225,6 +227,7 @@ class NoReading(TorchDispatchMode):
         ("search.order=second",),
         ("search.loop=batchwise", "search.cost_weight=1", "search.entropy_weight=1"),
         ("data.cutout=2", "embedding.kind=rnn"),
+        ("search.mixture=sampled",),
     ],
 )
 def test_no_step_reads_a_tensor_back(make_task, settings):
@@ -240,3 +243,59 @@ def test_no_step_reads_a_tensor_back(make_task, settings):
 def test_the_watch_for_reading_works():
     with pytest.raises(AssertionError, match="_local_scalar_dense"), NoReading():
         torch.ones(1).item()
+
+
+def test_sampling_draws_from_p_and_has_the_softmax_s_gradient():
+    """Frequencies of 4,000 draws; the gradient by finite differences of the softmax at the same noise."""
+    space = CellSpace(nodes=2, operations=("skip_connect", "max_pool_3x3", "sep_conv_3x3"))
+    sampler = Sampler(space, 0.7, 3, torch.device("cpu"), torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    matrices = [torch.rand(space.shape, generator=generator, dtype=torch.float64) + 0.1 for _ in range(2)]
+    matrices = [p_EO / p_EO.sum(dim=1, keepdim=True) for p_EO in matrices]
+    counts = [torch.zeros_like(p_EO) for p_EO in matrices]
+    for step in range(4000):
+        sampler.draw(0, 1, step)
+        for count_EO, hard_EO in zip(counts, sampler(matrices)):
+            torch.testing.assert_close(hard_EO.sort(dim=1).values, torch.eye(3).double()[2].expand(5, 3))
+            count_EO += hard_EO
+    for count_EO, p_EO in zip(counts, matrices):
+        deviation_EO = (p_EO * (1 - p_EO) / 4000).sqrt()
+        assert ((count_EO / 4000 - p_EO).abs() < 4.5 * deviation_EO).all()
+    first = [x.clone() for x in sampler(matrices)]
+    sampler.draw(0, 1, 3999)
+    assert all(torch.equal(a, b) for a, b in zip(first, sampler(matrices)))  # the position decides
+    p_EO, noise_EO = matrices[0].clone().requires_grad_(), sampler.noise[0]
+    weight_EO = torch.rand(space.shape, generator=generator, dtype=torch.float64)
+    (found_EO,) = torch.autograd.grad((sampler([p_EO, matrices[1]])[0] * weight_EO).sum(), p_EO)
+
+    def soft(p_EO):
+        return (torch.softmax((p_EO.log() + noise_EO) / 0.7, dim=1) * weight_EO).sum()
+
+    for e, o in ((0, 0), (3, 1), (4, 2)):
+        step_EO = torch.zeros_like(p_EO)
+        step_EO[e, o] = 1e-6
+        slope = (soft(matrices[0] + step_EO) - soft(matrices[0] - step_EO)) / 2e-6
+        assert found_EO[e, o] == pytest.approx(float(slope), rel=1e-6)
+    sampler.settle()
+    for hard_EO, p_EO in zip(sampler(matrices), matrices):
+        assert torch.equal(hard_EO.argmax(dim=1), p_EO.argmax(dim=1))
+
+
+@pytest.mark.parametrize("loop", ["epochwise", "batchwise"])
+def test_a_sampled_search_computes_one_operation_per_edge(make_task, loop):
+    task = make_task("search.mixture=sampled", f"search.loop={loop}", "search.order=second")
+    seen, forward = [], task.supernet.forward
+
+    def watch(images, *matrices):
+        seen.append([p_EO.detach().clone() for p_EO in matrices])
+        return forward(images, *matrices)
+
+    task.supernet.forward = watch
+    before = snapshot(task)
+    for index in range(len(task.phases)):
+        run_steps(task, index, 2)
+    assert all(((p_EO == 0) | (p_EO == 1)).all() and p_EO.sum() == len(p_EO) for pair in seen for p_EO in pair)
+    assert len({tuple(p_EO.argmax(dim=1).tolist()) for p_EO, _ in seen}) > 2
+    derived = task.architecture.probabilities()
+    assert all(torch.equal(a.argmax(dim=1), b.argmax(dim=1)) for a, b in zip(seen[-1], derived))
+    assert changed(before, snapshot(task)) == set(before)

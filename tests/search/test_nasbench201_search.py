@@ -84,7 +84,10 @@ def test_what_a_search_shows(run: Path, dense_search, capsys) -> None:
     assert "p/cell" in events.Tags()["images"]
 
 
-def test_an_interrupted_search_goes_on_bit_for_bit(run, dense_search, tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize("words", [(), ("search.mixture=sampled", "search.warmup_epochs=1")])
+def test_an_interrupted_search_goes_on_bit_for_bit(words, dense_search, tmp_path, monkeypatch) -> None:
+    run, words = tmp_path / "whole", [*dense_search, *words]
+    nge_search.search(None, *words, f"run.dir={run}")
     cut, count, step = tmp_path / "cut", iter(range(10**6)), BilevelSearch.weight_step
 
     def stop_in_time(self, *given):
@@ -95,8 +98,8 @@ def test_an_interrupted_search_goes_on_bit_for_bit(run, dense_search, tmp_path, 
     with monkeypatch.context() as patch:
         patch.setattr(BilevelSearch, "weight_step", stop_in_time)
         with pytest.raises(Interrupted):
-            nge_search.search(None, *dense_search, f"run.dir={cut}")
-    nge_search.search(None, *dense_search, f"run.dir={cut}")
+            nge_search.search(None, *words, f"run.dir={cut}")
+    nge_search.search(None, *words, f"run.dir={cut}")
     same = ("p_cell", "train_loss", "valid_loss", "genotype")
     for one, other in zip(rows_of(run), rows_of(cut), strict=True):
         assert [one[name] for name in same] == [other[name] for name in same]
