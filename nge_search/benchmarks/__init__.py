@@ -44,7 +44,7 @@ def open_table(path: str | Path) -> Table:
     if reader is None:
         raise UserError(
             f"'{path}' is none of the files that tables are read from: NAS-Bench-101's .tfrecord, NAS-Bench-201's "
-            ".pth, a .csv or .json of architectures with accuracies (README, Benchmarks)"
+            ".pth, a .csv or .json of architectures with accuracies (README, Tables of accuracies)"
         )
     return reader(path)
 

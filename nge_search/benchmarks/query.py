@@ -43,11 +43,6 @@ class Benchmark:
         time = f"{dataset}_seconds_{epochs}"
         self._seconds_N = table.column(time) if time in table.columns else None
 
-    @property
-    def timed(self) -> bool:
-        """Whether the table knows what a training takes."""
-        return self._seconds_N is not None
-
     def answer(self, code: Code, seed: int = 0) -> Answer:
         """What is known of an architecture; `seed` chooses among repeated trainings.
 
@@ -93,10 +88,6 @@ class Queries:
 
     def __len__(self) -> int:
         return len(self.answers)
-
-    def knows(self, code: Code) -> bool:
-        """Whether the architecture, or one that the space counts as the same, was asked for."""
-        return self.benchmark.space.key(code) in self._known
 
     def ask(self, code: Code) -> float | None:
         """The signal of an architecture; None if it is new and the budget is spent."""

@@ -10,14 +10,16 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nge_search.files import write_atomic
-from nge_search.genotype import Cell, Genotype
+from nge_search.genotype import SPACE, Cell, Genotype
+from nge_search.report.dense_layout import lay_out_dense
 from nge_search.report.layout import Box, CellLayout, Point, arrow, control_points, lay_out
-from nge_search.report.palette import CELL_TITLES, INK, PAPER, STYLES, outline_colour
+from nge_search.report.palette import ALL_STYLES, CELL_TITLES, INK, PAPER, outline_colour
+from nge_search.spaces import Code, NasBench201Space
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,35 +37,46 @@ _SIDE = 8.0
 _FONT = "DejaVu Sans"
 _NOT_KEPT = "node outside the output"
 
+#: What can be drawn: the cells of a genotype, or the cell of a code of NAS-Bench-201.
+Drawable = Genotype | Code
+
+
+def drawable(document: dict[str, Any]) -> Drawable | None:
+    """What the JSON object of an architecture shows; None of a space whose cells are not drawn."""
+    if document["space"] == NasBench201Space.name:
+        return NasBench201Space().parse(document["architecture"])
+    return Genotype.from_dict(document) if document["space"] == SPACE else None
+
 
 def draw_cell(cell: Cell, title: str) -> Figure:
     """One cell with its title and legend, in a figure as large (in points) as its layout."""
     with _own_settings():
-        return _figure([(title, cell)])
+        return _figure([(title, lay_out(cell))])
 
 
-def draw_genotype(genotype: Genotype) -> Figure:
-    """The normal cell above the reduction cell, with one legend for both."""
+def draw_genotype(found: Drawable) -> Figure:
+    """The normal cell above the reduction cell, with one legend for both; or the one cell."""
     with _own_settings():
-        return _figure([(CELL_TITLES[kind], cell) for kind, cell in genotype.cells()])
+        return _figure(list(_layouts(found).values()))
 
 
-def save_drawings(genotype: Genotype, folder: Path, stem: str = "genotype") -> list[Path]:
-    """Write `stem`.svg and .png (both cells), `stem`_normal and `stem`_reduce, each file atomically.
+def save_drawings(found: Drawable, folder: Path, stem: str = "genotype") -> list[Path]:
+    """Write `stem`.svg and .png, and of two cells `stem`_normal and `stem`_reduce, each file atomically.
 
     The folder is made if it is missing.
 
     Returns:
-        The six paths.
+        The paths.
     """
-    figures = {stem: [(CELL_TITLES[kind], cell) for kind, cell in genotype.cells()]}
-    for kind, cell in genotype.cells():
-        figures[f"{stem}_{kind}"] = [(CELL_TITLES[kind], cell)]
+    layouts = _layouts(found)
+    figures = {stem: list(layouts.values())}
+    if len(layouts) > 1:
+        figures.update({f"{stem}_{kind}": [titled] for kind, titled in layouts.items()})
     paths = []
     Path(folder).mkdir(parents=True, exist_ok=True)
     with _own_settings():
-        for name, cells in figures.items():
-            figure = _figure(cells)
+        for name, titled in figures.items():
+            figure = _figure(titled)
             for suffix in ("svg", "png"):
                 path = Path(folder) / f"{name}.{suffix}"
                 write_atomic(path, _encode(figure, suffix))
@@ -71,16 +84,23 @@ def save_drawings(genotype: Genotype, folder: Path, stem: str = "genotype") -> l
     return paths
 
 
-def drawing_rgb(genotype: Genotype) -> np.ndarray:
-    """Both cells as uint8 [height, width, 3], for TensorBoard."""
+def drawing_rgb(found: Drawable) -> np.ndarray:
+    """All cells as uint8 [height, width, 3], for TensorBoard."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     with _own_settings():
-        figure = _figure([(CELL_TITLES[kind], cell) for kind, cell in genotype.cells()])
+        figure = _figure(list(_layouts(found).values()))
         figure.set_dpi(SCREEN_DPI)
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
         return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
+
+
+def _layouts(found: Drawable) -> dict[str, tuple[str, CellLayout]]:
+    """Title and layout of each kind of cell."""
+    if isinstance(found, Genotype):
+        return {kind: (CELL_TITLES[kind], lay_out(cell)) for kind, cell in found.cells()}
+    return {"cell": ("Cell", lay_out_dense(found))}
 
 
 @contextmanager
@@ -103,18 +123,17 @@ def _encode(figure: Figure, suffix: str) -> bytes:
     return buffer.getvalue()
 
 
-def _figure(cells: list[tuple[str, Cell]]) -> Figure:
+def _figure(layouts: list[tuple[str, CellLayout]]) -> Figure:
     from matplotlib.figure import Figure
 
-    layouts = [(title, lay_out(cell)) for title, cell in cells]
     shown = frozenset().union(*(layout.operations for _, layout in layouts))
-    legend = [operation for operation in STYLES if operation in shown]
+    legend = [operation for operation in ALL_STYLES if operation in shown]
     if not all(box.kept for _, layout in layouts for box in layout.boxes):
         legend.append(_NOT_KEPT)
     width = max(*(layout.width for _, layout in layouts), 3 * _LEGEND_COLUMN) + 2 * _SIDE
     per_row = max(1, min(len(legend), int((width - 2 * _SIDE) // _LEGEND_COLUMN)))
     rows = -(-len(legend) // per_row)
-    per_row = -(-len(legend) // rows)
+    per_row = -(-len(legend) // max(1, rows))
     height = sum(layout.height + _TITLE_HEIGHT for _, layout in layouts) + rows * _LEGEND_ROW + 20
     figure = Figure(figsize=(width / 72, height / 72), facecolor=PAPER)
     axes = figure.add_axes((0, 0, 1, 1))
@@ -137,8 +156,9 @@ def _draw_layout(axes: Axes, layout: CellLayout, corner: Point, prefix: str) -> 
         zorder = 1 + edge.source * 0.02
         _curves(axes, edge.curves, corner, PAPER, 4.0, zorder)
         _curves(axes, (*edge.curves, *edge.lanes), corner, _LINE, 1.1, zorder + 0.01)
-    _curves(axes, layout.joins, corner, _LINE, 1.1, 3)
-    _arrows(axes, (*layout.join_tips, *(tip for edge in layout.edges for tip in edge.tips)), corner)
+    if layout.edges:  # none in a cell of NAS-Bench-201 that computes nothing
+        _curves(axes, layout.joins, corner, _LINE, 1.1, 3)
+        _arrows(axes, (*layout.join_tips, *(tip for edge in layout.edges for tip in edge.tips)), corner)
     for box in layout.boxes:
         _draw_box(axes, box, (box.x + dx, box.y + dy), prefix)
 
@@ -176,7 +196,7 @@ def _draw_box(axes: Axes, box: Box, centre: Point, prefix: str) -> None:
         shape = Circle(centre, box.width / 2, facecolor=fill, edgecolor=_NODE_FILL, linewidth=1.1, zorder=5)
         size = 9.0
     elif box.kind == "pill":
-        style = STYLES[box.operation]
+        style = ALL_STYLES[box.operation]
         text, ink = style.short, style.ink
         shape = _rounded(centre, box.width, box.height, box.height / 2, style.fill, outline_colour(style.fill))
     else:
@@ -218,7 +238,7 @@ def _draw_legend(axes: Axes, operations: list[str], per_row: int, width: float, 
         if operation == _NOT_KEPT:
             text, swatch = _NOT_KEPT, _rounded((x + 6, y), 8, 8, 4, PAPER, _NODE_FILL)
         else:
-            text, fill = STYLES[operation].long, STYLES[operation].fill
+            text, fill = ALL_STYLES[operation].long, ALL_STYLES[operation].fill
             swatch = _rounded((x + 6, y), 12, 8, 4, fill, outline_colour(fill))
         axes.add_patch(swatch)
         axes.text(x + 17, y, text, fontsize=7, color=INK, va="center_baseline", family=_FONT)

@@ -6,18 +6,22 @@ import re
 from html import escape
 
 from nge_search.genotype import INPUT_NODES, Cell
-from nge_search.report.layout import Box, Point, arrow, control_points, lay_out
-from nge_search.report.palette import STYLES, outline_colour
+from nge_search.report.layout import Box, CellLayout, Point, arrow, control_points, lay_out
+from nge_search.report.palette import ALL_STYLES, STYLES, outline_colour
 
 _INPUTS = ("c\u2096\u208b\u2082", "c\u2096\u208b\u2081")  # c with the index k-2, k-1
 
 
 def cell_svg(cell: Cell, title: str) -> str:
     """An <svg> element; its description spells the cell out for those who can't see it."""
-    layout = lay_out(cell)
+    return layout_svg(lay_out(cell), f"{title}: {describe(cell)}")
+
+
+def layout_svg(layout: CellLayout, description: str) -> str:
+    """An <svg> element of what a layout holds."""
     parts = [
         f'<svg class="cell" viewBox="0 0 {layout.width:g} {layout.height:g}" width="{layout.width * 1.6:.0f}" '
-        f'role="img" aria-label="{escape(title)}: {escape(describe(cell))}">'
+        f'role="img" aria-label="{escape(description)}">'
     ]
     for edge in layout.edges:
         parts.append(f'<path class="casing" d="{_curves(edge.curves)}"/>')
@@ -67,7 +71,7 @@ def _box(box: Box) -> str:
     left, top, _, _ = box.bounds
     frame = f'x="{left:.1f}" y="{top:.1f}" width="{box.width:.1f}" height="{box.height:.1f}"'
     if box.kind == "pill":
-        style = STYLES[box.operation]
+        style = ALL_STYLES[box.operation]
         shape = (
             f'<rect class="pill" data-gene="{box.gene}" data-operation="{box.operation}" {frame} '
             f'rx="{box.height / 2:.1f}" fill="{style.fill}" stroke="{outline_colour(style.fill)}">'

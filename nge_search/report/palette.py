@@ -40,8 +40,9 @@ STYLES: dict[str, OperationStyle] = {
     "conv_7x1_1x7": OperationStyle("7×1, 1×7", "7×1 then 1×7 conv.", "#8a4c8e", PAPER),
 }
 
-#: Of NAS-Bench-201, beside those that it shares.
-_DENSE_STYLES = {
+#: Those of NAS-Bench-201 as well, in the order of legends.
+ALL_STYLES = {
+    **STYLES,
     "none": OperationStyle("none", "nothing", "#ffffff"),
     "nor_conv_1x1": OperationStyle("conv 1×1", "1×1 convolution", "#a9d7f8"),
     "nor_conv_3x3": OperationStyle("conv 3×3", "3×3 convolution", "#4fa3e0"),
@@ -51,7 +52,7 @@ _UNKNOWN_FILLS = ("#c9ced6", "#9aa3af", "#6c7684")
 
 def style_of(operation: str, position: int = 0) -> OperationStyle:
     """The style of `operation`; a grey one, chosen by `position`, for a name this version does not know."""
-    known = STYLES.get(operation) or _DENSE_STYLES.get(operation)
+    known = ALL_STYLES.get(operation)
     if known is None:
         return OperationStyle(operation, operation, _UNKNOWN_FILLS[position % len(_UNKNOWN_FILLS)])
     return known

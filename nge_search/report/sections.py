@@ -9,8 +9,8 @@ from html import escape
 
 from nge_search.genotype import EDGES_PER_NODE, Genotype
 from nge_search.report.charts import SERIES_STYLES, Reference, Series, line_chart
-from nge_search.report.dense_svg import dense_cell_svg
-from nge_search.report.inline_svg import cell_svg
+from nge_search.report.dense_layout import lay_out_dense
+from nge_search.report.inline_svg import cell_svg, layout_svg
 from nge_search.report.numbers import duration, number, percent, plain, scaled
 from nge_search.report.page import Figure, Section, code, table
 from nge_search.report.palette import CELL_TITLES
@@ -59,12 +59,15 @@ def cells(genotype: Genotype | None, title: str = "Derived cells") -> Section:
 
 def dense_cell(found: Code) -> Section:
     """A cell of NAS-Bench-201, drawn."""
-    drawing = f'<figure><div class="scroll" tabindex="0">{dense_cell_svg(found)}</div></figure>'
-    text = code(NasBench201Space().text(found), "architecture")
+    text = NasBench201Space().text(found)
+    picture = layout_svg(lay_out_dense(found), f"Cell: {text}")
+    drawing = f'<figure><div class="scroll" tabindex="0">{picture}</div></figure>'
     words = (
         "A circle adds up what its edges bring; edges that carry none are left out. 0 is the input, 3 the output."
     )
-    return Section("cells", "Derived cell", f'<div class="cells">{drawing}</div>{hint(words)}{text}')
+    return Section(
+        "cells", "Derived cell", f'<div class="cells">{drawing}</div>{hint(words)}{code(text, "architecture")}'
+    )
 
 
 def genotype(found: Genotype | None) -> Section:

@@ -66,7 +66,8 @@ class Policy:
         With w_i = R(a_i) - b for architectures drawn from P this is REINFORCE's estimate (Williams, 1992) of the
         gradient of the expected reward, for any b that does not depend on a_i.
         """
-        total = (self.log_probability(codes) * torch.as_tensor(weights_N, dtype=torch.float32)).sum()
+        log_N = self.log_probability(codes)
+        total = (log_N * torch.as_tensor(weights_N, dtype=log_N.dtype)).sum()
         return list(torch.autograd.grad(total, list(self.embedding.parameters()), materialize_grads=True))
 
     def ascend(self, codes: Sequence[Code], weights_N: np.ndarray, steps: int = 1) -> None:

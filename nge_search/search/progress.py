@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nge_search.engine.logbook import Logbook
-from nge_search.genotype import PARAMETER_FREE, SPACE, Genotype
+from nge_search.genotype import PARAMETER_FREE
 from nge_search.schema import SearchConfig
 from nge_search.search.cost import ExpectedCost
 from nge_search.spaces import EdgeSpace
@@ -97,10 +97,9 @@ def publish_epoch(logbook: Logbook, row: dict[str, Any], step: int, epochs: int,
                 scalars[f"p_{kind}/{source}-{target}/{name}"] = p
         logbook.image(f"p/{kind}", heatmap_rgb(np.array(row[f"p_{kind}"])), step)
     logbook.scalars(scalars, step)
-    if space.name == SPACE:
-        from nge_search.report.drawing import drawing_rgb
+    from nge_search.report.drawing import drawable, drawing_rgb
 
-        logbook.image("genotype", drawing_rgb(Genotype.from_dict(row["genotype"])), step)
+    logbook.image("genotype", drawing_rgb(drawable(row["genotype"])), step)
     logbook.text("genotype", f"```\n{json.dumps(row['genotype'], indent=2)}\n```", step)
 
 

@@ -7,7 +7,6 @@ from typing import Any
 from nge_search.data import Augmentation, Feed, split_train_valid, store
 from nge_search.engine.precision import weight_dtype
 from nge_search.engine.session import Session, open_session
-from nge_search.genotype import SPACE, Genotype
 from nge_search.schema import SearchConfig
 from nge_search.search.bilevel import BilevelSearch
 from nge_search.supernet.kernels import forget_memory
@@ -80,12 +79,11 @@ def build_task(session: Session) -> BilevelSearch:
 
 
 def _write_results(session: Session, summary: dict[str, Any]) -> None:
-    from nge_search.report import save_drawings, write_report
+    from nge_search.report import drawable, save_drawings, write_report
 
     folder = session.folder
     assert folder is not None
     folder.write_json("genotype.json", summary["genotype"])
-    if summary["genotype"]["space"] == SPACE:
-        save_drawings(Genotype.from_dict(summary["genotype"]), folder.path)
+    save_drawings(drawable(summary["genotype"]), folder.path)
     write_report(folder.path, summary)
     folder.finish(summary)

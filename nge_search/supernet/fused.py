@@ -17,7 +17,7 @@ from torch.nn import functional
 from nge_search.engine.sync_batchnorm import SyncedBatchNorm2d
 from nge_search.genotype import INPUT_NODES
 from nge_search.operations import DilConv, FactorizedReduce, SepConv, is_pool
-from nge_search.supernet.folding import Setting, wide
+from nge_search.supernet.folding import Setting
 from nge_search.supernet.mixing import DartsWeights, Observed, Plan, mix
 from nge_search.supernet.preprocess import fork, preprocess
 from nge_search.supernet.reference import MixedCell, Supernet
@@ -203,20 +203,14 @@ class FusedSupernet(StackedNetwork):
         self.cells = nn.ModuleList(FusedCell(cell) for cell in supernet.cells)
         first = self.cells[0]
         names = ["skip_connect"] * first.skip + sorted(first.pools, reverse=True) + first.separable + first.dilated
-        columns = [self.space.operations.index(name) for name in names]
-        for name, order in (("edge_order", first.order), ("operation_order", columns)):
-            self.register_buffer(name, torch.tensor(order), persistent=False)
+        self.take_order(first.order, [self.space.operations.index(name) for name in names])
 
     def forward(self, x_BCHW: Tensor, p_normal_EO: Tensor, p_reduce_EO: Tensor) -> Tensor:
         """Logits [B, classes] of images under the operation probabilities of the two kinds of cell."""
-        p_normal_EO, p_reduce_EO = self._ordered(p_normal_EO), self._ordered(p_reduce_EO)
+        p_normal_EO, p_reduce_EO = self.ordered(p_normal_EO), self.ordered(p_reduce_EO)
         before, last = fork([self.stem(x_BCHW).permute(0, 2, 3, 1).contiguous()])
         for i, cell in enumerate(self.cells):
             is_last = i == len(self.cells) - 1  # else the next cell reads the same
             last, again = (last, last) if is_last else fork(last)
             before, last = again, cell(before, last, p_reduce_EO if cell.reduction else p_normal_EO)
         return self.classifier(torch.cat([node.mean(dim=(1, 2)) for node in last], dim=1))
-
-    def _ordered(self, p_EO: Tensor) -> Tensor:
-        """P with edges by source and operations as `StageWeights.p` has them, in wide precision."""
-        return p_EO.index_select(0, self.edge_order).index_select(1, self.operation_order).to(wide(p_EO))

@@ -38,8 +38,6 @@ def _operation(name: str, channels: int) -> nn.Module:
 class DenseCell(nn.Module):
     """A cell in which every edge carries every operation; its output is the last node."""
 
-    reduction = False
-
     def __init__(self, space: CellSpace, channels: int):
         super().__init__()
         self.space, self.channels = space, channels

@@ -88,14 +88,14 @@ class DensePass:
         given: Given | None,
     ):
         self.setting, self.stage, self.images, self.weights = setting, stage, images, weights
-        self.like, self.kernels, self.observed = images[0], choose(images[0]), given is None
+        self.like, self.kernels = images[0], choose(images[0])
         self.seen: Given = {}
         self.rectified = torch.relu_(empty(self.like.shape, self.like).copy_(self.like))
         self.average = empty((1, *self.like.shape), self.like)
         self.kernels.pool(images, 1, None, self.average, False)
         self.maps_3x3 = [self._convolve(kernel) for kernel in weights.kernels]
         self.count: Tensor | None = None
-        self._normalise(given or {})
+        self._normalise(given)
         p, dtype = weights.p[:, :, None].expand(-1, -1, self.like.shape[-1]), self.like.dtype
         self.rights = [(right[None],) for right in self.folded.right]
         self.scales = torch.stack([p[:, 0], p[:, 1], self.scale], dim=1).to(dtype)
@@ -105,11 +105,11 @@ class DensePass:
         image = self.rectified.permute(0, 3, 1, 2)
         return torch.conv2d(image, kernel.to(image.dtype), padding=1).permute(0, 2, 3, 1).contiguous()
 
-    def _normalise(self, given: Given) -> None:
+    def _normalise(self, given: Given | None) -> None:
         """Fold 1x1 convolutions; scale [E, C], mean and deviation of 3x3 ones."""
         p, pointwise = self.weights.p, self.weights.pointwise
         fold = pointwise, p[:, 2].contiguous()
-        if self.observed:
+        if given is None:
             sums = [self._sums([self.rectified], [], self.rectified)]
             sums += [self._sums([], [y], y) for y in self.maps_3x3]
             self.count = self.setting.add_ranks(sums, self.like[..., 0].numel())
@@ -207,14 +207,14 @@ class FusedDenseCell(StackedCell):
 
     def __init__(self, cell: DenseCell):
         super().__init__()
-        self.space, self.channels = cell.space, cell.channels
+        self.space = cell.space
         self.order = sorted(range(len(self.space.edges)), key=lambda edge: self.space.edges[edge])
         reference = dict(cell.named_modules())
         for name, operation in (("pointwise", "nor_conv_1x1"), ("kernel", "nor_conv_3x3")):
             paths = [f"edges.{edge}.{self.space.operations.index(operation)}" for edge in self.order]
             self.stack(reference, name, [f"{path}.1" for path in paths])
             self.stack(reference, f"{name}_norm", [f"{path}.2" for path in paths])
-        norm = reference[f"{paths[0]}.2"]
+        norm = next(module for module in cell.modules() if isinstance(module, nn.BatchNorm2d))
         self.synchronised = isinstance(norm, SyncedBatchNorm2d)
         self.counts = [self.space.nodes - source for source in range(self.space.nodes)]
         stages = [
@@ -257,14 +257,11 @@ class FusedDenseSupernet(StackedNetwork):
         self.stages = nn.ModuleList(
             nn.ModuleList(FusedDenseCell(cell) for cell in cells) for cells in supernet.stages
         )
-        columns = [self.space.operations.index(name) for name in _ORDER]
-        edges = self.stages[0][0].order
-        for name, order in (("edge_order", edges), ("operation_order", columns)):
-            self.register_buffer(name, torch.tensor(order), persistent=False)
+        self.take_order(self.stages[0][0].order, [self.space.operations.index(name) for name in _ORDER])
 
     def forward(self, x_BCHW: Tensor, p_EO: Tensor) -> Tensor:
         """Logits [B, classes] of images under the operation probabilities of the cells."""
-        p_EO = p_EO.index_select(0, self.edge_order).index_select(1, self.operation_order).to(wide(p_EO))
+        p_EO = self.ordered(p_EO)
         x_BCHW = self.stem(x_BCHW)
         for stage, cells in enumerate(self.stages):
             if stage:

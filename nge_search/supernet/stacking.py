@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from nge_search.supernet.folding import wide
+
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
@@ -59,6 +61,15 @@ class StackedNetwork(nn.Module):
     def __init__(self, textbook: nn.Module):
         super().__init__()
         self.textbook_names = list(textbook.state_dict())
+
+    def take_order(self, edges: Sequence[int], operations: Sequence[int]) -> None:
+        """The order in which cells read P: its edges and operations by their indices in the space."""
+        for name, order in (("edge_order", edges), ("operation_order", operations)):
+            self.register_buffer(name, torch.tensor(order), persistent=False)
+
+    def ordered(self, p_EO: Tensor) -> Tensor:
+        """P as cells read it, in wide precision."""
+        return p_EO.index_select(0, self.edge_order).index_select(1, self.operation_order).to(wide(p_EO))
 
     def _stacks(self) -> dict[str, list[str]]:
         return {

@@ -16,13 +16,16 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from nge_search.genotype import OPERATION_NAMES, PUBLISHED, Cell, Genotype
-from nge_search.report.drawing import draw_cell, draw_genotype, drawing_rgb, save_drawings
-from nge_search.report.inline_svg import cell_svg, describe
+from nge_search.report.dense_layout import lay_out_dense
+from nge_search.report.drawing import draw_cell, draw_genotype, drawable, drawing_rgb, save_drawings
+from nge_search.report.inline_svg import cell_svg, describe, layout_svg
 from nge_search.report.layers import depths, orderings
-from nge_search.report.layout import control_points, lay_out
-from nge_search.report.palette import STYLES, lightness
+from nge_search.report.layout import CellLayout, control_points, lay_out
+from nge_search.report.palette import ALL_STYLES, STYLES, lightness
+from nge_search.spaces import NasBench101Space, NasBench201Space
 
 SEEDS = [(nodes, seed) for nodes in (1, 2, 3, 4, 5, 7, 10) for seed in (0, 1)]
+DENSE = [(3, 3, 1, 2, 0, 4), (3,) * 6, (0, 0, 0, 1, 0, 0), (0,) * 6]  # of NAS-Bench-201
 GENE = re.compile(r"(normal|reduction)-gene-(\d+)-(\w+?)$")
 
 
@@ -121,14 +124,27 @@ def test_matplotlib_stays_unloaded_until_something_is_drawn() -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)
 
 
-def test_no_two_boxes_overlap_and_all_are_on_the_page(make_random) -> None:
+def all_layouts(make_random) -> list[CellLayout]:
+    return [*map(lay_out, all_cells(make_random)), *map(lay_out_dense, DENSE)]
+
+
+def test_every_node_and_gene_has_a_box(make_random) -> None:
     for cell in all_cells(make_random):
-        layout = lay_out(cell)
-        assert Counter(box.kind for box in layout.boxes) == Counter(
+        assert Counter(box.kind for box in lay_out(cell).boxes) == Counter(
             input=2, node=cell.nodes, pill=len(cell.genes), output=1
         )
+    for code in DENSE:
+        boxes = lay_out_dense(code).boxes
+        assert [box.label for box in boxes if box.kind == "node"] == ["0", "1", "2", "3"]
+        shown = {box.gene: box.operation for box in boxes if box.kind == "pill"}
+        names = [NasBench201Space.graph.operations[operation] for operation in code]
+        assert shown == {edge: name for edge, name in enumerate(names) if name != "none"}
+
+
+def test_no_two_boxes_overlap_and_all_are_on_the_page(make_random) -> None:
+    for layout in all_layouts(make_random):
         for first, second in combinations(layout.boxes, 2):
-            assert not overlap(first.bounds, second.bounds), (cell, first, second)
+            assert not overlap(first.bounds, second.bounds), (first, second)
         for box in layout.boxes:
             left, top, right, bottom = box.bounds
             assert min(left, top) >= 0
@@ -137,18 +153,20 @@ def test_no_two_boxes_overlap_and_all_are_on_the_page(make_random) -> None:
 
 
 def test_no_line_passes_through_a_box(make_random) -> None:
-    for cell in all_cells(make_random):
-        layout = lay_out(cell)
-        for edge in layout.edges:
-            for start, end in (*edge.curves, *edge.lanes):
-                first, second = control_points(start, end)
-                t = np.linspace(0.02, 0.98, 33)[:, None]
-                weights = np.hstack([(1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t * t * (1 - t), t**3])
-                x, y = (weights @ np.array([start, first, second, end])).T
-                for box in layout.boxes:
-                    left, top, right, bottom = box.bounds
-                    inside = (left < x) & (x < right) & (top < y) & (y < bottom)
-                    assert not inside.any(), (cell, box, start, end)
+    for layout in all_layouts(make_random):
+        lines = [line for edge in layout.edges for line in (*edge.curves, *edge.lanes)]
+        lines += layout.joins
+        for start, end in lines:
+            first, second = control_points(start, end)
+            t = np.linspace(0.02, 0.98, 33)[:, None]
+            weights = np.hstack([(1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t * t * (1 - t), t**3])
+            x, y = (weights @ np.array([start, first, second, end])).T
+            for box in layout.boxes:
+                left, top, right, bottom = box.bounds
+                inside = (left < x) & (x < right) & (top < y) & (y < bottom)
+                if box.kind == "node":  # a dense cell's lines end on circles, not on their bounds
+                    inside &= np.hypot(x - box.x, y - box.y) < box.width / 2 - 0.01
+                assert not inside.any(), (box, start, end)
 
 
 def test_every_edge_is_drawn_from_its_source_to_its_pill(make_random) -> None:
@@ -163,9 +181,49 @@ def test_every_edge_is_drawn_from_its_source_to_its_pill(make_random) -> None:
         assert sum(map(len, tips.values())) == len(cell.genes) + len(cell.concat)
 
 
-@pytest.mark.parametrize("name", [*PUBLISHED, "random"])
+def test_every_edge_of_a_dense_cell_runs_from_its_source_by_its_pill_to_its_target() -> None:
+    for code in DENSE:
+        layout = lay_out_dense(code)
+        nodes = {int(box.label): box for box in layout.boxes if box.kind == "node"}
+        pills = {box.gene: box for box in layout.boxes if box.kind == "pill"}
+        lines = {end: start for start, end in layout.joins}
+        genes = iter(sorted(pills))
+        for edge, tip in zip(layout.edges, layout.join_tips, strict=True):
+            gene = next(genes)
+            source, target = NasBench201Space.graph.edges[gene]
+            (start, turn), (lane, reached) = edge.curves[0], edge.lanes[0]
+            circle = nodes[source]
+            assert edge.source == source
+            assert np.hypot(start[0] - circle.x, start[1] - circle.y) == pytest.approx(circle.width / 2)
+            assert turn == lane
+            assert edge.tips == (reached,) == ((pills[gene].bounds[0], pills[gene].y),)
+            assert np.hypot(tip[0] - nodes[target].x, tip[1] - nodes[target].y) == pytest.approx(circle.width / 2)
+            assert lines[lines[tip]] == (pills[gene].bounds[2], pills[gene].y)
+
+
+def test_a_dense_cell_in_files_and_pixels(tmp_path: Path) -> None:
+    for code in DENSE:
+        paths = save_drawings(code, tmp_path)
+        assert [path.name for path in paths] == ["genotype.svg", "genotype.png"]
+        drawn = len(re.findall(r'id="cell-gene-\d-\w+?"', paths[0].read_text().replace("-label", "")))
+        root = ElementTree.fromstring(layout_svg(lay_out_dense(code), "a <cell>"))
+        shown = [element.get("data-operation") for element in root.iter("rect")]
+        names = [NasBench201Space.graph.operations[operation] for operation in code if operation]
+        assert shown == names
+        assert drawn == 2 * len(names)  # with its label
+    assert not np.array_equal(drawing_rgb(DENSE[0]), drawing_rgb(DENSE[1])[: drawing_rgb(DENSE[0]).shape[0]])
+
+
+def test_what_is_drawn_of_a_json_object() -> None:
+    assert drawable(PUBLISHED["darts_v2"].to_dict()) == PUBLISHED["darts_v2"]
+    assert drawable(NasBench201Space().to_dict(DENSE[0])) == DENSE[0]
+    assert drawable(NasBench101Space().to_dict(NasBench101Space().random(np.random.default_rng(0)))) is None
+
+
+@pytest.mark.parametrize("name", [*PUBLISHED, "random", *DENSE])
 def test_printed_labels_overlap_nothing_and_fit_their_boxes(name: str, make_random) -> None:
-    figure = draw_genotype(PUBLISHED[name] if name in PUBLISHED else make_random(8, 5))
+    found = make_random(8, 5) if name == "random" else name
+    figure = draw_genotype(PUBLISHED.get(found, found))
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     renderer = canvas.get_renderer()
@@ -218,10 +276,10 @@ def test_layout_of_the_smallest_cell() -> None:
 
 def test_every_operation_has_a_name_and_a_tone_of_its_own() -> None:
     assert sorted(STYLES) == sorted(OPERATION_NAMES)
-    assert len({style.short for style in STYLES.values()}) == len(STYLES)
+    assert len({style.short for style in ALL_STYLES.values()}) == len(ALL_STYLES)
     tones = sorted(lightness(style.fill) for style in STYLES.values())
     assert min(np.diff(tones)) > 4  # a greyscale print keeps all of them apart
-    for style in STYLES.values():  # WCAG AA: 4.5
+    for style in ALL_STYLES.values():  # WCAG AA: 4.5
         dark, light = sorted(((lightness(colour) + 16) / 116) ** 3 for colour in (style.fill, style.ink))
         assert (light + 0.05) / (dark + 0.05) > 4.5, style
 

@@ -69,7 +69,7 @@ def test_what_a_search_shows(run: Path, dense_search, capsys) -> None:
     assert f"nge table TABLE --find {run}" in printed
     report = (run / "report.html").read_text()
     pills = sum(name != "none" for (name,) in zip(*SPACE.chosen(SPACE.parse(architecture))))
-    assert report.count('class="pill" data-edge') == pills
+    assert report.count('class="pill" data-gene') == pills
     assert f"nge table tables/nb201 --find {run}" in report
     assert len(re.findall(r'class="panel( kept)?"', report)) == 6
     assert "Reduction" not in report
@@ -81,7 +81,9 @@ def test_what_a_search_shows(run: Path, dense_search, capsys) -> None:
     events = EventAccumulator(str(run / "tensorboard"), size_guidance={"images": 0, "scalars": 0})
     events.Reload()
     assert {"architecture/entropy_cell", "p_cell/0-3/nor_conv_3x3"} <= set(events.Tags()["scalars"])
-    assert "p/cell" in events.Tags()["images"]
+    assert {"p/cell", "genotype"} <= set(events.Tags()["images"])
+    drawing = (run / "genotype.svg").read_text()
+    assert len(re.findall(r'id="cell-gene-\d-\w+"', drawing)) == pills
 
 
 @pytest.mark.parametrize("words", [(), ("search.mixture=sampled", "search.warmup_epochs=1")])
@@ -105,7 +107,7 @@ def test_an_interrupted_search_goes_on_bit_for_bit(words, dense_search, tmp_path
         assert [one[name] for name in same] == [other[name] for name in same]
 
 
-@pytest.mark.parametrize("kind", ["direct", "plain", "rnn"])
+@pytest.mark.parametrize("kind", ["nge", "direct", "plain", "rnn"])
 def test_both_forms_find_the_same(kind: str, dense_search, tmp_path) -> None:
     """In float64, with either loop; each embedding."""
     found = []
