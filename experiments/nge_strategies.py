@@ -53,7 +53,8 @@ def main() -> None:
     parser.add_argument("--embeddings", action="store_true", help="nge_reinforce from other embeddings too")
     parser.add_argument("--settings", nargs="*", help="some of the settings of the table's space")
     options = parser.parse_args()
-    space = open_table(options.table).space.name
+    table = open_table(options.table)
+    space = table.space.name
     settings = {name: SETTINGS[space][name] for name in options.settings or SETTINGS[space]}
     searches = [(name, "nge") for name in STRATEGIES]
     if options.embeddings:
@@ -77,14 +78,19 @@ def main() -> None:
             found[setting]["paired"] = paired(scores)
             curves[setting] = scores
     header = results_header(f"python experiments/nge_strategies.py TABLE{words(options)}")
-    counts = {"seeds": options.seeds, "first_seed": FIRST_SEED, "queries": options.queries}
+    counts = {"table": table.source, "seeds": options.seeds, "first_seed": FIRST_SEED, "queries": options.queries}
     write_json(RESULTS / f"nge_strategies_{space}.json", {**header, **counts, "results": found})
     plot(curves, RESULTS / f"nge_strategies_{space}.png")
 
 
 def words(options: argparse.Namespace) -> str:
     """The options that change what is measured, as typed."""
-    return f" --seeds {options.seeds} --queries {options.queries}" + (" --embeddings" if options.embeddings else "")
+    chosen = "".join(f" '{name}'" for name in options.settings or ())
+    return (
+        f" --seeds {options.seeds} --queries {options.queries}"
+        + (" --embeddings" if options.embeddings else "")
+        + (f" --settings{chosen}" if chosen else "")
+    )
 
 
 def search(job: tuple[str, tuple[str, str], str, str, int, int]) -> np.ndarray:

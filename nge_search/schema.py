@@ -444,7 +444,7 @@ class SearchSection(SgdSection):
     warmup_epochs: int = option(0, "First epochs, in which the weights alone are trained.", at_least=0)
     mixture: str = option(
         "weighted",
-        "What the supernet computes: weighted: all operations, by P; sampled: at each step one operation for each "
+        "What the supernet adds up: weighted: all operations, by P; sampled: at each step one operation for each "
         "edge, drawn from P, with the gradients of a Gumbel-softmax (GDAS).",
         choices=("weighted", "sampled"),
     )

@@ -10,6 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from nge_search.supernet import kernels_torch
+
 ROOT = Path(__file__).parents[1]
 
 #: Settings under which a search on digits takes a fraction of a second per epoch.
@@ -41,9 +43,23 @@ def tiny_search() -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="session")
+def dense_search() -> list[str]:
+    """As `tiny_search`, in NAS-Bench-201's supernet, in its fast form."""
+    words = [word for word in TINY_SEARCH if not word.startswith("supernet.")]
+    return [*words, "supernet.space=nasbench201", "supernet.cells=3", "supernet.channels=4"]
+
+
+@pytest.fixture(scope="session")
 def checkout() -> Path:
     """The repository's root."""
     return ROOT
+
+
+@pytest.fixture
+def torch_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fast supernet computes with PyTorch's kernels, as on a GPU."""
+    for module in ("mixing", "nasbench201_fused", "preprocess", "stage"):
+        monkeypatch.setattr(f"nge_search.supernet.{module}.choose", lambda _: kernels_torch)
 
 
 @pytest.fixture

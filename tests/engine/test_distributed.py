@@ -70,7 +70,7 @@ def test_ranks_are_bit_identical_after_every_epoch(tmp_path, tiny_search):
         assert any(not torch.equal(first[0][name], first[1][name]) for name in first[0])
 
 
-def test_two_ranks_with_shared_statistics_equal_one(tmp_path, tiny_search):
+def test_two_ranks_with_shared_statistics_equal_one(tmp_path, tiny_search, dense_search):
     """In slices of 10 and 11 images, and a last batch of 12; without shared statistics the numbers are others."""
     cases = [
         ("reference", "fp64", 20, "first", 1e-9),
@@ -79,11 +79,10 @@ def test_two_ranks_with_shared_statistics_equal_one(tmp_path, tiny_search):
         ("fused", "fp64", 20, "first", 1e-9),
         ("fused", "fp64", 4, "second", 1e-9),
     ]
-    dense = [word for word in tiny_search if not word.startswith("supernet.")]
-    dense += ["supernet.space=nasbench201", "supernet.cells=3"]
-    common = (*tiny_search, "supernet.channels=4", "data.limit=402", "search.batch_size=21")
+    batches = ("data.limit=402", "search.batch_size=21")
+    common = (*tiny_search, "supernet.channels=4", *batches)
     jobs = [job("steps", tmp_path / "local", 2, *common, "precision=fp64")]
-    dense_words = (*dense, *common[len(tiny_search) :], "precision=fp64", "supernet.sync_statistics=true")
+    dense_words = (*dense_search, *batches, "precision=fp64", "supernet.sync_statistics=true")
     jobs.append(job("steps", tmp_path / "dense", 10, *dense_words))
     for kernel, precision, steps, order, _ in cases:
         words = (f"supernet.kernel={kernel}", f"precision={precision}", f"search.order={order}")

@@ -21,7 +21,6 @@ from nge_search.engine.session import open_session
 from nge_search.errors import RunFailure, UserError
 from nge_search.schema import SearchConfig
 from nge_search.search.run import build_task
-from nge_search.supernet import kernels_torch, preprocess, stage
 
 _READS = ("_local_scalar_dense", "item", "is_nonzero", "nonzero", "equal", "unique")
 _MAKES = ("lift_fresh", "scalar_tensor")
@@ -162,19 +161,25 @@ def test_the_tape_notices_what_a_graph_cannot_do():
 
 
 @pytest.mark.parametrize(
-    ("embedding", "loop", "order", "mixture"),
-    [("nge", "epochwise", "first", "weighted"), ("nge", "batchwise", "second", "weighted"),
-     ("rnn", "batchwise", "first", "weighted"), ("plain", "epochwise", "second", "weighted"),
-     ("direct", "epochwise", "first", "weighted"), ("nge", "epochwise", "first", "sampled")],
+    ("space", "embedding", "loop", "order", "mixture"),
+    [("darts", "nge", "epochwise", "first", "weighted"), ("darts", "nge", "batchwise", "second", "weighted"),
+     ("darts", "rnn", "batchwise", "first", "weighted"), ("darts", "plain", "epochwise", "second", "weighted"),
+     ("darts", "direct", "epochwise", "first", "weighted"), ("darts", "nge", "epochwise", "first", "sampled"),
+     ("nasbench201", "nge", "epochwise", "first", "weighted"), ("nasbench201", "rnn", "batchwise", "second", "sampled")],
 )  # fmt: skip
 def test_replayed_searches_equal_those_step_by_step(
-    tiny_search, tmp_path, monkeypatch, loop, order, embedding, mixture
+    tiny_search, dense_search, tmp_path, torch_kernels, space, loop, order, embedding, mixture
 ):
     """With PyTorch's kernels, as on a GPU: P, weights, statistics and figures after two epochs."""
-    for module in (preprocess, stage):
-        monkeypatch.setattr(module, "choose", lambda _: kernels_torch)
-    monkeypatch.setattr("nge_search.supernet.mixing.choose", lambda _: kernels_torch)
-    words = [*tiny_search, "precision=fp64", f"search.loop={loop}", f"search.order={order}", "search.epochs=2"]
+    own = tiny_search if space == "darts" else dense_search
+    words = [
+        *own,
+        "supernet.kernel=fused",
+        "precision=fp64",
+        f"search.loop={loop}",
+        f"search.order={order}",
+        "search.epochs=2",
+    ]
     words += [f"embedding.kind={embedding}", f"search.mixture={mixture}"]
     words += ["search.entropy_weight=0.1", "data.limit=96", "search.batch_size=8"]
     ends, tapes = [], []

@@ -14,6 +14,8 @@ from nge_search.schema import SearchConfig
 from nge_search.search.run import build_task
 from nge_search.search.sampling import Sampler
 
+DENSE = ("supernet.space=nasbench201", "supernet.nodes=4")
+
 
 @pytest.fixture
 def make_task(tmp_path, tiny_search):
@@ -228,9 +230,12 @@ class NoReading(TorchDispatchMode):
         ("search.loop=batchwise", "search.cost_weight=1", "search.entropy_weight=1"),
         ("data.cutout=2", "embedding.kind=rnn"),
         ("search.mixture=sampled",),
+        ("supernet.kernel=fused",),
+        (*DENSE, "supernet.kernel=fused"),
+        (*DENSE, "supernet.kernel=reference", "search.order=second", "search.mixture=sampled"),
     ],
 )
-def test_no_step_reads_a_tensor_back(make_task, settings):
+def test_no_step_reads_a_tensor_back(make_task, torch_kernels, settings):
     task = make_task(*settings, "precision=fp32")
     for phase in task.phases:
         phase.start(0)
@@ -282,7 +287,7 @@ def test_sampling_draws_from_p_and_has_the_softmax_s_gradient():
 
 
 @pytest.mark.parametrize("loop", ["epochwise", "batchwise"])
-def test_a_sampled_search_computes_one_operation_per_edge(make_task, loop):
+def test_a_sampled_search_weights_one_operation_per_edge(make_task, loop):
     task = make_task("search.mixture=sampled", f"search.loop={loop}", "search.order=second")
     seen, forward = [], task.supernet.forward
 

@@ -22,13 +22,6 @@ SPACE = NasBench201Space()
 FORMS = ("reference", "fused")
 
 
-@pytest.fixture(scope="session")
-def dense_search(tiny_search) -> list[str]:
-    """Settings of a tiny search."""
-    words = [word for word in tiny_search if not word.startswith("supernet.")]
-    return [*words, "supernet.space=nasbench201", "supernet.cells=3", "supernet.channels=4"]
-
-
 @pytest.fixture(scope="module")
 def run(dense_search, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("dense") / "run"
