@@ -165,21 +165,16 @@ def test_the_tape_notices_what_a_graph_cannot_do():
     [("darts", "nge", "epochwise", "first", "weighted"), ("darts", "nge", "batchwise", "second", "weighted"),
      ("darts", "rnn", "batchwise", "first", "weighted"), ("darts", "plain", "epochwise", "second", "weighted"),
      ("darts", "direct", "epochwise", "first", "weighted"), ("darts", "nge", "epochwise", "first", "sampled"),
-     ("nasbench201", "nge", "epochwise", "first", "weighted"), ("nasbench201", "rnn", "batchwise", "second", "sampled")],
+     ("nasbench201", "nge", "epochwise", "first", "weighted"),
+     ("nasbench201", "rnn", "batchwise", "second", "sampled")],
 )  # fmt: skip
 def test_replayed_searches_equal_those_step_by_step(
     tiny_search, dense_search, tmp_path, torch_kernels, space, loop, order, embedding, mixture
 ):
     """With PyTorch's kernels, as on a GPU: P, weights, statistics and figures after two epochs."""
     own = tiny_search if space == "darts" else dense_search
-    words = [
-        *own,
-        "supernet.kernel=fused",
-        "precision=fp64",
-        f"search.loop={loop}",
-        f"search.order={order}",
-        "search.epochs=2",
-    ]
+    words = [*own, "supernet.kernel=fused", "precision=fp64", "search.epochs=2"]
+    words += [f"search.loop={loop}", f"search.order={order}"]
     words += [f"embedding.kind={embedding}", f"search.mixture={mixture}"]
     words += ["search.entropy_weight=0.1", "data.limit=96", "search.batch_size=8"]
     ends, tapes = [], []
