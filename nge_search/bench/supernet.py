@@ -67,9 +67,9 @@ def main(words: Sequence[str], parser_class: type[argparse.ArgumentParser]) -> N
     parser.add_argument("--json", action="store_true", help="machine-readable output")
     options = parser.parse_args(list(words))
     options.cells = options.cells or {"darts": 8, "nasbench201": 15}[options.space]
-    for name in ("batch", "channels", "cells", "size", "steps"):
-        if not 1 <= getattr(options, name) <= 4096:
-            raise UserError(f"--{name}={getattr(options, name)}: must be between 1 and 4096")
+    for name, most in (("batch", 4096), ("channels", 1024), ("cells", 200), ("size", 4096), ("steps", 4096)):
+        if not 1 <= getattr(options, name) <= most:
+            raise UserError(f"--{name}={getattr(options, name)}: must be between 1 and {most}")
     if not 0 <= options.threads <= 1024:
         raise UserError(f"--threads={options.threads}: must be between 0 and 1024")
     _settings(options)  # refuses numbers that do not go together
@@ -300,7 +300,7 @@ def _roofline(options: argparse.Namespace, device: torch.device) -> dict[str, fl
 
 
 def _stored_numbers(network: Supernet | DenseSupernet, size: int) -> int:
-    """Of all convolutions' outputs per image."""
+    """Of the outputs per image of all depthwise, or in NAS-Bench-201 3x3, convolutions."""
     if isinstance(network, DenseSupernet):
         return sum(math.prod(shape) for _, _, _, shape in network.mixed_operations(size))
     found = 0

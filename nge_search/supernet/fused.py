@@ -18,11 +18,65 @@ from nge_search.engine.sync_batchnorm import SyncedBatchNorm2d
 from nge_search.genotype import INPUT_NODES
 from nge_search.operations import DilConv, FactorizedReduce, SepConv, is_pool
 from nge_search.supernet.folding import Setting
-from nge_search.supernet.mixing import DartsWeights, Observed, Plan, mix
+from nge_search.supernet.mixing import Observed, Plan, mix
 from nge_search.supernet.preprocess import fork, preprocess
 from nge_search.supernet.reference import MixedCell, Supernet
 from nge_search.supernet.stacking import StackedCell, StackedNetwork, move
-from nge_search.supernet.stage import Given, Stage
+from nge_search.supernet.stage import Given, Stage, StageWeights
+
+
+class _Divided:
+    """`mixing.Divided` for `Stage`.
+
+    Weights are stacked by edge: taps of first steps, of dilated convolutions and of second steps, per kind
+    [E, C, 1, K, K]; pointwise weights of first steps, second steps and dilated convolutions
+    [E * kinds, C, C, 1, 1], as far as there are such; where skip connections halve, those of their even and odd
+    pixels [2 E, C, C] for the first stage's edges. P's edges are by source and then target, its operations as in
+    `StageWeights.p`.
+    """
+
+    def __init__(self, stages: Sequence[Stage], p_EO: Tensor, weights: Sequence[Tensor]):
+        self.counts = [len(stage.targets) for stage in stages]
+        self.separable, self.dilated = stages[0].separable, len(stages[0].dilations)
+        self.p = p_EO.split(self.counts)
+        taps = 2 * self.separable + self.dilated
+        self.taps = [weight.split(self.counts) for weight in weights[:taps]]
+        kinds = [self.separable] * 2 * (self.separable > 0) + [self.dilated] * (self.dilated > 0)
+        pointwise = [weight.flatten(2).to(p_EO.dtype) for weight in weights[taps:]]
+        self.halves = pointwise[len(kinds)] if stages[0].split_skip else None
+        self.pointwise = [
+            weight.split([count * kind for count in self.counts]) for weight, kind in zip(pointwise, kinds)
+        ]
+
+    def stage(self, s: int) -> StageWeights:
+        taps, pointwise = [part[s] for part in self.taps], [part[s] for part in self.pointwise]
+        inner = self.separable + self.dilated
+        first, last = pointwise[:2] if self.separable else (None, None)
+        direct = pointwise[-1] if self.dilated else None
+        if s == 0 and self.halves is not None:
+            direct = self._with_halves(direct)
+        return StageWeights(self.p[s], taps[:inner], taps[inner:], first, last, direct)
+
+    def _with_halves(self, direct: Tensor | None) -> Tensor:
+        assert self.halves is not None
+        halves = self.halves.unflatten(0, (-1, 2))
+        if direct is not None:
+            halves = torch.cat([direct.unflatten(0, (len(halves), -1)), halves], dim=1)
+        return halves.flatten(0, 1)
+
+    def gradients(self, stages: Sequence[StageWeights], weights: Sequence[Tensor]) -> list[Tensor]:
+        """Those of all stages, stacked as the cell's weights are, in their types."""
+        columns = [[*own.inner_taps, *own.outer_taps] for own in stages]
+        found = [torch.cat(parts) for parts in zip(*columns)]
+        direct, halves = [own.direct for own in stages], []
+        if self.halves is not None and direct[0] is not None:
+            every = direct[0].unflatten(0, (self.counts[0], -1))
+            direct[0], halves = every[:, :-2].flatten(0, 1), [every[:, -2:].flatten(0, 1)]
+        if self.separable:
+            found += [torch.cat([own.first for own in stages]), torch.cat([own.last for own in stages])]
+        if self.dilated:
+            found.append(torch.cat(direct))
+        return [x.to(weight.dtype).view(weight.shape) for x, weight in zip(found + halves, weights)]
 
 
 class FusedCell(StackedCell):
@@ -37,7 +91,7 @@ class FusedCell(StackedCell):
         self.eps = self.preprocess1[-1].eps
         self._adopt(dict(cell.named_modules()))
         self.stages = self._plan()
-        divide = functools.partial(DartsWeights, self.stages)
+        divide = functools.partial(_Divided, self.stages)
         self.plan = Plan(self.stages, INPUT_NODES, self.space.nodes, divide)
 
     def _adopt(self, reference: dict[str, nn.Module]) -> None:
