@@ -38,18 +38,19 @@ SETTINGS = (
 )
 #: Free parameters learn at DARTS' rate, the other embeddings at that of the NGE paper.
 RATES = {"direct": 3e-4, "plain": 6e-4, "rnn": 6e-4, "nge": 6e-4}
-#: P starts uniform; one operation an edge is drawn from it; the weights alone are trained first.
-SAMPLED = ("embedding.initialisation=normal", "search.mixture=sampled", "search.warmup_epochs=15")
+#: One operation an edge is drawn from P, which starts uniform; the weights alone are trained first.
+SAMPLED = ("search.warmup_epochs=15",)
+WEIGHTED = ("search.mixture=weighted", "search.warmup_epochs=0", "embedding.initialisation=he")
 #: Of searches in NAS-Bench-201: embedding, loop, and other settings.
 METHODS = {
-    "direct, batchwise (DARTS)": ("direct", "batchwise", ()),
-    "nge, epochwise (NGE)": ("nge", "epochwise", ()),
+    "direct, batchwise (DARTS)": ("direct", "batchwise", WEIGHTED),
+    "nge, epochwise (NGE)": ("nge", "epochwise", WEIGHTED),
     "nge, epochwise, sampled": ("nge", "epochwise", SAMPLED),
     "direct, epochwise, sampled": ("direct", "epochwise", SAMPLED),
     "plain, epochwise, sampled": ("plain", "epochwise", SAMPLED),
     "rnn, epochwise, sampled": ("rnn", "epochwise", SAMPLED),
-    "direct, epochwise": ("direct", "epochwise", ()),
-    "nge, batchwise": ("nge", "batchwise", ()),
+    "direct, epochwise": ("direct", "epochwise", WEIGHTED),
+    "nge, batchwise": ("nge", "batchwise", WEIGHTED),
     "direct, batchwise, sampled": ("direct", "batchwise", SAMPLED),
     "nge, batchwise, sampled": ("nge", "batchwise", SAMPLED),
 }
