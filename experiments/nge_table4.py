@@ -5,27 +5,34 @@
     python experiments/nge_table4.py nasbench201 --table tables/nb201 --package package --jobs 2
     python experiments/nge_table4.py digits --jobs 2                   DARTS' space; cells are retrained
 
-The supernet of NAS-Bench-201 is a small one, so that it can be searched on a CPU: SETTINGS says how small. About
-ten minutes a search on one core. Finished runs are kept, stopped ones go on. Writes nge_table4_nasbench201.json
-and nge_table4_digits.json under experiments/results/.
+The supernet of NAS-Bench-201 is a small one, so that it can be searched on a CPU: SETTINGS says how small. Three to
+fifteen minutes a search on one core. Finished runs are kept, stopped ones go on. Writes nge_table4_nasbench201.json
+and .png (how P moves) and nge_table4_digits.json under experiments/results/; of methods that --methods leaves out,
+what the file has from before stays.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import matplotlib
+import numpy as np
 from retrain_cifar10 import unpack
 
 import nge_search
 from nge_search.benchmarks import Table, open_table
 from nge_search.engine.environment import results_header
 from nge_search.files import write_json
+from nge_search.spaces import NasBench201Space
 
 ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "experiments" / "results"
+COLUMNS = 5  # of panels
 QUIET = ("threads=1", "run.progress=none", "run.tensorboard=false")
 SETTINGS = (
     "data.name=folder",
@@ -88,22 +95,29 @@ def on_nasbench201(table: Table, options: argparse.Namespace) -> None:
             cell = judge(table, run.result())
             found[name].append(cell)
             print(f"{name}: {cell['cifar10_test_200']:.2f} % {cell['architecture']}", flush=True)
-    results = {}
+    target = RESULTS / "nge_table4_nasbench201.json"
+    results = earlier(target)
     for name, cells in found.items():
         accuracies = [cell["cifar10_test_200"] for cell in cells]
         results[name] = {**spread(accuracies), "cells": cells}
         print(f"{name}: mean {statistics.mean(accuracies):.2f} % over {options.seeds} seeds")
+    results = {name: results[name] for name in METHODS if name in results}
     header = results_header(f"python experiments/nge_table4.py nasbench201 --seeds {options.seeds}")
-    write_json(
-        ROOT / "experiments" / "results" / "nge_table4_nasbench201.json",
-        {**header, "settings": list(SETTINGS), "results": results},
-    )
+    write_json(target, {**header, "settings": list(SETTINGS), "results": results})
+    plot(results, target.with_suffix(".png"))
+
+
+def earlier(path: Path) -> dict[str, dict]:
+    """Results by method of an earlier call with the same settings."""
+    document = json.loads(path.read_text()) if path.exists() else {}
+    return document["results"] if document.get("settings") == list(SETTINGS) else {}
 
 
 def search_nasbench201(name: str, seed: int, images: str) -> dict:
     """One search, in a run folder of its own that a repeated call reuses."""
     kind, loop, more = METHODS[name]
-    return nge_search.search(
+    folder = ROOT / "runs" / "search" / "table4" / f"{name} {seed}".replace(",", "").replace(" ", "-")
+    summary = nge_search.search(
         ROOT / "configs" / "search" / "nb201_gradient.yaml",
         *QUIET,
         *SETTINGS,
@@ -113,12 +127,14 @@ def search_nasbench201(name: str, seed: int, images: str) -> dict:
         f"embedding.learning_rate={RATES[kind]}",
         f"search.loop={loop}",
         f"seed={seed}",
-        f"run.dir={ROOT / 'runs' / 'search' / 'table4' / f'{name} {seed}'.replace(',', '').replace(' ', '-')}",
+        f"run.dir={folder}",
     )
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return {**summary, "rows": rows}
 
 
 def judge(table: Table, summary: dict) -> dict:
-    """A search's cell with its true accuracies, and what it is made of."""
+    """A search's cell with its true accuracies, what it is made of, and how P came to it."""
     code = table.space.parse(summary["genotype"]["architecture"])
     row = table.find(code)
     wanted = ("cifar10_test_200", "cifar10_valid_200", "cifar100_valid_200")
@@ -126,9 +142,35 @@ def judge(table: Table, summary: dict) -> dict:
         "architecture": table.space.text(code),
         **{name: round(float(table.column(name)[row]), 4) for name in wanted if name in table.columns},
         "operations": dict(Counter(table.space.graph.operations[operation] for operation in code)),
+        "entropy": round(summary["rows"][-1]["entropy_cell"], 3),
+        "p_by_epoch": [" ".join(f"{sum(p) / len(p):.3f}" for p in zip(*row["p_cell"])) for row in summary["rows"]],
         "valid_top1": summary["valid_top1"],
         "seconds": summary["seconds"],
     }
+
+
+def plot(results: dict[str, dict], path: Path) -> None:
+    """Mean over edges and seeds of each operation's probability, a panel for each method."""
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rows = -(-len(results) // COLUMNS)
+    figure, axes = pyplot.subplots(rows, COLUMNS, figsize=(3.2 * COLUMNS, 2.4 * rows), squeeze=False, sharey=True)
+    for axis in axes.flat[len(results) :]:
+        axis.set_visible(False)
+    for axis, (name, own) in zip(axes.flat, results.items()):
+        curves_TO = np.mean(
+            [[[float(p) for p in row.split()] for row in cell["p_by_epoch"]] for cell in own["cells"]], axis=0
+        )
+        epochs = range(1, len(curves_TO) + 1)
+        for index, (operation, curve_T) in enumerate(zip(NasBench201Space.graph.operations, curves_TO.T)):
+            axis.plot(epochs, curve_T, color=f"C{index}", label=operation)
+        axis.set_title(f"{name}: {own['mean']:.1f} %", fontsize=8)
+    axes[0][0].legend(fontsize=6)
+    axes[0][0].set_ylabel("mean probability")
+    figure.supxlabel("epoch", fontsize=9)
+    figure.tight_layout()
+    figure.savefig(path, dpi=100)
 
 
 def on_digits(seeds: int, jobs: int) -> None:
@@ -143,7 +185,7 @@ def on_digits(seeds: int, jobs: int) -> None:
         print(f"{kind}: mean test error {statistics.mean(own):.2f} % over {seeds} seeds")
     header = results_header(f"python experiments/nge_table4.py digits --seeds {seeds} --jobs {jobs}")
     write_json(
-        ROOT / "experiments" / "results" / "nge_table4_digits.json",
+        RESULTS / "nge_table4_digits.json",
         {**header, "results": {kind: spread(own) for kind, own in errors.items()}},
     )
 

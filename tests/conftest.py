@@ -57,9 +57,11 @@ def checkout() -> Path:
 
 @pytest.fixture
 def torch_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The fast supernet computes with PyTorch's kernels, as on a GPU."""
+    """Supernets compute as on a GPU: the fast one with PyTorch's kernels, and all operations, drawn or not."""
     for module in ("mixing", "nasbench201_fused", "preprocess", "stage"):
         monkeypatch.setattr(f"nge_search.supernet.{module}.choose", lambda _: kernels_torch)
+    for module in ("reference", "stacking"):
+        monkeypatch.setattr(f"nge_search.supernet.{module}.drawn", lambda _: None)
 
 
 @pytest.fixture

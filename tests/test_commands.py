@@ -224,7 +224,8 @@ def test_bench_supernet_compares_the_forms(space, capsys):
     result = json.loads(capsys.readouterr().out)
     assert list(result["forms"]) == ["textbook_nchw", "textbook_channels_last", "fused"]
     for form in result["forms"].values():
-        assert all(form[kind]["seconds"] > 0 for kind in ("weight", "architecture"))
+        assert all(form[kind]["seconds"] > 0 for kind in ("weight", "drawn", "architecture"))
+        assert form["drawn"]["operators"] < form["weight"]["operators"]
     for ratios in result["speedup_of_fused"].values():
         assert all(ratios[kind] > 0 for kind in ("weight", "architecture"))
     assert max(result["differences"].values()) < 1e-10

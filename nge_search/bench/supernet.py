@@ -33,7 +33,8 @@ from nge_search.search.cost import ExpectedCost
 from nge_search.supernet import DenseSupernet, Supernet, build_space, build_supernet, exchange, fuse
 
 CLASSES = 10
-_KINDS = ("weight", "architecture")
+#: Steps of the weights under a mixture and under one operation for each edge, and of the architecture.
+_KINDS = {"weight": "weight", "drawn": "weight (drawn operations)", "architecture": "architecture"}
 _DEPTHWISE_PER_EDGE = 6  # two in each separable convolution, one in each dilated one
 FORMS = {
     "textbook_nchw": "textbook, NCHW (as DARTS ships it)",
@@ -107,6 +108,11 @@ def _inputs(options: argparse.Namespace, dtype: torch.dtype = torch.float32) -> 
     return images, torch.arange(options.batch) % CLASSES, matrices
 
 
+def _one_by_one(matrices: list[Tensor]) -> list[Tensor]:
+    """One operation for each edge, all of them in turn: as often as uniform P draws them."""
+    return [torch.eye(p_EO.shape[1]).to(p_EO)[torch.arange(len(p_EO)) % p_EO.shape[1]] for p_EO in matrices]
+
+
 def _gradients(
     network: nn.Module,
     images: Tensor,
@@ -115,8 +121,8 @@ def _gradients(
     kind: str,
     precision: str = "fp32",
 ) -> list[Tensor]:
-    """Logits, and the gradients that a step of a kind (weight, architecture, or both) computes."""
-    leaves = [p_EO.detach().requires_grad_(kind != "weight") for p_EO in matrices]
+    """Logits, and the gradients that a step of a kind (weight, drawn, architecture, or both) computes."""
+    leaves = [p_EO.detach().requires_grad_(kind in ("architecture", "both")) for p_EO in matrices]
     for weight in network.parameters():
         weight.requires_grad_(kind != "architecture")
     with forward_context(precision, images.device):
@@ -159,9 +165,14 @@ class _Form:
         precision = "bf16" if options.form in GRAPHED else "fp32"
         before = _memory_mb(device)
         self._clock = Clock(device)
-        step = functools.partial(_gradients, network, images, labels, matrices, precision=precision)
+        given = {kind: _one_by_one(matrices) if kind == "drawn" else matrices for kind in _KINDS}
+
+        def step(kind: str) -> None:
+            _gradients(network, images, labels, given[kind], kind, precision)
+
         step("weight")
         self.facts: dict[str, Any] = {"activation_memory_mb": peak_memory_mb(device) - before}
+        step("drawn")
         step("architecture")
         self._steps = {kind: functools.partial(step, kind) for kind in _KINDS}
         self.facts["operators"] = {kind: _count_operators(own) for kind, own in self._steps.items()}
@@ -315,9 +326,9 @@ def _lines(result: dict[str, Any]) -> list[str]:
     forms = result["forms"]
     for form, figures in forms.items():
         steps = ", ".join(
-            f"{kind} step {figures[kind]['seconds']:.3f} s (spread {figures[kind]['spread']:.3f}, "
+            f"{title} step {figures[kind]['seconds']:.3f} s (spread {figures[kind]['spread']:.3f}, "
             f"{figures[kind]['images_per_second']:.1f} images/s, {figures[kind]['operators']} operators)"
-            for kind in _KINDS
+            for kind, title in _KINDS.items()
         )
         lines.append(f"{_TITLES[form]}: {steps}, activations {figures['activation_memory_mb']:.0f} MB")
     for fast in list(forms)[2:]:
@@ -327,6 +338,9 @@ def _lines(result: dict[str, Any]) -> list[str]:
                 f"{_TITLES[fast]} against {_TITLES[form]}: weight step {ratios['weight']:.2f}x, architecture step "
                 f"{ratios['architecture']:.2f}x{memory}"
             )
+    for form, figures in forms.items():
+        share = figures["drawn"]["seconds"] / figures["weight"]["seconds"]
+        lines.append(f"{_TITLES[form]}: with drawn operations, a weight step takes {share:.2f} of the time")
     worst = ", ".join(f"{name} {value:.1e}" for name, value in result["differences"].items())
     roofline = result["roofline"]
     lines.append(f"largest relative difference in float64: {worst}")

@@ -151,7 +151,7 @@ class FusedCell(StackedCell):
         """The inner nodes, each [B, H, W, C], from those of the last two cells; together they are the output.
 
         Args:
-            p_EO: as `FusedSupernet._ordered` gives it.
+            p_EO: as `FusedSupernet.ordered` gives it.
         """
         setting = Setting(self.training, self.synchronised)
         with torch.autocast(p_EO.device.type, enabled=False):  # which would round statistics and P to bfloat16
@@ -259,9 +259,7 @@ class FusedSupernet(StackedNetwork):
         names = ["skip_connect"] * first.skip + sorted(first.pools, reverse=True) + first.separable + first.dilated
         self.take_order(first.order, [self.space.operations.index(name) for name in names])
 
-    def forward(self, x_BCHW: Tensor, p_normal_EO: Tensor, p_reduce_EO: Tensor) -> Tensor:
-        """Logits [B, classes] of images under the operation probabilities of the two kinds of cell."""
-        p_normal_EO, p_reduce_EO = self.ordered(p_normal_EO), self.ordered(p_reduce_EO)
+    def mix(self, x_BCHW: Tensor, p_normal_EO: Tensor, p_reduce_EO: Tensor) -> Tensor:
         before, last = fork([self.stem(x_BCHW).permute(0, 2, 3, 1).contiguous()])
         for i, cell in enumerate(self.cells):
             is_last = i == len(self.cells) - 1  # else the next cell reads the same

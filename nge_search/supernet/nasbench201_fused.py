@@ -259,9 +259,7 @@ class FusedDenseSupernet(StackedNetwork):
         )
         self.take_order(self.stages[0][0].order, [self.space.operations.index(name) for name in _ORDER])
 
-    def forward(self, x_BCHW: Tensor, p_EO: Tensor) -> Tensor:
-        """Logits [B, classes] of images under the operation probabilities of the cells."""
-        p_EO = self.ordered(p_EO)
+    def mix(self, x_BCHW: Tensor, p_EO: Tensor) -> Tensor:
         x_BCHW = self.stem(x_BCHW)
         for stage, cells in enumerate(self.stages):
             if stage:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
+from nge_search.supernet.drawn import drawn
 from nge_search.supernet.folding import wide
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -55,12 +59,29 @@ class StackedCell(nn.Module):
             self.names[name] = [f"{path}.weight" for path in paths]
 
 
-class StackedNetwork(nn.Module):
+class StackedNetwork(nn.Module, ABC):
     """A supernet whose cells are `StackedCell`; all else it shares with the textbook's, names included."""
 
     def __init__(self, textbook: nn.Module):
         super().__init__()
         self.textbook_names = list(textbook.state_dict())
+        self._textbook = (copy.deepcopy(textbook).to("meta"),)  # a tuple hides it: it has no tensors of its own
+
+    def forward(self, x_BCHW: Tensor, *matrices: Tensor) -> Tensor:
+        """Logits [B, classes] of images under the operation probabilities of each kind of cell, [E, O].
+
+        Where one operation is left for each edge, the textbook's operations are computed, with these weights.
+        """
+        if any(drawn(p_O) is None for p_EO in matrices for p_O in p_EO):
+            return self.mix(x_BCHW, *(self.ordered(p_EO) for p_EO in matrices))
+        (textbook,) = self._textbook
+        textbook.train(self.training)
+        tensors = self.to_textbook({**dict(self.named_parameters()), **dict(self.named_buffers())})
+        return functional_call(textbook, tensors, (x_BCHW, *matrices))
+
+    @abstractmethod
+    def mix(self, x_BCHW: Tensor, *matrices: Tensor) -> Tensor:
+        """As `forward`, of matrices as `ordered` gives them."""
 
     def take_order(self, edges: Sequence[int], operations: Sequence[int]) -> None:
         """The order in which cells read P: its edges and operations by their indices in the space."""

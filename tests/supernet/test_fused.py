@@ -23,12 +23,21 @@ SPACES = {"darts": CellSpace(), "nasbench201": DENSE}
 
 
 def run(
-    network: nn.Module, images: Tensor, matrices: list[Tensor], training: bool = True, reverse: bool = False
+    network: nn.Module,
+    images: Tensor,
+    matrices: list[Tensor],
+    training: bool = True,
+    reverse: bool = False,
+    learns: bool = True,
 ) -> dict[str, Tensor]:
-    """Logits, gradients of P and of every parameter, and the buffers after the pass; `reverse`: batch backwards."""
+    """Logits, gradients of P (if it learns) and of every parameter, and the buffers after the pass.
+
+    `reverse`: batch backwards.
+    """
     network.train(training)
-    leaves = [p_EO.clone().requires_grad_() for p_EO in matrices]
-    logits = network(images.flip(0), *leaves).flip(0) if reverse else network(images, *leaves)
+    leaves = [p_EO.clone().requires_grad_() for p_EO in matrices if learns]
+    given = leaves or matrices
+    logits = network(images.flip(0), *given).flip(0) if reverse else network(images, *given)
     labels = torch.arange(len(images)) % CLASSES
     loss = functional.cross_entropy(logits, labels)
     gradients = torch.autograd.grad(loss, [*leaves, *network.parameters()], materialize_grads=True)
@@ -93,6 +102,36 @@ def test_equals_the_textbook(space, channels, cells, batch, size, training):
     reference, fused = build(SPACES[space], channels, cells)
     images, matrices = inputs(reference.space, batch, size)
     require_equal(run(fused, images, matrices, training), run(reference, images, matrices, training), 1e-10)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("form", ["textbook", "fused"])
+@pytest.mark.parametrize("space", SPACES)
+def test_operations_that_are_not_drawn_are_not_missed(space, form, training):
+    """Against all operations, under a P of zeros and ones that learns: statistics of the others alone differ."""
+    torch.manual_seed(0)
+    graph = SPACES[space]
+    reference, fused = build(graph, 4, 6)
+    images, _ = inputs(graph, 5, 9)
+    edges, operations = graph.shape
+    codes = [torch.randint(operations, (edges,)) for _ in graph.kinds]
+    matrices = [functional.one_hot(code, operations).double() for code in codes]
+    state = exchange.supernet_state(reference)
+    before = {f"buffer {name}": value.clone() for name, value in state.items()}
+    target = run(copy.deepcopy(reference), images, matrices, training)
+    others = 0
+    for cell, module in reference.named_modules():
+        for edge, candidates in enumerate(getattr(module, "edges", ())):
+            drawn = int(codes[getattr(module, "reduction", False)][edge])
+            for place in set(range(operations)) - {drawn}:
+                for name, _ in candidates[place].named_buffers():
+                    buffer = f"buffer {cell}.edges.{edge}.{place}.{name}"
+                    target[buffer] = before[buffer]
+                    others += 1
+    target = {name: value for name, value in target.items() if not name.startswith("P ")}
+    found = run(reference if form == "textbook" else fused, images, matrices, training, learns=False)
+    require_equal(found, target, 1e-10)
+    assert others > 100
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
