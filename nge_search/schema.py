@@ -449,6 +449,13 @@ class SearchSection(SgdSection):
         choices=("weighted", "sampled"),
     )
     temperature: float = option(1.0, "Of that softmax.", above=0)
+    gradient: str = option(
+        "relaxed",
+        "Of P where operations are sampled: relaxed: the Gumbel-softmax's; score: of the expected loss of what is "
+        "drawn, by the score function (REINFORCE), from search.draws architectures on each batch.",
+        choices=("relaxed", "score"),
+    )
+    draws: int = option(4, "Architectures that search.gradient=score compares on a batch.", at_least=2, at_most=64)
     batch_size: int = option(64, "Images per step, over all ranks together.", at_least=2)
     cost_weight: float = option(
         0.0,
@@ -474,6 +481,10 @@ class SearchSection(SgdSection):
         super().check()
         if self.warmup_epochs >= self.epochs:
             raise self.refuse("warmup_epochs", f"leaves none of {self.key('epochs')}={self.epochs} for P")
+        if self.gradient == "score" and self.mixture != "sampled":
+            raise self.refuse("gradient", f"needs {self.key('mixture')}=sampled")
+        if self.gradient == "score" and self.order == "second":
+            raise self.refuse("gradient", f"the loss is not differentiated; use {self.key('order')}=first")
 
 
 @dataclass

@@ -30,7 +30,7 @@ from nge_search.search.cost import ExpectedCost
 from nge_search.search.hypergradient import GradientOf, sgd_directions, unrolled_gradient
 from nge_search.search.phases import build_phases
 from nge_search.search.progress import epoch_figures, publish_epoch
-from nge_search.search.sampling import Sampler
+from nge_search.search.sampling import Sampler, score_gradient
 from nge_search.supernet import build_space, build_supernet, exchange, fuse
 
 
@@ -67,7 +67,8 @@ class BilevelSearch(Task):
         section = config.search
         self.sampler = None
         if section.mixture == "sampled":
-            self.sampler = Sampler(self.space.graph, section.temperature, config.seed, world.device, dtype)
+            draws = section.draws if section.gradient == "score" else 1
+            self.sampler = Sampler(self.space.graph, section.temperature, config.seed, world.device, dtype, draws)
         self.weights = list(self.supernet.parameters())
         self.weight_optimiser = build_sgd(
             self.weights, section.learning_rate, section.momentum, section.weight_decay
@@ -79,9 +80,11 @@ class BilevelSearch(Task):
         self.finite = self.architecture.finite  # one flag, cleared by either kind of step
 
     def loss(self, batch: Batch, p: Sequence[Tensor], meter: Meter | None = None) -> Tensor:
-        """This rank's part of the batch's mean loss: its images' sum divided by the images of all ranks."""
-        if self.sampler is not None:
-            p = self.sampler(p)
+        """This rank's part of the batch's mean loss, under P or, where operations are sampled, a draw from it."""
+        return self.loss_under(batch, p if self.sampler is None else self.sampler(p), meter)
+
+    def loss_under(self, batch: Batch, p: Sequence[Tensor], meter: Meter | None) -> Tensor:
+        """The sum over this rank's images divided by the images of all ranks."""
         with forward_context(self.config.precision, self.world.device):
             logits_BK = self.supernet(batch.images_BCHW, *p)
         logits_BK = full_precision(logits_BK)
@@ -109,6 +112,8 @@ class BilevelSearch(Task):
         """One Adam step on X and Theta; the weights and their optimiser are as before. `train`: second order."""
 
         def gradient(leaves: list[Tensor]) -> list[Tensor]:
+            if self.config.search.gradient == "score":
+                return self._score_gradient(valid, leaves)
             of_valid = self._gradient(valid, leaves, self.meters["architecture"])
             if train is None:
                 return of_valid(leaves)
@@ -127,6 +132,14 @@ class BilevelSearch(Task):
                 return self.differentiate(self.loss(batch, leaves, meter), inputs)
 
         return gradient
+
+    @torch.no_grad()
+    def _score_gradient(self, batch: Batch, matrices: list[Tensor]) -> list[Tensor]:
+        assert self.sampler is not None
+        draws = [self.sampler(matrices, draw) for draw in range(self.sampler.draws)]
+        losses_K = torch.stack([self.loss_under(batch, own, self.meters["architecture"]) for own in draws])
+        self.world.sum_tensors([losses_K])
+        return score_gradient(losses_K, draws, matrices)
 
     @contextlib.contextmanager
     def _frozen_weights(self) -> Iterator[None]:

@@ -24,6 +24,7 @@ from nge_search.search.run import build_task
 
 _READS = ("_local_scalar_dense", "item", "is_nonzero", "nonzero", "equal", "unique")
 _MAKES = ("lift_fresh", "scalar_tensor")
+SAMPLED = ("search.mixture=sampled",)
 
 
 class Tape(TorchDispatchMode):
@@ -161,21 +162,21 @@ def test_the_tape_notices_what_a_graph_cannot_do():
 
 
 @pytest.mark.parametrize(
-    ("space", "embedding", "loop", "order", "mixture"),
-    [("darts", "nge", "epochwise", "first", "weighted"), ("darts", "nge", "batchwise", "second", "weighted"),
-     ("darts", "rnn", "batchwise", "first", "weighted"), ("darts", "plain", "epochwise", "second", "weighted"),
-     ("darts", "direct", "epochwise", "first", "weighted"), ("darts", "nge", "epochwise", "first", "sampled"),
-     ("nasbench201", "nge", "epochwise", "first", "weighted"),
-     ("nasbench201", "rnn", "batchwise", "second", "sampled")],
+    ("space", "embedding", "loop", "order", "more"),
+    [("darts", "nge", "epochwise", "first", ()), ("darts", "nge", "batchwise", "second", ()),
+     ("darts", "rnn", "batchwise", "first", ()), ("darts", "plain", "epochwise", "second", ()),
+     ("darts", "direct", "epochwise", "first", ()), ("darts", "nge", "epochwise", "first", SAMPLED),
+     ("nasbench201", "nge", "epochwise", "first", ()), ("nasbench201", "rnn", "batchwise", "second", SAMPLED),
+     ("nasbench201", "nge", "epochwise", "first", (*SAMPLED, "search.gradient=score"))],
 )  # fmt: skip
 def test_replayed_searches_equal_those_step_by_step(
-    tiny_search, dense_search, tmp_path, torch_kernels, space, loop, order, embedding, mixture
+    tiny_search, dense_search, tmp_path, torch_kernels, space, loop, order, embedding, more
 ):
     """With PyTorch's kernels, as on a GPU: P, weights, statistics and figures after two epochs."""
     own = tiny_search if space == "darts" else dense_search
     words = [*own, "supernet.kernel=fused", "precision=fp64", "search.epochs=2"]
     words += [f"search.loop={loop}", f"search.order={order}"]
-    words += [f"embedding.kind={embedding}", f"search.mixture={mixture}"]
+    words += [f"embedding.kind={embedding}", *more]
     words += ["search.entropy_weight=0.1", "data.limit=96", "search.batch_size=8"]
     ends, tapes = [], []
     for name in ("plain", "replayed"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch.nn import functional
@@ -12,7 +14,7 @@ from nge_search.engine.session import open_session
 from nge_search.graph import CellSpace
 from nge_search.schema import SearchConfig
 from nge_search.search.run import build_task
-from nge_search.search.sampling import Sampler
+from nge_search.search.sampling import Sampler, score_gradient
 
 DENSE = ("supernet.space=nasbench201", "supernet.nodes=4")
 
@@ -230,6 +232,7 @@ class NoReading(TorchDispatchMode):
         ("search.loop=batchwise", "search.cost_weight=1", "search.entropy_weight=1"),
         ("data.cutout=2", "embedding.kind=rnn"),
         ("search.mixture=sampled",),
+        (*DENSE, "supernet.kernel=fused", "search.mixture=sampled", "search.gradient=score"),
         ("supernet.kernel=fused",),
         (*DENSE, "supernet.kernel=fused"),
         (*DENSE, "supernet.kernel=reference", "search.order=second", "search.mixture=sampled"),
@@ -270,6 +273,7 @@ def test_sampling_draws_from_p_and_has_the_softmax_s_gradient():
     sampler.draw(0, 1, 3999)
     assert all(torch.equal(a, b) for a, b in zip(first, sampler(matrices)))  # the position decides
     p_EO, noise_EO = matrices[0].clone().requires_grad_(), sampler.noise[0]
+    noise_EO = noise_EO[0]
     weight_EO = torch.rand(space.shape, generator=generator, dtype=torch.float64)
     (found_EO,) = torch.autograd.grad((sampler([p_EO, matrices[1]])[0] * weight_EO).sum(), p_EO)
 
@@ -284,6 +288,65 @@ def test_sampling_draws_from_p_and_has_the_softmax_s_gradient():
     sampler.settle()
     for hard_EO, p_EO in zip(sampler(matrices), matrices):
         assert torch.equal(hard_EO.argmax(dim=1), p_EO.argmax(dim=1))
+
+
+def test_the_score_gradient_is_that_of_the_expected_loss():
+    """In its mean over all pairs of draws, weighted by their probabilities; by autograd over all architectures."""
+    random = torch.Generator().manual_seed(0)
+    shapes = [(2, 2), (1, 3)]
+    matrices = [torch.rand(*shape, generator=random, dtype=torch.float64).softmax(dim=1) for shape in shapes]
+    codes = list(itertools.product(range(2), range(2), range(3)))
+    losses = torch.rand(len(codes), generator=random, dtype=torch.float64)
+
+    def one_hot(code):
+        return [functional.one_hot(torch.tensor(part), n).double() for part, n in ((code[:2], 2), (code[2:], 3))]
+
+    def probability(code, matrices):
+        first, second = matrices
+        return first[0, code[0]] * first[1, code[1]] * second[0, code[2]]
+
+    leaves = [p_EO.clone().requires_grad_() for p_EO in matrices]
+    expected_loss = sum(probability(code, leaves) * loss for code, loss in zip(codes, losses))
+    exact = torch.autograd.grad(expected_loss, leaves)
+    mean = [torch.zeros_like(p_EO) for p_EO in matrices]
+    for (a, one), (b, other) in itertools.product(zip(codes, losses), repeat=2):
+        weight = probability(a, matrices) * probability(b, matrices)
+        estimate = score_gradient(torch.stack([one, other]), [one_hot(a), one_hot(b)], matrices)
+        for total_EO, own_EO in zip(mean, estimate):
+            total_EO += weight * own_EO
+    for own_EO, exact_EO in zip(mean, exact):  # a softmax does not see what all of a row have in common
+        own_EO, exact_EO = (x_EO - x_EO.mean(dim=1, keepdim=True) for x_EO in (own_EO, exact_EO))
+        torch.testing.assert_close(own_EO, exact_EO, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("loop", ["epochwise", "batchwise"])
+def test_a_search_by_the_score_compares_draws_on_one_batch(make_task, loop):
+    """What moves the embedding is the gradient of what each draw loses, and weights stay."""
+    task = make_task("search.mixture=sampled", "search.gradient=score", "search.draws=3", f"search.loop={loop}")
+    phase = task.phases[0 if loop == "batchwise" else 1]
+    batch = next(iter(task.valid.iterate(0, 0)))
+    task.sampler.draw(0, 0, 1)
+    weights = [weight.detach().clone() for weight in task.weights]
+    matrices = [p_EO.detach() for p_EO in task.architecture.probabilities()]
+    draws = [task.sampler(matrices, draw) for draw in range(3)]
+    with torch.no_grad():
+        losses = [functional.cross_entropy(task.supernet(batch.images_BCHW, *own), batch.labels_B) for own in draws]
+    expected = [torch.zeros_like(p_EO) for p_EO in matrices]
+    for k, own in enumerate(draws):
+        others = [loss for j, loss in enumerate(losses) if j != k]
+        for total_EO, drawn_EO, p_EO in zip(expected, own, matrices):
+            total_EO += (losses[k] - sum(others) / 2) / 3 * drawn_EO / p_EO
+    seen, step = [], task.architecture.step
+    task.architecture.step = lambda gradient: step(lambda leaves: seen.append(gradient(leaves)) or seen[-1])
+    task.architecture_step(batch, None)
+    for own_EO, exact_EO in zip(seen[0], expected):
+        torch.testing.assert_close(own_EO, exact_EO, rtol=1e-9, atol=1e-12)
+    assert all(torch.equal(a, b) for a, b in zip(weights, task.weights))
+    before = snapshot(task)
+    phase.start(0)
+    for _, batches in zip(range(2), phase.batches(0, 0)):
+        phase.step(*batches)
+    assert {"embedding", "embedding_optimiser"} <= changed(before, snapshot(task))
 
 
 @pytest.mark.parametrize("loop", ["epochwise", "batchwise"])

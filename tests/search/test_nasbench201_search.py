@@ -132,6 +132,7 @@ def test_in_the_warm_up_the_weights_alone_are_trained(loop: str, dense_search, t
         ("supernet.operations=[skip_connect,max_pool_3x3]", "fixed in supernet.space=nasbench201"),
         ("supernet.stem_multiplier=1", "supernet.stem_multiplier=1: fixed in"),
         ("supernet.space=nasbench", "did you mean 'nasbench201'?"),
+        ("search.gradient=score", "search.gradient=score: needs search.mixture=sampled"),
         ("search.warmup_epochs=2", "search.warmup_epochs=2: leaves none of search.epochs=2 for P"),
     ],
 )
