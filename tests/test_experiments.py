@@ -49,6 +49,40 @@ def test_the_comparison_of_strategies(tmp_path):
     assert (tmp_path / "results" / "nge_strategies_nasbench201.png").stat().st_size > 10_000
 
 
+def test_the_comparison_of_embeddings_and_loops(tmp_path):
+    """Two calls with a method each, tiny, on digits: cells are looked up, and results of both are kept."""
+    codes = itertools.product(range(5), repeat=6)
+    rows = ((code, {"cifar10_test_200": float(np.dot(code, 5 ** np.arange(6))) / 200}) for code in codes)
+    table = build_table(NasBench201Space(), rows, "a made table", "cell")
+    table.save(tmp_path / "table")
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    (tmp_path / "experiments" / "results").mkdir(parents=True)
+    for name in ("nge_table4.py", "retrain_cifar10.py"):
+        shutil.copy(ROOT / "experiments" / name, tmp_path / "experiments")
+    (tmp_path / "runs" / "cifar10-images").mkdir(parents=True)
+    (tmp_path / "runs" / "cifar10-images" / "complete").touch()
+    script = tmp_path / "experiments" / "nge_table4.py"
+    words = ["nasbench201", "--table", tmp_path / "table", "--package", tmp_path, "--seeds", "2", "--settings"]
+    words += ["data.name=digits", "data.limit=64", "data.image_size=0", "supernet.channels=4", "search.epochs=2"]
+    words += ["search.batch_size=16", "search.warmup_epochs=1", "supernet.kernel=reference"]
+    methods = ["direct, batchwise (DARTS)", "nge, epochwise, score"]
+    for method in methods:
+        command = [sys.executable, script, *words, "--methods", method]
+        subprocess.run(command, check=True, capture_output=True)
+    found = json.loads((tmp_path / "experiments" / "results" / "nge_table4_nasbench201.json").read_text())
+    assert list(found["results"]) == methods
+    for own in found["results"].values():
+        for value, cell in zip(own["values"], own["cells"], strict=True):
+            code = table.space.parse(cell["architecture"])
+            assert value == cell["cifar10_test_200"] == round(float(np.dot(code, 5 ** np.arange(6))) / 200, 4)
+            assert sum(cell["operations"].values()) == 6
+            last = [float(p) for p in cell["p_by_epoch"][-1].split()]
+            assert len(last) == 5
+            assert sum(last) == pytest.approx(1, abs=0.01)
+        assert own["mean"] == pytest.approx(np.mean(own["values"]))
+    assert (tmp_path / "experiments" / "results" / "nge_table4_nasbench201.png").stat().st_size > 5_000
+
+
 @pytest.mark.slow
 def test_the_script_that_measures_a_gpu(tmp_path):
     """On the CPU, with a tiny search."""
