@@ -6,10 +6,10 @@
     python experiments/nge_table4.py digits --jobs 2                   DARTS' space; cells are retrained
 
 The supernet of NAS-Bench-201 is a small one, so that it can be searched on a CPU: SETTINGS says how small. About
-five minutes a search on one core. The published size, on a GPU: --settings device=cuda data.limit=0 data.image_size=0
-supernet.cells=15 search.epochs=50. Finished runs are kept, stopped ones go on. Writes nge_table4_nasbench201.json
-and .png (how P moves) and nge_table4_digits.json under experiments/results/; of methods that --methods leaves out,
-what the file has from before stays.
+five minutes a search on one core. On a GPU, at the published size: --settings device=cuda data.limit=0
+data.image_size=0 supernet.cells=15 search.epochs=50. Finished runs are kept, stopped ones go on. Writes
+nge_table4_nasbench201.json and .png (how P moves) and nge_table4_digits.json under experiments/results/; of methods
+that --methods leaves out, what the file has from before stays.
 """
 
 from __future__ import annotations
