@@ -445,16 +445,16 @@ class SearchSection(SgdSection):
     mixture: str = option(
         "weighted",
         "What the supernet adds up: weighted: all operations, by P; sampled: at each step one operation for each "
-        "edge, drawn from P, with the gradients of a Gumbel-softmax (GDAS).",
+        "edge, drawn from P.",
         choices=("weighted", "sampled"),
     )
-    temperature: float = option(1.0, "Of that softmax.", above=0)
     gradient: str = option(
         "relaxed",
-        "Of P where operations are sampled: relaxed: the Gumbel-softmax's; score: of the expected loss of what is "
-        "drawn, by the score function (REINFORCE), from search.draws architectures on each batch.",
+        "Of P where operations are sampled: relaxed: a Gumbel-softmax's (GDAS); score: of the expected loss of what "
+        "is drawn, by the score function (REINFORCE), from search.draws architectures on each batch.",
         choices=("relaxed", "score"),
     )
+    temperature: float = option(1.0, "Of the Gumbel-softmax.", above=0)
     draws: int = option(4, "Architectures that search.gradient=score compares on a batch.", at_least=2, at_most=64)
     batch_size: int = option(64, "Images per step, over all ranks together.", at_least=2)
     cost_weight: float = option(

@@ -84,6 +84,8 @@ def test_two_ranks_with_shared_statistics_equal_one(tmp_path, tiny_search, dense
     jobs = [job("steps", tmp_path / "local", 2, *common, "precision=fp64")]
     dense_words = (*dense_search, *batches, "precision=fp64", "supernet.sync_statistics=true")
     jobs.append(job("steps", tmp_path / "dense", 10, *dense_words))
+    score = ("search.mixture=sampled", "search.gradient=score")
+    jobs.append(job("steps", tmp_path / "score", 10, *dense_words, *score))
     for kernel, precision, steps, order, _ in cases:
         words = (f"supernet.kernel={kernel}", f"precision={precision}", f"search.order={order}")
         folder = tmp_path / f"{kernel}-{precision}-{order}"
@@ -100,6 +102,7 @@ def test_two_ranks_with_shared_statistics_equal_one(tmp_path, tiny_search, dense
     for kernel, precision, _, order, tolerance in cases:
         assert largest_difference(tmp_path / f"{kernel}-{precision}-{order}") < tolerance
     assert largest_difference(tmp_path / "dense") < 1e-9
+    assert largest_difference(tmp_path / "score") < 1e-9
     assert largest_difference(tmp_path / "local") > 1e-6
 
 

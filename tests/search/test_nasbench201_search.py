@@ -79,7 +79,14 @@ def test_what_a_search_shows(run: Path, dense_search, capsys) -> None:
     assert len(re.findall(r'id="cell-gene-\d-\w+"', drawing)) == pills
 
 
-@pytest.mark.parametrize("words", [(), ("search.mixture=sampled", "search.warmup_epochs=1")])
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("search.mixture=sampled", "search.warmup_epochs=1"),
+        ("search.mixture=sampled", "search.gradient=score"),
+    ],
+)
 def test_an_interrupted_search_goes_on_bit_for_bit(words, dense_search, tmp_path, monkeypatch) -> None:
     run, words = tmp_path / "whole", [*dense_search, *words]
     nge_search.search(None, *words, f"run.dir={run}")
