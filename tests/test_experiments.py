@@ -81,6 +81,11 @@ def test_the_comparison_of_embeddings_and_loops(tmp_path):
             assert sum(last) == pytest.approx(1, abs=0.01)
         assert own["mean"] == pytest.approx(np.mean(own["values"]))
     assert (tmp_path / "experiments" / "results" / "nge_table4_nasbench201.png").stat().st_size > 5_000
+    subprocess.run([sys.executable, script, "edges"], check=True, capture_output=True)
+    edges = json.loads((tmp_path / "experiments" / "results" / "nge_table4_edges.json").read_text())["results"]
+    for own in edges.values():
+        assert own["plain"]["cosine"] < own["nge"]["cosine"] < own["nge, adjacency=symmetric"]["cosine"] <= 1
+        assert all(1 / 6 < figures["first_direction"] <= 1 for figures in own.values())
 
 
 @pytest.mark.slow

@@ -135,6 +135,7 @@ class BilevelSearch(Task):
 
     @torch.no_grad()
     def _score_gradient(self, batch: Batch, matrices: list[Tensor]) -> list[Tensor]:
+        """`sampling.score_gradient` of this step's draws, each on the whole batch, over all ranks."""
         assert self.sampler is not None
         draws = [self.sampler(matrices, draw) for draw in range(self.sampler.draws)]
         losses_K = torch.stack([self.loss_under(batch, own, self.meters["architecture"]) for own in draws])
