@@ -169,8 +169,9 @@ def plot(results: dict[str, dict], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    rows = -(-len(results) // COLUMNS)
-    figure, axes = pyplot.subplots(rows, COLUMNS, figsize=(3.2 * COLUMNS, 2.4 * rows), squeeze=False, sharey=True)
+    columns = min(COLUMNS, len(results))
+    rows = -(-len(results) // columns)
+    figure, axes = pyplot.subplots(rows, columns, figsize=(3.2 * columns, 2.4 * rows), squeeze=False, sharey=True)
     for axis in axes.flat[len(results) :]:
         axis.set_visible(False)
     for axis, (name, own) in zip(axes.flat, results.items()):

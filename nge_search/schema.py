@@ -450,8 +450,8 @@ class SearchSection(SgdSection):
     )
     gradient: str = option(
         "relaxed",
-        "Of P where operations are sampled: relaxed: a Gumbel-softmax's (GDAS); score: of the expected loss of what "
-        "is drawn, by the score function (REINFORCE), from search.draws architectures on each batch.",
+        "Of P where operations are sampled: relaxed: a Gumbel-softmax's (GDAS); score: of the expected loss of "
+        "what is drawn, by the score function (REINFORCE), from search.draws architectures on each batch.",
         choices=("relaxed", "score"),
     )
     temperature: float = option(1.0, "Of the Gumbel-softmax.", above=0)
