@@ -272,8 +272,7 @@ def test_sampling_draws_from_p_and_has_the_softmax_s_gradient():
     first = [x.clone() for x in sampler(matrices)]
     sampler.draw(0, 1, 3999)
     assert all(torch.equal(a, b) for a, b in zip(first, sampler(matrices)))  # the position decides
-    p_EO, noise_EO = matrices[0].clone().requires_grad_(), sampler.noise[0]
-    noise_EO = noise_EO[0]
+    p_EO, noise_EO = matrices[0].clone().requires_grad_(), sampler.noise[0][0]
     weight_EO = torch.rand(space.shape, generator=generator, dtype=torch.float64)
     (found_EO,) = torch.autograd.grad((sampler([p_EO, matrices[1]])[0] * weight_EO).sum(), p_EO)
 
