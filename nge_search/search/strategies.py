@@ -20,7 +20,7 @@ from nge_search.spaces import Code, Space
 
 Proposals = Generator[Code, float, None]
 
-#: Draws of architectures that were all seen before, after which a distribution is taken to give no new one.
+#: Draws, or mutations, of architectures that were all seen before, after which there is taken to be no new one.
 _DRAWS = 1000
 
 
@@ -94,17 +94,24 @@ def evolution(space: Space, settings: StrategySection, policy: PolicyConfig, see
 
 
 def nge_evolution(space: Space, settings: StrategySection, policy: PolicyConfig, seed: int) -> Proposals:
-    """Regularised evolution whose mutations follow P: a neighbour's chance is in proportion to its P.
+    """Regularised evolution whose mutations follow P: a new neighbour's chance is in proportion to its P.
 
-    P learns from all architectures seen, as in `nge_reinforce`.
+    Where all neighbours of the parent are known, a mutation goes on from one of them. P learns from all
+    architectures seen, as in `nge_reinforce`.
     """
     random = np.random.default_rng(seed)
     learner = _Learner(space, settings, policy, seed)
     seen = _Seen(space, random)
 
     def mutate(parent: Code) -> Code:
-        neighbours = space.neighbours(parent)
-        fresh = [code for code in neighbours if code not in seen] or neighbours
+        for _ in range(_DRAWS):
+            neighbours = space.neighbours(parent)
+            fresh = [code for code in neighbours if code not in seen]
+            if fresh:
+                break
+            parent = neighbours[random.integers(len(neighbours))]
+        else:
+            return parent
         if random.random() < settings.explore:
             return fresh[random.integers(len(fresh))]
         with torch.no_grad():
@@ -112,8 +119,9 @@ def nge_evolution(space: Space, settings: StrategySection, policy: PolicyConfig,
         return fresh[random.choice(len(fresh), p=chance_N)]
 
     def learn(code: Code, reward: float) -> None:
-        seen.add(code)
-        learner.learn(code, reward)
+        if code not in seen:
+            seen.add(code)
+            learner.learn(code, reward)
 
     yield from _evolve(space, settings, random, mutate, learn)
 

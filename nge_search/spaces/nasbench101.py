@@ -5,6 +5,7 @@ Legend: V vertices, input and output included.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ VERTICES, MAX_EDGES = 7, 9
 
 _KERNELS = {"conv3x3-bn-relu": 3, "conv1x1-bn-relu": 1}
 _STEM, _STACKS, _CELLS_PER_STACK, _CLASSES = 128, 3, 3, 10
+
+#: Codes whose modules, and modules whose hashes, are remembered: searches come back to the same ones.
+_REMEMBERED = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -68,17 +72,7 @@ class Module:
         Vertices start from the hash of (edges out, edges in, operation) and take up those of their neighbours, V
         times. Operations are numbered as in `OPERATIONS`, the input as -1 and the output as -2.
         """
-        labels = [-1, *map(OPERATIONS.index, self.operations), -2]
-        around = [(self.sources(vertex), self.targets(vertex)) for vertex in range(self.vertices)]
-        names = [
-            _md5(str((len(targets), len(sources), label))) for (sources, targets), label in zip(around, labels)
-        ]
-        for _ in range(self.vertices):
-            names = [
-                _md5("|".join(["".join(sorted(names[v] for v in side)) for side in sides] + [own]))
-                for sides, own in zip(around, names)
-            ]
-        return hashlib.md5(str(sorted(names)).encode()).digest()
+        return _digest(self)
 
     def channels(self, inputs: int, outputs: int) -> list[int]:
         """Channels of each vertex of a pruned module in a network cell of `inputs` to `outputs` channels.
@@ -121,6 +115,19 @@ class Module:
         )
 
 
+@functools.lru_cache(_REMEMBERED)
+def _digest(module: Module) -> bytes:
+    labels = [-1, *map(OPERATIONS.index, module.operations), -2]
+    around = [(module.sources(vertex), module.targets(vertex)) for vertex in range(module.vertices)]
+    names = [_md5(str((len(targets), len(sources), label))) for (sources, targets), label in zip(around, labels)]
+    for _ in range(module.vertices):
+        names = [
+            _md5("|".join(["".join(sorted(names[v] for v in side)) for side in sides] + [own]))
+            for sides, own in zip(around, names)
+        ]
+    return hashlib.md5(str(sorted(names)).encode()).digest()
+
+
 def _md5(text: str) -> str:
     return hashlib.md5(text.encode()).hexdigest()
 
@@ -128,6 +135,11 @@ def _md5(text: str) -> str:
 def _convolution(inputs: int, outputs: int, kernel: int) -> int:
     """Parameters of a convolution without bias and of the batch normalisation behind it."""
     return inputs * outputs * kernel**2 + 2 * outputs
+
+
+@functools.lru_cache(_REMEMBERED)
+def _pruned(space: NasBench101Space, code: Code) -> Module | None:
+    return space.module(code).pruned()
 
 
 class NasBench101Space(Space):
@@ -174,11 +186,11 @@ class NasBench101Space(Space):
         return (*(edges.get(edge, 0) for edge in self.graph.edges), *operations, *unused)
 
     def allows(self, code: Code) -> bool:
-        pruned = self.module(code).pruned()
+        pruned = _pruned(self, code)
         return pruned is not None and pruned.edges <= MAX_EDGES
 
     def key(self, code: Code) -> bytes:
-        pruned = self.module(code).pruned()
+        pruned = _pruned(self, code)
         if pruned is None:
             raise self._refuse(self.text(code), "no path leads from the input to the output")
         return pruned.digest()
@@ -193,8 +205,7 @@ class NasBench101Space(Space):
         return [other for other in found if self.allows(other)]
 
     def text(self, code: Code) -> str:
-        module = self.module(code)
-        module = module.pruned() or module
+        module = _pruned(self, code) or self.module(code)
         rows = "".join(str(present) for row in module.matrix for present in row)
         return f"{rows} {','.join((INPUT, *module.operations, OUTPUT))}"
 
