@@ -59,6 +59,7 @@ SCORE, RELAXED = (*SAMPLED, "search.gradient=score"), (*SAMPLED, "search.gradien
 #: Of searches in NAS-Bench-201: embedding, loop, and other settings.
 METHODS = {
     "direct, batchwise (DARTS)": ("direct", "batchwise", WEIGHTED),
+    "direct, batchwise (DARTS), 40 epochs": ("direct", "batchwise", (*WEIGHTED, "search.epochs=40")),
     "direct, epochwise": ("direct", "epochwise", WEIGHTED),
     "nge, batchwise": ("nge", "batchwise", WEIGHTED),
     "nge, epochwise (NGE)": ("nge", "epochwise", WEIGHTED),
@@ -66,6 +67,7 @@ METHODS = {
     "rnn, epochwise, relaxed": ("rnn", "epochwise", RELAXED),
     "plain, epochwise, relaxed": ("plain", "epochwise", RELAXED),
     "direct, epochwise, relaxed": ("direct", "epochwise", RELAXED),
+    "direct, epochwise, relaxed, rate 0.01": ("direct", "epochwise", (*RELAXED, "embedding.learning_rate=0.01")),
     "direct, batchwise, relaxed": ("direct", "batchwise", RELAXED),
     "nge, epochwise, score": ("nge", "epochwise", SCORE),
 }
@@ -135,11 +137,11 @@ def search_nasbench201(name: str, seed: int, images: str, settings: list[str]) -
         ROOT / "configs" / "search" / "nb201_gradient.yaml",
         *QUIET,
         *SETTINGS,
-        *more,
         f"data.root={images}",
         f"embedding.kind={kind}",
         f"embedding.learning_rate={RATES[kind]}",
         f"search.loop={loop}",
+        *more,
         f"seed={seed}",
         *settings,
         f"run.dir={folder}",
