@@ -65,6 +65,7 @@ METHODS = {
     "nge, epochwise (NGE)": ("nge", "epochwise", WEIGHTED),
     "nge, epochwise, relaxed": ("nge", "epochwise", RELAXED),
     "rnn, epochwise, relaxed": ("rnn", "epochwise", RELAXED),
+    "rnn, epochwise, relaxed, no decay": ("rnn", "epochwise", (*RELAXED, "embedding.weight_decay=0")),
     "plain, epochwise, relaxed": ("plain", "epochwise", RELAXED),
     "direct, epochwise, relaxed": ("direct", "epochwise", RELAXED),
     "direct, epochwise, relaxed, rate 0.01": ("direct", "epochwise", (*RELAXED, "embedding.learning_rate=0.01")),
