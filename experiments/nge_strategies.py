@@ -55,6 +55,9 @@ def main() -> None:
     options = parser.parse_args()
     table = open_table(options.table)
     space = table.space.name
+    unknown = set(options.settings or ()) - set(SETTINGS.get(space, {}))
+    if space not in SETTINGS or unknown:
+        parser.error(f"settings of {space}: {', '.join(map(repr, SETTINGS.get(space, {}))) or 'none'}")
     settings = {name: SETTINGS[space][name] for name in options.settings or SETTINGS[space]}
     searches = [(name, "nge") for name in STRATEGIES]
     if options.embeddings:

@@ -10,13 +10,15 @@ The supernet of NAS-Bench-201 is a small one, so that it can be searched on a CP
 five minutes a search on one core. On a GPU, at the published size: --settings device=cuda data.limit=0
 data.image_size=0 supernet.cells=15 search.epochs=50. Finished runs are kept, stopped ones go on. Writes
 nge_table4_nasbench201.json and .png (how P moves), nge_table4_digits.json and nge_table4_edges.json under
-experiments/results/; of methods that --methods leaves out, what the file has from before stays.
+experiments/results/; --settings have files of their own. Of methods that --methods leaves out, what the file has
+from before stays.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import statistics
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
@@ -59,7 +61,7 @@ SCORE, RELAXED = (*SAMPLED, "search.gradient=score"), (*SAMPLED, "search.gradien
 #: Of searches in NAS-Bench-201: embedding, loop, and other settings.
 METHODS = {
     "direct, batchwise (DARTS)": ("direct", "batchwise", WEIGHTED),
-    "direct, batchwise (DARTS), 40 epochs": ("direct", "batchwise", (*WEIGHTED, "search.epochs=40")),
+    "direct, batchwise (DARTS), 30 epochs": ("direct", "batchwise", (*WEIGHTED, "search.epochs=30")),
     "direct, epochwise": ("direct", "epochwise", WEIGHTED),
     "nge, batchwise": ("nge", "batchwise", WEIGHTED),
     "nge, epochwise (NGE)": ("nge", "epochwise", WEIGHTED),
@@ -111,29 +113,30 @@ def on_nasbench201(table: Table, options: argparse.Namespace) -> None:
             cell = judge(table, run.result())
             found[name].append(cell)
             print(f"{name}: {cell['cifar10_test_200']:.2f} % {cell['architecture']}", flush=True)
-    target = RESULTS / "nge_table4_nasbench201.json"
-    settings = [*SETTINGS, *options.settings]
-    results = earlier(target, settings)
+    target = RESULTS / f"nge_table4_nasbench201{suffix(options.settings)}.json"
+    more = ["--settings", *options.settings] if options.settings else []
+    header = results_header("python experiments/nge_table4.py nasbench201 --seeds", str(options.seeds), *more)
+    results = json.loads(target.read_text())["results"] if target.exists() else {}
     for name, cells in found.items():
         accuracies = [cell["cifar10_test_200"] for cell in cells]
-        results[name] = {**spread(accuracies), "cells": cells}
+        results[name] = {"date": header["date"], **spread(accuracies), "cells": cells}
         print(f"{name}: mean {statistics.mean(accuracies):.2f} % over {options.seeds} seeds")
     results = {name: results[name] for name in METHODS if name in results}
-    header = results_header(f"python experiments/nge_table4.py nasbench201 --seeds {options.seeds}")
-    write_json(target, {**header, "settings": settings, "results": results})
-    plot(results, target.with_suffix(".png"))
+    settings = [*SETTINGS, *options.settings]
+    write_json(target, {**header, "table": table.source, "settings": settings, "results": results})
+    plot(results, RESULTS / f"{target.stem}.png")
 
 
-def earlier(path: Path, settings: list[str]) -> dict[str, dict]:
-    """Results by method of an earlier call with the same settings."""
-    document = json.loads(path.read_text()) if path.exists() else {}
-    return document["results"] if document.get("settings") == settings else {}
+def suffix(settings: list[str]) -> str:
+    """What tells the files and folders of --settings from those without."""
+    return "".join(re.sub(r"[^\w.=-]", "-", f"_{setting}") for setting in settings)
 
 
 def search_nasbench201(name: str, seed: int, images: str, settings: list[str]) -> dict:
     """One search, in a run folder of its own that a repeated call reuses."""
     kind, loop, more = METHODS[name]
-    folder = ROOT / "runs" / "search" / "table4" / f"{name} {seed}".replace(",", "").replace(" ", "-")
+    words = f"{name} {seed}".replace(",", "").replace(" ", "-")
+    folder = ROOT / "runs" / "search" / "table4" / f"{words}{suffix(settings)}"
     summary = nge_search.search(
         ROOT / "configs" / "search" / "nb201_gradient.yaml",
         *QUIET,

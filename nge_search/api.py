@@ -20,22 +20,19 @@ from nge_search.schema_segmentation import SegmentationConfig
 Config = TypeVar("Config", bound=RunningConfig)
 
 
-def _resolve(schema: type[Config], config: Any, overrides: Sequence[str]) -> Config:
-    """A checked configuration from what users hold: nothing, a file, a mapping, or a configuration."""
-    if isinstance(config, schema):
-        config = to_dict(config)
-    if config is None or isinstance(config, (str, Path)):
-        return load_config(schema, config, overrides)
+def _resolve(choose: Callable[..., type[Config]], config: Any, overrides: Sequence[str], *schemas: Any) -> Config:
+    """A checked configuration from what users hold: nothing, a file, a mapping, or one of `schemas`.
+
+    `choose` tells the schema from settings.
+    """
+    if isinstance(config, schemas):
+        return load_config(type(config), None, [to_dict(config), *overrides])
     if isinstance(config, Mapping):
-        return load_config(schema, None, [config, *overrides])
-    raise UserError(f"a configuration is a file, a mapping or a {schema.__name__}, not {type(config).__name__}")
-
-
-def _schema(choose: Callable[..., type[Any]], config: Any, overrides: Sequence[str]) -> type[Any]:
-    """The schema of a configuration, or the one that `choose` tells from its settings."""
-    if isinstance(config, RunningConfig):
-        return type(config)
-    return choose(None, [config, *overrides]) if isinstance(config, Mapping) else choose(config, overrides)
+        return load_config(choose(None, [config, *overrides]), None, [config, *overrides])
+    if config is None or isinstance(config, (str, Path)):
+        return load_config(choose(config, overrides), config, overrides)
+    names = " or a ".join(schema.__name__ for schema in schemas)
+    raise UserError(f"a configuration is a file, a mapping or a {names}, not {type(config).__name__}")
 
 
 def search(
@@ -53,7 +50,7 @@ def search(
     Raises:
         UserError: settings, data or a run folder that cannot be used; the message is one line.
     """
-    resolved = _resolve(_schema(search_schema, config, overrides), config, overrides)
+    resolved = _resolve(search_schema, config, overrides, SearchConfig, BenchmarkConfig)
     if isinstance(resolved, BenchmarkConfig):
         from nge_search.search.benchmark_run import run_benchmark
 
@@ -70,7 +67,7 @@ def evaluate(
 
     With `task` set to "segmentation" it is DeepLabv3's backbone, and the report is of mIoU.
     """
-    resolved = _resolve(_schema(training_schema, config, overrides), config, overrides)
+    resolved = _resolve(training_schema, config, overrides, EvalConfig, SegmentationConfig)
     if isinstance(resolved, SegmentationConfig):
         from nge_search.networks.segmentation_run import run_segmentation
 
@@ -109,6 +106,8 @@ def derive(run: str | Path, epoch: int | None = None) -> Genotype | dict[str, An
     wanted = max(rows) if epoch is None else epoch
     if wanted not in rows:
         raise UserError(f"{path} records epochs {min(rows)} to {max(rows)}, not {wanted}")
+    if "architecture" in rows[wanted]:
+        raise UserError(f"'{run}' is a search in a table; its architecture is in genotype.json, once it has ended")
     if "genotype" not in rows[wanted]:
         raise UserError(f"'{run}' is not the run folder of a search: its epochs have no genotype")
     found = rows[wanted]["genotype"]

@@ -74,10 +74,11 @@ def _benchmark_lines(config: BenchmarkConfig, summary: dict[str, Any]) -> list[s
     judged = f", {summary['score_column']} {summary['score']:.2f}" if config.benchmark.score else ""
     cost = summary["simulated_seconds"]
     saved = f"; training them would have taken {cost / 3600:.1f} h" if cost else ""
+    settled = f"; it settled before its {config.strategy.queries}" * (summary["queries"] < config.strategy.queries)
     return [
         summary["architecture"],
         f"{config.benchmark.signal} {summary['signal']:.2f}{judged} (the best in the table {summary['best']:.2f}) "
-        f"after {summary['queries']} queries, {summary['seconds']:.1f} s{saved}",
+        f"after {summary['queries']} queries{settled}, {summary['seconds']:.1f} s{saved}",
         f"report {Path(config.run.dir) / 'report.html'}",
     ]
 
@@ -262,14 +263,14 @@ def _table(words: Sequence[str]) -> None:
     parser.add_argument(
         "--find",
         metavar="ARCHITECTURE",
-        help="print what is known of an architecture, as JSON: its notation, or the run folder that found it",
+        help="print what is known of an architecture, as JSON: its notation, its JSON file, or a run folder",
     )
     options = parser.parse_args(words)
     from nge_search.benchmarks import open_table
 
     table = open_table(options.table)
     if options.out:
-        print(f"wrote {table.save(options.out)}")
+        print(f"wrote {table.save(options.out)}", file=sys.stdout if options.find is None else sys.stderr)
     if options.find is not None:
         code = table.space.find(options.find)
         document = table.space.to_dict(code) | {"figures": table.figures(table.find(code))}

@@ -18,6 +18,8 @@ from nge_search.errors import UserError, nearest, plain, shorten
 
 FORMAT = "nge-genotype/1"
 SPACE = "darts"
+#: Spaces of single cells with known accuracies (`nge_search.spaces`).
+_TABULATED = ("nasbench101", "nasbench201")
 INPUT_NODES = 2
 EDGES_PER_NODE = 2
 
@@ -109,6 +111,10 @@ class Genotype:
     def _from_dict(cls, document: Any) -> Genotype:
         if not isinstance(document, dict):
             raise UserError(f"a genotype is a JSON object, not {type(document).__name__}")
+        if document.get("space") in _TABULATED:
+            raise UserError(
+                f"a cell of {document['space']} is not trained anew; `nge table TABLE --find` looks its accuracy up"
+            )
         if isinstance(document.get("space"), str) and document["space"] != SPACE:
             raise UserError(f"space {shorten(document['space'])} is unknown; allowed is '{SPACE}'")
         for key in document:

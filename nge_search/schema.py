@@ -355,6 +355,11 @@ class SupernetConfig(Section):
         "Compute batch-normalisation statistics over all ranks, so that results do not depend on their number.",
     )
 
+    @property
+    def vertices(self) -> int:
+        """Of a cell, inputs included."""
+        return 4 if self.space == "nasbench201" else self.nodes + INPUT_NODES
+
     def check(self) -> None:
         if len(self.operations) < 2:
             raise self.refuse("operations", "a search needs at least two operations")
@@ -407,6 +412,13 @@ class EmbeddingConfig(Section):
     beta2: float = option(0.999, "Adam's second beta.", at_least=0, below=1)
     weight_decay: float = option(1e-3, "L2 penalty on the embedding.", at_least=0)
     weight_decay_on_x: bool = option(True, "Apply it to the node vectors X too.")
+
+    def check_vertices(self, vertices: int) -> None:
+        """Raise UserError unless each of so many vertices can start as a one-hot vector of its own."""
+        if self.kind != "direct" and self.input_dim < vertices:
+            raise self.refuse(
+                "input_dim", f"must be at least {vertices}: each vertex of a cell starts as a one-hot vector"
+            )
 
 
 @dataclass
@@ -636,11 +648,7 @@ class SearchConfig(CommandConfig):
     search: SearchSection = field(default_factory=SearchSection)
 
     def check(self) -> None:
-        vertices = self.supernet.nodes + INPUT_NODES
-        if self.embedding.kind != "direct" and self.embedding.input_dim < vertices:
-            raise self.embedding.refuse(
-                "input_dim", f"one-hot node vectors need at least {vertices} (supernet.nodes + {INPUT_NODES})"
-            )
+        self.embedding.check_vertices(self.supernet.vertices)
 
 
 @dataclass

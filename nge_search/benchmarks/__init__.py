@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from nge_search.benchmarks.nasbench101 import read_ec_nas_csv, read_labelled_csv
 from nge_search.benchmarks.nasbench201 import read_archive
 from nge_search.benchmarks.nasbench201 import read_csv as read_nasbench201_csv
 from nge_search.benchmarks.query import Answer, Benchmark, Queries
+from nge_search.benchmarks.rows import columns
 from nge_search.benchmarks.table import Table, open_folder
 from nge_search.errors import UserError
 
@@ -50,9 +50,5 @@ def open_table(path: str | Path) -> Table:
 
 
 def _csv_reader(path: Path) -> Callable[[Path], Table] | None:
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            columns = next(csv.reader(file), [])
-    except (UnicodeDecodeError, csv.Error):
-        return None
-    return next((reader for column, reader in _CSV_READERS.items() if column in columns), None)
+    given = columns(path)
+    return next((reader for column, reader in _CSV_READERS.items() if column in given), None)

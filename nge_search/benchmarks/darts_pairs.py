@@ -31,13 +31,17 @@ def read_pairs(path: Path) -> Table:
     if not isinstance(document, list):
         raise UserError(f"'{path}' is not a list of genotypes with their figures")
     found: dict[bytes, tuple[Code, dict[str, Any]]] = {}
+    given_as: dict[str, str] = {}
     for position, entry in enumerate(document):
         try:
             code = space.code(_genotype(entry["genotype"]))
             figures = found.setdefault(space.key(code), (code, {}))[1]
-            for name, value in _figures(entry, ""):
+            for given, value in _figures(entry, ""):
+                name = re.sub(r"\W+", "_", given)  # it becomes a file's name
+                if given_as.setdefault(name, given) != given:
+                    raise ValueError(f"'{given}' and '{given_as[name]}' would be one column, {name}; rename one")
                 figures.setdefault(name, []).append(value)
-        except (KeyError, TypeError, AttributeError, ValueError, UserError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError, UserError) as error:
             raise UserError(f"'{path}' entry {position}: {error}") from None
     return build_table(space, found.values(), path.name, "genotype of DARTS' space")
 
@@ -58,4 +62,4 @@ def _figures(given: dict[str, Any], prefix: str) -> Iterator[tuple[str, float]]:
         if isinstance(value, dict) and name != "genotype":
             yield from _figures(value, f"{prefix}{name}_")
         elif isinstance(value, (int, float)) and name != "id":
-            yield re.sub(r"\W+", "_", prefix + name), float(value)  # it becomes a file's name
+            yield prefix + name, float(value)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-import csv
 import json
 from pathlib import Path
 from typing import Any
 
 from nge_search.benchmarks.records import read_message, read_records
+from nge_search.benchmarks.rows import convert_rows
 from nge_search.benchmarks.table import Table, build_table
 from nge_search.errors import UserError
 from nge_search.spaces import Code, NasBench101Space
@@ -82,21 +82,21 @@ def read_ec_nas_csv(path: Path) -> Table:
 
 def _read_csv(path: Path, space: NasBench101Space, columns: dict[str, str]) -> Table:
     found: dict[bytes, tuple[Code, dict[str, Any]]] = {}
-    with open(path, newline="", encoding="utf-8") as file:
-        for line, row in enumerate(csv.DictReader(file), start=2):
-            try:
-                code = space.code(space.parse_module(row["adj_rowmajor"], row["ops"].split("|")))
-                key = space.key(code)
-                if row.get("hash") and key.hex() != row["hash"]:
-                    raise ValueError(f"its hash is {key.hex()}, not {row['hash']}")
-                figures = found.setdefault(key, (code, {}))[1]
-                for column, name in columns.items():
-                    if row.get(column):
-                        scale = 1 if "seconds" in name else 100
-                        figures.setdefault(name, []).append(scale * float(row[column]))
-                pruned = space.module(code).pruned()
-                assert pruned is not None  # `parse_module` has seen to it
-                figures["params"] = pruned.parameters()
-            except (ValueError, TypeError, KeyError, AttributeError, UserError) as error:
-                raise UserError(f"'{path}' line {line}: {error}") from None
+
+    def add(row: dict[str, str]) -> None:
+        code = space.code(space.parse_module(row["adj_rowmajor"], row["ops"].split("|")))
+        key = space.key(code)
+        if row.get("hash") and key.hex() != row["hash"]:
+            raise ValueError(f"its hash is {key.hex()}, not {row['hash']}")
+        figures = found.setdefault(key, (code, {}))[1]
+        for column, name in columns.items():
+            if row.get(column):
+                scale = 1 if "seconds" in name else 100
+                figures.setdefault(name, []).append(scale * float(row[column]))
+        pruned = space.module(code).pruned()
+        assert pruned is not None  # `parse_module` has seen to it
+        figures["params"] = pruned.parameters()
+
+    for _ in convert_rows(path, add):
+        pass
     return build_table(space, found.values(), path.name, _WHAT)

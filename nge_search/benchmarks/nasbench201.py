@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import pickle
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from nge_search.benchmarks.rows import convert_rows
 from nge_search.benchmarks.table import Table, build_table
 from nge_search.errors import UserError
 from nge_search.spaces import Code, NasBench201Space
@@ -51,19 +51,32 @@ def read_archive(path: Path) -> Table:
     try:
         with torch.serialization.safe_globals(_numpy_types()):
             document = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise UserError(f"'{path}' is not NAS-Bench-201's archive ({str(error).splitlines()[0][:200]})") from None
+    except MemoryError:
+        raise UserError(f"'{path}' does not fit into memory; use a machine with more of it") from None
+    except Exception as error:  # torch raises whatever a file that is damaged makes it stumble over
+        raise UserError(
+            f"'{path}' is not NAS-Bench-201's archive, or not a whole one ({_reason(error)}); download it again"
+        ) from None
     try:
         names, infos = document["meta_archs"], document["arch2infos"]
         return build_table(NasBench201Space(), _read_infos(names, infos), path.name, _WHAT)
-    except (KeyError, TypeError, IndexError, AttributeError, ZeroDivisionError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError) as error:
         raise UserError(f"'{path}' is not laid out as NAS-Bench-201's archive ({error!r})") from None
 
 
+def _reason(error: Exception) -> str:
+    """What torch says is wrong, without its advice to load the file unsafely."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    text = text.rpartition("WeightsUnpickler error: ")[2] or text
+    return (text.splitlines() or [type(error).__name__])[0][:200]
+
+
 def _numpy_types() -> list[Any]:
-    """What NumPy's scalars are made of: some versions of the archive have them among their numbers."""
+    """What NumPy's scalars are made of, which archives have among their numbers; under NumPy 1 and 2."""
+    scalar = np.float64(0).__reduce__()[0]
     kinds = [np.float64, np.float32, np.int64]
-    return [np.float64(0).__reduce__()[0], np.dtype, *(type(np.dtype(kind)) for kind in kinds)]
+    names = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    return [*names, np.dtype, *(type(np.dtype(kind)) for kind in kinds)]
 
 
 def _read_infos(names: list[str], infos: Mapping[int, Mapping[str, Any]]) -> Iterator[tuple[Code, dict[str, Any]]]:
@@ -98,15 +111,10 @@ def read_csv(path: Path) -> Table:
     """
     space = NasBench201Space()
 
-    def rows() -> Iterator[tuple[Code, dict[str, float]]]:
-        with open(path, newline="", encoding="utf-8") as file:
-            for line, row in enumerate(csv.DictReader(file), start=2):
-                try:
-                    figures = {name: float(row[column]) for column, name in _CSV.items() if row.get(column)}
-                    if row.get("params_m"):
-                        figures["params"] = 1e6 * float(row["params_m"])
-                    yield space.parse(row["arch"]), figures
-                except (ValueError, TypeError, AttributeError, UserError) as error:
-                    raise UserError(f"'{path}' line {line}: {error}") from None
+    def convert(row: dict[str, str]) -> tuple[Code, dict[str, float]]:
+        figures = {name: float(row[column]) for column, name in _CSV.items() if row.get(column)}
+        if row.get("params_m"):
+            figures["params"] = 1e6 * float(row["params_m"])
+        return space.parse(row["arch"]), figures
 
-    return build_table(space, rows(), path.name, _WHAT)
+    return build_table(space, convert_rows(path, convert), path.name, _WHAT)

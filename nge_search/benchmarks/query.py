@@ -31,13 +31,16 @@ class Benchmark:
             query is a single training.
 
     Raises:
-        UserError: no such column.
+        UserError: no such column, or none of its figures known.
     """
 
     def __init__(self, table: Table, signal: str, score: str = "", repeats: str = "mean"):
         self.table, self.space = table, table.space
         self.signal_name, self.score_name = signal, score or signal
         self._signal_N, self.score_N = table.column(signal), table.column(self.score_name)
+        for name, column_N in ((signal, self._signal_N), (self.score_name, self.score_N)):
+            if np.isnan(column_N).all():
+                raise UserError(f"the table of {table.source} has no figures in its column '{plain(name)}'")
         self._repeats = table.repeats(signal) if repeats == "one" else self._signal_N
         dataset, _, epochs = signal.split("_", 2) if signal.count("_") >= 2 else ("", "", "")
         time = f"{dataset}_seconds_{epochs}"
@@ -47,18 +50,20 @@ class Benchmark:
         """What is known of an architecture; `seed` chooses among repeated trainings.
 
         Raises:
-            UserError: the table lacks the architecture or its signal: a search needs a table of the whole space.
+            UserError: the table lacks the architecture, its signal or its score: a search needs a table of the
+                whole space.
         """
         row = self.table.find(code)
         signal = self._signal_N[row]
         if self._repeats.ndim == 2:
             known = self._repeats[row][~np.isnan(self._repeats[row])]
             signal = known[np.random.default_rng((seed, row)).integers(len(known))] if len(known) else np.nan
-        if np.isnan(signal):
-            raise UserError(
-                f"the table of {self.table.source} has no {plain(self.signal_name)} for {self.space.text(code)}; a "
-                "search needs one for every architecture"
-            )
+        for name, value in ((self.signal_name, signal), (self.score_name, self.score_N[row])):
+            if np.isnan(value):
+                raise UserError(
+                    f"the table of {self.table.source} has no {plain(name)} for {self.space.text(code)}; a search "
+                    "needs one for every architecture"
+                )
         return Answer(row, float(signal), float(self._seconds_N[row]) if self._seconds_N is not None else 0.0)
 
     def best(self) -> float:

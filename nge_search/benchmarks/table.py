@@ -76,7 +76,8 @@ class Table:
 
     def figures(self, row: int) -> dict[str, float]:
         """All that is known of an architecture, repeated trainings averaged."""
-        return {name: float(_mean(values[row : row + 1])[0]) for name, values in self.columns.items()}
+        averages = {name: float(_mean(values[row : row + 1])[0]) for name, values in self.columns.items()}
+        return {name: value for name, value in averages.items() if not np.isnan(value)}
 
     def describe(self) -> list[str]:
         """What the table holds, in lines for people."""
@@ -126,7 +127,7 @@ def build_table(
     """A table of architectures with their figures; `what` names one of them in messages.
 
     Raises:
-        UserError: none, or one twice.
+        UserError: none, one twice, or a column that has the name of a table's own file.
     """
     codes, figures = [], []
     for code, known in rows:
@@ -140,6 +141,9 @@ def build_table(
     twice = np.flatnonzero(keys_N[1:] == keys_N[:-1])
     if len(twice):
         raise UserError(f"{source} holds {space.text(codes[order_N[twice[0]]])} twice")
+    taken = {Path(name).stem for name in (_CODES, _KEYS)} & set(_names(figures))
+    if taken:
+        raise UserError(f"{source} has figures named '{taken.pop()}', which a table uses itself; rename them")
     columns = {name: _column([known.get(name, np.nan) for known in figures])[order_N] for name in _names(figures)}
     return Table(space, np.array(codes, dtype=np.uint8)[order_N], keys_N, columns, source)
 
@@ -187,9 +191,16 @@ def open_folder(folder: str | Path) -> Table:
         count = header["architectures"]
         if any(len(part) != count for part in parts.values()) or parts["codes"].shape[1] != space.length:
             raise ValueError(f"not all files hold {count} architectures")
-        return Table(space, parts.pop("codes"), parts.pop("keys"), parts, str(header["source"]))
+        codes, keys = parts.pop("codes"), parts.pop("keys")
+        if codes.dtype != np.uint8 or keys.dtype.kind != "S" or any(_is_no_column(part) for part in parts.values()):
+            raise ValueError("a file holds something else than it should")
+        return Table(space, codes, keys, parts, str(header["source"]))
     except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError) as error:
         raise UserError(f"the table '{folder}' is damaged ({error}); make the folder anew") from None
+
+
+def _is_no_column(part: np.ndarray) -> bool:
+    return part.dtype.kind != "f" or part.ndim not in (1, 2)
 
 
 def _space(name: str, vertices: int) -> Space:

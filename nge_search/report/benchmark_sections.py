@@ -38,10 +38,10 @@ def sections(run: RunFolder) -> list[Section]:
     best = number((run.summary or {}).get("best"))
     reference = Reference(best, "best in the table") if math.isfinite(best) else None
     curves = [
-        chart(run, "Score of the best by signal, %", {"score": "score"}, "%", reference=reference),
-        chart(run, "Signal, %", {"signal": "of the query", "best_signal": "best so far"}, "%"),
+        chart(run, "Score of the best by signal, %", {"score": "score"}, "%", reference=reference, axis="query"),
+        chart(run, "Signal, %", {"signal": "of the query", "best_signal": "best so far"}, "%", axis="query"),
     ]
-    hint = '<p class="hint">The horizontal axis counts distinct queries from 0.</p>'
+    hint = '<p class="hint">Distinct queries are counted from 0.</p>'
     genotype = (run.summary or {}).get("genotype")
     text = code(json.dumps(genotype, indent=2), "genotype.json") if isinstance(genotype, dict) else ""
     return [

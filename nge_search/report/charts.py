@@ -48,8 +48,9 @@ def line_chart(
     unit: str = "",
     reference: Reference | None = None,
     from_zero: bool = False,
+    axis: str = "epoch",
 ) -> str:
-    """A <figure> with `series` over epochs; empty if no series has a finite point.
+    """A <figure> with `series` over epochs, or what `axis` says; empty if no series has a finite point.
 
     `from_zero` keeps the axis honest for figures whose small changes mean little, such as throughput.
     """
@@ -58,8 +59,8 @@ def line_chart(
         return ""
     axes = _Axes.around(series, reference, from_zero)
     parts = [
-        f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)} by epoch">',
-        *axes.draw(),
+        f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)} by {axis}">',
+        *axes.draw(axis),
     ]
     if reference:
         y = axes.y(reference.value)
@@ -71,7 +72,7 @@ def line_chart(
         )
     for index, line in enumerate(series):
         parts.extend(_line(axes, line, f"s{index % SERIES_STYLES}"))
-    parts.extend(_hover_bands(axes, series))
+    parts.extend(_hover_bands(axes, series, axis))
     parts.append("</svg>")
     heading = escape(title) + (f' <span class="unit">{escape(unit)}</span>' if unit else "")
     return f"<figure><figcaption>{heading}{_legend(series)}</figcaption>{''.join(parts)}</figure>"
@@ -107,7 +108,7 @@ class _Axes:
     def y(self, value: float) -> float:
         return _HEIGHT - _BOTTOM - (value - self.y_low) / (self.y_high - self.y_low) * (_HEIGHT - _TOP - _BOTTOM)
 
-    def draw(self) -> list[str]:
+    def draw(self, axis: str) -> list[str]:
         parts = []
         for value in ticks(self.y_low, self.y_high):
             y = self.y(value)
@@ -122,7 +123,7 @@ class _Axes:
                 parts.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{base}" y2="{base + 4}"/>')
                 parts.append(f'<text x="{x:.1f}" y="{base + 16}" text-anchor="middle">{plain(value, 6)}</text>')
         middle = (_LEFT + _WIDTH - _RIGHT) / 2
-        parts.append(f'<text x="{middle:.1f}" y="{_HEIGHT - 4}" text-anchor="middle">epoch</text>')
+        parts.append(f'<text x="{middle:.1f}" y="{_HEIGHT - 4}" text-anchor="middle">{axis}</text>')
         return parts
 
 
@@ -150,7 +151,7 @@ def _line(axes: _Axes, line: Series, style: str) -> list[str]:
     return parts
 
 
-def _hover_bands(axes: _Axes, series: Sequence[Series]) -> list[str]:
+def _hover_bands(axes: _Axes, series: Sequence[Series], axis: str) -> list[str]:
     """Invisible strips, one per epoch, whose tooltip lists every series' value."""
     tables = [dict(line.points) for line in series]
     epochs = sorted(set().union(*tables))
@@ -159,7 +160,7 @@ def _hover_bands(axes: _Axes, series: Sequence[Series]) -> list[str]:
     parts = []
     for epoch in epochs[::stride]:
         values = [f"{line.name}: {plain(table.get(epoch, math.nan), 5)}" for line, table in zip(series, tables)]
-        tip = "\n".join([f"epoch {plain(epoch, 6)}", *values])
+        tip = "\n".join([f"{axis} {plain(epoch, 6)}", *values])
         x = max(axes.x(epoch) - width / 2, _LEFT)
         parts.append(
             f'<rect class="band" x="{x:.1f}" y="{_TOP}" width="{width:.1f}" '

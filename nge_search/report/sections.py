@@ -29,6 +29,7 @@ def chart(
     reference: Reference | None = None,
     from_zero: bool = False,
     sparse: bool = False,
+    axis: str = "epoch",
 ) -> str:
     """A line per key of `keys` (key of the rows: name in the legend), values times `factor`; empty without data.
 
@@ -38,7 +39,7 @@ def chart(
         Series(name, [(epoch, factor * value) for epoch, value in run.points(key, sparse)])
         for key, name in keys.items()
     ]
-    return line_chart(title, series, unit, reference, from_zero)
+    return line_chart(title, series, unit, reference, from_zero, axis)
 
 
 def cells(genotype: Genotype | None, title: str = "Derived cells") -> Section:

@@ -24,6 +24,7 @@ def run_benchmark(config: BenchmarkConfig) -> dict[str, Any]:
 
     Raises:
         UserError: a table, column, budget or run folder that cannot be used.
+        RunFailure: the policy's probabilities are no longer finite.
         Interrupted: SIGTERM or SIGINT; queries so far are recorded.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -41,6 +42,7 @@ def run_benchmark(config: BenchmarkConfig) -> dict[str, Any]:
             raise section.refuse("table", "give a table; `nge table --help` says how to make one")
         benchmark = Benchmark(open_table(section.table), section.signal, section.score, section.repeats)
         Queries(benchmark, config.strategy.queries)  # refuses a budget before anything is written
+        config.embedding.check_vertices(benchmark.space.graph.vertices)
         folder.start_anew_if_asked()
         folder.truncate_metrics(0)
         folder.write_config()
@@ -62,12 +64,14 @@ def _search(config: BenchmarkConfig, benchmark: Benchmark, folder: RunFolder) ->
         row = _row(queries, watch)
         logbook.row(row)
         logbook.scalars({name: row[name] for name in ("signal", "best_signal", "score")}, len(queries))
+        logbook.advance()
         if len(queries) % config.run.log_every == 0:
             values = {"best signal": row["best_signal"], "its score": row["score"]}
             logbook.progress("queries", len(queries), config.strategy.queries, values)
         if interrupts.received:
             raise Interrupted(interrupts.received)
 
+    logbook.start_phase("queries", config.strategy.queries, 0)
     try:
         with interrupts:
             queries = ask(benchmark, config.strategy, config.embedding, config.seed, after)

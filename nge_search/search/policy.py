@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from nge_search.embedding import build_embedding
+from nge_search.errors import RunFailure
 from nge_search.schema_benchmark import PolicyConfig
 from nge_search.spaces import Code, Space
 
@@ -21,6 +22,8 @@ _LEAST = 1e-30
 
 class Policy:
     """P over a space's decisions, as in gradient search, and the steps that move its parameters.
+
+    Methods raise RunFailure once P is no longer finite.
 
     Args:
         space: of the architectures.
@@ -35,14 +38,14 @@ class Policy:
             self.embedding = build_embedding(config, space.graph)
         nodes = self.embedding.node_vectors()
         own = {id(x) for x in nodes}
-        decay = config.weight_decay
+        decay, self.rate = config.weight_decay, config.rate
         groups = [
             {"params": [p for p in self.embedding.parameters() if id(p) not in own], "weight_decay": decay},
             {"params": nodes, "weight_decay": decay if config.weight_decay_on_x else 0.0},
         ]
         self.optimiser = torch.optim.Adam(
             [group for group in groups if group["params"]],
-            lr=config.rate,
+            lr=self.rate,
             betas=(config.beta1, config.beta2),
             fused=True,
         )
@@ -53,18 +56,28 @@ class Policy:
         if self._matrices is None:
             with torch.no_grad():
                 self._matrices = [p_EO.double().numpy() for p_EO in self.embedding()]
+            self._check_finite(*map(torch.from_numpy, self._matrices))
         return self._matrices
 
     def log_probability(self, codes: Sequence[Code]) -> Tensor:
         """Of each architecture: [N], differentiable."""
         matrices = [p_EO.clamp_min(_LEAST) for p_EO in self.embedding()]
-        return self.space.log_probability(torch.tensor(codes), matrices)
+        log_N = self.space.log_probability(torch.tensor(codes), matrices)
+        self._check_finite(log_N)
+        return log_N
+
+    def _check_finite(self, *values: Tensor) -> None:
+        if not all(bool(x.isfinite().all()) for x in values):
+            raise RunFailure(
+                f"the policy's probabilities are no longer finite; lower embedding.learning_rate={self.rate:g}"
+            )
 
     def gradients(self, codes: Sequence[Code], weights_N: np.ndarray) -> list[Tensor]:
         """Of sum_i w_i log P(a_i) with respect to the embedding's parameters.
 
         With w_i = R(a_i) - b for architectures drawn from P this is REINFORCE's estimate (Williams, 1992) of the
-        gradient of the expected reward, for any b that does not depend on a_i.
+        gradient of the expected reward, for any b that does not depend on a_i. Where the space does not allow all
+        codes, log P lacks what normalises it, and the estimate is unbiased for b equal to the expected reward only.
         """
         log_N = self.log_probability(codes)
         total = (log_N * torch.as_tensor(weights_N, dtype=log_N.dtype)).sum()

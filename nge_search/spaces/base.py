@@ -15,6 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from nge_search.errors import UserError, shorten
+from nge_search.genotype import FORMAT
 from nge_search.graph import CellSpace
 
 #: An architecture: its decisions as small integers, in an order that the space defines.
@@ -93,8 +94,6 @@ class Space(ABC):
 
     def to_dict(self, code: Code, provenance: dict[str, Any] | None = None) -> dict[str, Any]:
         """The JSON object of an architecture."""
-        from nge_search.genotype import FORMAT
-
         return {
             "format": FORMAT,
             "space": self.name,
@@ -103,13 +102,18 @@ class Space(ABC):
         }
 
     def find(self, reference: str) -> Code:
-        """The code of an architecture in its notation, or in the genotype.json of a run folder.
+        """The code of an architecture in its notation, or in a JSON file or the genotype.json of a run folder.
 
         Raises:
             UserError: neither, or an architecture of another space.
         """
-        path = Path(reference, "genotype.json")
-        if not reference.isprintable() or len(reference) > _LONGEST_PATH or not path.is_file():
+        if not reference.isprintable() or len(reference) > _LONGEST_PATH:
+            return self.parse(reference)
+        path = Path(reference)
+        path = path / "genotype.json" if path.is_dir() else path
+        if not path.is_file():
+            if path.suffix == ".json":
+                raise UserError(f"'{path}' does not exist; give an architecture, its JSON file or its run folder")
             return self.parse(reference)
         try:
             document = json.loads(path.read_text(encoding="utf-8"))

@@ -80,7 +80,7 @@ COMMAND_LINES = {
     # combinations that cannot be
     "search supernet.operations=[skip_connect]": ("supernet.operations=", "at least two"),
     "search supernet.operations=[skip_connect,skip_connect]": ("supernet.operations=", "twice"),
-    "search embedding.input_dim=5": ("embedding.input_dim=5", "supernet.nodes", "at least 6"),
+    "search embedding.input_dim=5": ("embedding.input_dim=5", "must be at least 6", "vertex"),
     "search search.learning_rate_min=1": ("search.learning_rate_min=1", "search.learning_rate=0.025"),
     "eval train.learning_rate_min=1": ("train.learning_rate_min=1", "train.learning_rate=0.025"),
     "search data.flip=true": ("data.flip=true", "data.name=digits"),

@@ -217,11 +217,41 @@ def test_official_archive_of_nasbench201(tmp_path: Path, number: Callable[[float
     assert figures["params"] == 500_000
 
 
+def test_an_archive_with_numbers_of_numpy_1(tmp_path: Path) -> None:
+    """NumPy 2 writes another module's name than NumPy 1 did."""
+    path = tmp_path / "old.pth"
+    torch.save(archive(np.float64), path, _use_new_zipfile_serialization=False)
+    content = path.read_bytes()
+    for name in (b"numpy.core.multiarray", b"numpy._core.multiarray"):
+        path.write_bytes(content.replace(b"numpy._core.multiarray", name).replace(b"numpy.core.multiarray", name))
+        table = open_table(path)
+        assert table.figures(table.find(table.space.parse(ARCHES[1])))["params"] == 500_000
+
+
 def test_an_archive_that_would_run_code_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "bad.pth"
     torch.save({"meta_archs": [], "arch2infos": Path("x")}, path)
-    with pytest.raises(UserError, match="not NAS-Bench-201's archive"):
+    with pytest.raises(
+        UserError, match=r"not NAS-Bench-201's archive.*Unsupported global: GLOBAL pathlib"
+    ) as caught:
         open_table(path)
+    assert "weights_only" not in str(caught.value)  # no advice to load it unsafely
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_damaged_archives_are_refused(tmp_path: Path, zipped: bool) -> None:
+    path = tmp_path / "whole.pth"
+    torch.save(archive(), path, _use_new_zipfile_serialization=zipped)
+    whole, cut = path.read_bytes(), tmp_path / "cut.pth"
+    for size in (0, 1, len(whole) // 4, len(whole) // 2, len(whole) - 100, len(whole) - 1):
+        cut.write_bytes(whole[:size])
+        with pytest.raises(UserError, match="not a whole one"):
+            open_table(cut)
+    document = archive()
+    document["arch2infos"][0]["full"]["all_results"]["cifar10", 777]["epochs"] = "x"
+    torch.save(document, cut)
+    with pytest.raises(UserError, match="not laid out as"):
+        open_table(cut)
 
 
 def test_csv_of_nasbench201(tmp_path: Path) -> None:
@@ -232,6 +262,9 @@ def test_csv_of_nasbench201(tmp_path: Path) -> None:
     table = open_table(path)
     assert table.figures(table.find(table.space.parse(ARCHES[0])))["cifar10_valid_200"] == 80.5
     assert np.isnan(table.column("cifar10_test_200")[table.find((0,) * 6)])
+    text = path.read_bytes()
+    path.write_bytes(b"\xef\xbb\xbf" + text.replace(b"index,", b"").replace(b"\n0,", b"\n").replace(b"\n1,", b"\n"))
+    assert _same(open_table(path), table)  # as spreadsheets write it
 
 
 def test_csvs_of_nasbench101(tmp_path: Path) -> None:
@@ -255,7 +288,7 @@ def test_pairs_of_darts(tmp_path: Path) -> None:
     assert figures["test_acc"] == pytest.approx(97.2)
     assert figures["zero_cost_snip"] == 3
     other = table.figures(table.find(table.space.parse("darts_v2")))
-    assert np.isnan(other["zero_cost_snip"])
+    assert "zero_cost_snip" not in other
     assert other["_mult_adds_M"] == 573  # a name that a file can have
 
 
@@ -319,6 +352,9 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         "b.csv": ("arch,params_m\n|none~0|,1\n", "line 2"),
         "c.csv": (f"arch,params_m\n{ARCHES[1]},1\n{ARCHES[1]},2\n", "twice"),
         "d.csv": ("arch,params_m\n", "holds no cell"),
+        "l.csv": (f"params_m,x\n1,{ARCHES[1]}\n", "line 2: no column 'arch'"),
+        "m.csv": (f"arch,params_m\n{ARCHES[1]},{'1' * 140_000}\n", "after line 1: field larger"),
+        "n.csv": ("adj_rowmajor,val_acc_ep4\n010001000,1\n", "line 2: no column 'ops'"),
         "e.csv": (f"arch,params_m\n{ARCHES[1]},many\n", "line 2: could not convert"),
         "f.json": ("{}", "not a list"),
         "g.json": ('[{"genotype": {}}]', "entry 0"),
@@ -330,6 +366,19 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         (tmp_path / name).write_text(text)
         with pytest.raises(UserError, match=why):
             open_table(tmp_path / name)
+    for name, head in (("o.csv", "arch,params_m"), ("p.csv", "adj_rowmajor,ops,val_acc_ep4")):
+        (tmp_path / name).write_bytes(f"{head}\n".encode() + b"\xff\xfe,1,2\n")
+        with pytest.raises(UserError, match="after line [01]: 'utf-8' codec"):
+            open_table(tmp_path / name)
+    genotype = json.loads(DartsSpace().text(DartsSpace().parse("darts_v1")))
+    for figures, why in (
+        ({"keys": 1.0}, "figures named 'keys', which a table uses itself"),
+        ({"huge": 10**400}, "entry 0"),
+        ({"test acc": 1.0, "test-acc": 2.0}, "'test-acc' and 'test acc' would be one column, test_acc"),
+    ):
+        (tmp_path / "q.json").write_text(json.dumps([{"genotype": genotype, **figures}]))
+        with pytest.raises(UserError, match=why):
+            open_table(tmp_path / "q.json")
     torch.save({"meta_archs": ["x"], "arch2infos": {0: {}}}, tmp_path / "k.pth")
     with pytest.raises(UserError, match="not laid out as"):
         open_table(tmp_path / "k.pth")
@@ -349,6 +398,13 @@ def test_damaged_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a table's header"):
         open_table(folder)
     (folder / "table.json").write_text(header)
+    for name in ("keys", "codes", "test_acc"):
+        part = np.load(folder / f"{name}.npy")
+        for other in (np.zeros(2, "float32" if name != "test_acc" else "U3"), np.zeros((2, 3, 1))):
+            np.save(folder / f"{name}.npy", other)
+            with pytest.raises(UserError, match="damaged"):
+                open_table(folder)
+        np.save(folder / f"{name}.npy", part)
     (folder / "test_acc.npy").write_bytes(b"")
     with pytest.raises(UserError, match="damaged"):
         open_table(folder)
@@ -365,6 +421,17 @@ def test_the_command_converts_describes_and_finds(tmp_path: Path, capsys: pytest
     assert "cifar10_test_108: 79 to 91, 3 values, up to 2 each" in out
     assert main(["table", str(folder), "--find", "010001000 input,conv3x3-bn-relu,output"]) == 0
     assert json.loads(capsys.readouterr().out)["figures"]["cifar10_test_108"] == pytest.approx(90)
+    document = tmp_path / "cell.json"
+    document.write_text(
+        json.dumps(NasBench101Space().to_dict(NasBench101Space().parse("010001000 input,conv3x3-bn-relu,output")))
+    )
+    for words in ([str(document)], [str(document), "--out", str(tmp_path / "again")]):
+        assert main(["table", str(folder), "--find", *words]) == 0
+        captured = capsys.readouterr()
+        assert json.loads(captured.out)["figures"]["cifar10_test_108"] == pytest.approx(90)
+        assert ("wrote" in captured.err) == (len(words) > 1)
+    assert main(["table", str(folder), "--find", str(tmp_path / "none.json")]) == 2
+    assert "none.json' does not exist" in capsys.readouterr().err
     assert main(["table", str(folder), "--find", "nonsense"]) == 2
     assert capsys.readouterr().err.startswith("error: ")
 

@@ -475,6 +475,7 @@ def test_settings_of_a_finished_search_cannot_change(folder: Path, tmp_path: Pat
         ({"strategy__queries": 0}, "strategy.queries=0: must be at least 1"),
         ({"strategy__tournament": 21}, "strategy.tournament=21: more than strategy.population=20"),
         ({"strategy__name": "evolutoin"}, "did you mean 'evolution'?"),
+        ({"embedding__input_dim": 3}, "embedding.input_dim=3: must be at least 4"),
         ({"strategy__explore": 1.5}, "strategy.explore=1.5: must be at most 1"),
         ({"task": "benchmrk"}, "did you mean 'benchmark'?"),
         ({"search__epochs": 3}, "unknown key 'search.epochs'"),
@@ -501,5 +502,61 @@ def test_help_and_derive(folder: Path, tmp_path: Path, capsys) -> None:
     assert "--help task=benchmark" in capsys.readouterr().out
     run = tmp_path / "run"
     assert main(["search", *words(folder, run)]) == 0
-    with pytest.raises(UserError, match="its epochs have no genotype"):
+    with pytest.raises(UserError, match=r"a search in a table; its architecture is in genotype\.json"):
         nge_search.derive(run)
+    with pytest.raises(UserError, match="nge table TABLE --find"):
+        nge_search.evaluate(None, f"network.genotype={run}", f"run.dir={tmp_path / 'eval'}")
+
+
+@pytest.mark.parametrize("name", ["nge_reinforce", "nge_evolution"])
+def test_a_policy_that_is_no_longer_finite_ends_the_search(folder: Path, tmp_path: Path, name: str, capsys) -> None:
+    settings = {"strategy__name": name, "embedding__learning_rate": 1e30}
+    assert main(["search", *words(folder, tmp_path / "run", **settings)]) == 1
+    error = capsys.readouterr().err
+    assert "no longer finite; lower embedding.learning_rate=1e+30" in error
+    assert error.count("\n") == 1
+
+
+def test_a_search_with_a_bar_counts_its_queries(folder: Path, tmp_path: Path, capsys) -> None:
+    assert main(["search", *words(folder, tmp_path / "run", run__progress="bar", run__log_every=1)]) == 0
+    assert "queries" in capsys.readouterr().err
+
+
+def test_a_search_that_settles_says_so(folder: Path, tmp_path: Path, capsys) -> None:
+    settings = {"strategy__name": "reinforce", "strategy__queries": 2000, "embedding__learning_rate": 5.0}
+    assert main(["search", *words(folder, tmp_path / "run", **settings)]) == 0
+    assert "; it settled before its 2000" in capsys.readouterr().out
+
+
+def test_a_table_with_gaps(tmp_path: Path) -> None:
+    codes = list(itertools.product(range(5), repeat=6))
+    gaps = {"signal": 1.0, "score": float("nan")}
+    rows = [(code, gaps if place % 2 else {**gaps, "score": 2.0}) for place, code in enumerate(codes)]
+    table = build_table(SPACE, rows, "a made table", "architecture")
+    assert ask(Benchmark(table, "signal"), StrategySection(name="random", queries=9), PolicyConfig(), 0)
+    with pytest.raises(UserError, match=r"has no score for \|"):
+        ask(Benchmark(table, "signal", "score"), StrategySection(name="random", queries=9), PolicyConfig(), 0)
+    table = build_table(SPACE, ((code, gaps) for code in codes), "a made table", "architecture")
+    with pytest.raises(UserError, match="no figures in its column 'score'"):
+        Benchmark(table, "signal", "score")
+
+
+def test_a_whole_search_in_nasbench101(tmp_path: Path) -> None:
+    """From the table to the report, which has no complaints and counts queries."""
+    space = NasBench101Space(4)
+    random, codes = np.random.default_rng(0), {}
+    for _ in range(20_000):
+        code = space.random(random)
+        codes.setdefault(space.key(code), code)
+    rows = ((code, {"accuracy": 50.0 + sum(code)}) for code in codes.values())
+    table = build_table(space, rows, "a made table", "architecture").save(tmp_path / "table")
+    run = tmp_path / "run"
+    summary = nge_search.search(
+        {"task": "benchmark"}, *words(table, run, benchmark__signal="accuracy", benchmark__score="accuracy")
+    )
+    assert summary["queries"] == 30
+    assert space.find(str(run)) == space.find(str(run / "genotype.json")) == space.parse(summary["architecture"])
+    report = (run / "report.html").read_text()
+    assert "not drawn" not in report
+    assert ">query</text>" in report
+    assert ">epoch</text>" not in report
