@@ -70,7 +70,7 @@ def test_what_a_search_shows(run: Path, dense_search, capsys) -> None:
     assert json.loads(capsys.readouterr().out) == rows_of(run)[0]["genotype"]
     assert nge_search.derive(run)["architecture"] == architecture
     assert main(["eval", f"network.genotype={run}", "data.name=digits"]) == 2
-    assert "space 'nasbench201' is unknown" in capsys.readouterr().err
+    assert "a cell of nasbench201 is not trained anew; `nge table TABLE --find`" in capsys.readouterr().err
     events = EventAccumulator(str(run / "tensorboard"), size_guidance={"images": 0, "scalars": 0})
     events.Reload()
     assert {"architecture/entropy_cell", "p_cell/0-3/nor_conv_3x3"} <= set(events.Tags()["scalars"])
@@ -87,18 +87,20 @@ def test_what_a_search_shows(run: Path, dense_search, capsys) -> None:
         ("search.mixture=sampled", "search.gradient=score"),
     ],
 )
-def test_an_interrupted_search_goes_on_bit_for_bit(words, dense_search, tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize(("name", "at"), [("weight_step", 2), ("architecture_step", 0)])
+def test_an_interrupted_search_goes_on_bit_for_bit(name, at, words, dense_search, tmp_path, monkeypatch) -> None:
+    """Stopped after the first of two steps of a phase."""
     run, words = tmp_path / "whole", [*dense_search, *words]
     nge_search.search(None, *words, f"run.dir={run}")
-    cut, count, step = tmp_path / "cut", iter(range(10**6)), BilevelSearch.weight_step
+    cut, count, step = tmp_path / "cut", iter(range(10**6)), getattr(BilevelSearch, name)
 
     def stop_in_time(self, *given):
-        if next(count) == 3:
+        if next(count) == at:
             signal.raise_signal(signal.SIGTERM)
         return step(self, *given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(BilevelSearch, "weight_step", stop_in_time)
+        patch.setattr(BilevelSearch, name, stop_in_time)
         with pytest.raises(Interrupted):
             nge_search.search(None, *words, f"run.dir={cut}")
     nge_search.search(None, *words, f"run.dir={cut}")
