@@ -1,7 +1,7 @@
 """One operation for each edge, drawn anew at every step, and two ways to a gradient of P.
 
-With g of Gumbel's distribution, argmax(log P + g) is a draw from P. What the supernet computes is then one operation
-for each edge, which in NAS-Bench-201's space is a network that can be derived, and not a mixture of all.
+With g of Gumbel's distribution, argmax(log P + g) is a draw from P. What the supernet computes is then one
+operation for each edge, which in NAS-Bench-201's space is a network that can be derived, and not a mixture of all.
 
 - Relaxed: the draw's gradient is taken as that of softmax((log P + g) / temperature), the straight-through
   Gumbel-softmax (Jang et al., 2017; GDAS, Dong and Yang, 2019, Eq. 3-4). It extrapolates from what is drawn to all

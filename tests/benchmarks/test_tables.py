@@ -368,7 +368,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
             open_table(tmp_path / name)
     for name, head in (("o.csv", "arch,params_m"), ("p.csv", "adj_rowmajor,ops,val_acc_ep4")):
         (tmp_path / name).write_bytes(f"{head}\n".encode() + b"\xff\xfe,1,2\n")
-        with pytest.raises(UserError, match="after line [01]: 'utf-8' codec"):
+        with pytest.raises(UserError, match=r"after line [01]: 'utf-8' codec"):
             open_table(tmp_path / name)
     genotype = json.loads(DartsSpace().text(DartsSpace().parse("darts_v1")))
     for figures, why in (
