@@ -119,9 +119,8 @@ def nge_evolution(space: Space, settings: StrategySection, policy: PolicyConfig,
         return fresh[random.choice(len(fresh), p=chance_N)]
 
     def learn(code: Code, reward: float) -> None:
-        if code not in seen:
-            seen.add(code)
-            learner.learn(code, reward)
+        seen.add(code)
+        learner.learn(code, reward)
 
     yield from _evolve(space, settings, random, mutate, learn)
 
