@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
+import nge_search
 from nge_search.cli import main
 from nge_search.config import (
     first_difference,
@@ -17,6 +18,7 @@ from nge_search.config import (
 )
 from nge_search.errors import UserError
 from nge_search.schema import EvalConfig, SearchConfig
+from nge_search.schema_benchmark import BenchmarkConfig
 from nge_search.schema_segmentation import SegmentationConfig
 
 
@@ -107,3 +109,18 @@ def test_messages_name_the_nearest_key(word, message):
     with pytest.raises(UserError) as caught:
         load_config(SearchConfig, None, [word])
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "config", [5, EvalConfig(), BenchmarkConfig(), SearchConfig()], ids=lambda x: type(x).__name__
+)
+def test_what_is_no_configuration_of_a_command_is_refused(config) -> None:
+    refuse = pytest.raises(
+        UserError, match=f"a configuration is a file, a mapping or a .*, not {type(config).__name__}"
+    )
+    if not isinstance(config, (SearchConfig, BenchmarkConfig)):
+        with refuse:
+            nge_search.search(config)
+    if not isinstance(config, EvalConfig):
+        with refuse:
+            nge_search.evaluate(config)

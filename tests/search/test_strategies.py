@@ -364,6 +364,14 @@ def test_reinforce_s_gradient_is_that_of_the_expected_reward(kind: str) -> None:
     assert ((mean - exact).abs() <= 5 * error + 1e-9).all()
 
 
+def test_a_policy_leaves_the_global_generator_as_it_was() -> None:
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    Policy(SPACE, PolicyConfig(), 5)
+    assert torch.equal(torch.rand(3), expected)
+
+
 def test_ascending_raises_the_chance_of_what_weighs_positively() -> None:
     policy = Policy(SPACE, PolicyConfig(), 0)
     before = policy.log_probability([BEST, (0,) * 6]).detach()
