@@ -54,7 +54,13 @@ SETTINGS = (
 #: Free parameters learn at DARTS' rate, the other embeddings at that of the NGE paper.
 RATES = {"direct": 3e-4, "plain": 6e-4, "rnn": 6e-4, "nge": 6e-4}
 #: P weighs all operations, as in DARTS and in the NGE paper.
-WEIGHTED = ("search.mixture=weighted", "search.epochs=12", "search.warmup_epochs=0", "embedding.initialisation=he")
+WEIGHTED = (
+    "search.mixture=weighted",
+    "search.gradient=relaxed",
+    "search.epochs=12",
+    "search.warmup_epochs=0",
+    "embedding.initialisation=he",
+)
 #: One operation an edge is drawn from P, which starts uniform; the weights alone are trained first.
 SAMPLED = ("search.mixture=sampled", "search.epochs=20", "search.warmup_epochs=12")
 SCORE, RELAXED = (*SAMPLED, "search.gradient=score"), (*SAMPLED, "search.gradient=relaxed")
