@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from nge_search.config import load_config, search_schema, to_dict, training_schema
 from nge_search.errors import UserError
-from nge_search.genotype import SPACE, Genotype
+from nge_search.genotype import Genotype, is_tabulated
 from nge_search.schema import EvalConfig, RunningConfig, SearchConfig
 from nge_search.schema_benchmark import BenchmarkConfig
 from nge_search.schema_segmentation import SegmentationConfig
@@ -89,8 +89,6 @@ def derive(run: str | Path, epoch: int | None = None) -> Genotype | dict[str, An
     Raises:
         UserError: not the folder of a search, or no such epoch.
     """
-    from nge_search.spaces import SPACES
-
     path = Path(run) / "metrics.jsonl"
     if not path.is_file():
         raise UserError(f"'{run}' holds no metrics.jsonl; give the run folder of a search")
@@ -111,6 +109,6 @@ def derive(run: str | Path, epoch: int | None = None) -> Genotype | dict[str, An
     if "genotype" not in rows[wanted]:
         raise UserError(f"'{run}' is not the run folder of a search: its epochs have no genotype")
     found = rows[wanted]["genotype"]
-    if isinstance(found, dict) and found.get("space") in SPACES and found["space"] != SPACE:
+    if is_tabulated(found):
         return found
     return Genotype.from_dict(found, f"{path}, epoch {wanted}")

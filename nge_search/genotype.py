@@ -48,6 +48,11 @@ _REQUIRED_KEYS = _KEYS[:-1]
 Gene = tuple[str, int]
 
 
+def is_tabulated(document: Any) -> bool:
+    """Whether a JSON object is an architecture whose accuracy is looked up in a table, and not trained anew."""
+    return isinstance(document, dict) and document.get("space") in _TABULATED
+
+
 @dataclass(frozen=True)
 class Cell:
     """One cell: `genes` holds two (operation, input node) pairs per inner node, in node order;
@@ -111,7 +116,7 @@ class Genotype:
     def _from_dict(cls, document: Any) -> Genotype:
         if not isinstance(document, dict):
             raise UserError(f"a genotype is a JSON object, not {type(document).__name__}")
-        if document.get("space") in _TABULATED:
+        if is_tabulated(document):
             raise UserError(
                 f"a cell of {document['space']} is not trained anew; `nge table TABLE --find` looks its accuracy up"
             )

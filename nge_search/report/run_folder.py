@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from nge_search.errors import UserError, from_os_error, shorten
-from nge_search.genotype import SPACE, Genotype
+from nge_search.genotype import Genotype, is_tabulated
 from nge_search.report.evaluation import Evaluation, read_evaluation
 from nge_search.report.numbers import number
 from nge_search.report.segmentation import Segmentation, read_segmentation
-from nge_search.spaces import SPACES, Code, NasBench201Space
+from nge_search.spaces import Code, NasBench201Space
 
 Row = dict[str, Any]
 _Found = TypeVar("_Found")
@@ -155,7 +155,7 @@ class _Reader:
     def genotype(self, candidates: list[tuple[str, Any]]) -> Genotype | None:
         """The first that is a genotype."""
         for source, document in candidates:
-            if document and not _tabulated(document):
+            if document and not is_tabulated(document):
                 try:
                     return Genotype.from_dict(document, source)
                 except UserError as error:
@@ -190,11 +190,6 @@ def dense_code(document: Any) -> Code | None:
         return NasBench201Space().parse(str(document.get("architecture")))
     except UserError:
         return None
-
-
-def _tabulated(document: Any) -> bool:
-    """Whether it is an architecture of a space whose cells are not drawn."""
-    return isinstance(document, dict) and document.get("space") in SPACES and document["space"] != SPACE
 
 
 def _decode(text: str) -> Any:

@@ -12,11 +12,12 @@ import torch
 
 from nge_search.embedding import build_embedding
 from nge_search.errors import UserError
-from nge_search.genotype import load_genotype
+from nge_search.genotype import SPACE, is_tabulated, load_genotype
 from nge_search.graph import CellSpace
-from nge_search.schema import EmbeddingConfig
+from nge_search.schema import EmbeddingConfig, SupernetConfig
 from nge_search.spaces import DartsSpace, NasBench101Space, NasBench201Space, Space
 from nge_search.spaces.nasbench101 import OPERATIONS, Module
+from nge_search.supernet import build_space
 
 SMALL_DARTS = CellSpace(nodes=2, operations=("skip_connect", "max_pool_3x3", "sep_conv_3x3"))
 SPACES: list[Space] = [NasBench201Space(), NasBench101Space(), NasBench101Space(4), DartsSpace()]
@@ -56,6 +57,13 @@ def test_neighbours_differ_in_one_decision_and_are_mutual(space: Space) -> None:
         for other in neighbours:
             assert space.allows(other)
             assert code in space.neighbours(other)
+
+
+def test_what_is_known_of_spaces_without_torch_is_so() -> None:
+    for name in (space.name for space in SPACES):
+        assert is_tabulated({"space": name}) == (name != SPACE)
+    for settings in (SupernetConfig(), SupernetConfig(nodes=3), SupernetConfig(space="nasbench201", cells=3)):
+        assert settings.vertices == build_space(settings).graph.vertices
 
 
 def test_neighbours_by_count() -> None:
