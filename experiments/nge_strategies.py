@@ -55,10 +55,10 @@ def main() -> None:
     options = parser.parse_args()
     table = open_table(options.table)
     space = table.space.name
-    unknown = set(options.settings or ()) - set(SETTINGS.get(space, {}))
-    if space not in SETTINGS or unknown:
-        parser.error(f"settings of {space}: {', '.join(map(repr, SETTINGS.get(space, {}))) or 'none'}")
-    settings = {name: SETTINGS[space][name] for name in options.settings or SETTINGS[space]}
+    known = SETTINGS.get(space, {})
+    if not known or not known.keys() >= set(options.settings or ()):
+        parser.error(f"settings of {space}: {', '.join(map(repr, known)) or 'none'}")
+    settings = {name: known[name] for name in options.settings or known}
     searches = [(name, "nge") for name in STRATEGIES]
     if options.embeddings:
         searches += [("nge_reinforce", kind) for kind in ("direct", "plain", "rnn")]

@@ -83,20 +83,24 @@ def read_ec_nas_csv(path: Path) -> Table:
 def _read_csv(path: Path, space: NasBench101Space, columns: dict[str, str]) -> Table:
     found: dict[bytes, tuple[Code, dict[str, Any]]] = {}
 
-    def add(row: dict[str, str]) -> None:
+    def convert(row: dict[str, str]) -> tuple[bytes, Code, dict[str, float]]:
         code = space.code(space.parse_module(row["adj_rowmajor"], row["ops"].split("|")))
         key = space.key(code)
         if row.get("hash") and key.hex() != row["hash"]:
             raise ValueError(f"its hash is {key.hex()}, not {row['hash']}")
+        figures = {
+            name: (1 if "seconds" in name else 100) * float(row[column])
+            for column, name in columns.items()
+            if row.get(column)
+        }
+        return key, code, figures
+
+    for key, code, own in convert_rows(path, convert):
         figures = found.setdefault(key, (code, {}))[1]
-        for column, name in columns.items():
-            if row.get(column):
-                scale = 1 if "seconds" in name else 100
-                figures.setdefault(name, []).append(scale * float(row[column]))
+        for name, value in own.items():
+            figures.setdefault(name, []).append(value)
+    for code, figures in found.values():
         pruned = space.module(code).pruned()
         assert pruned is not None  # `parse_module` has seen to it
         figures["params"] = pruned.parameters()
-
-    for _ in convert_rows(path, add):
-        pass
     return build_table(space, found.values(), path.name, _WHAT)

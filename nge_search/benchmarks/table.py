@@ -18,7 +18,7 @@ from nge_search.files import write_json
 from nge_search.spaces import SPACES, Code, Space
 
 FORMAT = "nge-table/1"
-_HEADER, _CODES, _KEYS = "table.json", "codes.npy", "keys.npy"
+_HEADER, _CODES, _KEYS = "table.json", "codes", "keys"  # beside a file for each column
 
 
 @dataclass(frozen=True)
@@ -96,9 +96,7 @@ class Table:
         if folder.exists() and any(folder.iterdir()):
             raise UserError(f"'{folder}' is not empty; choose another --out")
         folder.mkdir(parents=True, exist_ok=True)
-        np.save(folder / _CODES, self.codes_NL)
-        np.save(folder / _KEYS, self.keys_N)
-        for name, values in self.columns.items():
+        for name, values in {_CODES: self.codes_NL, _KEYS: self.keys_N, **self.columns}.items():
             np.save(folder / f"{name}.npy", values)
         header = {
             "format": FORMAT,
@@ -141,10 +139,11 @@ def build_table(
     twice = np.flatnonzero(keys_N[1:] == keys_N[:-1])
     if len(twice):
         raise UserError(f"{source} holds {space.text(codes[order_N[twice[0]]])} twice")
-    taken = {Path(name).stem for name in (_CODES, _KEYS)} & set(_names(figures))
-    if taken:
-        raise UserError(f"{source} has figures named '{taken.pop()}', which a table uses itself; rename them")
-    columns = {name: _column([known.get(name, np.nan) for known in figures])[order_N] for name in _names(figures)}
+    names = _names(figures)
+    for name in (_CODES, _KEYS):
+        if name in names:
+            raise UserError(f"{source} has figures named '{name}', which a table uses itself; rename them")
+    columns = {name: _column([known.get(name, np.nan) for known in figures])[order_N] for name in names}
     return Table(space, np.array(codes, dtype=np.uint8)[order_N], keys_N, columns, source)
 
 
@@ -186,12 +185,12 @@ def open_folder(folder: str | Path) -> Table:
     try:
         space = _space(header["space"], header["vertices"])
         parts = {
-            name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("codes", "keys", *header["columns"])
+            name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in (_CODES, _KEYS, *header["columns"])
         }
         count = header["architectures"]
-        if any(len(part) != count for part in parts.values()) or parts["codes"].shape[1] != space.length:
+        if any(len(part) != count for part in parts.values()) or parts[_CODES].shape[1] != space.length:
             raise ValueError(f"not all files hold {count} architectures")
-        codes, keys = parts.pop("codes"), parts.pop("keys")
+        codes, keys = parts.pop(_CODES), parts.pop(_KEYS)
         if codes.dtype != np.uint8 or keys.dtype.kind != "S" or any(_is_no_column(part) for part in parts.values()):
             raise ValueError("a file holds something else than it should")
         return Table(space, codes, keys, parts, str(header["source"]))

@@ -55,8 +55,9 @@ class Policy:
         """The present probabilities, one matrix for each of the graph's tables."""
         if self._matrices is None:
             with torch.no_grad():
-                self._matrices = [p_EO.double().numpy() for p_EO in self.embedding()]
-            self._check_finite(*map(torch.from_numpy, self._matrices))
+                found = self.embedding()
+            self._check_finite(*found)
+            self._matrices = [p_EO.double().numpy() for p_EO in found]
         return self._matrices
 
     def log_probability(self, codes: Sequence[Code]) -> Tensor:
