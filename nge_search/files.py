@@ -1,19 +1,112 @@
-"""Writing files so that a reader, or a crash, never sees half of one."""
+"""Files: read as if a stranger had written them, written so that a reader, or a crash, never sees half of one."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import secrets
+import stat
 from pathlib import Path
 from typing import Any
 
+from nge_search.errors import UserError, plain
+
+#: How `write_atomic` names what it has not finished; what a killed process left is told by it.
+TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.nge-tmp")
+
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISLNK, "a link"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def user_path(given: str | os.PathLike[str]) -> Path:
+    """The path that a user means, `~` and `~name` expanded.
+
+    Raises:
+        UserError: a home folder that is unknown, or a character that no path can hold.
+    """
+    text = os.fspath(given)
+    if "\0" in text:
+        raise UserError(f"'{plain(text)}' is no path: it holds a null character")
+    expanded = os.path.expanduser(text)
+    if text.startswith("~") and expanded == text:
+        raise UserError(f"'{plain(text)}': there is no such home folder; write the whole path, or ./{plain(text)}")
+    return Path(expanded)
+
+
+def require_regular(path: str | os.PathLike[str], limit: int | None = None) -> int:
+    """Refuse, before it is opened, whatever is not an ordinary file; links to ordinary files are followed.
+
+    Opening a pipe waits for a writer, opening a device may act on it, and a file of /proc says nothing of its size.
+
+    Args:
+        limit: the largest size in bytes; None: any.
+
+    Returns:
+        The size in bytes.
+
+    Raises:
+        UserError: no file, another kind of thing, or a file that is too large; names it and what it is.
+    """
+    try:
+        found = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"'{path}' does not exist" + " (it is a broken link)" * os.path.islink(path)) from None
+    except ValueError:
+        raise UserError(f"'{plain(str(path))}' is no path") from None
+    kind = _kind(found.st_mode)
+    if kind is None and found.st_dev in _kernel_devices():
+        kind = "a file of the kernel"
+    if kind is not None:
+        raise UserError(f"'{path}' is {kind}, not an ordinary file; give one")
+    if limit is not None and found.st_size > limit:
+        raise UserError(f"'{path}' has {found.st_size} bytes, more than the {limit} that such a file may have")
+    return found.st_size
+
+
+def read_bytes(path: str | os.PathLike[str], limit: int) -> bytes:
+    """The content of an ordinary file of at most `limit` bytes.
+
+    Raises:
+        UserError: as `require_regular`.
+        OSError: it cannot be read.
+    """
+    require_regular(path, limit)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        content = file.read(limit + 1)  # it may have grown since
+    if len(content) > limit:
+        raise UserError(f"'{path}' grows while it is read, beyond the {limit} bytes that such a file may have")
+    return content
+
+
+def read_text(path: str | os.PathLike[str], limit: int, errors: str = "strict") -> str:
+    """`read_bytes` as UTF-8, without a byte order mark; UserError where it is none."""
+    try:
+        return read_bytes(path, limit).decode("utf-8-sig", errors)
+    except UnicodeDecodeError:
+        raise UserError(f"'{path}' is not a text file (UTF-8)") from None
+
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """Replace `path` as a whole: temporary file beside it, fsync, rename, fsync of the folder."""
+    """Replace `path` as a whole: temporary file beside it, fsync, rename, fsync of the folder.
+
+    Raises:
+        UserError: `path` is a link, a device or the like: neither is written through nor replaced.
+        OSError: it cannot be written; nothing is left behind.
+    """
     data = content.encode("utf-8") if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    refuse_odd_target(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.nge-tmp")
     try:
-        with open(temporary, "wb") as file:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        with open(descriptor, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -23,12 +116,41 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         if isinstance(error, OSError):
             error.filename, error.filename2 = str(path), None  # the name that the user knows
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder last."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
 
 
 def write_json(path: Path, document: Any) -> None:
     write_atomic(path, json.dumps(document, indent=2) + "\n")
+
+
+def refuse_odd_target(path: str | os.PathLike[str]) -> None:
+    """Raise UserError if something other than an ordinary file or a folder stands where a file is to be written."""
+    try:
+        kind = _kind(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        return
+    if kind not in (None, "a folder"):  # writing on a folder fails by itself, with a system error that says so
+        raise UserError(f"'{path}' is {kind}, which is not overwritten; remove it, or choose another path")
+
+
+def _kind(mode: int) -> str | None:
+    """What a file is, if it is no ordinary one."""
+    return next((words for test, words in _KINDS if test(mode)), None)
+
+
+def _kernel_devices() -> set[int]:
+    """The devices of file systems whose files are made as they are read."""
+    devices = set()
+    for place in ("/proc", "/sys"):
+        if os.path.ismount(place):
+            devices.add(os.stat(place).st_dev)
+    return devices

@@ -20,8 +20,8 @@ from nge_search.data.tree import IMAGE_SUFFIXES
 from nge_search.engine.distributed import choose_device
 from nge_search.engine.precision import allow_tf32
 from nge_search.errors import UserError
+from nge_search.json_reader import Reader, read_json
 from nge_search.networks.export import CONFIG_FILE, WEIGHTS_FILE, build_network, read_weights
-from nge_search.networks.json_values import Reader, read_json
 from nge_search.networks.timm_models import ARCHITECTURES
 
 _LARGEST_SIDE = 1 << 14

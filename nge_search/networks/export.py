@@ -27,7 +27,7 @@ from nge_search.config import load_config
 from nge_search.engine.checkpoint import CheckpointFolder, require_same_tensors
 from nge_search.errors import RunFailure, UserError, nearest, plain
 from nge_search.genotype import Genotype, load_genotype
-from nge_search.networks.json_values import Reader, read_json
+from nge_search.json_reader import Reader, read_json
 from nge_search.networks.timm_models import ARCHITECTURES
 from nge_search.schema import EvalConfig
 

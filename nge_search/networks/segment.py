@@ -18,9 +18,9 @@ from nge_search.engine.distributed import choose_device
 from nge_search.engine.precision import allow_tf32
 from nge_search.errors import UserError
 from nge_search.genotype import load_genotype
+from nge_search.json_reader import Reader, read_json
 from nge_search.networks.classify import find_images
 from nge_search.networks.deeplab import DeepLabV3
-from nge_search.networks.json_values import Reader, read_json
 from nge_search.networks.segmentation import predict
 from nge_search.networks.segmentation_results import palette_image
 from nge_search.networks.segmentation_run import build_network

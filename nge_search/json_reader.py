@@ -1,4 +1,4 @@
-"""Values out of JSON files that a user may have edited: each is checked, and refused in one line."""
+"""JSON that a user, or a stranger, may have written: parsed within limits, values checked, refused in one line."""
 
 from __future__ import annotations
 
@@ -10,24 +10,40 @@ from pathlib import Path
 from typing import Any
 
 from nge_search.errors import UserError, shorten
+from nge_search.files import read_bytes
 
-_LARGEST_BYTES = 1 << 24
+LARGEST_BYTES = 1 << 24
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; UserError, naming it, if there is none."""
-    if not path.is_file():
-        raise UserError(f"'{path}' does not exist")
-    try:
-        if path.stat().st_size > _LARGEST_BYTES:
-            raise ValueError(f"larger than {_LARGEST_BYTES} bytes")
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except RecursionError:
-        raise UserError(f"{path} is damaged: nested too deeply") from None
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: {error}") from None
+def read_json(path: Path, limit: int = LARGEST_BYTES) -> dict[str, Any]:
+    """The JSON object in a file of at most `limit` bytes; UserError, naming it, if there is none."""
+    document = parse_json(read_bytes(path, limit), str(path))
     if not isinstance(document, dict):
         raise UserError(f"{path} is damaged: not a JSON object")
+    return document
+
+
+def parse_json(text: str | bytes, source: str) -> Any:
+    """The value of a JSON text; `source` names it in messages.
+
+    Raises:
+        UserError: it is no JSON, nested too deeply, has a number of thousands of digits, or names a key twice.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_unique_keys)
+    except (RecursionError, MemoryError):
+        raise UserError(f"{source} is damaged: nested too deeply") from None
+    except UserError as error:
+        raise UserError(f"{source} is damaged: {error}") from None
+    except ValueError as error:
+        raise UserError(f"{source} is damaged: not valid JSON ({error})") from None
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise UserError(f"key {shorten(next(key for key in keys if keys.count(key) > 1))} is given twice")
     return document
 
 
