@@ -111,19 +111,28 @@ def _eval(words: Sequence[str]) -> None:
 
     summary = evaluate(config)
     if isinstance(config, SegmentationConfig):
-        found = f"mIoU {summary['miou']:.2f} % (pixel accuracy {summary['pixel_accuracy']:.2f} %)"
-        best = summary["best_miou"]
+        found, best = _segmentation_found(summary), summary["best_miou"]
     else:
         found = f"error {summary['top1_error']:.2f} % (top-5 {summary['top5_error']:.2f} %)"
         best = summary["best_top1_error"]
     _say(
         [
-            f"test {found} after {summary['epochs']} epochs, 1 seed (best {best:.2f} % after "
-            f"{summary['best_epoch']}), {summary['params']:,} parameters, "
+            f"test {found} after {summary['epochs']} epochs, 1 seed{_best(best, summary)}, "
+            f"{summary['params']:,} parameters, "
             f"{summary['macs'] / 1e6:.2f}M mult-adds, {summary['seconds']:.0f} s",
             f"report {Path(config.run.dir) / 'report.html'}",
         ]
     )
+
+
+def _segmentation_found(summary: dict[str, Any]) -> str:
+    if summary["miou"] is None:
+        return "mIoU unknown (no validation pixel counts)"
+    return f"mIoU {summary['miou']:.2f} % (pixel accuracy {summary['pixel_accuracy']:.2f} %)"
+
+
+def _best(best: float | None, summary: dict[str, Any]) -> str:
+    return "" if best is None else f" (best {best:.2f} % after {summary['best_epoch']})"
 
 
 def _derive(words: Sequence[str]) -> None:

@@ -47,6 +47,11 @@ class MaskedDataConfig(Section):
         4096, "Largest image set, in MB, that data.resident=auto holds.", at_least=1, free_on_resume=True
     )
     workers: int = option(2, "Worker processes of the DataLoader.", at_least=0, free_on_resume=True)
+    allow_sparse_masks: bool = option(
+        False,
+        "Accept a set of masks in which at most one class occurs, or of whose pixels over 95 % are ignored.",
+        free_on_resume=True,
+    )
 
     #: A damaged image or mask always ends the run.
     corrupt: ClassVar[str] = "stop"

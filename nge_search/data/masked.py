@@ -29,6 +29,10 @@ class MaskedSource(ImageSource, Protocol):
     #: Height and width in pixels, int64 [N, 2] on the CPU.
     sizes_N2: Tensor
 
+    def read_mask(self, index: int) -> Tensor:
+        """The classes of an image, without its colours: uint8 [H, W] on the CPU."""
+        ...
+
 
 @dataclass(frozen=True)
 class MaskedDataset:

@@ -118,6 +118,9 @@ class Scenes:
         pairs = zip(pixels_n4SS, index_n.tolist())
         return torch.stack([self._crops(pixels_4SS, position, draw) for pixels_4SS, position in pairs])
 
+    def read_mask(self, index: int) -> Tensor:
+        return self.pixels_N4SS[index, 3]
+
     def describe(self, index: int) -> str:
         return f"scene {index}"
 

@@ -63,7 +63,7 @@ class Logbook:
         if self._bar is not None:
             self._bar.set_postfix_str(text)
         elif self._mode == "lines":
-            self.say(f"{title} {step}/{steps}: {text}")
+            self.say(f"{title} {step}/{steps}" + (f": {text}" if text else ""))
 
     def end_phase(self) -> None:
         if self._bar is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -136,3 +138,9 @@ def intersection_over_union(counts_KK: Tensor) -> Tensor:
     counts_KK = counts_KK.double()
     both_K = counts_KK.diagonal()
     return both_K / (counts_KK.sum(dim=0) + counts_KK.sum(dim=1) - both_K)
+
+
+def mean_over_union(counts_KK: Tensor) -> float | None:
+    """mIoU from 0 to 1; None if no pixel counted."""
+    mean = float(intersection_over_union(counts_KK).nanmean())
+    return None if math.isnan(mean) else mean

@@ -13,7 +13,7 @@ from nge_search.errors import UserError, from_os_error, shorten
 from nge_search.genotype import Genotype, is_tabulated
 from nge_search.report.evaluation import Evaluation, read_evaluation
 from nge_search.report.numbers import number
-from nge_search.report.segmentation import Segmentation, read_segmentation
+from nge_search.report.segmentation import Masks, Segmentation, read_masks, read_segmentation
 from nge_search.spaces import Code, NasBench201Space
 
 Row = dict[str, Any]
@@ -42,6 +42,7 @@ class RunFolder:
     genotype_saved: bool
     evaluation: Evaluation | None
     segmentation: Segmentation | None
+    masks: Masks | None
     notes: tuple[str, ...]
 
     def setting(self, section: str, name: str) -> Any:
@@ -99,6 +100,7 @@ def read_run_folder(directory: Path) -> RunFolder:
         genotype_saved=(directory / "genotype.json").is_file(),
         evaluation=reader.found("evaluation.json", read_evaluation),
         segmentation=reader.found("segmentation.json", read_segmentation),
+        masks=reader.found("dataset.json", read_masks),
         notes=tuple(reader.notes),
     )
 

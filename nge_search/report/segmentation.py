@@ -1,4 +1,7 @@
-"""segmentation.json, what the last test of a segmentation found: each part is checked, and left out, by itself."""
+"""segmentation.json, what the last test of a segmentation found, and what dataset.json says of its masks.
+
+Each part is checked, and left out, by itself.
+"""
 
 from __future__ import annotations
 
@@ -47,6 +50,49 @@ class Segmentation:
     iou: tuple[float, ...]
     confusion: tuple[tuple[int, ...], ...]
     pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True)
+class MaskShares:
+    """What dataset.json says of a set's masks: how many there are, how many were counted, and their pixels.
+
+    `pixels` is by class; `ignored` counts those of no class.
+    """
+
+    images: int
+    counted: int
+    pixels: tuple[int, ...]
+    ignored: int
+
+
+@dataclass(frozen=True)
+class Masks:
+    """The classes of a run's masks, and what its training and validation masks hold."""
+
+    classes: tuple[str, ...]
+    train: MaskShares
+    test: MaskShares
+
+
+def read_masks(document: dict[str, Any]) -> tuple[Masks | None, list[str]]:
+    """What was counted in the masks; None for images without, and with a line where it cannot be read."""
+    if "masks" not in document:
+        return None, []
+    classes, given = class_names(document.get("classes")), document["masks"]
+    sets = given if isinstance(given, dict) else {}
+    train, test = (_shares(sets.get(name), len(classes)) for name in ("train", "test"))
+    if not 1 <= len(classes) <= _MOST_CLASSES or train is None or test is None:
+        return None, ["masks is not of the expected form and is left out."]
+    return Masks(classes, train, test), []
+
+
+def _shares(given: Any, classes: int) -> MaskShares | None:
+    if not isinstance(given, dict) or not are_counts(given.get("pixels"), classes):
+        return None
+    counts = [given.get("images"), given.get("counted"), given.get("ignored")]
+    if not are_counts(counts, 3):
+        return None
+    return MaskShares(counts[0], counts[1], tuple(given["pixels"]), counts[2])
 
 
 def read_segmentation(document: dict[str, Any]) -> tuple[Segmentation | None, list[str]]:

@@ -13,7 +13,8 @@ from PIL import Image
 
 from nge_search.data.image_transforms import Draw
 from nge_search.data.masked import IGNORED
-from nge_search.data.voc import VOC_CLASSES, load_voc, voc_palette
+from nge_search.data.voc import load_voc
+from nge_search.data.voc_masks import VOC_CLASSES, voc_palette
 from nge_search.errors import UserError
 from nge_search.schema_segmentation import MaskedDataConfig
 

@@ -13,7 +13,8 @@ from PIL import Image
 import nge_search
 from nge_search.cli import main
 from nge_search.data.masked import IGNORED
-from nge_search.data.voc import load_voc, voc_palette
+from nge_search.data.voc import load_voc
+from nge_search.data.voc_masks import voc_palette
 from nge_search.engine.checkpoint import CheckpointFolder
 from nge_search.engine.distributed import World
 from nge_search.engine.loop import Loop
