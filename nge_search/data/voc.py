@@ -1,5 +1,7 @@
 """PASCAL VOC 2012's images with masks, or others in its layout: lists of names, JPEG files, palette PNGs.
 
+`voc_lists` says which files belong together, `voc_masks` how a mask is read.
+
 Legend: N images of a source, n images read at once, H and W sides in pixels.
 """
 
@@ -130,8 +132,8 @@ def _size(pair: Pair) -> tuple[int, int]:
     told_by_sides = mask.orientation == 1 and turned >= _SIDES_SWAPPED and image.width != image.height
     if turned != mask.orientation and not told_by_sides:
         raise UserError(
-            f"image '{pair.image}' has the EXIF orientation {turned}, its mask '{pair.mask}' {mask.orientation}; how "
-            "they lie on each other is not clear, save both turned, without an orientation"
+            f"image '{pair.image}' has the EXIF orientation {turned}, its mask '{pair.mask}' {mask.orientation}; "
+            "how they lie on each other is not clear, save both turned, without an orientation"
         )
     return image.height, image.width
 

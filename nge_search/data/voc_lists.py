@@ -22,6 +22,7 @@ _PLACES = (".", "VOC2012", "VOCdevkit/VOC2012")
 _MASK_SUFFIX = ".png"
 _USUAL_SUFFIX = ".jpg"
 _LARGEST_LIST = 1 << 25  # bytes: a million names
+_LONGEST_LINE = 8192  # two paths as long as systems allow
 
 
 @dataclass(frozen=True)
@@ -93,12 +94,16 @@ class Lists:
         mask = next((mask for mask in found if mask is not None), None)
         if mask is None:
             missing = self.root / folders[0] / f"{name}{_MASK_SUFFIX}"
-            raise UserError(f"image '{image}' has no mask '{missing}'; add it, or remove the image from '{path}'")
+            alike = self._folder(folders[0]).alike(name)
+            raise UserError(
+                f"image '{image}' has no mask '{missing}'{alike}; add it, or remove the image from '{path}'"
+            )
         return Pair(image, mask)
 
     def _by_paths(self, line: str, path: Path) -> Pair:
         """Paths that hold blanks are told apart by which files exist."""
-        cuts = [(line[: at.start()], line[at.end() :]) for at in re.finditer(r"[ \t]+", line)]
+        blanks = re.finditer(r"[ \t]+", line) if len(line) <= _LONGEST_LINE else ()
+        cuts = [(line[: at.start()], line[at.end() :]) for at in blanks]
         cuts = [cut for cut in cuts if all("/" in part for part in cut)]
         if not cuts or ".." in re.split(r"[/ \t]", line):
             raise UserError(
@@ -157,9 +162,12 @@ class _Folder:
         return paths[0] if paths else None
 
     def alike(self, stem: str) -> str:
-        """A remark that names a file which differs in letter case or in Unicode's normal form alone."""
-        same = next((known for known in self.stems if _folded(known) == _folded(stem)), None)
-        return f" (there is '{plain(self.stems[same][0])}', written otherwise)" if same is not None else ""
+        """A remark that names a file of that name but for its suffix, letter case or Unicode's normal form."""
+        for known, names in self.stems.items():
+            same = next((name for name in names if _folded(stem) in (_folded(known), _folded(name))), None)
+            if same is not None:
+                return f" (there is '{plain(same)}')"
+        return ""
 
 
 def _folded(name: str) -> str:

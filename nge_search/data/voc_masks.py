@@ -27,13 +27,13 @@ Colour = tuple[int, int, int]
 _BLACK = (0, 0, 0)
 _SHOWN_VALUES = 5
 _ADVICE = "save it as a palette PNG, or with 8 bits of grey, whose values are the classes"
-#: Formats that keep every value as it was written.
-_FORMATS = ("PNG", "BMP", "GIF", "TIFF")
+#: Formats that keep every value as it was written. GIFs are written with values numbered anew.
+_FORMATS = ("PNG", "BMP", "TIFF")
 _LOSSY = ("jpeg", "tiff_jpeg", "webp")
 _INTEGERS = ("1", "L", "P", "LA", "PA", "I", "I;16", "I;16B", "I;16L")
 _COLOURED = ("RGB", "RGBA")
-#: Pillow stretches grey values of 2 and 4 bits to 0..255 by these factors.
-_STRETCHED = {"L;2": 85, "L;4": 17}
+#: Grey values of 2 and 4 bits stand for numbers that are 85 and 17 times as large, or for themselves.
+_FEW_BITS = ("L;2", "L;4")
 
 
 class MaskHeader(NamedTuple):
@@ -92,7 +92,6 @@ def load_mask(path: str) -> np.ndarray:
     """
     with naming_errors(path), Image.open(path) as image:
         _require_exact(image, path)
-        stretched = next((by for raw, by in _STRETCHED.items() if _raw_mode(image).startswith(raw)), 1)
         before = read_orientation(image)
         image.load()
         late = read_orientation(image) not in (before, 1)
@@ -109,8 +108,6 @@ def load_mask(path: str) -> np.ndarray:
         return _look_up(values, path)
     if values.dtype == bool:
         values = values.astype(np.uint8)
-    elif stretched > 1:
-        values = values // stretched
     if palette is not None:
         values = _by_palette(values, bytes(palette), path)
     return _checked(values, path)
@@ -120,13 +117,15 @@ def _require_exact(image: Image.Image, path: str) -> None:
     """Refuse what Pillow does not read value for value."""
     compression = str(image.info.get("compression", ""))
     if image.format not in _FORMATS or compression in _LOSSY:
-        kind = compression or f"{image.format}'s"
-        raise UserError(f"mask '{path}' has {kind} compression, which may change values; {_ADVICE}")
+        kind = compression or image.format
+        raise UserError(f"mask '{path}' is stored as {kind}, which may change values; {_ADVICE}")
     if image.mode not in (*_INTEGERS, *_COLOURED):
         raise UserError(f"mask '{path}' has mode {image.mode}; {_ADVICE}")
     raw = _raw_mode(image)
     if ";16" in raw and not image.mode.startswith("I"):
         raise UserError(f"mask '{path}' has more than 8 bits per channel; {_ADVICE}")
+    if raw.startswith(_FEW_BITS):
+        raise UserError(f"mask '{path}' has {raw[2]} bits of grey, which may be stretched; {_ADVICE}")
     if ";" in raw and "I" in raw.partition(";")[2]:
         raise UserError(f"mask '{path}' stores its values inverted (mode {raw}); {_ADVICE}")
     if image.format == "TIFF" and read_orientation(image) != 1:
@@ -142,6 +141,12 @@ def _raw_mode(image: Image.Image) -> str:
 
 def _by_palette(values_HW: np.ndarray, palette: bytes, path: str) -> np.ndarray:
     """Classes of a palette image, as `load_mask` says."""
+    grey = _renumbered_grey(palette)
+    if grey is not None:
+        raise UserError(
+            f"mask '{path}' has a palette of greys, {grey[1]} for the value {grey[0]}, so that either may be the "
+            "class; save the classes as 8 bits of grey"
+        )
     named = _named(palette)
     moved = {value for value, meant in enumerate(named) if meant not in (None, value)}
     used = np.flatnonzero(np.bincount(values_HW.ravel(), minlength=256)).tolist() if moved else []
@@ -159,6 +164,15 @@ def _by_palette(values_HW: np.ndarray, palette: bytes, path: str) -> np.ndarray:
         )
     table = np.array([value if meant is None else meant for value, meant in enumerate(named)], dtype=np.uint8)
     return table[values_HW]
+
+
+@lru_cache(maxsize=64)
+def _renumbered_grey(palette: bytes) -> tuple[int, int] | None:
+    """A value and its grey that differ, where all greys are classes: so do compressors store grey masks."""
+    red, green, blue = (palette[channel::3].rstrip(b"\0") for channel in range(3))
+    if not red == green == blue or not all(grey < len(VOC_CLASSES) or grey == IGNORED for grey in red):
+        return None
+    return next(((value, grey) for value, grey in enumerate(red) if grey not in (value, 0, IGNORED)), None)
 
 
 @lru_cache(maxsize=64)
