@@ -91,6 +91,42 @@ def test_masks_of_other_modes(kind, voc_tree):
     np.testing.assert_array_equal(load(root).train.read([0])[0, 3], truth)
 
 
+def test_the_palette_of_a_mask_may_give_vocs_colours_in_another_order(voc_tree):
+    root = voc_tree(2, 1)
+    path = mask_of(root, "train_000")
+    truth = np.asarray(Image.open(path))
+    present = sorted(set(truth.flatten().tolist()), reverse=True)
+    image = Image.fromarray(np.vectorize(present.index)(truth).astype(np.uint8))
+    image.putpalette([part for value in present for part in voc_palette()[value]])
+    image.save(path)
+    np.testing.assert_array_equal(load(root).train.read([0])[0, 3], truth)
+    np.testing.assert_array_equal(load(root).train.read_mask(0), truth)
+
+
+def test_other_names_of_files_change_nothing(voc_tree):
+    root = voc_tree(3, 2)
+    before = load(root).train.read([1])
+    (root / "JPEGImages" / "train_001.jpg").rename(root / "JPEGImages" / "train 1.x.JPG")
+    mask_of(root, "train_001").rename(root / "SegmentationClass" / "train 1.x.PNG")
+    write_list(root, "train", "\ufefftrain_000\r\ntrain 1.x \r\ntrain_002\r\n")
+    dataset = load(root)
+    assert torch.equal(dataset.train.read([1]), before)
+    assert dataset.train.describe(1) == str(root / "JPEGImages" / "train 1.x.JPG")
+
+
+def test_images_of_one_name_in_two_folders_are_two(voc_tree):
+    root = voc_tree(2, 1)
+    for part in ("JPEGImages", "SegmentationClass"):
+        (root / f"More{part}").mkdir()
+        (file,) = (root / part).glob("train_001.*")
+        file.rename(root / f"More{part}" / file.name.replace("001", "000"))
+    lines = (f"/{m}JPEGImages/train_000.jpg /{m}SegmentationClass/train_000.png\n" for m in ("", "More"))
+    write_list(root, "train", "".join(lines))
+    train = load(root).train
+    assert len(train) == 2
+    assert not torch.equal(train.read_mask(0)[:37, :48], train.read_mask(1)[:37, :48])
+
+
 def test_train_aug_is_taken_where_it_is_there(voc_tree):
     root = voc_tree(3, 2)
     assert load(root).notices == (f"no train_aug list in '{root}': training on the 3 images of train.txt",)
