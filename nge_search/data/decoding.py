@@ -2,7 +2,8 @@
 
 Every image file of every data set and command is read here, so that all agree on what is in it:
 
-- more than 8 bits per channel are refused: which part of their range matters, only their owner knows;
+- more than 8 bits per channel are refused: which part of their range matters, only their owner knows (AVIF's
+  decoder gives 8 bits whatever the file has, correctly scaled);
 - the image is turned as its EXIF or XMP orientation says, and header and pixels agree on the sides;
 - what is transparent is composed on white;
 - of several frames or pages the first is taken;
@@ -58,13 +59,16 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+#: From this orientation on, width and height change places.
+_ON_ITS_SIDE = 5
 #: Where Pillow keeps what may hold an orientation.
 _METADATA = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
 #: The chunks of a PNG that become those.
 _METADATA_CHUNKS = (b"eXIf", b"iTXt", b"tEXt", b"zTXt")
 _MOST_CHUNKS = 1 << 16
-#: What Pillow raises on damaged metadata.
+#: What Pillow raises on damaged metadata; warnings where they are errors.
 _DAMAGE = (SyntaxError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, OSError, struct.error)
+_DAMAGE += (Warning,)
 _CODESTREAM = b"\xff\x4f\xff\x51"
 _CODESTREAM_WITHIN = 1 << 20
 
@@ -73,14 +77,14 @@ class Header(NamedTuple):
     """What a file says of its image.
 
     `width` and `height` are the sides in pixels of what `load` gives, `mode` is Pillow's ("RGB", "L", "P", ...).
-    `turned`: its orientation is not the upright one; `transparent`: it has an alpha channel or transparent
+    `orientation` is the file's, 1 to 8, and 1 is upright; `transparent`: it has an alpha channel or transparent
     colours; `several`: it has more than one frame or page.
     """
 
     width: int
     height: int
     mode: str
-    turned: bool = False
+    orientation: int = 1
     transparent: bool = False
     several: bool = False
 
@@ -97,9 +101,9 @@ def read_header(path: str, max_pixels: int = MAX_PIXELS) -> Header:
         turn = orientation(image)
         width, height = _stored_size(image)
         return Header(
-            *((height, width) if turn >= 5 else (width, height)),
+            *((height, width) if turn >= _ON_ITS_SIDE else (width, height)),
             image.mode,
-            turned=turn != 1,
+            turn,
             transparent=is_transparent(image),
             several=_has_several_frames(image),
         )
@@ -123,13 +127,10 @@ def opened(path: str, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
     Raises:
         UserError: as `load`; what is raised inside the `with` too becomes one that names the file.
     """
-    with naming_errors(path):
-        if not os.path.exists(path):
-            raise FileNotFoundError
-        require_regular(path, _LARGEST_FILE)
-        with Image.open(path) as image:
-            _require_whole(image, path, max_pixels)
-            yield image
+    require_regular(path, _LARGEST_FILE)
+    with naming_errors(path), Image.open(path) as image:
+        _require_whole(image, path, max_pixels)
+        yield image
 
 
 def orientation(image: Image.Image) -> int:
@@ -137,7 +138,7 @@ def orientation(image: Image.Image) -> int:
 
     Only what has been read counts: a PNG may keep it behind its pixels, so decode it first.
     """
-    if not hasattr(image, "tag_v2") and not any(key in image.info for key in _METADATA):
+    if image.format != "TIFF" and image.info.keys().isdisjoint(_METADATA):
         return 1
     try:
         found = image.getexif().get(_ORIENTATION, 1)

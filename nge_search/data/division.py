@@ -59,8 +59,8 @@ def divide(root: Path) -> Division:
     elif _may_be_classes(root, trains, others):
         if not all(images_in(root / name) for name in splits):
             raise UserError(
-                f"'{root}' holds {some(splits)}, which look like splits, beside {some(others)}: if all are "
-                f"classes, rename the former (or let images lie in them, not folders); otherwise {_ADVICE}"
+                f"'{root}' holds {some(splits)}, by name and content a split, beside {some(others)}: if it is a "
+                f"class like those, rename it, or let its images lie in it without folders; otherwise {_ADVICE}"
             )
         return _classes_alone(root, folders, named)
     elif not trains:

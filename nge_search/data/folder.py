@@ -180,7 +180,7 @@ def _changes(headers: Sequence[Header]) -> list[str]:
     changes = [(count, f"{kind} image", "converted to RGB") for kind, count in sorted(kinds.items())]
     changes += [
         (sum(header.transparent for header in headers), "transparent image", "put on white"),
-        (sum(header.turned for header in headers), "image", "turned upright, as their orientation says"),
+        (sum(header.orientation != 1 for header in headers), "image", "turned upright, as their orientation says"),
         (sum(header.several for header in headers), "image", "cut to the first of several frames or pages"),
     ]
     return [

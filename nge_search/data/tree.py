@@ -30,22 +30,9 @@ _LARGEST_ANNOTATIONS = 1 << 26
 
 #: Files named so are taken for images until they are opened; any other file is looked into at once.
 IMAGE_SUFFIXES = frozenset(
-    {
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".png",
-        ".bmp",
-        ".gif",
-        ".webp",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".pnm",
-        ".tif",
-        ".tiff",
-    }
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp"}
+    | {".tif", ".tiff"}
+    | {".ppm", ".pgm", ".pbm", ".pnm"}
 )
 
 #: Names, in small letters, under which others than the user put files and folders beside images.
