@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import stat
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,7 @@ def _kind(mode: int) -> str | None:
     return next((words for test, words in _KINDS if test(mode)), None)
 
 
+@cache
 def _kernel_devices() -> set[int]:
     """The devices of file systems whose files are made as they are read."""
     devices = set()

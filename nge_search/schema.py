@@ -151,6 +151,10 @@ TASKS = ("classification", "segmentation")
 #: Where a search judges architectures: in a supernet that it trains, or in a table of accuracies.
 SEARCH_TASKS = ("supernet", "benchmark")
 
+#: Pixels of an image beyond which its header alone has it refused; Pillow itself refuses more than the second.
+MAX_PIXELS = 100_000_000
+MOST_PIXELS = 178_956_970
+
 
 @dataclass
 class RunConfig(Section):
@@ -239,6 +243,13 @@ class DataConfig(Section):
         "stop",
         "An image that cannot be read: stop names it and ends the run; skip names it, counts it and goes on.",
         choices=("stop", "skip"),
+    )
+    max_pixels: int = option(
+        MAX_PIXELS,
+        "Largest number of pixels of an image file; one whose header claims more is not decoded.",
+        at_least=1,
+        at_most=MOST_PIXELS,
+        free_on_resume=True,
     )
     resident: str = option(
         "auto",

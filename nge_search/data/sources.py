@@ -123,9 +123,10 @@ class FileImages:
         positions = torch.as_tensor(indices, dtype=torch.int64).tolist()
         choices = self.transforms.choices(positions, draw)
         images_nCHW = torch.empty((len(positions), _CHANNELS, *(self.transforms.side,) * 2), dtype=torch.uint8)
+        most = self.transforms.config.max_pixels
 
         def fill(at: int) -> None:
-            images_nCHW[at] = to_tensor(self.transforms(load(self.paths[positions[at]]), choices[at]))
+            images_nCHW[at] = to_tensor(self.transforms(load(self.paths[positions[at]], most), choices[at]))
 
         # The workers are the parallelism already; and RandAugment's generators belong to the whole process.
         threads = 1 if draw or get_worker_info() else self.threads

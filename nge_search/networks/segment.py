@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nge_search.config import load_config
-from nge_search.data.decoding import load_given, to_tensor
+from nge_search.data.decoding import for_each, load, to_tensor
 from nge_search.data.masked_augmentation import MaskedAugmentation
 from nge_search.engine.checkpoint import CheckpointFolder, require_same_tensors
 from nge_search.engine.distributed import choose_device
@@ -106,7 +106,8 @@ def segment(
     out.mkdir(parents=True, exist_ok=True)
     for path, target in targets.items():
         try:
-            classes_HW = trained(to_tensor(load_given(path)).to(chosen)).cpu()
+            (image,) = for_each(load, [path], threads=1)  # which silences what Pillow says of metadata
+            classes_HW = trained(to_tensor(image).to(chosen)).cpu()
         except UserError as error:
             yield Segmented(path, error=error)
             continue
