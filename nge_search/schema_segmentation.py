@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from nge_search.schema import TASKS, CommandConfig, NetworkTrainSection, Section, option
+from nge_search.schema import MAX_PIXELS, MOST_PIXELS, TASKS, CommandConfig, NetworkTrainSection, Section, option
 
 #: Names of datasets with masks.
 MASKED_DATASETS = ("scenes", "voc")
@@ -47,6 +47,13 @@ class MaskedDataConfig(Section):
         4096, "Largest image set, in MB, that data.resident=auto holds.", at_least=1, free_on_resume=True
     )
     workers: int = option(2, "Worker processes of the DataLoader.", at_least=0, free_on_resume=True)
+    max_pixels: int = option(
+        MAX_PIXELS,
+        "Largest number of pixels of an image file; one whose header claims more is not decoded.",
+        at_least=1,
+        at_most=MOST_PIXELS,
+        free_on_resume=True,
+    )
     allow_sparse_masks: bool = option(
         False,
         "Accept a set of masks in which at most one class occurs, or of whose pixels over 95 % are ignored.",

@@ -60,7 +60,7 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 #: From this orientation on, width and height change places.
-_ON_ITS_SIDE = 5
+ON_ITS_SIDE = 5
 #: Where Pillow keeps what may hold an orientation.
 _METADATA = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
 #: The chunks of a PNG that become those.
@@ -101,7 +101,7 @@ def read_header(path: str, max_pixels: int = MAX_PIXELS) -> Header:
         turn = orientation(image)
         width, height = _stored_size(image)
         return Header(
-            *((height, width) if turn >= _ON_ITS_SIDE else (width, height)),
+            *((height, width) if turn >= ON_ITS_SIDE else (width, height)),
             image.mode,
             turn,
             transparent=is_transparent(image),

@@ -43,7 +43,7 @@ def load_folder(config: DataConfig) -> Dataset:
         headers = for_each(partial(_header, config), train.paths + test.paths, config.workers)
         train, test, headers, more = _readable(train, test, headers)
         side = side or _common_side(train.paths + test.paths, headers)
-        notices += [*more, *_changes(headers)]
+        notices += [*more, *changes(headers)]
     config.check_side(side)
     return Dataset(
         name=config.name,
@@ -174,7 +174,7 @@ def _common_side(paths: Sequence[str], headers: Sequence[Header]) -> int:
     return first.width
 
 
-def _changes(headers: Sequence[Header]) -> list[str]:
+def changes(headers: Sequence[Header]) -> list[str]:
     """One remark per kind of change that decoding makes to images."""
     kinds = Counter(_KIND_OF_MODE.get(header.mode, header.mode) for header in headers if header.mode != "RGB")
     changes = [(count, f"{kind} image", "converted to RGB") for kind, count in sorted(kinds.items())]

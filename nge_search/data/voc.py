@@ -8,24 +8,23 @@ Legend: N images of a source, n images read at once, H and W sides in pixels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from nge_search.data.counter import Stream, permutation
-from nge_search.data.decoding import for_each, load, naming_errors, read_header, to_tensor
+from nge_search.data.decoding import ON_ITS_SIDE, Header, for_each, load, read_header, to_tensor
+from nge_search.data.folder import changes
 from nge_search.data.image_transforms import Draw
 from nge_search.data.masked import MaskedDataset
 from nge_search.data.masked_crops import MaskedCrops
 from nge_search.data.voc_lists import LISTS, MASKS, MORE_MASKS, Lists, Pair, augmented_list, find_root
-from nge_search.data.voc_masks import VOC_CLASSES, load_mask, read_mask_header, read_orientation
+from nge_search.data.voc_masks import VOC_CLASSES, load_mask, read_mask_header
 from nge_search.errors import UserError
 from nge_search.schema import DATASETS
 from nge_search.schema_segmentation import MaskedDataConfig
-
-_SIDES_SWAPPED = 5  # EXIF's orientations from here on lay an image on its side
 
 
 def load_voc(config: MaskedDataConfig) -> MaskedDataset:
@@ -58,27 +57,29 @@ def load_voc(config: MaskedDataConfig) -> MaskedDataset:
         chosen = permutation(len(train), seed=0, epoch=0, stream=Stream.LIMIT)[: config.limit]
         train = [train[i] for i in chosen.sort().values.tolist()]
     facts = DATASETS["folder"]
-    sizes = for_each(_size, [*train, *val], max(1, config.workers))
+    headers = for_each(partial(_header, max_pixels=config.max_pixels), [*train, *val], max(1, config.workers))
+    sizes = torch.tensor([(header.height, header.width) for header in headers])
     crops = MaskedCrops(config, facts.mean)
     return MaskedDataset(
         name=config.name,
-        train=VocImages(train, torch.tensor(sizes[: len(train)]), crops),
-        test=VocImages(val, torch.tensor(sizes[len(train) :]), None),
+        train=VocImages(train, sizes[: len(train)], crops, config.max_pixels),
+        test=VocImages(val, sizes[len(train) :], None, config.max_pixels),
         classes=VOC_CLASSES,
         mean=facts.mean,
         std=facts.std,
-        notices=tuple(notices),
+        notices=(*notices, *changes(headers)),
     )
 
 
 class VocImages:
     """Images and masks in files, decoded on every read; `crops` is what training does to them."""
 
-    def __init__(self, pairs: Sequence[Pair], sizes_N2: Tensor, crops: MaskedCrops | None):
+    def __init__(self, pairs: Sequence[Pair], sizes_N2: Tensor, crops: MaskedCrops | None, max_pixels: int):
         self.pairs = tuple(pairs)
         self.sizes_N2 = sizes_N2
         self.labels_N = torch.zeros(len(self.pairs), dtype=torch.int64)
         self._crops = crops
+        self._max_pixels = max_pixels
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -97,7 +98,7 @@ class VocImages:
         threads = 1 if get_worker_info() else torch.get_num_threads()
 
         def one(position: int) -> Tensor:
-            pixels_4HW = read_pair(self.pairs[position])
+            pixels_4HW = read_pair(self.pairs[position], self._max_pixels)
             return self._crops(pixels_4HW, position, draw) if draw is not None and self._crops else pixels_4HW
 
         images = for_each(one, positions, threads)
@@ -110,32 +111,30 @@ class VocImages:
         return self.pairs[index].image
 
 
-def read_pair(pair: Pair) -> Tensor:
+def read_pair(pair: Pair, max_pixels: int) -> Tensor:
     """Colours and classes of an image: uint8 [4, H, W].
 
     Raises:
         UserError: a damaged file, or a mask with values that are no classes.
     """
-    colours, classes = to_tensor(load(pair.image)), torch.from_numpy(load_mask(pair.mask))
+    colours, classes = to_tensor(load(pair.image, max_pixels)), torch.from_numpy(load_mask(pair.mask))
     if colours.shape[1:] != classes.shape:
         raise _different_sizes(pair, colours.shape[:0:-1], classes.shape[::-1])
     return torch.cat([colours, classes[None]])
 
 
-def _size(pair: Pair) -> tuple[int, int]:
-    """Height and width, of image and mask alike."""
-    image, mask = read_header(pair.image), read_mask_header(pair.mask)
+def _header(pair: Pair, max_pixels: int) -> Header:
+    """The image's header, to which its mask's fits."""
+    image, mask = read_header(pair.image, max_pixels), read_mask_header(pair.mask)
     if (image.width, image.height) != (mask.width, mask.height):
         raise _different_sizes(pair, (image.width, image.height), (mask.width, mask.height))
-    with naming_errors(pair.image), Image.open(pair.image) as opened:
-        turned = read_orientation(opened)
-    told_by_sides = mask.orientation == 1 and turned >= _SIDES_SWAPPED and image.width != image.height
-    if turned != mask.orientation and not told_by_sides:
+    told_by_sides = mask.orientation == 1 and image.orientation >= ON_ITS_SIDE and image.width != image.height
+    if image.orientation != mask.orientation and not told_by_sides:
         raise UserError(
-            f"image '{pair.image}' has the EXIF orientation {turned}, its mask '{pair.mask}' {mask.orientation}; "
-            "how they lie on each other is not clear, save both turned, without an orientation"
+            f"image '{pair.image}' has the EXIF orientation {image.orientation}, its mask '{pair.mask}' "
+            f"{mask.orientation}; how they lie on each other is not clear, save both turned, without an orientation"
         )
-    return image.height, image.width
+    return image
 
 
 def _different_sizes(pair: Pair, image: Sequence[int], mask: Sequence[int]) -> UserError:

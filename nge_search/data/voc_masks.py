@@ -11,9 +11,9 @@ from functools import cache, lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 
-from nge_search.data.decoding import naming_errors
+from nge_search.data.decoding import ON_ITS_SIDE, naming_errors, orientation, upright
 from nge_search.data.masked import IGNORED
 from nge_search.errors import UserError
 
@@ -67,17 +67,9 @@ def read_mask_header(path: str) -> MaskHeader:
         raise UserError(f"mask '{path}' is not a file; add it, or remove its image from the list")
     with naming_errors(path), Image.open(path) as image:
         _require_exact(image, path)
-        orientation = read_orientation(image)
+        turn = orientation(image)
         width, height = image.size
-    return MaskHeader(*((height, width) if orientation >= 5 else (width, height)), orientation)
-
-
-def read_orientation(image: Image.Image) -> int:
-    """EXIF's orientation, 1 (as it is) to 8, of an image whose pixels need not be decoded."""
-    if image.format == "PNG" and "exif" not in image.info:
-        return 1  # Pillow would decode the whole image to look behind it
-    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    return orientation if orientation in range(1, 9) else 1
+    return MaskHeader(*((height, width) if turn >= ON_ITS_SIDE else (width, height)), turn)
 
 
 def load_mask(path: str) -> np.ndarray:
@@ -92,10 +84,10 @@ def load_mask(path: str) -> np.ndarray:
     """
     with naming_errors(path), Image.open(path) as image:
         _require_exact(image, path)
-        before = read_orientation(image)
+        before = orientation(image)
         image.load()
-        late = read_orientation(image) not in (before, 1)
-        turned = ImageOps.exif_transpose(image)
+        late = orientation(image) not in (before, 1)
+        turned = upright(image)
         palette = turned.getpalette("RGB") if turned.mode in ("P", "PA") else None
     if late:
         raise UserError(f"mask '{path}' has its EXIF orientation behind its pixels; save it anew")
@@ -128,7 +120,7 @@ def _require_exact(image: Image.Image, path: str) -> None:
         raise UserError(f"mask '{path}' has {raw[2]} bits of grey, which may be stretched; {_ADVICE}")
     if ";" in raw and "I" in raw.partition(";")[2]:
         raise UserError(f"mask '{path}' stores its values inverted (mode {raw}); {_ADVICE}")
-    if image.format == "TIFF" and read_orientation(image) != 1:
+    if image.format == "TIFF" and orientation(image) != 1:
         raise UserError(f"mask '{path}' is a TIFF with an orientation; {_ADVICE}")
 
 

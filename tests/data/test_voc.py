@@ -127,6 +127,22 @@ def test_images_of_one_name_in_two_folders_are_two(voc_tree):
     assert not torch.equal(train.read_mask(0)[:37, :48], train.read_mask(1)[:37, :48])
 
 
+def test_what_decoding_changes_is_told(voc_tree):
+    root = voc_tree(2, 1)
+    path = root / "JPEGImages" / "train_001.jpg"
+    clear = Image.open(path).convert("RGBA")
+    clear.putalpha(128)
+    clear.save(path.with_suffix(".png"))
+    path.unlink()
+    assert "1 transparent image was put on white" in load(root).notices
+
+
+def test_pixels_are_limited_from_the_header(voc_tree):
+    root = voc_tree(1, 1)
+    with pytest.raises(UserError, match=r"more pixels than is safe to decode \(1000\)"):
+        load(root, max_pixels=1000)
+
+
 def test_train_aug_is_taken_where_it_is_there(voc_tree):
     root = voc_tree(3, 2)
     assert load(root).notices == (f"no train_aug list in '{root}': training on the 3 images of train.txt",)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -151,6 +152,38 @@ def test_an_image_that_exif_turns_needs_a_mask_that_is_turned_alike(voc_tree) ->
     with Image.open(image) as opened:
         opened.save(image, exif=exif)
     assert len(load(root).train) == 1
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_image_and_mask_are_turned_alike(orientation: int, voc_tree) -> None:
+    root = voc_tree(1, 1)
+    exif = Image.Exif()
+    exif[274] = orientation
+    stored = []
+    for path in (root / IMAGES / "train_000.jpg", root / MASKS / "train_000.png"):
+        with Image.open(path) as opened:
+            opened.save(path, exif=exif)
+        with Image.open(path) as opened:
+            stored.append(np.atleast_3d(np.asarray(opened)))
+    source = load(root).train
+    turned = source.read([0])[0]
+    expected_HW4 = np.rot90(np.concatenate(stored, axis=2), {3: 2, 6: -1}[orientation])
+    np.testing.assert_array_equal(turned.permute(1, 2, 0), expected_HW4)
+    assert source.sizes_N2[0].tolist() == list(turned.shape[1:])
+
+
+def test_a_mask_drawn_on_the_upright_image_needs_no_orientation(voc_tree) -> None:
+    root = voc_tree(1, 1)
+    exif = Image.Exif()
+    exif[274] = 6
+    image, mask = root / IMAGES / "train_000.jpg", root / MASKS / "train_000.png"
+    with Image.open(image) as opened:
+        opened.save(image, exif=exif, quality="keep")
+    with pytest.raises(UserError, match="they must agree"):
+        load(root)
+    with Image.open(mask) as opened:
+        opened.transpose(Image.Transpose.ROTATE_270).save(mask)
+    assert tuple(load(root).train.read([0]).shape[2:]) == (60, 48)
 
 
 def test_a_mask_alone_that_exif_turns_is_refused(voc_tree) -> None:
