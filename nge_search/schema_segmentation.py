@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from nge_search.schema import TASKS, CommandConfig, NetworkTrainSection, Section, option
+from nge_search.schema import MAX_PIXELS, MOST_PIXELS, TASKS, CommandConfig, NetworkTrainSection, Section, option
 
 #: Names of datasets with masks.
 MASKED_DATASETS = ("scenes", "voc")
@@ -32,6 +32,13 @@ class MaskedDataConfig(Section):
         choices=("auto", "train", "train_aug"),
     )
     limit: int = option(0, "Use at most this many training images; 0: all.", at_least=0)
+    max_pixels: int = option(
+        MAX_PIXELS,
+        "Largest number of pixels of an image file; one whose header claims more is not decoded.",
+        at_least=1,
+        at_most=MOST_PIXELS,
+        free_on_resume=True,
+    )
     crop: int = option(513, "Side in pixels of training crops.", at_least=16, at_most=2049)
     scale_min: float = option(0.5, "Smallest factor by which a training image is resized.", above=0, at_most=8)
     scale_max: float = option(2.0, "Largest.", above=0, at_most=8)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +18,12 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from nge_search.data.counter import Stream, permutation
-from nge_search.data.decoding import for_each, load, naming_errors, read_header, to_tensor
+from nge_search.data.decoding import Header, changes, for_each, load, naming_errors, read_header, to_tensor
 from nge_search.data.image_transforms import Draw
 from nge_search.data.masked import IGNORED, MaskedDataset
 from nge_search.data.masked_crops import MaskedCrops
 from nge_search.errors import UserError, plain
-from nge_search.schema import DATASETS
+from nge_search.schema import DATASETS, MAX_PIXELS
 from nge_search.schema_segmentation import MaskedDataConfig
 
 VOC_CLASSES = (
@@ -81,16 +81,17 @@ def load_voc(config: MaskedDataConfig) -> MaskedDataset:
         chosen = permutation(len(train), seed=0, epoch=0, stream=Stream.LIMIT)[: config.limit]
         train = [train[i] for i in chosen.sort().values.tolist()]
     facts = DATASETS["folder"]
-    sizes = for_each(_size, [*train, *val], max(1, config.workers))
+    headers = for_each(partial(_header, config.max_pixels), [*train, *val], max(1, config.workers))
+    sizes = [(header.height, header.width) for header in headers]
     crops = MaskedCrops(config, facts.mean)
     return MaskedDataset(
         name=config.name,
-        train=VocImages(train, torch.tensor(sizes[: len(train)]), crops),
-        test=VocImages(val, torch.tensor(sizes[len(train) :]), None),
+        train=VocImages(train, torch.tensor(sizes[: len(train)]), crops, config.max_pixels),
+        test=VocImages(val, torch.tensor(sizes[len(train) :]), None, config.max_pixels),
         classes=VOC_CLASSES,
         mean=facts.mean,
         std=facts.std,
-        notices=tuple(notices),
+        notices=(*notices, *changes(headers)),
     )
 
 
@@ -103,13 +104,14 @@ class Pair:
 
 
 class VocImages:
-    """Images and masks in files, decoded on every read; `crops` is what training does to them."""
+    """Images, of at most `max_pixels`, and masks in files, decoded on every read; `crops` is what training does."""
 
-    def __init__(self, pairs: Sequence[Pair], sizes_N2: Tensor, crops: MaskedCrops | None):
+    def __init__(self, pairs: Sequence[Pair], sizes_N2: Tensor, crops: MaskedCrops | None, max_pixels: int):
         self.pairs = tuple(pairs)
         self.sizes_N2 = sizes_N2
         self.labels_N = torch.zeros(len(self.pairs), dtype=torch.int64)
         self._crops = crops
+        self._max_pixels = max_pixels
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -128,7 +130,7 @@ class VocImages:
         threads = 1 if get_worker_info() else torch.get_num_threads()
 
         def one(position: int) -> Tensor:
-            pixels_4HW = read_pair(self.pairs[position])
+            pixels_4HW = read_pair(self.pairs[position], self._max_pixels)
             return self._crops(pixels_4HW, position, draw) if draw is not None and self._crops else pixels_4HW
 
         images = for_each(one, positions, threads)
@@ -138,13 +140,13 @@ class VocImages:
         return self.pairs[index].image
 
 
-def read_pair(pair: Pair) -> Tensor:
+def read_pair(pair: Pair, max_pixels: int = MAX_PIXELS) -> Tensor:
     """Colours and classes of an image: uint8 [4, H, W].
 
     Raises:
         UserError: a damaged file, or a mask with values that are no classes.
     """
-    colours, classes = to_tensor(load(pair.image)), to_tensor(_load_mask(pair.mask))
+    colours, classes = to_tensor(load(pair.image, max_pixels)), to_tensor(_load_mask(pair.mask))
     if colours.shape[1:] != classes.shape[1:]:
         raise _different_sizes(pair, colours.shape[:0:-1], classes.shape[:0:-1])
     unknown = classes[(classes >= len(VOC_CLASSES)) & (classes != IGNORED)].unique().tolist()
@@ -189,12 +191,12 @@ def _codes_of_palette() -> tuple[np.ndarray, np.ndarray]:
     return codes[order], values[order]
 
 
-def _size(pair: Pair) -> tuple[int, int]:
-    """Height and width, of image and mask alike."""
-    image, mask = read_header(pair.image), read_header(pair.mask)
+def _header(max_pixels: int, pair: Pair) -> Header:
+    """The image's header; its sides are the mask's too."""
+    image, mask = read_header(pair.image, max_pixels), read_header(pair.mask, max_pixels)
     if (image.width, image.height) != (mask.width, mask.height):
         raise _different_sizes(pair, (image.width, image.height), (mask.width, mask.height))
-    return image.height, image.width
+    return image
 
 
 def _different_sizes(pair: Pair, image: Sequence[int], mask: Sequence[int]) -> UserError:

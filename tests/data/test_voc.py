@@ -183,6 +183,21 @@ def test_what_is_refused(name, voc_tree):
     assert "\n" not in str(caught.value)
 
 
+def test_images_are_decoded_as_those_of_folders_are(voc_tree):
+    root = voc_tree(2, 2)
+    name = names(root, "train")[0]
+    path = root / "JPEGImages" / f"{name}.jpg"
+    with Image.open(path) as image:
+        image.convert("L").save(path)
+    assert "1 grey image was converted to RGB" in load(root).notices
+    width, height = image.size
+    with pytest.raises(UserError, match=f"claims {width}x{height} pixels"):
+        load(root, max_pixels=width * height - 1)
+    Image.fromarray(np.full((height, width), 4000, np.uint16)).save(path, "PNG")
+    with pytest.raises(UserError, match="more than 8 bits per channel"):
+        load(root)
+
+
 def test_train_aug_that_is_not_there_is_refused(voc_tree):
     root = voc_tree(3, 2)
     with pytest.raises(UserError, match=r"data\.train_set=train_aug: .* lacks ImageSets"):
