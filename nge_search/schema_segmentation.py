@@ -32,6 +32,13 @@ class MaskedDataConfig(Section):
         choices=("auto", "train", "train_aug"),
     )
     limit: int = option(0, "Use at most this many training images; 0: all.", at_least=0)
+    max_pixels: int = option(
+        MAX_PIXELS,
+        "Largest number of pixels of an image file; one whose header claims more is not decoded.",
+        at_least=1,
+        at_most=MOST_PIXELS,
+        free_on_resume=True,
+    )
     crop: int = option(513, "Side in pixels of training crops.", at_least=16, at_most=2049)
     scale_min: float = option(0.5, "Smallest factor by which a training image is resized.", above=0, at_most=8)
     scale_max: float = option(2.0, "Largest.", above=0, at_most=8)
@@ -47,13 +54,6 @@ class MaskedDataConfig(Section):
         4096, "Largest image set, in MB, that data.resident=auto holds.", at_least=1, free_on_resume=True
     )
     workers: int = option(2, "Worker processes of the DataLoader.", at_least=0, free_on_resume=True)
-    max_pixels: int = option(
-        MAX_PIXELS,
-        "Largest number of pixels of an image file; one whose header claims more is not decoded.",
-        at_least=1,
-        at_most=MOST_PIXELS,
-        free_on_resume=True,
-    )
     allow_sparse_masks: bool = option(
         False,
         "Accept a set of masks in which at most one class occurs, or of whose pixels over 95 % are ignored.",

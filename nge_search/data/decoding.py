@@ -18,6 +18,7 @@ import io
 import os
 import struct
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -43,6 +44,7 @@ _FORMATS = frozenset(
 #: Bytes; more than Pillow's largest image of four channels takes uncompressed.
 _LARGEST_FILE = 1 << 30
 _WHITE = (255, 255, 255, 255)
+_KIND_OF_MODE = {"1": "grey", "L": "grey", "LA": "grey", "La": "grey", "P": "palette", "PA": "palette"}
 _ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 
 _ORIENTATION = 0x0112
@@ -107,6 +109,22 @@ def read_header(path: str, max_pixels: int = MAX_PIXELS) -> Header:
             transparent=is_transparent(image),
             several=_has_several_frames(image),
         )
+
+
+def changes(headers: Sequence[Header]) -> list[str]:
+    """One remark per kind of change that decoding makes to images."""
+    kinds = Counter(_KIND_OF_MODE.get(header.mode, header.mode) for header in headers if header.mode != "RGB")
+    made = [(count, f"{kind} image", "converted to RGB") for kind, count in sorted(kinds.items())]
+    made += [
+        (sum(header.transparent for header in headers), "transparent image", "put on white"),
+        (sum(header.orientation != 1 for header in headers), "image", "turned upright, as their orientation says"),
+        (sum(header.several for header in headers), "image", "cut to the first of several frames or pages"),
+    ]
+    return [
+        f"{count} {kind} was {change}" if count == 1 else f"{count} {kind}s were {change}"
+        for count, kind, change in made
+        if count
+    ]
 
 
 def load(path: str, max_pixels: int = MAX_PIXELS) -> Image.Image:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
 
-from nge_search.data.decoding import Header, for_each, read_header
+from nge_search.data.decoding import Header, changes, for_each, read_header
 from nge_search.data.division import Division, divide, unused
 from nge_search.data.image_transforms import ImageTransforms
 from nge_search.data.sources import Dataset, FileImages
@@ -21,7 +20,6 @@ from nge_search.schema import DataConfig
 
 _TRAIN = "train"
 _VAL = "val"
-_KIND_OF_MODE = {"1": "grey", "L": "grey", "LA": "grey", "La": "grey", "P": "palette", "PA": "palette"}
 
 
 def load_folder(config: DataConfig) -> Dataset:
@@ -172,19 +170,3 @@ def _common_side(paths: Sequence[str], headers: Sequence[Header]) -> int:
     if first.width != first.height:
         raise UserError(f"images are {first.width}x{first.height}, not square; set data.image_size")
     return first.width
-
-
-def changes(headers: Sequence[Header]) -> list[str]:
-    """One remark per kind of change that decoding makes to images."""
-    kinds = Counter(_KIND_OF_MODE.get(header.mode, header.mode) for header in headers if header.mode != "RGB")
-    changes = [(count, f"{kind} image", "converted to RGB") for kind, count in sorted(kinds.items())]
-    changes += [
-        (sum(header.transparent for header in headers), "transparent image", "put on white"),
-        (sum(header.orientation != 1 for header in headers), "image", "turned upright, as their orientation says"),
-        (sum(header.several for header in headers), "image", "cut to the first of several frames or pages"),
-    ]
-    return [
-        f"{count} {kind} was {change}" if count == 1 else f"{count} {kind}s were {change}"
-        for count, kind, change in changes
-        if count
-    ]

@@ -15,8 +15,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from nge_search.data.counter import Stream, permutation
-from nge_search.data.decoding import ON_ITS_SIDE, Header, for_each, load, read_header, to_tensor
-from nge_search.data.folder import changes
+from nge_search.data.decoding import ON_ITS_SIDE, Header, changes, for_each, load, read_header, to_tensor
 from nge_search.data.image_transforms import Draw
 from nge_search.data.masked import MaskedDataset
 from nge_search.data.masked_crops import MaskedCrops

@@ -137,12 +137,6 @@ def test_what_decoding_changes_is_told(voc_tree):
     assert "1 transparent image was put on white" in load(root).notices
 
 
-def test_pixels_are_limited_from_the_header(voc_tree):
-    root = voc_tree(1, 1)
-    with pytest.raises(UserError, match=r"more pixels than is safe to decode \(1000\)"):
-        load(root, max_pixels=1000)
-
-
 def test_train_aug_is_taken_where_it_is_there(voc_tree):
     root = voc_tree(3, 2)
     assert load(root).notices == (f"no train_aug list in '{root}': training on the 3 images of train.txt",)
@@ -236,6 +230,21 @@ def test_what_is_refused(name, voc_tree):
         load(root).train.read([1])
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_images_are_decoded_as_those_of_folders_are(voc_tree):
+    root = voc_tree(2, 2)
+    name = names(root, "train")[0]
+    path = root / "JPEGImages" / f"{name}.jpg"
+    with Image.open(path) as image:
+        image.convert("L").save(path)
+    assert "1 grey image was converted to RGB" in load(root).notices
+    width, height = image.size
+    with pytest.raises(UserError, match=f"claims {width}x{height} pixels"):
+        load(root, max_pixels=width * height - 1)
+    Image.fromarray(np.full((height, width), 4000, np.uint16)).save(path, "PNG")
+    with pytest.raises(UserError, match="more than 8 bits per channel"):
+        load(root)
 
 
 def test_train_aug_that_is_not_there_is_refused(voc_tree):
