@@ -17,7 +17,7 @@ OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_
 #: Of a network, between which it halves the resolution.
 STAGES = 3
 
-_EDGE = re.compile(r"(\w+)~(\d+)")
+_EDGE = re.compile(r"(\w+)~([0-9])")
 
 
 class NasBench201Space(EdgeSpace):
