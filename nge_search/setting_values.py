@@ -1,11 +1,12 @@
 """How the text of a setting is read: by the setting's own type, alike from a command line, a file and Python.
 
-- Text is what was typed, character by character: `007`, `1.10`, `12:30:45`, `null` and `yes` are text like any other.
-  In YAML, and on the command line where it is what YAML would do too, quotes around the whole value are not part of
-  it. A path is text whose leading `~` or `~name` is the home folder.
+- Text is what was typed, character by character: `007`, `1.10`, `12:30:45`, `null` and `yes` are text like any
+  other. Quotes around the whole value, as YAML has them, are not part of it, on the command line neither. A path is
+  text whose leading `~` or `~name` is the home folder.
 - A whole number is decimal digits with an optional sign and no leading zero; single underscores may stand between
   digits (`50_000`). A number may have a fraction and an exponent besides: `3`, `.5`, `1e-3`.
-- Yes and no are `true` and `false`, also `yes`, `no`, `on`, `off`; where nothing is allowed, it is `null`, `~` or empty.
+- Yes and no are `true` and `false`, also `yes`, `no`, `on`, `off`; where nothing is allowed, it is `null`, `~` or
+  empty.
 """
 
 from __future__ import annotations
@@ -45,10 +46,10 @@ _QUOTED = re.compile(r"""'(?:[^']|'')*'|"(?:[^"\\]|\\.)*\"""")
 
 
 def read_value(key: str, value: Any, kinds: Collection[type]) -> Any:
-    """A value of one of `kinds`: from text (`Written`, or a str from Python), or a Python object that is one already.
+    """A value of one of `kinds`: read from text (`Written`, or a str from Python), or a Python object that is one.
 
     Raises:
-        UserError: `key=value: must be ...`; a number, a date or a truth value for text, since what was typed is lost.
+        UserError: `key=value: must be ...`; a number or a date for text, too, since what was typed is lost.
     """
     if list in kinds:
         return _names(key, value)
@@ -96,6 +97,13 @@ def read_word(key: str, text: str, kinds: Collection[type] | None) -> Any:
             f'{key}={shorten(text)}: quotes within quotes; write those inside as YAML does, doubled or as \\"'
         )
     return Written(text)
+
+
+def as_word(key: str, text: str) -> str:
+    """The command-line word that sets text, quoted where `read_word` asks for it; not yet quoted for a shell."""
+    if text.startswith((*_INDICATORS, "'", '"')):
+        text = "'" + text.replace("'", "''") + "'"
+    return f"{key}={text}"
 
 
 def decimal(text: str) -> float | None:

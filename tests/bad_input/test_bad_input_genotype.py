@@ -79,7 +79,7 @@ GENOTYPES: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "null": ("null", ("JSON object",)),
     "not UTF-8": (b"\xff\xfe\x00\x80", ("not a text file",)),
     "half a surrogate pair": (TEXT.replace('"space"', r'"\ud800"'), ("unknown key",)),
-    "2 MiB": (" " * (2 << 20) + TEXT, ("larger than",)),
+    "2 MiB": (" " * (2 << 20) + TEXT, ("bytes, more than",)),
     "100,000 brackets": ("[" * 100_000 + "]" * 100_000, ("nested too deeply",)),
     "100,000 open brackets": ("[" * 100_000, ("nested too deeply",)),
     "key of 900,000 letters": (TEXT[:-1] + f', "{"x" * 900_000}": 1}}', ("unknown key 'xxx",)),
