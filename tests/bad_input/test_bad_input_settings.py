@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -55,6 +56,15 @@ COMMAND_LINES = {
     "search supernet.operations=skip_connect": ("supernet.operations=skip_connect", "list of names"),
     "search supernet.operations=[1,2]": ("supernet.operations=1", "allowed are"),
     "search 'run.name=${run.dir}'": ("run.name=", "not supported"),
+    "search 'run.name=!!bool maybe'": ("run.name='!!bool maybe'", "quotes"),
+    "search run.name=../up": ("run.name='../up'", "run.dir="),
+    "search run.name=~": ("run.name='~'", "home folder"),
+    "search 'run.name=name '": ("run.name='name '", "blank"),
+    "search data.root=": ("data.root=''", "not blank"),
+    "search run.dir=~nobody-of-that-name/run": ("run.dir", "home folder"),
+    "search seed=0x10": ("seed=0x10", "plain digits"),
+    "search seed=5__0": ("seed=5__0", "plain digits"),
+    "eval task=segmentation train.eval_scales=0x1": ("train.eval_scales=0x1", "0.1 to 8"),
     "search 'seed=???'": ("seed", "no value"),
     # outside the limits
     "search search.epochs=0": ("search.epochs=0", "at least 1"),
@@ -117,6 +127,12 @@ CONFIG_FILES: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "alias of itself": ("a: &a\n  b: *a\n", ("not valid YAML", "contains itself")),
     "two documents": ("---\nseed: 1\n---\nseed: 2\n", ("not valid YAML", "single document")),
     "python object": ('seed: !!python/object/apply:os.mkdir ["pwned"]\n', ("not valid YAML", "python/object")),
+    "tag of another type": ("seed: !!int ''\n", ("tag", "int", "line 1")),
+    "tag of a set": ("supernet:\n  operations: !!set {skip_connect}\n", ("tag", "set", "line 2")),
+    "merged with a list": ("seed: &a [1]\n<<: *a\n", ("not valid YAML", "merging")),
+    "octal number": ("seed: 010\n", ("seed=010", "plain digits")),
+    "minutes and seconds": ("search:\n  epochs: 1:30\n", ("search.epochs=1:30", "plain digits")),
+    "a day that is not there, in a path": ("run:\n  dir: [2001-13-45]\n", ("run.dir=", "quotes")),
     "random bytes": (bytes(range(255, 0, -1)), ("not a text file",)),
     "UTF-16": ("seed: 1\n".encode("utf-16"), ("not a text file",)),
     "zero byte": (b"seed: 1\n\0", ("not valid YAML",)),
@@ -138,6 +154,8 @@ HUGE_WORDS = {
     "flag": (["search", "--" + "x" * 100_000], ("--xxx", "nge search --help")),
     "number of 4,000 digits": (["search", "search.epochs=" + "9" * 4000], ("search.epochs=999", "at most")),
     "number of 5,000 digits": (["search", "search.epochs=" + "9" * 5000], ("search.epochs=999",)),
+    "hexadecimal name": (["search", "run.name=0x" + "f" * 6000], ("run.name", "255 bytes")),
+    "hexadecimal number": (["search", "seed=0x" + "f" * 6000], ("seed=0xfff", "plain digits")),
     "choice": (["search", "device=" + "x" * 100_000], ("device=xxx", "auto, cpu, cuda")),
     "genotype": (["eval", "network.genotype=" + "x" * 100_000], ("xxx",)),
     "open brackets": (["search", "run.name=" + "[" * 5000], ("run.name",)),
@@ -168,6 +186,11 @@ def test_huge_or_hostile_word(name: str, refuse: Callable[..., str]) -> None:
 def test_config_file_is_a_folder(refuse: Callable[..., str]) -> None:
     Path("my.yaml").mkdir()
     refuse("search", "--config", "my.yaml", says=("'my.yaml'", "is a folder"), creates="nothing")
+
+
+def test_config_file_is_a_pipe(refuse: Callable[..., str]) -> None:
+    os.mkfifo("my.yaml")
+    refuse("search", "--config", "my.yaml", says=("'my.yaml'", "named pipe"), creates="nothing")
 
 
 def test_later_word_does_not_hide_an_error_of_the_file(refuse: Callable[..., str]) -> None:
