@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from nge_search.config import help_text, load_config, search_schema, to_yaml, training_schema
 from nge_search.engine.interrupt import Interrupted
 from nge_search.errors import UserError, from_os_error, nearest, plain
+from nge_search.files import user_path
 from nge_search.genotype import SPACE
 from nge_search.recipes import retrain_command
 from nge_search.schema import NETWORKS, EvalConfig, RunningConfig, SearchConfig
@@ -30,13 +31,20 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{plain(message, 200)}; see `{self.prog} --help`")
 
 
+def _path(given: str) -> str:
+    """A path that is an argument, `~` expanded."""
+    if not given.strip():
+        raise UserError("a path is not blank; leave the flag out, or name a file or folder")
+    return str(user_path(given)) if given.startswith("~") or "\0" in given else given
+
+
 def _configured(choose: Choice, program: str, words: Sequence[str]) -> RunningConfig | None:
     """Parse `--config FILE key=value ...`; None once `--help` or `--print-config` has been served.
 
     `choose` tells the schema from the file and the settings.
     """
     parser = _Parser(prog=program, add_help=False, allow_abbrev=False)
-    parser.add_argument("--config")
+    parser.add_argument("--config", type=_path)
     parser.add_argument("--print-config", action="store_true")
     parser.add_argument("-h", "--help", action="store_true")
     parser.add_argument("settings", nargs="*")
@@ -137,9 +145,9 @@ def _best(best: float | None, summary: dict[str, Any]) -> str:
 
 def _derive(words: Sequence[str]) -> None:
     parser = _Parser(prog="nge derive", description="The genotype that a search stands for after an epoch.")
-    parser.add_argument("run", help="run folder of a search")
+    parser.add_argument("run", type=_path, help="run folder of a search")
     parser.add_argument("--epoch", type=int, help="epoch, from 0; default: the last")
-    parser.add_argument("--out", help="file to write; default: print")
+    parser.add_argument("--out", type=_path, help="file to write; default: print")
     options = parser.parse_args(words)
     from nge_search.api import derive
     from nge_search.files import write_atomic
@@ -154,7 +162,7 @@ def _derive(words: Sequence[str]) -> None:
 
 def _show(words: Sequence[str]) -> None:
     parser = _Parser(prog="nge show", description="A genotype's cells and the size of the network they form.")
-    parser.add_argument("genotype", help="published name, JSON file or run folder")
+    parser.add_argument("genotype", type=_path, help="published name, JSON file or run folder")
     parser.add_argument("--network", choices=NETWORKS, default="cifar", help="network to stack (cifar)")
     for name, meaning in (
         ("channels", "channels C of the first cell"),
@@ -163,7 +171,7 @@ def _show(words: Sequence[str]) -> None:
         ("image-size", "side of the images in pixels"),
     ):
         parser.add_argument(f"--{name}", type=int, help=f"{meaning}; default: of the published network")
-    parser.add_argument("--draw", metavar="FOLDER", help="also write drawings of the cells there")
+    parser.add_argument("--draw", type=_path, metavar="FOLDER", help="also write drawings of the cells there")
     parser.add_argument("--json", action="store_true", help="machine-readable output")
     options = parser.parse_args(words)
     sizes = {name: getattr(options, name) for name in ("channels", "cells", "classes", "image_size")}
@@ -184,8 +192,8 @@ def _show(words: Sequence[str]) -> None:
 
 def _export(words: Sequence[str]) -> None:
     parser = _Parser(prog="nge export", description="A retraining's network, for timm, ONNX and torch.export.")
-    parser.add_argument("run", help="run folder of a retraining, finished or not")
-    parser.add_argument("--out", required=True, metavar="FOLDER", help="folder to write")
+    parser.add_argument("run", type=_path, help="run folder of a retraining, finished or not")
+    parser.add_argument("--out", type=_path, required=True, metavar="FOLDER", help="folder to write")
     parser.add_argument(
         "--format",
         action="append",
@@ -208,8 +216,8 @@ def _export(words: Sequence[str]) -> None:
 
 def _classify(words: Sequence[str]) -> None:
     parser = _Parser(prog="nge classify", description="What images show, by an exported network.")
-    parser.add_argument("model", help="folder that nge export wrote")
-    parser.add_argument("images", nargs="+", help="image files, or folders that are searched for them")
+    parser.add_argument("model", type=_path, help="folder that nge export wrote")
+    parser.add_argument("images", type=_path, nargs="+", help="image files, or folders that are searched for them")
     parser.add_argument("--top", type=int, default=1, help="how many classes to print per image (1)")
     parser.add_argument("--json", action="store_true", help="a JSON object per line")
     parser.add_argument("--batch", type=int, default=64, help="images per batch (64)")
@@ -236,10 +244,14 @@ def _classify(words: Sequence[str]) -> None:
 
 def _segment(words: Sequence[str]) -> None:
     parser = _Parser(prog="nge segment", description="The class of every pixel of images, as palette PNGs.")
-    parser.add_argument("run", help="run folder of a segmentation")
-    parser.add_argument("images", nargs="+", help="image files, or folders that are searched for them")
+    parser.add_argument("run", type=_path, help="run folder of a segmentation")
+    parser.add_argument("images", type=_path, nargs="+", help="image files, or folders that are searched for them")
     parser.add_argument(
-        "--out", required=True, metavar="FOLDER", help="folder to write NAME.png into, for each image"
+        "--out",
+        type=_path,
+        required=True,
+        metavar="FOLDER",
+        help="folder to write NAME.png into, for each image",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace PNGs that are there")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute (auto)")
@@ -267,10 +279,13 @@ def _fail_all(errors: Sequence[UserError]) -> None:
 
 def _table(words: Sequence[str]) -> None:
     parser = _Parser(prog="nge table", description="A table of architectures with their accuracies.")
-    parser.add_argument("table", help="file of a benchmark, or a folder that --out wrote")
-    parser.add_argument("--out", metavar="FOLDER", help="folder to write the table into, to be opened at once")
+    parser.add_argument("table", type=_path, help="file of a benchmark, or a folder that --out wrote")
+    parser.add_argument(
+        "--out", type=_path, metavar="FOLDER", help="folder to write the table into, to be opened at once"
+    )
     parser.add_argument(
         "--find",
+        type=_path,
         metavar="ARCHITECTURE",
         help="print what is known of an architecture, as JSON: its notation, its JSON file, or a run folder",
     )
@@ -290,7 +305,7 @@ def _table(words: Sequence[str]) -> None:
 
 def _report(words: Sequence[str]) -> None:
     parser = _Parser(prog="nge report", description="Write a run's report.html anew; works while it runs, too.")
-    parser.add_argument("run", help="run folder")
+    parser.add_argument("run", type=_path, help="run folder")
     options = parser.parse_args(words)
     from nge_search.report import write_report
 
@@ -305,7 +320,7 @@ def _bench(words: Sequence[str]) -> None:
 
 def _doctor(words: Sequence[str]) -> None:
     parser = _Parser(prog="nge doctor", description="What this machine can do, and what is missing.")
-    parser.add_argument("--root", default="data", help="folder to look for datasets in (data)")
+    parser.add_argument("--root", type=_path, default="data", help="folder to look for datasets in (data)")
     parser.add_argument("--json", action="store_true", help="machine-readable output")
     options = parser.parse_args(words)
     from nge_search.doctor import examine, lines

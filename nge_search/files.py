@@ -16,6 +16,9 @@ from nge_search.errors import UserError, plain
 #: How `write_atomic` names what it has not finished; what a killed process left is told by it.
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.nge-tmp")
 
+#: Of metrics.jsonl, in bytes: a row of a long search has some 10 kB.
+LARGEST_METRICS = 1 << 27
+
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISLNK, "a link"),

@@ -26,8 +26,14 @@ def option(
     at_most: float | None = None,
     below: float | None = None,
     free_on_resume: bool = False,
+    path: bool = False,
 ) -> Any:
-    """A dataclass field with its meaning and limits. `free_on_resume`: a resumed run may change it."""
+    """A dataclass field with its meaning and limits.
+
+    Args:
+        free_on_resume: a resumed run may change it.
+        path: it is a path, whose `~` is expanded.
+    """
     metadata = {
         "meaning": meaning,
         "choices": choices,
@@ -36,6 +42,7 @@ def option(
         "at_most": at_most,
         "below": below,
         "free_on_resume": free_on_resume,
+        "path": path,
     }
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
@@ -163,7 +170,7 @@ class RunConfig(Section):
     prefix: ClassVar[str] = "run"
 
     name: str = option("", "Name of the run; empty: the name of the config file.", free_on_resume=True)
-    dir: str = option("", "Folder of the run; empty: runs/<kind>/<name>.", free_on_resume=True)
+    dir: str = option("", "Folder of the run; empty: runs/<kind>/<name>.", free_on_resume=True, path=True)
     overwrite: bool = option(False, "Start anew in a folder that holds a run, deleting it.", free_on_resume=True)
     log_every: int = option(
         50, "Steps between log lines; only these steps read results back.", at_least=1, free_on_resume=True
@@ -191,7 +198,10 @@ class DataConfig(Section):
 
     name: str = option("digits", "Dataset.", choices=tuple(DATASETS))
     root: str = option(
-        "data", "Folder of the dataset's files (digits needs none: scikit-learn ships it).", free_on_resume=True
+        "data",
+        "Folder of the dataset's files (digits needs none: scikit-learn ships it).",
+        free_on_resume=True,
+        path=True,
     )
     download: bool = option(False, "Download CIFAR into data.root when it is missing.", free_on_resume=True)
     limit: int = option(0, "Use at most this many training images, equally many per class; 0: all.", at_least=0)
@@ -520,6 +530,7 @@ class NetworkConfig(Section):
         "darts_v2",
         "A genotype: published name, JSON file, or finished search's run folder.",
         free_on_resume=True,  # the cells themselves are compared
+        path=True,
     )
     kind: str = option(
         "cifar",
@@ -534,7 +545,9 @@ class NetworkConfig(Section):
     auxiliary: bool = option(False, "Train an auxiliary head at 2/3 of the depth (needs images of about 32x32).")
     auxiliary_weight: float = option(0.4, "Weight of its loss.", at_least=0)
     weights: str = option(
-        "", "Start from these weights: an exported folder, a .safetensors file or a run folder; empty: at random."
+        "",
+        "Start from these weights: an exported folder, a .safetensors file or a run folder; empty: at random.",
+        path=True,
     )
     reset_classifier: bool = option(
         False, "Leave the classifier of network.weights out, as for other classes, and train a new one."

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from nge_search.schema import MAX_PIXELS, MOST_PIXELS, TASKS, CommandConfig, NetworkTrainSection, Section, option
+from nge_search.setting_values import decimal
 
 #: Names of datasets with masks.
 MASKED_DATASETS = ("scenes", "voc")
@@ -24,6 +25,7 @@ class MaskedDataConfig(Section):
         "data",
         "Folder that holds JPEGImages/, SegmentationClass/ and ImageSets/ (scenes needs none).",
         free_on_resume=True,
+        path=True,
     )
     train_set: str = option(
         "auto",
@@ -79,6 +81,7 @@ class DeepLabConfig(Section):
         "darts_v2",
         "A genotype: published name, JSON file, or finished search's run folder.",
         free_on_resume=True,  # the cells themselves are compared
+        path=True,
     )
     channels: int = option(48, "Channels C of the first cell.", at_least=1, at_most=1024)
     cells: int = option(14, "Number of cells; those at 1/3 and 2/3 of the depth reduce.", at_least=2, at_most=200)
@@ -93,6 +96,7 @@ class DeepLabConfig(Section):
         "",
         "Start the backbone from these weights of an ImageNet network: an exported folder, a .safetensors file or "
         "a run folder; empty: at random.",
+        path=True,
     )
     auxiliary: bool = option(False, "Train a second, convolutional head at 2/3 of the backbone's depth.")
     auxiliary_weight: float = option(0.4, "Weight of its loss.", at_least=0)
@@ -130,11 +134,8 @@ class SegmentationTrainSection(NetworkTrainSection):
         super().check()
         if self.learning_rate_min > self.head_learning_rate:
             raise self.refuse("learning_rate_min", f"above train.head_learning_rate={self.head_learning_rate}")
-        try:
-            fits = all(0.1 <= scale <= 8 for scale in self.scales)
-        except ValueError:
-            fits = False
-        if not fits:
+        scales = [decimal(scale) for scale in self.eval_scales.split(",")]
+        if any(scale is None or not 0.1 <= scale <= 8 for scale in scales):
             raise self.refuse("eval_scales", "expected numbers from 0.1 to 8, as 0.75,1,1.25")
 
     @property

@@ -326,6 +326,30 @@ def test_config_that_is_no_yaml_is_shown_as_it_is(runs, report, config: str) -> 
         assert config in page.text("pre")
 
 
+@pytest.mark.parametrize(
+    ("config", "note"),
+    [
+        ("seed: !!int ''\n", "not what it claims"),
+        (
+            "b0: &b0 [x]\n"
+            + "".join(f"b{i + 1}: &b{i + 1} [*b{i}, *b{i}, *b{i}]\n" for i in range(12))
+            + "run: {name: *b12}\n",
+            "too many values",
+        ),
+        ("run: {name: " + "x" * (1 << 17) + "}\n", "bytes, more than"),
+        ("run: {name: 0x" + "f" * 6000 + "}\n", ""),
+        ("run: {name: [[a], {b: c}]}\ndata: {name: [x], root: {y: z}}\nsearch: 3\n", ""),
+        ("run: [name]\ndata: [a]\ntask: [benchmark]\n", ""),
+    ],
+)
+def test_hostile_config_costs_its_part_alone(runs, report, config: str, note: str) -> None:
+    folder = runs.search(epochs=1)
+    (folder / "config.yaml").write_text(config)
+    page = report(folder)
+    assert note in page.text("header")
+    assert page.text("title").startswith(folder.name)
+
+
 def test_not_a_run_folder(tmp_path: Path) -> None:
     (tmp_path / "summary.json").write_text("{}")
     with pytest.raises(UserError, match=r"holds neither config.yaml nor metrics.jsonl") as error:
