@@ -114,7 +114,8 @@ def _eval(words: Sequence[str]) -> None:
         found = f"mIoU {summary['miou']:.2f} % (pixel accuracy {summary['pixel_accuracy']:.2f} %)"
         best = summary["best_miou"]
     else:
-        found = f"error {summary['top1_error']:.2f} % (top-5 {summary['top5_error']:.2f} %)"
+        top5 = f" (top-5 {summary['top5_error']:.2f} %)" if "top5_error" in summary else ""
+        found = f"error {summary['top1_error']:.2f} %{top5}"
         best = summary["best_top1_error"]
     _say(
         [
@@ -129,7 +130,7 @@ def _eval(words: Sequence[str]) -> None:
 def _derive(words: Sequence[str]) -> None:
     parser = _Parser(prog="nge derive", description="The genotype that a search stands for after an epoch.")
     parser.add_argument("run", help="run folder of a search")
-    parser.add_argument("--epoch", type=int, help="epoch, from 0; default: the last")
+    parser.add_argument("--epoch", type=int, help="epoch, from 1; default: the last")
     parser.add_argument("--out", help="file to write; default: print")
     options = parser.parse_args(words)
     from nge_search.api import derive

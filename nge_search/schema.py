@@ -471,7 +471,7 @@ class SearchSection(SgdSection):
     batch_size: int = option(64, "Images per step, over all ranks together.", at_least=2)
     cost_weight: float = option(
         0.0,
-        "Weight of the expected mult-adds, relative to those of uniform P, in the architecture loss.",
+        "Weight of the expected mult-adds of all edges, relative to those of uniform P, in the architecture loss.",
         at_least=0,
     )
     entropy_weight: float = option(
@@ -657,7 +657,7 @@ class EvalConfig(CommandConfig):
 
     kind: ClassVar[str] = "eval"
     #: What summary.json of a finished run holds at least.
-    figures: ClassVar[tuple[str, ...]] = ("top1_error", "top5_error", "params", "macs", "epochs", "seconds")
+    figures: ClassVar[tuple[str, ...]] = ("top1_error", "params", "macs", "epochs", "seconds")
 
     task: str = option("classification", "What is trained; each has settings of its own.", choices=TASKS)
     network: NetworkConfig = field(default_factory=NetworkConfig)

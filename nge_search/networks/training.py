@@ -64,7 +64,7 @@ class ClassifierTraining(NetworkTraining):
         self.phases = [TrainPhase(self), EvaluationPhase(self, "test", self.network)]
         if self.ema:
             self.phases.append(EvaluationPhase(self, "ema", self.ema.module))
-        self.meters = {phase.name: Meter(world.device) for phase in self.phases}
+        self.meters = {phase.name: Meter(world.device, len(dataset.classes)) for phase in self.phases}
         self.outcomes = Outcomes(len(dataset.test), world.device)
         self.unreadable: dict[str, str] = {}
         self._told: set[str] = set()
