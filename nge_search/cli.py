@@ -71,14 +71,15 @@ def _search(words: Sequence[str]) -> None:
 
 
 def _benchmark_lines(config: BenchmarkConfig, summary: dict[str, Any]) -> list[str]:
-    judged = f", {summary['score_column']} {summary['score']:.2f}" if config.benchmark.score else ""
+    judged = f", {summary['score_column']} {summary['score']:.2f} %" if config.benchmark.score else ""
     cost = summary["simulated_seconds"]
     saved = f"; training them would have taken {cost / 3600:.1f} h" if cost else ""
     settled = f"; it settled before its {config.strategy.queries}" * (summary["queries"] < config.strategy.queries)
     return [
         summary["architecture"],
-        f"{config.benchmark.signal} {summary['signal']:.2f}{judged} (the best in the table {summary['best']:.2f}) "
-        f"after {summary['queries']} queries{settled}, {summary['seconds']:.1f} s{saved}",
+        f"{config.benchmark.signal} {summary['signal']:.2f} %{judged} "
+        f"(the best in the table {summary['best']:.2f} %) after {summary['queries']} queries{settled}, "
+        f"{summary['seconds']:.1f} s{saved}",
         f"report {Path(config.run.dir) / 'report.html'}",
     ]
 
@@ -120,7 +121,7 @@ def _eval(words: Sequence[str]) -> None:
     _say(
         [
             f"test {found} after {summary['epochs']} epochs, 1 seed (best {best:.2f} % after "
-            f"{summary['best_epoch']}), {summary['params']:,} parameters, "
+            f"epoch {summary['best_epoch']}), {summary['params']:,} parameters, "
             f"{summary['macs'] / 1e6:.2f}M mult-adds, {summary['seconds']:.0f} s",
             f"report {Path(config.run.dir) / 'report.html'}",
         ]

@@ -23,6 +23,7 @@ from nge_search.errors import UserError
 from nge_search.json_reader import Reader, read_json
 from nge_search.networks.export import CONFIG_FILE, WEIGHTS_FILE, build_network, read_weights
 from nge_search.networks.timm_models import ARCHITECTURES
+from nge_search.recipes import use_of
 
 _LARGEST_SIDE = 1 << 14
 _MOST_CHANNELS = 1 << 12
@@ -80,8 +81,9 @@ def read_exported(folder: str | Path) -> Exported:
     """
     folder = Path(folder)
     if not (folder / CONFIG_FILE).is_file():
-        if (folder / "config.yaml").is_file():
-            raise UserError(f"'{folder}' is a run folder; export it first: nge export {folder} --out FOLDER")
+        use = use_of(folder)
+        if use:
+            raise UserError(f"'{folder}' is {use}")
         raise UserError(f"'{folder}' holds no {CONFIG_FILE}; give a folder that `nge export` wrote")
     config = Reader(str(folder / CONFIG_FILE), read_json(folder / CONFIG_FILE))
     architecture = config.text("architecture", tuple(ARCHITECTURES.values()))

@@ -75,9 +75,9 @@ class TimmClassifier(Classifier):
         self.feature_info = self._describe_features()
 
     def _describe_features(self) -> list[dict[str, Any]]:
-        """timm's list of feature maps: behind each stem, and behind the last cell before each reduction and at the end.
+        """timm's list of feature maps: behind each stem, the last cell before each reduction, and the last of all.
 
-        Where `output_stride` keeps the resolution that a reduction would halve, so does its `reduction`.
+        Where `output_stride` keeps a resolution, `reduction` is that of the map all the same.
         """
         info = [
             {"num_chs": self.get_submodule(stem)[-1].num_features, "reduction": reduction, "module": stem}

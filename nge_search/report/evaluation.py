@@ -38,8 +38,9 @@ class ShownImage:
 class Evaluation:
     """What the test after `epoch`, counted from 1, found.
 
-    Classes are positions in `classes`; a part that is not known is empty. `per_class` holds (test images, correctly classified), `confusion` the counts by true class (rows) and
-    predicted class (columns), `confused` the most frequent mistakes (true, predicted, count), largest first.
+    Classes are positions in `classes`; a part that is not known is empty. `per_class` holds (test images, correctly
+    classified), `confusion` the counts by true class (rows) and predicted class (columns), `confused` the most
+    frequent mistakes (true, predicted, count), largest first.
     """
 
     epoch: float

@@ -24,11 +24,11 @@ _LAST_EPOCH = 1e9
 
 @dataclass(frozen=True)
 class RunFolder:
-    """`path` is the folder as the user gave it. `rows` are in order of epoch, one per epoch, the last written; their
-    "epoch" is counted from 1, as people do, and not from 0 as in metrics.jsonl.
+    """`path` is the folder as the user gave it. `rows` are in order of epoch, one per epoch, the last written.
 
-    What was found is `genotype`, or in NAS-Bench-201 `dense`. `summary` is None while
-    the run is unfinished; `notes` says in one line each what could not be read.
+    Their "epoch" (in a table: query) is counted from 1, as people do, and not from 0 as in metrics.jsonl. What was
+    found is `genotype`, or in NAS-Bench-201 `dense`. `summary` is None while the run is unfinished; `notes` says in
+    one line each what could not be read.
     """
 
     path: Path

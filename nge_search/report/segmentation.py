@@ -35,9 +35,9 @@ class Picture:
 class Segmentation:
     """What the test after `epoch`, counted from 1, found on `images` images; either may be NaN.
 
-    A part that is not known is empty. By class, `colours` holds (red, green, blue) up to 255 and `iou` the intersection over union from 0 to 1, NaN
-    for a class that neither occurs nor is predicted. `confusion` counts pixels by true class (rows) and predicted
-    class (columns).
+    A part that is not known is empty. By class, `colours` holds (red, green, blue) up to 255 and `iou` the
+    intersection over union from 0 to 1, NaN for a class that neither occurs nor is predicted. `confusion` counts
+    pixels by true class (rows) and predicted class (columns).
     """
 
     epoch: float
