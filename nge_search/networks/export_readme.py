@@ -32,8 +32,8 @@ import nge_search.networks.timm_models  # tells timm of the architecture
 
 model = timm.create_model("local-dir:.", pretrained=True).eval()
 transform = timm.data.create_transform(**timm.data.resolve_data_config({{}}, model=model))
-with torch.inference_mode():
-    probabilities = model(transform(Image.open("image.png").convert("{mode}"))[None]).softmax(dim=1)[0]
+with Image.open("image.png") as image, torch.inference_mode():
+    probabilities = model(transform(image.convert("{mode}"))[None]).softmax(dim=1)[0]
 print(model.pretrained_cfg["label_names"][probabilities.argmax()], probabilities.max().item())
 ```
 """
@@ -53,10 +53,9 @@ with open("config.json", encoding="utf-8") as file:
     config = json.load(file)
 expected = config["pretrained_cfg"]
 side, border = expected["input_size"][1], (1 - expected["crop_pct"]) / 2
-image = ImageOps.fit(
-    Image.open("image.png").convert("{mode}"), (side, side), Image.Resampling.BILINEAR, bleed=border
-)
-pixels = numpy.asarray(image, numpy.float32).reshape(side, side, -1) / 255
+with Image.open("image.png") as image:
+    centre = ImageOps.fit(image.convert("{mode}"), (side, side), Image.Resampling.BILINEAR, bleed=border)
+pixels = numpy.asarray(centre, numpy.float32).reshape(side, side, -1) / 255
 pixels = (pixels - numpy.float32(expected["mean"])) / numpy.float32(expected["std"])
 session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
 (logits,) = session.run(None, {{"images": pixels.transpose(2, 0, 1)[None]}})

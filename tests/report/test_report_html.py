@@ -32,6 +32,9 @@ def test_search_report_holds_every_section_and_the_key_figures(runs, report) -> 
     for expected in (f"{last['valid_top1']:.2f} %", "54 min 52 s", "1487", "220 M", "NVIDIA H100 80GB HBM3"):
         assert expected in figures
     assert f"{last['entropy_normal']:.3g} / {last['entropy_reduce']:.3g}" in figures
+    assert "Expected mult-adds of the supernet" in figures
+    assert "under P, on all 14 edges of its cells" in figures
+    assert "of the network" not in figures
     assert "Finished: 25 epochs." in page.text()
     assert page.text("h1") == "demo"
     for title in ("Loss", "Top-1 accuracy", "Throughput", "Peak memory", "Entropy of P", "Dead units"):
