@@ -193,7 +193,7 @@ class SegmentationTraining(NetworkTraining):
         return self._scores(self.network, images[:, :3]).argmax(dim=1).cpu()
 
     def publish(self, logbook: Logbook, row: dict[str, Any], step: int) -> None:
-        figures = f"test mIoU {row['test_miou']:.2f}, " if "test_miou" in row else ""
+        figures = f"test mIoU {row['test_miou']:.2f} %, " if "test_miou" in row else ""
         logbook.say(
             f"epoch {row['epoch'] + 1}/{self.epochs} done, train loss {row['train_loss']:.4g}, "
             f"{figures}images/s {row['images_per_second']:.4g}"
