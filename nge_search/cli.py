@@ -96,7 +96,7 @@ def _search_lines(config: SearchConfig, summary: dict[str, Any]) -> list[str]:
         after = f"look it up: nge table TABLE --find {folder}"
     return [
         *cells,
-        f"validation top-1 {summary['valid_top1']:.2f} % after {summary['epochs']} epochs, "
+        f"validation top-1 {summary['valid_top1']:.2f} % after {_epochs(summary)}, "
         f"{summary['seconds']:.0f} s, {summary['images_per_second']:.1f} images/s, "
         f"peak memory {summary['peak_memory_mb']:.0f} MB on {summary['device']}",
         f"genotype {folder / 'genotype.json'}, report {folder / 'report.html'}",
@@ -120,12 +120,16 @@ def _eval(words: Sequence[str]) -> None:
         best = summary["best_top1_error"]
     _say(
         [
-            f"test {found} after {summary['epochs']} epochs, 1 seed (best {best:.2f} % after "
+            f"test {found} after {_epochs(summary)}, 1 seed (best {best:.2f} % after "
             f"epoch {summary['best_epoch']}), {summary['params']:,} parameters, "
             f"{summary['macs'] / 1e6:.2f}M mult-adds, {summary['seconds']:.0f} s",
             f"report {Path(config.run.dir) / 'report.html'}",
         ]
     )
+
+
+def _epochs(summary: dict[str, Any]) -> str:
+    return f"{summary['epochs']} epoch{'' if summary['epochs'] == 1 else 's'}"
 
 
 def _derive(words: Sequence[str]) -> None:

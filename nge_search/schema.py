@@ -462,8 +462,8 @@ class SearchSection(SgdSection):
     )
     gradient: str = option(
         "relaxed",
-        "P's gradient where operations are sampled: relaxed: a Gumbel-softmax's (GDAS); score: of the expected loss "
-        "of what is drawn, by the score function (REINFORCE), from search.draws architectures on each batch.",
+        "P's gradient where operations are sampled: relaxed: a Gumbel-softmax's (GDAS); score: of the expected "
+        "loss of what is drawn, by the score function (REINFORCE), from search.draws architectures on each batch.",
         choices=("relaxed", "score"),
     )
     temperature: float = option(1.0, "Temperature of search.gradient=relaxed's Gumbel-softmax.", above=0)
