@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 import torch
 from torch import Tensor, nn
@@ -81,8 +82,8 @@ def read_exported(folder: str | Path) -> Exported:
     """
     folder = Path(folder)
     if not (folder / CONFIG_FILE).is_file():
-        use = use_of(folder)
-        if use:
+        if (folder / "config.yaml").is_file():
+            use = use_of(folder) or f"a run folder; export it first: nge export {quote(str(folder))} --out FOLDER"
             raise UserError(f"'{folder}' is {use}")
         raise UserError(f"'{folder}' holds no {CONFIG_FILE}; give a folder that `nge export` wrote")
     config = Reader(str(folder / CONFIG_FILE), read_json(folder / CONFIG_FILE))

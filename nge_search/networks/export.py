@@ -177,7 +177,7 @@ def _read_checkpoint(run: Path, which: str) -> _Checkpoint:
     state, path, damaged = CheckpointFolder(run / "checkpoints").load_newest()
     kind = kind_of(run) if state is None else state.get("kind")
     if kind in ("search", "benchmark", "voc"):
-        raise UserError(f"'{run}' holds no classifier's weights: it is {use_of(run, kind)}")
+        raise UserError(f"'{run}' is {use_of(run, kind)}")
     if state is None:
         raise UserError(f"'{run}' has no checkpoint yet, so there are no weights to take")
     try:
