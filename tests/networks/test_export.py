@@ -378,14 +378,14 @@ def test_overwriting_keeps_other_files_and_leaves_none_of_another_format(digits_
 def test_an_interrupted_export_leaves_no_model(digits_run, tmp_path, monkeypatch):
     out = tmp_path / "model"
     with monkeypatch.context() as patch:
-        patch.setattr(export, "_readme", interrupt)
+        patch.setattr(export, "readme", interrupt)
         with pytest.raises(KeyboardInterrupt):
             export_run(digits_run, out)
     assert not out.exists()
     export_run(digits_run, out)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     with monkeypatch.context() as patch:
-        patch.setattr(export, "_readme", interrupt)
+        patch.setattr(export, "readme", interrupt)
         with pytest.raises(KeyboardInterrupt):
             export_run(digits_run, out, weights="ema", overwrite=True)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
