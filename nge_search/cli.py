@@ -79,14 +79,15 @@ def _search(words: Sequence[str]) -> None:
 
 
 def _benchmark_lines(config: BenchmarkConfig, summary: dict[str, Any]) -> list[str]:
-    judged = f", {summary['score_column']} {summary['score']:.2f}" if config.benchmark.score else ""
+    judged = f", {summary['score_column']} {summary['score']:.2f} %" if config.benchmark.score else ""
     cost = summary["simulated_seconds"]
     saved = f"; training them would have taken {cost / 3600:.1f} h" if cost else ""
     settled = f"; it settled before its {config.strategy.queries}" * (summary["queries"] < config.strategy.queries)
     return [
         summary["architecture"],
-        f"{config.benchmark.signal} {summary['signal']:.2f}{judged} (the best in the table {summary['best']:.2f}) "
-        f"after {summary['queries']} queries{settled}, {summary['seconds']:.1f} s{saved}",
+        f"{config.benchmark.signal} {summary['signal']:.2f} %{judged} "
+        f"(the best in the table {summary['best']:.2f} %) after {summary['queries']} queries{settled}, "
+        f"{summary['seconds']:.1f} s{saved}",
         f"report {Path(config.run.dir) / 'report.html'}",
     ]
 
@@ -103,7 +104,7 @@ def _search_lines(config: SearchConfig, summary: dict[str, Any]) -> list[str]:
         after = f"look it up: nge table TABLE --find {folder}"
     return [
         *cells,
-        f"validation top-1 {summary['valid_top1']:.2f} % after {summary['epochs']} epochs, "
+        f"validation top-1 {summary['valid_top1']:.2f} % after {_epochs(summary)}, "
         f"{summary['seconds']:.0f} s, {summary['images_per_second']:.1f} images/s, "
         f"peak memory {summary['peak_memory_mb']:.0f} MB on {summary['device']}",
         f"genotype {folder / 'genotype.json'}, report {folder / 'report.html'}",
@@ -121,11 +122,12 @@ def _eval(words: Sequence[str]) -> None:
     if isinstance(config, SegmentationConfig):
         found, best = _segmentation_found(summary), summary["best_miou"]
     else:
-        found = f"error {summary['top1_error']:.2f} % (top-5 {summary['top5_error']:.2f} %)"
+        top5 = f" (top-5 {summary['top5_error']:.2f} %)" if "top5_error" in summary else ""
+        found = f"error {summary['top1_error']:.2f} %{top5}"
         best = summary["best_top1_error"]
     _say(
         [
-            f"test {found} after {summary['epochs']} epochs, 1 seed{_best(best, summary)}, "
+            f"test {found} after {_epochs(summary)}, 1 seed{_best(best, summary)}, "
             f"{summary['params']:,} parameters, "
             f"{summary['macs'] / 1e6:.2f}M mult-adds, {summary['seconds']:.0f} s",
             f"report {Path(config.run.dir) / 'report.html'}",
@@ -140,13 +142,17 @@ def _segmentation_found(summary: dict[str, Any]) -> str:
 
 
 def _best(best: float | None, summary: dict[str, Any]) -> str:
-    return "" if best is None else f" (best {best:.2f} % after {summary['best_epoch']})"
+    return "" if best is None else f" (best {best:.2f} % after epoch {summary['best_epoch']})"
+
+
+def _epochs(summary: dict[str, Any]) -> str:
+    return f"{summary['epochs']} epoch{'' if summary['epochs'] == 1 else 's'}"
 
 
 def _derive(words: Sequence[str]) -> None:
     parser = _Parser(prog="nge derive", description="The genotype that a search stands for after an epoch.")
     parser.add_argument("run", type=_path, help="run folder of a search")
-    parser.add_argument("--epoch", type=int, help="epoch, from 0; default: the last")
+    parser.add_argument("--epoch", type=int, help="epoch, from 1; default: the last")
     parser.add_argument("--out", type=_path, help="file to write; default: print")
     options = parser.parse_args(words)
     from nge_search.api import derive

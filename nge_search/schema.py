@@ -447,7 +447,7 @@ class SgdSection(Section):
     """How weights are trained: SGD with momentum under a falling learning rate."""
 
     learning_rate: float = option(0.025, "SGD's initial learning rate for the weights.", at_least=0)
-    learning_rate_min: float = option(0.0, "Where its schedule ends.", at_least=0)
+    learning_rate_min: float = option(0.0, "Learning rate at the end of its schedule.", at_least=0)
     momentum: float = option(0.9, "SGD's momentum.", at_least=0, below=1)
     weight_decay: float = option(3e-4, "L2 penalty on the weights.", at_least=0)
     clip: float = option(5.0, "Largest gradient norm of the weights; 0: no clipping.", at_least=0)
@@ -483,16 +483,16 @@ class SearchSection(SgdSection):
     )
     gradient: str = option(
         "relaxed",
-        "Of P where operations are sampled: relaxed: a Gumbel-softmax's (GDAS); score: of the expected loss of "
-        "what is drawn, by the score function (REINFORCE), from search.draws architectures on each batch.",
+        "P's gradient where operations are sampled: relaxed: a Gumbel-softmax's (GDAS); score: of the expected "
+        "loss of what is drawn, by the score function (REINFORCE), from search.draws architectures on each batch.",
         choices=("relaxed", "score"),
     )
-    temperature: float = option(1.0, "Of the Gumbel-softmax.", above=0)
+    temperature: float = option(1.0, "Temperature of search.gradient=relaxed's Gumbel-softmax.", above=0)
     draws: int = option(4, "Architectures that search.gradient=score compares on a batch.", at_least=2, at_most=64)
     batch_size: int = option(64, "Images per step, over all ranks together.", at_least=2)
     cost_weight: float = option(
         0.0,
-        "Weight of the expected mult-adds, relative to those of uniform P, in the architecture loss.",
+        "Weight of the expected mult-adds of all edges, relative to those of uniform P, in the architecture loss.",
         at_least=0,
     )
     entropy_weight: float = option(
@@ -543,7 +543,7 @@ class NetworkConfig(Section):
         3, "Channels of the stem of network.kind=cifar, in units of network.channels.", at_least=1, at_most=16
     )
     auxiliary: bool = option(False, "Train an auxiliary head at 2/3 of the depth (needs images of about 32x32).")
-    auxiliary_weight: float = option(0.4, "Weight of its loss.", at_least=0)
+    auxiliary_weight: float = option(0.4, "Weight of the auxiliary head's loss.", at_least=0)
     weights: str = option(
         "",
         "Start from these weights: an exported folder, a .safetensors file or a run folder; empty: at random.",
@@ -681,7 +681,7 @@ class EvalConfig(CommandConfig):
 
     kind: ClassVar[str] = "eval"
     #: What summary.json of a finished run holds at least.
-    figures: ClassVar[tuple[str, ...]] = ("top1_error", "top5_error", "params", "macs", "epochs", "seconds")
+    figures: ClassVar[tuple[str, ...]] = ("top1_error", "params", "macs", "epochs", "seconds")
 
     task: str = option("classification", "What is trained; each has settings of its own.", choices=TASKS)
     network: NetworkConfig = field(default_factory=NetworkConfig)

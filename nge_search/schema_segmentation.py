@@ -43,7 +43,7 @@ class MaskedDataConfig(Section):
     )
     crop: int = option(513, "Side in pixels of training crops.", at_least=16, at_most=2049)
     scale_min: float = option(0.5, "Smallest factor by which a training image is resized.", above=0, at_most=8)
-    scale_max: float = option(2.0, "Largest.", above=0, at_most=8)
+    scale_max: float = option(2.0, "Largest factor by which a training image is resized.", above=0, at_most=8)
     flip: bool = option(True, "Mirror training images at random, left to right.")
     resident: str = option(
         "auto",
@@ -99,7 +99,7 @@ class DeepLabConfig(Section):
         path=True,
     )
     auxiliary: bool = option(False, "Train a second, convolutional head at 2/3 of the backbone's depth.")
-    auxiliary_weight: float = option(0.4, "Weight of its loss.", at_least=0)
+    auxiliary_weight: float = option(0.4, "Weight of the auxiliary head's loss.", at_least=0)
 
     def check(self) -> None:
         if self.output_stride not in (8, 16, 32):
@@ -111,7 +111,7 @@ class SegmentationTrainSection(NetworkTrainSection):
     """How a segmentation network is trained."""
 
     learning_rate: float = option(0.007, "SGD's initial learning rate for the backbone.", at_least=0)
-    head_learning_rate: float = option(0.07, "And for the heads.", at_least=0)
+    head_learning_rate: float = option(0.07, "SGD's initial learning rate for the heads.", at_least=0)
     power: float = option(
         0.9, "The rate of step s of S is the initial one times (1 - s / S) to this power (poly).", at_least=0
     )

@@ -86,8 +86,8 @@ def test_derive_reads_any_epoch(search_run, capsys, tmp_path):
     assert main(["derive", str(search_run)]) == 0
     assert json.loads(capsys.readouterr().out) == json.loads((search_run / "genotype.json").read_text())
     out = tmp_path / "first.json"
-    assert main(["derive", str(search_run), "--epoch", "0", "--out", str(out)]) == 0
-    assert load_genotype(out) == nge_search.derive(search_run, 0)
+    assert main(["derive", str(search_run), "--epoch", "1", "--out", str(out)]) == 0
+    assert load_genotype(out) == nge_search.derive(search_run, 1)
 
 
 def test_retraining_a_search_gives_a_test_error(search_run, tmp_path, capsys):

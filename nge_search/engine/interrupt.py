@@ -10,8 +10,11 @@ import threading
 from types import FrameType, TracebackType
 
 
-class Interrupted(Exception):
-    """A run was asked to stop and has saved its state."""
+class Interrupted(BaseException):
+    """A run was asked to stop and has saved its state.
+
+    Like KeyboardInterrupt it is no Exception: a loop over runs that goes on after errors ends with Ctrl-C.
+    """
 
     def __init__(self, number: int):
         super().__init__(f"stopped by {signal.Signals(number).name}")

@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
@@ -35,6 +35,7 @@ class Session:
         folder: the run folder, locked; None on all ranks but the first.
         finished: the summary of a run that had finished before; then nothing is left to do.
         fingerprint: of the dataset, once it is loaded.
+        facts: what a search says of its dataset in dataset.json, once it is loaded.
     """
 
     config: CommandConfig
@@ -42,6 +43,7 @@ class Session:
     folder: RunFolder | None = None
     finished: dict[str, Any] | None = None
     fingerprint: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
 
     def say(self, text: str) -> None:
         if self.world.is_main and self.config.run.progress != "none":

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from nge_search.errors import UserError
 from nge_search.json_reader import Reader, read_json
 from nge_search.networks.export import CONFIG_FILE, WEIGHTS_FILE, build_network, read_weights
 from nge_search.networks.timm_models import ARCHITECTURES
+from nge_search.recipes import use_of
 
 _LARGEST_SIDE = 1 << 14
 _MOST_CHANNELS = 1 << 12
@@ -81,7 +83,8 @@ def read_exported(folder: str | Path) -> Exported:
     folder = Path(folder)
     if not (folder / CONFIG_FILE).is_file():
         if (folder / "config.yaml").is_file():
-            raise UserError(f"'{folder}' is a run folder; export it first: nge export {folder} --out FOLDER")
+            use = use_of(folder) or f"a run folder; export it first: nge export {quote(str(folder))} --out FOLDER"
+            raise UserError(f"'{folder}' is {use}")
         raise UserError(f"'{folder}' holds no {CONFIG_FILE}; give a folder that `nge export` wrote")
     config = Reader(str(folder / CONFIG_FILE), read_json(folder / CONFIG_FILE))
     architecture = config.text("architecture", tuple(ARCHITECTURES.values()))

@@ -28,7 +28,9 @@ from nge_search.engine.checkpoint import CheckpointFolder, require_same_tensors
 from nge_search.errors import RunFailure, UserError, nearest, plain
 from nge_search.genotype import Genotype, load_genotype
 from nge_search.json_reader import Reader, read_json
+from nge_search.networks.export_readme import readme
 from nge_search.networks.timm_models import ARCHITECTURES
+from nge_search.recipes import kind_of, use_of
 from nge_search.schema import EvalConfig
 
 WEIGHTS_FILE = "model.safetensors"
@@ -88,7 +90,7 @@ def export_run(
         (folder / WEIGHTS_FILE).write_bytes(save(dict(trained.weights), metadata={"format": "pt"}))
         (folder / CONFIG_FILE).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
         (folder / "genotype.json").write_text(trained.genotype.to_json(), encoding="utf-8")
-        (folder / "README.md").write_text(_readme(document), encoding="utf-8")
+        (folder / "README.md").write_text(readme(document, trained.config, formats), encoding="utf-8")
         for name in FORMATS:
             if name in formats:
                 FORMATS[name](model, document["pretrained_cfg"]["input_size"], folder)
@@ -173,18 +175,11 @@ def _read_checkpoint(run: Path, which: str) -> _Checkpoint:
     if not (run / _RUN_FILE).is_file():
         raise UserError(f"'{run}' holds no {_RUN_FILE}; it is not the folder of a run")
     state, path, damaged = CheckpointFolder(run / "checkpoints").load_newest()
+    kind = kind_of(run) if state is None else state.get("kind")
+    if kind in ("search", "benchmark", "voc"):
+        raise UserError(f"'{run}' is {use_of(run, kind)}")
     if state is None:
         raise UserError(f"'{run}' has no checkpoint yet, so there are no weights to take")
-    kind = state.get("kind")
-    if kind == "search":
-        raise UserError(
-            f"'{run}' is the run folder of a search, whose weights belong to no single network; "
-            f"train what it found: nge eval network.genotype={run}"
-        )
-    if kind == "voc":
-        raise UserError(
-            f"'{run}' is the run folder of a segmentation, which `nge segment` reads; give a classifier's"
-        )
     try:
         weights, epoch = state["task"]["network" if which == "last" else "ema"], state["position"]["epoch"]
     except (KeyError, TypeError):
@@ -259,32 +254,6 @@ def _crop_pct(side: int, resize: int) -> float:
     while math.floor(side / share) < resize:
         share = math.nextafter(share, 0.0)
     return share
-
-
-def _readme(document: dict[str, Any]) -> str:
-    channels, side, _ = document["pretrained_cfg"]["input_size"]
-    mode = "L" if channels == 1 else "RGB"
-    return f"""# {document["architecture"]}, trained on {document["pretrained_cfg"]["tag"]}
-
-{document["num_classes"]} classes, images of {side}x{side} pixels.
-In this folder, with nge_search and timm >= 1.0.16 installed:
-
-```python
-import timm
-import torch
-from PIL import Image
-
-import nge_search.networks.timm_models  # tells timm of the architecture
-
-model = timm.create_model("local-dir:.", pretrained=True).eval()
-transform = timm.data.create_transform(**timm.data.resolve_data_config({{}}, model=model))
-with torch.inference_mode():
-    probabilities = model(transform(Image.open("image.png").convert("{mode}"))[None]).softmax(dim=1)[0]
-print(model.pretrained_cfg["label_names"][probabilities.argmax()], probabilities.max().item())
-```
-
-Without a script: `nge classify FOLDER IMAGES...`. To train on from here: `nge eval network.weights=FOLDER`.
-"""
 
 
 @contextlib.contextmanager

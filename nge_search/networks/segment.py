@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 import torch
 from torch import Tensor
@@ -21,9 +22,11 @@ from nge_search.genotype import load_genotype
 from nge_search.json_reader import Reader, read_json
 from nge_search.networks.classify import find_images
 from nge_search.networks.deeplab import DeepLabV3
+from nge_search.networks.export import CONFIG_FILE
 from nge_search.networks.segmentation import predict
 from nge_search.networks.segmentation_results import palette_image
 from nge_search.networks.segmentation_run import build_network
+from nge_search.recipes import kind_of, use_of
 from nge_search.schema_segmentation import SegmentationConfig
 
 
@@ -62,13 +65,19 @@ def read_trained(run: str | Path) -> TrainedSegmenter:
         UserError: another folder, or a damaged one.
     """
     run = Path(run)
+    if (run / CONFIG_FILE).is_file():
+        raise UserError(
+            f"'{run}' is an exported classifier; use it as it is: nge classify {quote(str(run))} IMAGES"
+        )
     if not (run / "config.yaml").is_file():
         raise UserError(f"'{run}' is not the folder of a segmentation run, such as runs/voc/scenes")
     state, path, _ = CheckpointFolder(run / "checkpoints").load_newest()
+    kind = (kind_of(run) or SegmentationConfig.kind) if state is None else state.get("kind")
+    if kind != SegmentationConfig.kind:
+        use = use_of(run, str(kind)) or "the folder of another kind of run"
+        raise UserError(f"'{run}' is not the folder of a segmentation run: it is {use}")
     if state is None:
         raise UserError(f"'{run}' has no checkpoint yet, so there are no weights to take")
-    if state.get("kind") != SegmentationConfig.kind:
-        raise UserError(f"'{run}' is not the folder of a segmentation run; `nge classify` is for classifiers")
     config = load_config(SegmentationConfig, run / "config.yaml")
     images = Reader(str(run / "dataset.json"), read_json(run / "dataset.json"))
     classes = images.names("classes")

@@ -227,7 +227,7 @@ class SegmentationTraining(NetworkTraining):
         """An epoch's figures for the console; one over no pixel is left out, and said so."""
         parts = [f"train loss {row['train_loss']:.4g}" if "train_loss" in row else "no training pixel counted"]
         if "test_miou" in row:
-            parts.append(f"test mIoU {row['test_miou']:.2f}")
+            parts.append(f"test mIoU {row['test_miou']:.2f} %")
         elif self.evaluates(row["epoch"]):
             parts.append("no validation pixel counted")
         return ", ".join([*parts, f"images/s {row['images_per_second']:.4g}"])

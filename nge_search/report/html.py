@@ -21,6 +21,13 @@ _SUBTITLES = {
     "voc": "Semantic segmentation",
 }
 
+#: What rows are, one and many, and the setting that says how many there will be.
+_EPOCHS = ("epoch", "epochs", "train", "epochs")
+_UNITS = {
+    "search": ("epoch", "epochs", "search", "epochs"),
+    "benchmark": ("query", "queries", "strategy", "queries"),
+}
+
 
 def write_report(run_dir: Path, summary: dict[str, Any] | None = None) -> Path:
     """Write `run_dir`/report.html, for a finished or an unfinished run.
@@ -62,20 +69,19 @@ def render(run: RunFolder) -> str:
 
 def _progress(run: RunFolder) -> str:
     """How far the run has come: one line, which stands out while the run is unfinished."""
-    planned = number(run.setting("search" if run.kind == "search" else "train", "epochs"))
-    if run.kind == "benchmark" and run.summary is not None:
-        return notice(f"Finished: {len(run.rows)} queries.")
+    one, many, section, name = _UNITS.get(run.kind, _EPOCHS)
+    planned = number(run.setting(section, name))
     if run.summary is not None:
         epochs = number(run.summary.get("epochs"))
         count = epochs if epochs == epochs else len(run.rows)
-        return notice(f"Finished: {plain(count, 6)} epochs.")
+        return notice(f"Finished: {plain(count, 6)} {one if count == 1 else many}.")
     if not run.rows:
-        return notice("Unfinished: still running, or stopped, before the end of its first epoch.", "warning")
-    of = f" ({len(run.rows)} of {plain(planned, 6)} epochs recorded)" if planned == planned else ""
+        return notice(f"Unfinished: still running, or stopped, before the end of its first {one}.", "warning")
+    of = f" ({len(run.rows)} of {plain(planned, 6)} {many} recorded)" if planned == planned else ""
     metrics = run.path / "metrics.jsonl"
     written = datetime.fromtimestamp(metrics.stat().st_mtime, timezone.utc)
     return notice(
-        f"Unfinished: still running, or stopped, at epoch {plain(run.rows[-1]['epoch'], 6)}{of}; "
+        f"Unfinished: still running, or stopped, after {one} {plain(run.rows[-1]['epoch'], 6)}{of}; "
         f"last written {written:%Y-%m-%d %H:%M} UTC.",
         "warning",
     )

@@ -29,8 +29,9 @@ _LONGEST_TEXT = 4096
 class RunFolder:
     """`path` is the folder as the user gave it. `rows` are in order of epoch, one per epoch, the last written.
 
-    What was found is `genotype`, or in NAS-Bench-201 `dense`. `summary` is None while
-    the run is unfinished; `notes` says in one line each what could not be read.
+    Their "epoch" (in a table: query) is counted from 1, as people do, and not from 0 as in metrics.jsonl. What was
+    found is `genotype`, or in NAS-Bench-201 `dense`. `summary` is None while the run is unfinished; `notes` says in
+    one line each what could not be read.
     """
 
     path: Path
@@ -145,9 +146,9 @@ class _Reader:
             if not isinstance(row, dict):
                 broken += position < len(lines) - 1  # the last line may be half written
                 continue
-            epoch = number(row.get("epoch"))
+            epoch = number(row.get("epoch")) + 1
             if not abs(epoch) <= _LAST_EPOCH:
-                epoch = max(rows, default=-1.0) + 1
+                epoch = max(rows, default=0.0) + 1
             rows[epoch] = {**row, "epoch": epoch}
         if broken:
             self.notes.append(f"metrics.jsonl: {broken} line(s) are not JSON objects and are left out.")

@@ -36,11 +36,11 @@ class Picture:
 
 @dataclass(frozen=True)
 class Segmentation:
-    """What the test after `epoch` found on `images` images; either may be NaN. A part that is not known is empty.
+    """What the test after `epoch`, counted from 1, found on `images` images; either may be NaN.
 
-    By class, `colours` holds (red, green, blue) up to 255 and `iou` the intersection over union from 0 to 1, NaN
-    for a class that neither occurs nor is predicted. `confusion` counts pixels by true class (rows) and predicted
-    class (columns).
+    A part that is not known is empty. By class, `colours` holds (red, green, blue) up to 255 and `iou` the
+    intersection over union from 0 to 1, NaN for a class that neither occurs nor is predicted. `confusion` counts
+    pixels by true class (rows) and predicted class (columns).
     """
 
     epoch: float
@@ -104,7 +104,7 @@ def read_segmentation(document: dict[str, Any]) -> tuple[Segmentation | None, li
         document, len(classes), {"colours": _colours, "iou": _iou, "confusion": square_of_counts}
     )
     pictures, lost = read_entries(document, "pictures", _MOST_PICTURES, _picture)
-    epoch, images = number(document.get("epoch")), number(document.get("images"))
+    epoch, images = number(document.get("epoch")) + 1, number(document.get("images"))
     return Segmentation(epoch, images, classes, pictures=pictures, **parts), notes + lost
 
 

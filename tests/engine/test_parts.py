@@ -47,6 +47,14 @@ def test_meter_equals_counting_by_hand():
     assert meter.result(WORLD) == {}
 
 
+@pytest.mark.parametrize(("classes", "shown"), [(2, False), (5, False), (6, True)])
+def test_top5_is_absent_where_it_says_nothing(classes, shown):
+    meter = Meter(WORLD.device, classes)
+    meter.update(torch.eye(classes), torch.zeros(classes, dtype=torch.int64), torch.ones(()))
+    assert ("top5" in meter.result(WORLD)) is shown
+    assert len(meter.sums) == 4  # as in checkpoints of any number of classes
+
+
 def test_cosine_starts_high_and_heads_for_the_end():
     assert cosine(0, 25, 0.025, 0.001) == 0.025
     assert cosine(25, 25, 0.025, 0.001) == pytest.approx(0.001)

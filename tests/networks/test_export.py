@@ -6,9 +6,12 @@ import importlib.util
 import json
 import math
 import os
+import runpy
+import shlex
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -206,6 +209,40 @@ def test_readme_loads_it(digits_model, digit, tmp_path):
     assert found.classes[0][1] == pytest.approx(float(probability), abs=1e-6)
 
 
+@needs_onnx
+def test_all_that_the_readme_says_runs(digits_run, tmp_path, monkeypatch, capsys):
+    """In a folder with a blank in its name: shell lines and scripts, as they are written, from top to bottom."""
+    out = export_run(digits_run, tmp_path / "my model", formats=("onnx", "torch"))
+    monkeypatch.chdir(out)
+    blocks = (out / "README.md").read_text().split("```")[1::2]
+    languages = [block.partition("\n")[0] for block in blocks]
+    assert languages == ["sh", "python", "python", "python", "sh"]
+    (make, classify_line), script, onnx, pt2, (train_line,) = (block.splitlines()[1:] for block in blocks)
+    assert make.startswith("[ -e image.png ] || python -c ")
+    made = shlex.split(make.replace("python", sys.executable).partition("||")[2])
+    assert run(made, out).returncode == 0
+    assert len(find_images(["."])) == 1
+    assert main(shlex.split(classify_line)[1:]) == 0
+    named = capsys.readouterr().out.split()[1]
+    for number, lines in enumerate((script, onnx, pt2)):
+        (tmp_path / f"{number}.py").write_text("\n".join(lines))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what loading a .pt2 file warns of is torch's own affair
+            runpy.run_path(str(tmp_path / f"{number}.py"))
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in printed] == [named, named, "torch.Size([2,"]
+    assert main([*shlex.split(train_line)[1:], "threads=1", "run.progress=none"]) == 0
+    further = json.loads((out / "runs" / "eval" / "further" / "summary.json").read_text())
+    assert further["epochs"] == 1
+    assert further["params"] == json.loads((digits_run / "summary.json").read_text())["params"]
+
+
+def test_the_readme_speaks_of_what_is_there(digits_model):
+    text = (digits_model / "README.md").read_text()
+    assert "model.onnx" not in text
+    assert "model.pt2" not in text
+
+
 def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
@@ -341,14 +378,14 @@ def test_overwriting_keeps_other_files_and_leaves_none_of_another_format(digits_
 def test_an_interrupted_export_leaves_no_model(digits_run, tmp_path, monkeypatch):
     out = tmp_path / "model"
     with monkeypatch.context() as patch:
-        patch.setattr(export, "_readme", interrupt)
+        patch.setattr(export, "readme", interrupt)
         with pytest.raises(KeyboardInterrupt):
             export_run(digits_run, out)
     assert not out.exists()
     export_run(digits_run, out)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     with monkeypatch.context() as patch:
-        patch.setattr(export, "_readme", interrupt)
+        patch.setattr(export, "readme", interrupt)
         with pytest.raises(KeyboardInterrupt):
             export_run(digits_run, out, weights="ema", overwrite=True)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before

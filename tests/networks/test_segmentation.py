@@ -278,7 +278,9 @@ def test_segment_refuses(tmp_path, words_for, capsys):
     assert main(["segment", str(run), str(broken), str(image), "--out", str(out)]) == 2
     assert (out / "val_000.png").exists()  # what can be read is done
     assert main(["export", str(run), "--out", str(tmp_path / "exported")]) == 2
-    assert "`nge segment` reads" in capsys.readouterr().err
+    assert f"use it as it is: nge segment {run} IMAGES --out FOLDER" in capsys.readouterr().err
+    assert main(["classify", str(run), str(image)]) == 2
+    assert f"use it as it is: nge segment {run} IMAGES --out FOLDER" in capsys.readouterr().err
     assert read_trained(run).classes[15] == "person"
 
 

@@ -192,7 +192,7 @@ def test_sections_in_order_and_a_curve_for_every_figure(folder, report) -> None:
         ("training: 82", "test: 77"),
         ("backbone: 0.005", "heads: 0.05"),
     ):
-        assert page.tip("epoch 2", *(f"\n{line}" for line in tip)).split("\n") == ["epoch 2", *tip]
+        assert page.tip("epoch 3", *(f"\n{line}" for line in tip)).split("\n") == ["epoch 3", *tip]
     assert "crop: 513" in page.text("pre", within="config")
 
 
@@ -217,7 +217,7 @@ def test_table_of_the_classes(folder, report) -> None:
     swatches = [swatch["attributes"]["style"] for swatch in page.find("i", within="iou", class_="swatch")]
     assert swatches == [f"background:#{colour}" for colour in ("000000", "000080", "c00000", "80c000")]
     reading = page.text("p", within="iou")
-    assert "Test at the end of epoch 3. 71.00 % of 1000 pixels of 12 images classified correctly." in reading
+    assert "Test at the end of epoch 4. 71.00 % of 1000 pixels of 12 images classified correctly." in reading
     assert "has since" not in reading
     assert "calc(100%*var(--p))" in page.text("style")
 
@@ -343,7 +343,7 @@ def test_unfinished_run_takes_its_figures_from_the_rows(folder, runs, report) ->
     figures = page.text("dl")
     assert "mIoU, test71.00 %last epoch; best 72.00 % after 3 epochsPixel accuracy, test78.00 %" in figures
     assert "Parameters–Mult-adds–Training time4 min 2 sImages per second83.25" in figures
-    assert "Unfinished: still running, or stopped, at epoch 3 (4 of 46 epochs recorded)" in page.text("header")
+    assert "Unfinished: still running, or stopped, after epoch 4 (4 of 46 epochs recorded)" in page.text("header")
     assert "Semantic segmentation" in page.text("header")
     assert page.anchors == ["cells", "curves", "iou", "pictures", "genotype", "config", "environment"]
     (folder / "config.yaml").unlink()  # the rows alone tell what kind of run it is
@@ -359,9 +359,9 @@ def test_tests_that_are_some_epochs_old(folder, runs, report) -> None:
     runs.write_rows(folder, rows)
     save(folder, findings() | {"epoch": 1})
     page = report(folder)
-    assert "mIoU, test70.00 %test at the end of epoch 1Pixel accuracy, test76.00 %" in page.text("dl")
+    assert "mIoU, test70.00 %test at the end of epoch 2Pixel accuracy, test76.00 %" in page.text("dl")
     reading = page.text("p", within="iou")
-    assert "Test at the end of epoch 1. The run has since reached epoch 3." in reading
+    assert "Test at the end of epoch 2. The run has since reached epoch 4." in reading
 
 
 def test_lines_pass_over_epochs_without_a_test_and_break_where_a_figure_is_lost(folder, runs, report) -> None:
