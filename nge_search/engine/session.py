@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -20,9 +20,15 @@ from nge_search.engine.logbook import print_line
 from nge_search.engine.loop import Loop, Task
 from nge_search.engine.memory import keep_freed_memory
 from nge_search.engine.precision import allow_tf32
+from nge_search.engine.run_files import is_run
 from nge_search.engine.run_folder import RunFolder
-from nge_search.errors import UserError, from_os_error
+from nge_search.errors import UserError
+from nge_search.files import user_path
 from nge_search.schema import CommandConfig
+
+#: How a folder of images names its parts, in small letters; beside them a folder is no class.
+_TRAINING = ("train", "training")
+_TESTING = ("test", "testing", "val", "valid", "validation")
 
 Loaded = TypeVar("Loaded", Dataset, MaskedDataset)
 
@@ -63,7 +69,7 @@ class Session:
 
         `documents` are JSON files to keep in the run folder, by name.
         """
-        self.world.on_main(lambda: self.folder.start_anew_if_asked() if self.folder else None)
+        self.world.on_main(lambda: self.folder.begin() if self.folder else None)
         loop = Loop(task, self.folder, self.config, self.world, self.fingerprint)
         loop.resume()
         self.world.on_main(lambda: self._describe(documents or {}))
@@ -103,10 +109,11 @@ def open_session(config: CommandConfig) -> Iterator[Session]:
     if config.threads:
         torch.set_num_threads(config.threads)
     allow_tf32(config.precision == "tf32")
-    with _quiet_writers(), join_world(config.device) as world:
+    with join_world(config.device) as world:
         session = Session(config, world)
 
         def open_folder() -> dict[str, Any] | None:
+            _refuse_place_among_images(config)
             session.folder = RunFolder(config)
             return session.folder.summary
 
@@ -128,16 +135,16 @@ def open_session(config: CommandConfig) -> Iterator[Session]:
                 session.folder.close()
 
 
-@contextlib.contextmanager
-def _quiet_writers() -> Iterator[None]:
-    """A full disk stops TensorBoard's thread too: no traceback of it, the main thread meets the same error."""
-
-    def report(failed: threading.ExceptHookArgs) -> None:
-        if not (isinstance(failed.exc_value, OSError) and from_os_error(failed.exc_value)):
-            previous(failed)
-
-    previous, threading.excepthook = threading.excepthook, report
-    try:
-        yield
-    finally:
-        threading.excepthook = previous
+def _refuse_place_among_images(config: CommandConfig) -> None:
+    """Raise UserError for a new run folder among folders of images: later commands would take it for a class."""
+    if config.data.name != "folder" or is_run(Path(config.run.dir)):
+        return
+    root, place = (Path(os.path.realpath(user_path(path))) for path in (config.data.root, config.run.dir))
+    if root not in place.parents or not root.is_dir():
+        return
+    divided = any(entry.name.casefold() in _TRAINING for entry in root.iterdir())
+    if not divided or place.relative_to(root).parts[0].casefold() in (*_TRAINING, *_TESTING):
+        raise UserError(
+            f"run.dir={config.run.dir} lies among the folders of images in data.root={config.data.root}, where it "
+            f"would count as a class; set run.dir to another place"
+        )
