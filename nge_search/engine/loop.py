@@ -180,8 +180,8 @@ class Loop:
     def _first_unshown(self) -> int:
         """The first step whose figures are still to be shown.
 
-        An epoch's figures are shown at its last step, after that step's own. Between epochs both were shown; inside
-        an epoch `_run_phase` shows those of the step again, as a run that was killed may have shown the epoch's too.
+        An epoch's figures are shown at its last step, after that step's own. Between epochs both were shown. Inside
+        an epoch `_run_phase` shows the step's again, as a run that was killed may have shown the epoch's too.
         """
         total = self.position.total
         return total if self.position.step or not total else total + 1

@@ -1,7 +1,7 @@
 """Which files are ours: the mark of a run folder, the names of all that runs write there, and what is deleted.
 
-Nothing is replaced, shortened or deleted in a folder that has no mark. Folders from before there were marks are told
-by what no other program leaves: a config.yaml as we print it, and the description of the machine or a checkpoint.
+Nothing is replaced, shortened or deleted in a folder that has no mark. Folders from before there were marks are
+told by what no other program leaves: a config.yaml as we print it, and the machine's description or a checkpoint.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import yaml
 
 from nge_search.engine.checkpoint import NAME as CHECKPOINT
 from nge_search.engine.event_file import EVENTS
-from nge_search.errors import UserError
+from nge_search.errors import UserError, plain
 from nge_search.files import TEMPORARY, read_text, write_atomic
 from nge_search.json_reader import read_json
 from nge_search.yaml_reader import LARGEST_BYTES, parse_yaml
@@ -92,7 +92,8 @@ def refuse_foreign(folder: Path) -> None:
     ]
     if strangers:
         raise UserError(
-            f"folder '{folder}' is not empty and holds no run (for example '{min(strangers)}'); set another run.dir="
+            f"folder '{folder}' is not empty and holds no run (for example '{plain(min(strangers))}'); "
+            f"set another run.dir="
         )
 
 
@@ -146,7 +147,7 @@ def own_files(folder: Path) -> list[Path]:
 
 
 def _files_in(folder: Path, is_mine: Callable[[str], Any]) -> Iterator[Path]:
-    """The ordinary files of a folder whose names are ours, in the order of their names; none where it is missing."""
+    """The ordinary files of a folder whose names are ours, in the order of their names; none without a folder."""
     if folder.is_dir():
         yield from (path for path in sorted(folder.iterdir()) if is_mine(path.name) and _is_ordinary(path))
 
