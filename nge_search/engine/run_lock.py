@@ -117,7 +117,7 @@ class RunLock:
         )
 
     def _make(self, folder: Path) -> None:
-        missing = [place for place in (folder, *folder.parents) if not place.is_dir()]
+        missing = [folder] * (not folder.is_dir()) + [place for place in folder.parents if not place.exists()]
         for place in reversed(missing):
             try:
                 place.mkdir()

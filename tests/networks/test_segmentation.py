@@ -43,7 +43,7 @@ def newest(run: Path) -> dict:
     return CheckpointFolder(run / "checkpoints").load_newest()[0]
 
 
-def test_a_training_leaves_a_complete_run_folder(tmp_path, words_for, capsys):
+def test_a_training_leaves_a_complete_run_folder(tmp_path, words_for, capsys, require_listed):
     assert main(words_for("run", "run.tensorboard=true", "train.evaluate_every=2", "run.progress=lines")) == 0
     out = capsys.readouterr().out
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
@@ -59,6 +59,7 @@ def test_a_training_leaves_a_complete_run_folder(tmp_path, words_for, capsys):
     assert found["miou"] == pytest.approx(np.mean(iou))
     assert np.trace(found["confusion"]) / np.sum(found["confusion"]) == pytest.approx(found["pixel_accuracy"])
     assert len(found["pictures"]) == 7
+    require_listed(tmp_path / "run")
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert names >= {
         "config.yaml",
