@@ -43,7 +43,7 @@ def staged(out: Path, overwrite: bool, say: Callable[[str], None]) -> Iterator[P
     if any(os.path.lexists(out / name) for name in _RUN_FILES):
         raise UserError(f"'{out}' is the folder of a run; choose another one")
     if out.is_dir() and not overwrite:
-        strangers = sorted(entry.name for entry in out.iterdir() if entry.name != _STAGING)
+        strangers = sorted(entry.name for entry in out.iterdir() if entry.name not in (_STAGING, RECORD))
         if strangers:
             raise UserError(
                 f"folder '{out}' is not empty (for example '{plain(strangers[0])}'); choose another one, or add "
@@ -71,7 +71,7 @@ def _delete_leftover(staging: Path) -> None:
 
 def _publish(staging: Path, out: Path, say: Callable[[str], None]) -> None:
     """Move the files into place. There is no config.json, and so no model, until all others are there."""
-    new = {name: _digest(staging / name) for name in FILES if (staging / name).is_file()}
+    new = {name: [_digest(staging / name)] for name in FILES if (staging / name).is_file()}
     there = [name for name in FILES if os.path.lexists(out / name)]
     written = _written(out)
     foreign = [name for name in there if not _is_written(out / name, written)]
@@ -83,7 +83,7 @@ def _publish(staging: Path, out: Path, say: Callable[[str], None]) -> None:
         with open(staging / name, "rb+") as file:
             os.fsync(file.fileno())
     old = {name: written[name] for name in there if name not in foreign}
-    _write_record(out, {name: [*old.get(name, []), *[new[name]] * (name in new)] for name in {**old, **new}})
+    _write_record(out, {name: [*old.get(name, []), *new.get(name, [])] for name in {**old, **new}})
     if CONFIG_FILE in old:
         (out / CONFIG_FILE).unlink()
     for name in FILES:
@@ -91,7 +91,7 @@ def _publish(staging: Path, out: Path, say: Callable[[str], None]) -> None:
             os.replace(staging / name, out / name)
         elif name in old:
             (out / name).unlink(missing_ok=True)  # of an export in other formats
-    _write_record(out, {name: [digest] for name, digest in new.items()})
+    _write_record(out, new)
     sync_folder(out)
 
 
