@@ -191,6 +191,11 @@ def test_segment_refuses(tmp_path, words_for, capsys):
     assert "would replace an image" in capsys.readouterr().err
     assert main(["segment", str(run), str(broken), str(image), "--out", str(out)]) == 2
     assert (out / "val_000.png").exists()  # what can be read is done
+    (out / "val_000.png").unlink()
+    (out / "val_000.png").symlink_to(twin)
+    assert main(["segment", str(run), str(image), "--out", str(out), "--overwrite"]) == 2
+    assert "is a link" in capsys.readouterr().err
+    assert twin.read_bytes() == image.read_bytes()
     assert main(["export", str(run), "--out", str(tmp_path / "exported")]) == 2
     assert "`nge segment` reads" in capsys.readouterr().err
     assert read_trained(run).classes[15] == "person"
