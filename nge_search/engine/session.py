@@ -23,7 +23,6 @@ from nge_search.engine.precision import allow_tf32
 from nge_search.engine.run_files import is_run
 from nge_search.engine.run_folder import RunFolder
 from nge_search.errors import UserError
-from nge_search.files import user_path
 from nge_search.schema import CommandConfig
 
 #: How a folder of images names its parts, in small letters; beside them a folder is no class.
@@ -139,7 +138,8 @@ def _refuse_place_among_images(config: CommandConfig) -> None:
     """Raise UserError for a new run folder among folders of images: later commands would take it for a class."""
     if config.data.name != "folder" or is_run(Path(config.run.dir)):
         return
-    root, place = (Path(os.path.realpath(user_path(path))) for path in (config.data.root, config.run.dir))
+    given = (config.data.root, config.run.dir)
+    root, place = (Path(os.path.realpath(os.path.expanduser(path))) for path in given)
     if root not in place.parents or not root.is_dir():
         return
     divided = any(entry.name.casefold() in _TRAINING for entry in root.iterdir())
