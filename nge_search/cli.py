@@ -212,12 +212,14 @@ def _export(words: Sequence[str]) -> None:
     )
     options = parser.parse_args(words)
     from nge_search.networks.export import FORMATS, export_run
+    from nge_search.networks.export_folder import FILES
 
     formats = tuple(FORMATS) if "all" in options.format else tuple(options.format)
     out = export_run(
         options.run, options.out, formats=formats, weights=options.weights, overwrite=options.overwrite, say=print
     )
-    print(f"wrote {', '.join(sorted(path.name for path in out.iterdir()))} in {out}; README.md says how to load it")
+    wrote = [path.name for path in sorted(out.iterdir()) if path.name in FILES]
+    print(f"wrote {', '.join(wrote)} in {out}; README.md says how to load it")
 
 
 def _classify(words: Sequence[str]) -> None:

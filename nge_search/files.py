@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import secrets
 import stat
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -132,8 +134,29 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[None]:
+    """Make a folder and those above it; where the body raises, those that were made go again, if they are empty."""
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # somebody else has put a file there
+            for folder in made:
+                folder.rmdir()
+        raise
+
+
 def write_json(path: Path, document: Any) -> None:
     write_atomic(path, json.dumps(document, indent=2) + "\n")
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of `data`, or raise OSError; a single `os.write` may stop half way."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
 
 
 def refuse_odd_target(path: str | os.PathLike[str]) -> None:

@@ -30,7 +30,8 @@ def search_run(tmp_path_factory, tiny_search) -> Path:
     return folder
 
 
-def test_a_search_leaves_a_complete_run_folder(search_run):
+def test_a_search_leaves_a_complete_run_folder(search_run, require_listed):
+    require_listed(search_run)
     assert {path.name for path in search_run.iterdir()} >= RUN_FILES
     summary = json.loads((search_run / "summary.json").read_text())
     assert summary["kind"] == "search"

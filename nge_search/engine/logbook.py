@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from nge_search.engine.event_file import EventFile
+from nge_search.engine.run_files import TENSORBOARD
 from nge_search.engine.run_folder import RunFolder
 from nge_search.schema import RunConfig
 
@@ -25,16 +27,13 @@ class Logbook:
     """Rank 0's outputs; on other ranks (`folder` None) every method does nothing."""
 
     def __init__(self, folder: RunFolder | None, config: RunConfig, first_step: int = 0):
+        """`first_step`: of the figures that are still to come; earlier runs may have shown some of them already."""
         self._folder = folder
         self._mode = self._choose_mode(config.progress) if folder else "none"
         self._bar: tqdm | None = None
-        self._writer = None
+        self._events: EventFile | None = None
         if folder and config.tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
-            # What an epoch shows at its last step is shown before that step's checkpoint is written.
-            purge = first_step + 1 if first_step else 0
-            self._writer = SummaryWriter(str(folder.path / "tensorboard"), purge_step=purge)
+            self._events = EventFile(folder.path / TENSORBOARD, first_step)
 
     @staticmethod
     def _choose_mode(progress: str) -> str:
@@ -81,29 +80,36 @@ class Logbook:
             self._folder.write_json(name, document)
 
     def scalars(self, values: dict[str, float], step: int) -> None:
-        if self._writer is not None:
+        if self._events is not None:
+            from torch.utils.tensorboard.summary import scalar
+
             for tag, value in values.items():
-                self._writer.add_scalar(tag, value, step)
+                self._events.add(scalar(tag, value), step)
 
     def image(self, tag: str, rgb_HWC: np.ndarray, step: int) -> None:
         """A uint8 picture."""
-        if self._writer is not None:
-            self._writer.add_image(tag, rgb_HWC, step, dataformats="HWC")
+        if self._events is not None:
+            from torch.utils.tensorboard.summary import image
+
+            self._events.add(image(tag, rgb_HWC, dataformats="HWC"), step)
 
     def text(self, tag: str, text: str, step: int) -> None:
-        if self._writer is not None:
-            self._writer.add_text(tag, text, step)
+        if self._events is not None:
+            from torch.utils.tensorboard import summary
+
+            self._events.add(summary.text(tag, text), step)
 
     @property
     def pictures(self) -> bool:
         """Whether drawing a picture for `image` is worth the time."""
-        return self._writer is not None
+        return self._events is not None
 
     def flush(self) -> None:
-        if self._writer is not None:
-            self._writer.flush()
+        """Write what TensorBoard is to show; called before a checkpoint that says it was shown."""
+        if self._events is not None:
+            self._events.flush()
 
     def close(self) -> None:
         self.end_phase()
-        if self._writer is not None:
-            self._writer.close()
+        if self._events is not None:
+            self._events.close()

@@ -167,7 +167,7 @@ class Loop:
             Interrupted: after SIGTERM or SIGINT, once the step is finished and the state is saved.
             RunFailure: a loss or gradient is not finite, or ranks have drifted apart.
         """
-        logbook = Logbook(self.folder, self.config.run, self.position.total)
+        logbook = Logbook(self.folder, self.config.run, self._first_unshown())
         try:
             for note in self._notes:
                 logbook.say(note)
@@ -176,6 +176,15 @@ class Loop:
                     self._run_epoch(logbook, interrupts)
         finally:
             logbook.close()
+
+    def _first_unshown(self) -> int:
+        """The first step whose figures are still to be shown.
+
+        An epoch's figures are shown at its last step, after that step's own. Between epochs both were shown. Inside
+        an epoch `_run_phase` shows the step's again, as a run that was killed may have shown the epoch's too.
+        """
+        total = self.position.total
+        return total if self.position.step or not total else total + 1
 
     def _run_epoch(self, logbook: Logbook, interrupts: Interrupts) -> None:
         epoch = self.position.epoch
@@ -192,6 +201,8 @@ class Loop:
         title = f"epoch {position.epoch + 1}/{self.task.epochs} {phase.name}"
         logbook.start_phase(title, steps, position.step)
         phase.start(position.epoch)
+        if position.step and position.total % self.config.run.log_every == 0:
+            self._show_step(phase, logbook)
         clock = time.perf_counter()
         for batches in phase.batches(position.epoch, position.step):
             phase.step(*batches)
@@ -208,6 +219,7 @@ class Loop:
                 now = time.perf_counter()
                 self._epoch_seconds += now - clock if phase.trains else 0.0
                 clock = now
+                logbook.flush()
                 path = self.save()
             if stop:
                 stopped = Interrupted(interrupts.received or 15)
@@ -223,12 +235,17 @@ class Loop:
     def log(self, phase: Phase, title: str, steps: int, logbook: Logbook) -> None:
         """A log step: read the phase's figures back and show them."""
         self._require_finite()
+        values = self._show_step(phase, logbook)
+        logbook.progress(title, self.position.step, steps, values)
+
+    def _show_step(self, phase: Phase, logbook: Logbook) -> dict[str, float]:
+        """Show the phase's figures so far in TensorBoard; returns them."""
         result = self.task.meters[phase.name].result(self.world)
         values = {name: result[name] for name in ("loss", "top1", "pixel_accuracy") if name in result}
-        logbook.progress(title, self.position.step, steps, values)
         logbook.scalars(
             {f"{phase.name}_steps/{name}": value for name, value in values.items()}, self.position.total
         )
+        return values
 
     def _end_epoch(self, logbook: Logbook) -> None:
         self.world.assert_identical(_named_tensors(self.task.state_dict()))
@@ -298,6 +315,7 @@ class Loop:
             "random": random_state(),
             "exactness": self._exactness(),
         }
+        self.folder.require_present()
         return str(self.folder.checkpoints.save(state, self.position.total))
 
     def _counts(self) -> list[Meter | PixelMeter | Outcomes | Confusion]:

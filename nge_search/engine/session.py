@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
 from nge_search.data import Dataset, load_dataset
+from nge_search.data.division import TEST_NAMES, TRAIN_NAMES
 from nge_search.data.masked import MaskedDataset
 from nge_search.engine import environment
 from nge_search.engine.checkpoint import seed_everything
@@ -20,9 +21,11 @@ from nge_search.engine.logbook import print_line
 from nge_search.engine.loop import Loop, Task
 from nge_search.engine.memory import keep_freed_memory
 from nge_search.engine.precision import allow_tf32
+from nge_search.engine.run_files import is_run
 from nge_search.engine.run_folder import RunFolder
-from nge_search.errors import UserError, from_os_error
+from nge_search.errors import UserError
 from nge_search.schema import CommandConfig
+
 
 Loaded = TypeVar("Loaded", Dataset, MaskedDataset)
 
@@ -65,7 +68,7 @@ class Session:
 
         `documents` are JSON files to keep in the run folder, by name.
         """
-        self.world.on_main(lambda: self.folder.start_anew_if_asked() if self.folder else None)
+        self.world.on_main(lambda: self.folder.begin() if self.folder else None)
         loop = Loop(task, self.folder, self.config, self.world, self.fingerprint)
         loop.resume()
         self.world.on_main(lambda: self._describe(documents or {}))
@@ -105,10 +108,11 @@ def open_session(config: CommandConfig) -> Iterator[Session]:
     if config.threads:
         torch.set_num_threads(config.threads)
     allow_tf32(config.precision == "tf32")
-    with _quiet_writers(), join_world(config.device) as world:
+    with join_world(config.device) as world:
         session = Session(config, world)
 
         def open_folder() -> dict[str, Any] | None:
+            _refuse_place_among_images(config)
             session.folder = RunFolder(config)
             return session.folder.summary
 
@@ -130,16 +134,17 @@ def open_session(config: CommandConfig) -> Iterator[Session]:
                 session.folder.close()
 
 
-@contextlib.contextmanager
-def _quiet_writers() -> Iterator[None]:
-    """A full disk stops TensorBoard's thread too: no traceback of it, the main thread meets the same error."""
-
-    def report(failed: threading.ExceptHookArgs) -> None:
-        if not (isinstance(failed.exc_value, OSError) and from_os_error(failed.exc_value)):
-            previous(failed)
-
-    previous, threading.excepthook = threading.excepthook, report
-    try:
-        yield
-    finally:
-        threading.excepthook = previous
+def _refuse_place_among_images(config: CommandConfig) -> None:
+    """Raise UserError for a new run folder among folders of images: later commands would take it for a class."""
+    if config.data.name != "folder" or is_run(Path(config.run.dir)):
+        return
+    given = (config.data.root, config.run.dir)
+    root, place = (Path(os.path.realpath(os.path.expanduser(path))) for path in given)
+    if root not in place.parents or not root.is_dir():
+        return
+    divided = any(entry.name.casefold() in TRAIN_NAMES for entry in root.iterdir())
+    if not divided or place.relative_to(root).parts[0].casefold() in (*TRAIN_NAMES, *TEST_NAMES):
+        raise UserError(
+            f"run.dir={config.run.dir} lies among the folders of images in data.root={config.data.root}, where it "
+            f"would count as a class; set run.dir to another place"
+        )

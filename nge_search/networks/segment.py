@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from nge_search.engine.checkpoint import CheckpointFolder, require_same_tensors
 from nge_search.engine.distributed import choose_device
 from nge_search.engine.precision import allow_tf32
 from nge_search.errors import UserError
+from nge_search.files import new_folder, refuse_odd_target, write_atomic
 from nge_search.genotype import load_genotype
 from nge_search.json_reader import Reader, read_json
 from nge_search.networks.classify import find_images
@@ -112,20 +114,25 @@ def segment(
     trained = read_trained(run)
     trained.network.to(chosen)
     allow_tf32(False)
-    out.mkdir(parents=True, exist_ok=True)
-    for path, target in targets.items():
-        try:
-            (image,) = for_each(load, [path], threads=1)  # which silences what Pillow says of metadata
-            classes_HW = trained(to_tensor(image).to(chosen)).cpu()
-        except UserError as error:
-            yield Segmented(path, error=error)
-            continue
-        palette_image(classes_HW).save(target)
-        counts = torch.bincount(classes_HW.flatten(), minlength=len(trained.classes)) / classes_HW.numel()
-        shares = sorted(
-            ((share, name) for share, name in zip(counts.tolist(), trained.classes) if share), reverse=True
-        )
-        yield Segmented(path, target, tuple((name, share) for share, name in shares))
+    with new_folder(out):
+        for path, target in targets.items():
+            try:
+                (image,) = for_each(load, [path], threads=1)  # which silences what Pillow says of metadata
+                classes_HW = trained(to_tensor(image).to(chosen)).cpu()
+            except UserError as error:
+                yield Segmented(path, error=error)
+                continue
+            content = io.BytesIO()
+            palette_image(classes_HW).save(content, "PNG")
+            write_atomic(target, content.getvalue())
+            yield Segmented(path, target, _shares(classes_HW, trained.classes))
+
+
+def _shares(classes_HW: Tensor, names: Sequence[str]) -> tuple[tuple[str, float], ...]:
+    """Names and shares of the classes that occur, the largest first."""
+    counts = torch.bincount(classes_HW.flatten(), minlength=len(names)) / classes_HW.numel()
+    shares = sorted(((share, name) for share, name in zip(counts.tolist(), names) if share), reverse=True)
+    return tuple((name, share) for share, name in shares)
 
 
 def _targets(paths: Sequence[str], out: Path, overwrite: bool) -> dict[str, Path]:
@@ -139,6 +146,7 @@ def _targets(paths: Sequence[str], out: Path, overwrite: bool) -> dict[str, Path
             raise UserError(f"'{taken[target]}' and '{path}' would both become '{target}'; segment them one by one")
         if os.path.realpath(target) in given:
             raise UserError(f"'{target}' would replace an image that is to be segmented; choose another --out")
+        refuse_odd_target(target)
         if target.exists() and not overwrite:
             raise UserError(f"'{target}' exists; choose another --out, or add --overwrite")
         targets[path], taken[target] = target, path

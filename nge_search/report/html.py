@@ -7,11 +7,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from nge_search.errors import from_os_error
+from nge_search.errors import UserError, from_os_error
 from nge_search.files import write_atomic
 from nge_search.report import benchmark_sections, eval_sections, search_sections, segmentation_sections
 from nge_search.report.numbers import number, plain
-from nge_search.report.page import document, notice
+from nge_search.report.page import BEGINNING, document, notice
 from nge_search.report.run_folder import RunFolder, read_run_folder
 
 _SUBTITLES = {
@@ -43,11 +43,20 @@ def write_report(run_dir: Path, summary: dict[str, Any] | None = None) -> Path:
     if summary is not None:
         run = dataclasses.replace(run, summary=summary)
     path = run.path / "report.html"
+    _refuse_other_page(path)
     try:
         write_atomic(path, render(run).encode("utf-8", errors="replace"))
     except OSError as error:
         raise from_os_error(error) or error from None
     return path
+
+
+def _refuse_other_page(path: Path) -> None:
+    """Raise UserError if another program's page would be replaced."""
+    if path.is_file() and not path.is_symlink():  # `write_atomic` refuses whatever else is not ours
+        with open(path, "rb") as file:
+            if file.read(len(BEGINNING)) not in (b"", BEGINNING.encode()):
+                raise UserError(f"'{path}' is not a report of this program; rename it, and try again")
 
 
 def render(run: RunFolder) -> str:

@@ -43,7 +43,7 @@ def run_benchmark(config: BenchmarkConfig) -> dict[str, Any]:
         benchmark = Benchmark(open_table(section.table), section.signal, section.score, section.repeats)
         Queries(benchmark, config.strategy.queries)  # refuses a budget before anything is written
         config.embedding.check_vertices(benchmark.space.graph.vertices)
-        folder.start_anew_if_asked()
+        folder.begin()
         folder.truncate_metrics(0)
         folder.write_config()
         folder.write_json("environment.json", environment.describe(_CPU, 1, config.seed))

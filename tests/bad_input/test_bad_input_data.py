@@ -194,7 +194,7 @@ def test_folder(name: str, on_images: list[str], write_images: WriteImages, refu
     make, words, says = FOLDERS[name]
     make(write_images)
     streamed = "data.resident=never" in words  # damage shows once the run has begun
-    refuse(*on_images, *words.split(), says=says, creates="run" if streamed else "folder")
+    refuse(*on_images, *words.split(), says=says, creates="run" if streamed else "nothing")
 
 
 def test_damaged_cifar(on_images: list[str], refuse: Callable[..., str]) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import os
 import random
-import threading
 
 import numpy as np
 import pytest
@@ -212,22 +210,6 @@ def test_float32_is_rounded_only_on_request(precision, tmp_path):
     with open_session(load_config(SearchConfig, None, words)):
         flags = {torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32}
     assert flags == {precision == "tf32"}
-
-
-def test_a_thread_that_meets_a_full_disk_is_quiet_and_another_is_not(tmp_path, monkeypatch):
-    reported = []
-    monkeypatch.setattr(threading, "excepthook", lambda failed: reported.append(failed.exc_value))
-    errors = [OSError(errno.ENOSPC, "no room"), ValueError("a bug")]
-
-    def fail(error):
-        raise error
-
-    with open_session(load_config(SearchConfig, None, ["run.progress=none", f"run.dir={tmp_path / 'run'}"])):
-        for error in errors:
-            thread = threading.Thread(target=fail, args=(error,))
-            thread.start()
-            thread.join()
-    assert reported == errors[1:]
 
 
 def test_gradients_of_another_layout_reach_their_own_weights():

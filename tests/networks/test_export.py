@@ -35,6 +35,7 @@ from nge_search.genotype import load_genotype
 from nge_search.networks import export
 from nge_search.networks.classify import classify, find_images, read_exported
 from nge_search.networks.export import export_run, read_weights
+from nge_search.networks.export_folder import RECORD
 from nge_search.networks.families import FAMILIES
 from nge_search.schema import EvalConfig
 
@@ -133,6 +134,7 @@ def test_weights_are_those_of_the_run_bit_for_bit(which, digits_run, tmp_path):
         assert given.keys() == expected.keys()
         assert all(torch.equal(given[name], expected[name]) for name in expected)
     assert sorted(path.name for path in out.iterdir()) == [
+        RECORD,
         "README.md",
         "config.json",
         "genotype.json",
@@ -361,11 +363,15 @@ def test_missing_onnx_is_named(digits_run, tmp_path, monkeypatch):
     assert not (tmp_path / "model").exists()
 
 
-def test_overwriting_keeps_other_files_and_leaves_none_of_another_format(digits_run, tmp_path):
+def write_something(model: torch.nn.Module, input_size: list[int], folder: Path) -> None:
+    (folder / "model.pt2").write_text("something")
+
+
+def test_overwriting_keeps_other_files_and_leaves_none_of_another_format(digits_run, tmp_path, monkeypatch):
     out = tmp_path / "model"
     out.mkdir()
-    export_run(digits_run, out)
-    (out / "model.pt2").touch()
+    monkeypatch.setitem(export.FORMATS, "torch", write_something)
+    export_run(digits_run, out, formats=("torch",))
     (out / "mine.txt").write_text("mine")
     with pytest.raises(UserError, match="is not empty"):
         export_run(digits_run, out)
@@ -373,6 +379,47 @@ def test_overwriting_keeps_other_files_and_leaves_none_of_another_format(digits_
     assert (out / "mine.txt").read_text() == "mine"
     assert not (out / "model.pt2").exists()
     assert torch.equal(read_weights(out)["stem.0.weight"], trained(digits_run, "ema")["stem.0.weight"])
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "README.md", "config.json"])
+def test_what_no_export_wrote_is_not_replaced(name, digits_run, tmp_path):
+    out = tmp_path / "model"
+    out.mkdir()
+    (out / name).write_text("mine")
+    with pytest.raises(UserError, match=f"{name}' was not written by nge export"):
+        export_run(digits_run, out, overwrite=True)
+    assert [path.name for path in out.iterdir()] == [name]
+    assert (out / name).read_text() == "mine"
+
+
+def test_models_that_no_export_wrote_stay(digits_run, tmp_path, monkeypatch):
+    """One of a name that is not written this time, one that took the place of an export's, one behind a link."""
+    out, said = tmp_path / "model", []
+    out.mkdir()
+    (out / "model.onnx").write_text("mine")
+    monkeypatch.setitem(export.FORMATS, "torch", write_something)
+    export_run(digits_run, out, formats=("torch",), overwrite=True, say=said.append)
+    (out / "model.pt2").write_text("quantised by me")
+    export_run(digits_run, out, overwrite=True, say=said.append)
+    assert (out / "model.onnx").read_text() == "mine"
+    assert (out / "model.pt2").read_text() == "quantised by me"
+    assert len([line for line in said if "stays" in line]) == 3
+    (out / "model.safetensors").replace(tmp_path / "weights")
+    (out / "model.safetensors").symlink_to(tmp_path / "weights")
+    with pytest.raises(UserError, match=r"model\.safetensors' was not written"):
+        export_run(digits_run, out, overwrite=True)
+    assert (out / "model.safetensors").is_symlink()
+
+
+def test_exports_from_before_there_was_a_record_are_replaced(digits_run, tmp_path):
+    out = tmp_path / "model"
+    export_run(digits_run, out)
+    (out / RECORD).unlink()
+    export_run(digits_run, out, weights="ema", overwrite=True)
+    (out / RECORD).unlink()
+    (out / "README.md").write_text("# My model")
+    with pytest.raises(UserError, match="was not written by nge export"):
+        export_run(digits_run, out, overwrite=True)
 
 
 def test_an_interrupted_export_leaves_no_model(digits_run, tmp_path, monkeypatch):
@@ -396,8 +443,14 @@ def test_an_interrupted_export_leaves_no_model(digits_run, tmp_path, monkeypatch
             export_run(digits_run, out, weights="ema", overwrite=True)
     assert not (out / "config.json").exists()
     (out / ".nge-export.tmp").mkdir()  # as SIGKILL leaves it
+    (out / ".nge-export.tmp" / "model.onnx").touch()
     export_run(digits_run, out, overwrite=True)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    (out / ".nge-export.tmp").mkdir()
+    (out / ".nge-export.tmp" / "mine.txt").touch()
+    with pytest.raises(UserError, match="was not left by an export"):
+        export_run(digits_run, out, overwrite=True)
+    assert (out / ".nge-export.tmp" / "mine.txt").exists()
 
 
 def interrupt(*_: object) -> None:

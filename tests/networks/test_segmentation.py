@@ -45,7 +45,7 @@ def newest(run: Path) -> dict:
     return CheckpointFolder(run / "checkpoints").load_newest()[0]
 
 
-def test_a_training_leaves_a_complete_run_folder(tmp_path, words_for, capsys):
+def test_a_training_leaves_a_complete_run_folder(tmp_path, words_for, capsys, require_listed):
     assert main(words_for("run", "run.tensorboard=true", "train.evaluate_every=2", "run.progress=lines")) == 0
     out = capsys.readouterr().out
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
@@ -66,6 +66,7 @@ def test_a_training_leaves_a_complete_run_folder(tmp_path, words_for, capsys):
     assert found["miou"] == pytest.approx(np.mean(iou))
     assert np.trace(found["confusion"]) / np.sum(found["confusion"]) == pytest.approx(found["pixel_accuracy"])
     assert len(found["pictures"]) == 7
+    require_listed(tmp_path / "run")
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert names >= {
         "config.yaml",
@@ -277,6 +278,11 @@ def test_segment_refuses(tmp_path, words_for, capsys):
     assert "would replace an image" in capsys.readouterr().err
     assert main(["segment", str(run), str(broken), str(image), "--out", str(out)]) == 2
     assert (out / "val_000.png").exists()  # what can be read is done
+    (out / "val_000.png").unlink()
+    (out / "val_000.png").symlink_to(twin)
+    assert main(["segment", str(run), str(image), "--out", str(out), "--overwrite"]) == 2
+    assert "is a link" in capsys.readouterr().err
+    assert twin.read_bytes() == image.read_bytes()
     assert main(["export", str(run), "--out", str(tmp_path / "exported")]) == 2
     assert f"use it as it is: nge segment {run} IMAGES --out FOLDER" in capsys.readouterr().err
     assert main(["classify", str(run), str(image)]) == 2

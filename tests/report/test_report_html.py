@@ -393,7 +393,16 @@ def test_failed_write_keeps_the_older_report(runs, monkeypatch) -> None:
     with pytest.raises(UserError, match="free some space"):
         write_report(folder)
     assert (folder / "report.html").read_bytes() == first
-    assert not [path for path in folder.iterdir() if path.name.endswith(".tmp")]
+    assert not [path for path in folder.iterdir() if path.name.endswith("tmp")]
+
+
+@pytest.mark.parametrize("content", ["<!DOCTYPE html><html><body>Coverage</body></html>", "mine"])
+def test_no_other_program_s_page_is_replaced(content: str, runs) -> None:
+    folder = runs.search(epochs=2)
+    (folder / "report.html").write_text(content)
+    with pytest.raises(UserError, match="not a report of this program"):
+        write_report(folder)
+    assert (folder / "report.html").read_text() == content
 
 
 def test_chromium_runs_the_page_without_errors_and_the_slider_shows_any_epoch(runs, parse, tmp_path: Path) -> None:

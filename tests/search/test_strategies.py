@@ -413,7 +413,7 @@ def rows_of(run: Path) -> list[dict]:
     return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
 
 
-def test_a_search_in_a_table_leaves_a_run_folder(folder: Path, tmp_path: Path, capsys) -> None:
+def test_a_search_in_a_table_leaves_a_run_folder(folder: Path, tmp_path: Path, capsys, require_listed) -> None:
     run = tmp_path / "run"
     assert main(["search", *words(folder, run, run__tensorboard="true")]) == 0
     printed = capsys.readouterr().out
@@ -433,6 +433,7 @@ def test_a_search_in_a_table_leaves_a_run_folder(folder: Path, tmp_path: Path, c
     assert "after 30 queries" in printed
     assert SPACE.text(best) in printed
     assert list((run / "tensorboard").iterdir())
+    require_listed(run)
     report = (run / "report.html").read_text()
     assert SPACE.text(best) in report
     assert "47.5" in report
