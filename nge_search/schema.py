@@ -177,6 +177,14 @@ class RunConfig(Section):
         free_on_resume=True,
     )
     tensorboard: bool = option(True, "Write TensorBoard event files.", free_on_resume=True)
+    stall_seconds: float = option(
+        1800.0,
+        "Seconds that the processes of a run wait for one that stands still, before it is named and the run ends; "
+        "longer than its longest evaluation.",
+        at_least=1,
+        at_most=10**6,
+        free_on_resume=True,
+    )
 
 
 @dataclass

@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from nge_search.console import show
 from nge_search.engine.run_folder import RunFolder
+from nge_search.errors import printable
 from nge_search.schema import RunConfig
 
 
 def print_line(text: str) -> bool:
     """Print at once; False if nobody listens any more, which is no reason to end a run."""
     try:
-        print(text, flush=True)
+        show(text)
     except BrokenPipeError:
         return False
     return True
@@ -45,7 +47,8 @@ class Logbook:
     def say(self, text: str) -> None:
         """One line for the person at the terminal."""
         if self._mode == "bar":
-            tqdm.write(text, file=sys.stdout)
+            with tqdm.external_write_mode(file=sys.stdout):
+                show(text)
         elif self._mode == "lines" and not print_line(text):
             self._mode = "none"
 
@@ -83,16 +86,16 @@ class Logbook:
     def scalars(self, values: dict[str, float], step: int) -> None:
         if self._writer is not None:
             for tag, value in values.items():
-                self._writer.add_scalar(tag, value, step)
+                self._writer.add_scalar(printable(tag), value, step)
 
     def image(self, tag: str, rgb_HWC: np.ndarray, step: int) -> None:
         """A uint8 picture."""
         if self._writer is not None:
-            self._writer.add_image(tag, rgb_HWC, step, dataformats="HWC")
+            self._writer.add_image(printable(tag), rgb_HWC, step, dataformats="HWC")
 
     def text(self, tag: str, text: str, step: int) -> None:
         if self._writer is not None:
-            self._writer.add_text(tag, text, step)
+            self._writer.add_text(printable(tag), printable(text, keep="\n"), step)
 
     @property
     def pictures(self) -> bool:

@@ -103,7 +103,7 @@ def open_session(config: CommandConfig) -> Iterator[Session]:
     if config.threads:
         torch.set_num_threads(config.threads)
     allow_tf32(config.precision == "tf32")
-    with _quiet_writers(), join_world(config.device) as world:
+    with _quiet_writers(), join_world(config.device, config.run.stall_seconds) as world:
         session = Session(config, world)
 
         def open_folder() -> dict[str, Any] | None:
