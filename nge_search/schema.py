@@ -186,6 +186,11 @@ class RunConfig(Section):
         free_on_resume=True,
     )
 
+    @property
+    def worker_patience(self) -> float:
+        """Seconds that one process waits for its workers: less, so that it says why before others miss it."""
+        return 0.9 * self.stall_seconds
+
 
 @dataclass
 class DataConfig(Section):

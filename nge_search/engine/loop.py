@@ -21,7 +21,7 @@ from nge_search.data import Batch
 from nge_search.engine import environment
 from nge_search.engine.checkpoint import random_state, restore_random_state
 from nge_search.engine.distributed import World
-from nge_search.engine.interrupt import Interrupted, Interrupts
+from nge_search.engine.interrupt import Interrupted, InterruptedUnsaved, Interrupts
 from nge_search.engine.logbook import Logbook
 from nge_search.engine.meters import Confusion, Meter, Outcomes, PixelMeter
 from nge_search.engine.run_folder import RunFolder, Stopwatch
@@ -165,6 +165,7 @@ class Loop:
 
         Raises:
             Interrupted: after SIGTERM or SIGINT, once the step is finished and the state is saved.
+            InterruptedUnsaved: after a signal, where the images of the step do not come.
             RunFailure: a loss or gradient is not finite, or ranks have drifted apart.
         """
         logbook = Logbook(self.folder, self.config.run, self.position.total)
@@ -174,6 +175,10 @@ class Loop:
             with Interrupts() as interrupts:
                 while self.position.epoch < self.task.epochs:
                     self._run_epoch(logbook, interrupts)
+        except InterruptedUnsaved as stopped:
+            logbook.end_phase()
+            logbook.say(f"{stopped} while no images came; the same command goes on from the last checkpoint")
+            raise
         finally:
             logbook.close()
 

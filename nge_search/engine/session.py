@@ -13,6 +13,7 @@ import torch
 
 from nge_search.data import Dataset, load_dataset
 from nge_search.data.masked import MaskedDataset
+from nge_search.data.workers import worker_failure
 from nge_search.engine import environment
 from nge_search.engine.checkpoint import seed_everything
 from nge_search.engine.distributed import World, join_world
@@ -123,6 +124,12 @@ def open_session(config: CommandConfig) -> Iterator[Session]:
             if world.size > 1 and not error.shared:
                 error.rank = world.rank
             raise
+        except RuntimeError as error:
+            failure = worker_failure(error)
+            if failure is None:
+                raise
+            failure.rank = world.rank if world.size > 1 else None
+            raise failure from None
         finally:
             if session.folder:
                 session.folder.close()
