@@ -67,6 +67,9 @@ def from_workers(loader: DataLoader, patience: float) -> Iterator[Any]:
         return
     before = set(multiprocessing.active_children())
     try:
+        # The loader, half built, would fail once more at its end: so try first whether its locks find room.
+        locks = [multiprocessing.Event() for _ in range(loader.num_workers + 2)]
+        del locks
         batches = iter(loader)
     except OSError as error:
         raise _not_started(error, loader.num_workers) from None

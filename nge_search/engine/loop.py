@@ -236,7 +236,7 @@ class Loop:
         )
 
     def _end_epoch(self, logbook: Logbook) -> None:
-        self.world.assert_identical(_named_tensors(self.task.state_dict()))
+        self.world.assert_identical(named_tensors(self.task.state_dict()))
         self.train_images += self._epoch_images
         self.train_seconds += self._epoch_seconds
         row = {
@@ -262,7 +262,7 @@ class Loop:
     def _require_finite(self, state: Any = None) -> None:
         """Raise RunFailure if a step, or a tensor of `state`, was not finite on any rank."""
         finite = self.task.finite
-        tensors = [tensor for tensor in _named_tensors(state).values() if tensor.is_floating_point()]
+        tensors = [tensor for tensor in named_tensors(state).values() if tensor.is_floating_point()]
         for device in {tensor.device for tensor in tensors}:
             norms = torch.stack(torch._foreach_norm([tensor for tensor in tensors if tensor.device == device]))
             finite = finite & norms.isfinite().all().to(finite.device)
@@ -358,7 +358,7 @@ def _unflatten(row: Tensor, tensors: list[Tensor]) -> None:
         tensor.copy_(part.view_as(tensor))
 
 
-def _named_tensors(state: Any, prefix: str = "") -> dict[str, Tensor]:
+def named_tensors(state: Any, prefix: str = "") -> dict[str, Tensor]:
     """Every tensor inside nested dictionaries and lists, by its path."""
     if isinstance(state, Tensor):
         return {prefix: state}
@@ -366,5 +366,5 @@ def _named_tensors(state: Any, prefix: str = "") -> dict[str, Tensor]:
         state.items() if isinstance(state, dict) else enumerate(state) if isinstance(state, (list, tuple)) else ()
     )
     return {
-        name: tensor for key, value in items for name, tensor in _named_tensors(value, f"{prefix}/{key}").items()
+        name: tensor for key, value in items for name, tensor in named_tensors(value, f"{prefix}/{key}").items()
     }
