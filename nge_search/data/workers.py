@@ -126,6 +126,8 @@ def worker_failure(error: RuntimeError) -> UserError | None:
         return UserError("too many open files for worker processes; raise `ulimit -n`, or set data.workers=0")
     if not text.startswith("DataLoader worker"):
         return None
+    if isinstance(error.__cause__, RuntimeError):  # met while it waited; this one names the signal
+        text = str(error.__cause__)
     first = text.split(". ")[0].strip(". ")
     if signal.strsignal(signal.SIGBUS) in text or "shared memory" in text:
         return too_little_shared_memory(first)

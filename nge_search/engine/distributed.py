@@ -213,6 +213,9 @@ _UNANSWERED = ("timed out", "timeout")
 #: How long a process waits for the address at which all meet to answer, in seconds.
 _PATIENCE_FOR_ADDRESS = 300.0
 
+#: Between two looks at whether somebody has come, in seconds.
+_PAUSE = 0.1
+
 #: How long one process waits for another to print the error of both, in seconds.
 _PATIENCE_FOR_PRINTING = 30.0
 
@@ -350,7 +353,7 @@ def _await_address(launch: Launch, seconds: float) -> None:
                 f"{_address(launch)}: nobody answered for {seconds:g} s ({reason}); start the process with RANK=0 "
                 "there, or correct the address"
             )
-        time.sleep(0.2)
+        time.sleep(_PAUSE)
 
 
 def _call_roll(store: dist.Store, launch: Launch, device: torch.device, stall_seconds: float) -> None:
@@ -363,14 +366,13 @@ def _call_roll(store: dist.Store, launch: Launch, device: torch.device, stall_se
     own = {"WORLD_SIZE": str(launch.size), "device": device.type}
     store.set(f"here/{launch.rank}", " ".join(own.values()))
     for rank in range(launch.size):
-        left = timedelta(seconds=max(0.001, deadline - time.monotonic()))
-        try:
-            store.wait([f"here/{rank}"], left)
-        except RuntimeError:
-            raise UserError(
-                f"rank {rank} of {launch.size} did not come within run.stall_seconds={stall_seconds:g}; its own "
-                "message says why, or start it"
-            ) from None
+        while not store.check([f"here/{rank}"]):
+            if time.monotonic() >= deadline:
+                raise UserError(
+                    f"rank {rank} of {launch.size} did not come within run.stall_seconds={stall_seconds:g}; its own "
+                    "message says why, or start it"
+                )
+            time.sleep(_PAUSE)
         theirs = store.get(f"here/{rank}").decode().split()
         for (name, value), other in zip(own.items(), theirs):
             if value != other:
