@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from nge_search.engine.heartbeat import Heartbeats
+from nge_search.engine.heartbeat import Heartbeats, open_book
 from nge_search.engine.launch import Launch, read_launch
 from nge_search.errors import RunFailure, UserError, from_os_error
 
@@ -271,8 +271,10 @@ def _heartbeats(
     """This rank's heartbeats, under a name that no earlier attempt of torchrun has used."""
     name = [secrets.token_hex(8)]
     try:
-        dist.broadcast_object_list(name, src=0, group=group)
         client = _client(launch, timedelta(seconds=min(stall_seconds, _PATIENCE_FOR_ADDRESS)))
+        if launch.rank == 0:
+            open_book(dist.PrefixStore(name[0], client), launch.size)
+        dist.broadcast_object_list(name, src=0, group=group)
     except RuntimeError as error:
         raise _unconnected(error) from error
     store = dist.PrefixStore(name[0], client)
@@ -369,8 +371,8 @@ def _call_roll(store: dist.Store, launch: Launch, device: torch.device, stall_se
         while not store.check([f"here/{rank}"]):
             if time.monotonic() >= deadline:
                 raise UserError(
-                    f"rank {rank} of {launch.size} did not come within run.stall_seconds={stall_seconds:g}; its own "
-                    "message says why, or start it"
+                    f"rank {rank} of {launch.size} did not come within run.stall_seconds={stall_seconds:g}; its "
+                    "own message says why, or start it"
                 )
             time.sleep(_PAUSE)
         theirs = store.get(f"here/{rank}").decode().split()

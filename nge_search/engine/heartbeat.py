@@ -26,6 +26,12 @@ class Store(Protocol):
     def multi_get(self, keys: list[str]) -> list[bytes]: ...
 
 
+def open_book(store: Store, size: int) -> None:
+    """Write something for every rank, once and before any `Heartbeats`: who reads waits for what is not there."""
+    for rank in range(size):
+        store.set(str(rank), "0 0")
+
+
 class Heartbeats:
     """Those of one rank.
 
@@ -71,7 +77,7 @@ class Heartbeats:
         self._thread.join(timeout=1.0)
 
     def beat(self) -> None:
-        """Say that this rank lives, and note what the others say; blocks until each has said something."""
+        """Say that this rank lives, and note what the others say."""
         self._beats += 1
         self._store.set(str(self._rank), f"{self._beats} {self.entered}")
         words = self._store.multi_get([str(rank) for rank in range(self._size)])

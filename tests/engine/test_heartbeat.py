@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nge_search.engine.distributed import _why_alone
-from nge_search.engine.heartbeat import Heartbeats
+from nge_search.engine.heartbeat import Heartbeats, open_book
 
 
 class Table(dict):
@@ -28,8 +28,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def three_ranks(store: Table, **more: object) -> list[Heartbeats]:
     """All have been heard of once."""
     ranks = [Heartbeats(store, rank, 3, patience=8, **more) for rank in range(3)]
-    for rank in range(3):
-        store.set(str(rank), "0 0")
+    open_book(store, 3)
     for rank in ranks:
         rank.beat()
     return ranks
