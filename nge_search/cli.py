@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from nge_search.config import help_text, load_config, search_schema, to_yaml, training_schema
+from nge_search.console import escape_what_cannot_be_shown, show
 from nge_search.engine.interrupt import Interrupted
+from nge_search.engine.launch import Launch, read_launch
 from nge_search.errors import UserError, from_os_error, nearest, plain
 from nge_search.files import user_path
 from nge_search.genotype import SPACE
@@ -193,7 +195,9 @@ def _show(words: Sequence[str]) -> None:
 
         Path(options.draw).mkdir(parents=True, exist_ok=True)
         lines += [f"drew {path}" for path in save_drawings(load_genotype(options.genotype), Path(options.draw))]
-    print(json.dumps(document, indent=2) if options.json else "\n".join(lines))
+    if options.json:
+        lines = json.dumps(document, indent=2).splitlines()
+    show(*lines)
 
 
 def _export(words: Sequence[str]) -> None:
@@ -216,10 +220,10 @@ def _export(words: Sequence[str]) -> None:
 
     formats = tuple(FORMATS) if "all" in options.format else tuple(options.format)
     out = export_run(
-        options.run, options.out, formats=formats, weights=options.weights, overwrite=options.overwrite, say=print
+        options.run, options.out, formats=formats, weights=options.weights, overwrite=options.overwrite, say=show
     )
     wrote = [path.name for path in sorted(out.iterdir()) if path.name in FILES]
-    print(f"wrote {', '.join(wrote)} in {out}; README.md says how to load it")
+    show(f"wrote {', '.join(wrote)} in {out}; README.md says how to load it")
 
 
 def _classify(words: Sequence[str]) -> None:
@@ -246,7 +250,7 @@ def _classify(words: Sequence[str]) -> None:
             print(json.dumps({"image": image.path, "classes": best}), flush=True)
         else:
             best = ", ".join(f"{name} {probability:.4f}" for name, probability in image.classes)
-            print(f"{image.path}: {best}", flush=True)
+            show(f"{image.path}: {best}")
     _fail_all(unread)
 
 
@@ -273,7 +277,7 @@ def _segment(words: Sequence[str]) -> None:
             unread.append(image.error)
         else:
             shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in image.shares)
-            print(f"{image.path}: {image.mask} ({shares})", flush=True)
+            show(f"{image.path}: {image.mask} ({shares})")
     _fail_all(unread)
 
 
@@ -302,13 +306,13 @@ def _table(words: Sequence[str]) -> None:
 
     table = open_table(options.table)
     if options.out:
-        print(f"wrote {table.save(options.out)}", file=sys.stdout if options.find is None else sys.stderr)
+        show(f"wrote {table.save(options.out)}", file=sys.stdout if options.find is None else sys.stderr)
     if options.find is not None:
         code = table.space.find(options.find)
         document = table.space.to_dict(code) | {"figures": table.figures(table.find(code))}
         print(json.dumps(document, indent=2))
     else:
-        print("\n".join(table.describe()))
+        show(*table.describe())
 
 
 def _report(words: Sequence[str]) -> None:
@@ -317,7 +321,7 @@ def _report(words: Sequence[str]) -> None:
     options = parser.parse_args(words)
     from nge_search.report import write_report
 
-    print(write_report(Path(options.run)))
+    show(str(write_report(Path(options.run))))
 
 
 def _bench(words: Sequence[str]) -> None:
@@ -334,7 +338,7 @@ def _doctor(words: Sequence[str]) -> None:
     from nge_search.doctor import examine, lines
 
     findings = examine(Path(options.root))
-    print(json.dumps(findings, indent=2) if options.json else "\n".join(lines(findings)))
+    show(*(json.dumps(findings, indent=2).splitlines() if options.json else lines(findings)))
 
 
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
@@ -353,13 +357,15 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
 
 
 def _say(lines: list[str]) -> None:
-    if os.environ.get("RANK", "0") == "0":
-        print("\n".join(lines), flush=True)
+    """Print a result in one of the processes of a run."""
+    if read_launch(os.environ).rank == 0:
+        show(*lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 2 for bad input, 1 for a failed run, 128 + n for signal n."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    escape_what_cannot_be_shown()
     try:
         if not words or words[0] in ("-h", "--help"):
             print("usage: nge COMMAND ...\n")
@@ -393,14 +399,18 @@ def _fail(error: UserError) -> int:
     where = "" if error.rank is None else f"on rank {error.rank}: "
 
     def report() -> None:
-        print(f"error: {where}{error}", file=sys.stderr, flush=True)
+        show(f"error: {where}{error}", file=sys.stderr)
 
-    if where or os.environ.get("WORLD_SIZE", "1") == "1":
+    try:
+        launch = read_launch(os.environ)
+    except UserError:
+        launch = Launch()
+    if where or launch.size == 1:
         report()
     else:
-        from nge_search.engine.distributed import first_of_all
+        from nge_search.engine.distributed import print_once
 
-        first_of_all(report)
+        print_once(launch, report, error.shared)
     return error.exit_code
 
 

@@ -188,6 +188,19 @@ class RunConfig(Section):
         free_on_resume=True,
     )
     tensorboard: bool = option(True, "Write TensorBoard event files.", free_on_resume=True)
+    stall_seconds: float = option(
+        1800.0,
+        "Seconds that the processes of a run wait for one that stands still, before it is named and the run ends; "
+        "longer than its longest evaluation.",
+        at_least=1,
+        at_most=10**6,
+        free_on_resume=True,
+    )
+
+    @property
+    def worker_patience(self) -> float:
+        """Seconds that one process waits for its workers: less, so that it says why before others miss it."""
+        return 0.9 * self.stall_seconds
 
 
 @dataclass

@@ -106,6 +106,10 @@ class Scenes:
         return self.pixels_N4SS.nbytes
 
     @property
+    def files(self) -> Sequence[str]:
+        return ()
+
+    @property
     def augments(self) -> bool:
         return self._crops is not None and self._crops.changes(self.sizes_N2)
 

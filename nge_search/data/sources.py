@@ -36,6 +36,11 @@ class ImageSource(Protocol):
         ...
 
     @property
+    def files(self) -> Sequence[str]:
+        """The paths of all files that are read; empty where images are held in memory."""
+        ...
+
+    @property
     def augments(self) -> bool:
         """Whether `read` changes images by the choices of a `draw`; otherwise that makes no difference."""
         ...
@@ -80,6 +85,10 @@ class MemoryImages:
         return self.images_NCHW.nbytes
 
     @property
+    def files(self) -> Sequence[str]:
+        return ()
+
+    @property
     def augments(self) -> bool:
         return self.transforms is not None and self.transforms.augments
 
@@ -114,6 +123,10 @@ class FileImages:
     @property
     def nbytes(self) -> int:
         return len(self) * _CHANNELS * self.transforms.side**2
+
+    @property
+    def files(self) -> Sequence[str]:
+        return self.paths
 
     @property
     def augments(self) -> bool:

@@ -88,6 +88,10 @@ class VocImages:
         return 4 * int(self.sizes_N2.prod(dim=1).sum())
 
     @property
+    def files(self) -> Sequence[str]:
+        return [path for pair in self.pairs for path in (pair.image, pair.mask)]
+
+    @property
     def augments(self) -> bool:
         return self._crops is not None and self._crops.changes(self.sizes_N2)
 

@@ -8,16 +8,18 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from nge_search.console import show
 from nge_search.engine.event_file import EventFile
 from nge_search.engine.run_files import TENSORBOARD
 from nge_search.engine.run_folder import RunFolder
+from nge_search.errors import printable
 from nge_search.schema import RunConfig
 
 
 def print_line(text: str) -> bool:
     """Print at once; False if nobody listens any more, which is no reason to end a run."""
     try:
-        print(text, flush=True)
+        show(text)
     except BrokenPipeError:
         return False
     return True
@@ -44,7 +46,8 @@ class Logbook:
     def say(self, text: str) -> None:
         """One line for the person at the terminal."""
         if self._mode == "bar":
-            tqdm.write(text, file=sys.stdout)
+            with tqdm.external_write_mode(file=sys.stdout):
+                show(text)
         elif self._mode == "lines" and not print_line(text):
             self._mode = "none"
 
@@ -84,20 +87,20 @@ class Logbook:
             from torch.utils.tensorboard.summary import scalar
 
             for tag, value in values.items():
-                self._events.add(scalar(tag, value), step)
+                self._events.add(scalar(printable(tag), value), step)
 
     def image(self, tag: str, rgb_HWC: np.ndarray, step: int) -> None:
         """A uint8 picture."""
         if self._events is not None:
             from torch.utils.tensorboard.summary import image
 
-            self._events.add(image(tag, rgb_HWC, dataformats="HWC"), step)
+            self._events.add(image(printable(tag), rgb_HWC, dataformats="HWC"), step)
 
     def text(self, tag: str, text: str, step: int) -> None:
         if self._events is not None:
             from torch.utils.tensorboard import summary
 
-            self._events.add(summary.text(tag, text), step)
+            self._events.add(summary.text(printable(tag), printable(text, keep="\n")), step)
 
     @property
     def pictures(self) -> bool:

@@ -21,7 +21,7 @@ from nge_search.data import Batch
 from nge_search.engine import environment
 from nge_search.engine.checkpoint import random_state, restore_random_state
 from nge_search.engine.distributed import World
-from nge_search.engine.interrupt import Interrupted, Interrupts
+from nge_search.engine.interrupt import Interrupted, InterruptedUnsaved, Interrupts
 from nge_search.engine.logbook import Logbook
 from nge_search.engine.meters import Confusion, Meter, Outcomes, PixelMeter
 from nge_search.engine.run_folder import RunFolder, Stopwatch
@@ -165,6 +165,7 @@ class Loop:
 
         Raises:
             Interrupted: after SIGTERM or SIGINT, once the step is finished and the state is saved.
+            InterruptedUnsaved: after a signal, where the images of the step do not come.
             RunFailure: a loss or gradient is not finite, or ranks have drifted apart.
         """
         logbook = Logbook(self.folder, self.config.run, self._first_unshown())
@@ -174,6 +175,10 @@ class Loop:
             with Interrupts() as interrupts:
                 while self.position.epoch < self.task.epochs:
                     self._run_epoch(logbook, interrupts)
+        except InterruptedUnsaved as stopped:
+            logbook.end_phase()
+            logbook.say(f"{stopped} while no images came; the same command goes on from the last checkpoint")
+            raise
         finally:
             logbook.close()
 
@@ -248,7 +253,7 @@ class Loop:
         return values
 
     def _end_epoch(self, logbook: Logbook) -> None:
-        self.world.assert_identical(_named_tensors(self.task.state_dict()))
+        self.world.assert_identical(named_tensors(self.task.state_dict()))
         self.train_images += self._epoch_images
         self.train_seconds += self._epoch_seconds
         row = {
@@ -274,7 +279,7 @@ class Loop:
     def _require_finite(self, state: Any = None) -> None:
         """Raise RunFailure if a step, or a tensor of `state`, was not finite on any rank."""
         finite = self.task.finite
-        tensors = [tensor for tensor in _named_tensors(state).values() if tensor.is_floating_point()]
+        tensors = [tensor for tensor in named_tensors(state).values() if tensor.is_floating_point()]
         for device in {tensor.device for tensor in tensors}:
             norms = torch.stack(torch._foreach_norm([tensor for tensor in tensors if tensor.device == device]))
             finite = finite & norms.isfinite().all().to(finite.device)
@@ -371,7 +376,7 @@ def _unflatten(row: Tensor, tensors: list[Tensor]) -> None:
         tensor.copy_(part.view_as(tensor))
 
 
-def _named_tensors(state: Any, prefix: str = "") -> dict[str, Tensor]:
+def named_tensors(state: Any, prefix: str = "") -> dict[str, Tensor]:
     """Every tensor inside nested dictionaries and lists, by its path."""
     if isinstance(state, Tensor):
         return {prefix: state}
@@ -379,5 +384,5 @@ def _named_tensors(state: Any, prefix: str = "") -> dict[str, Tensor]:
         state.items() if isinstance(state, dict) else enumerate(state) if isinstance(state, (list, tuple)) else ()
     )
     return {
-        name: tensor for key, value in items for name, tensor in _named_tensors(value, f"{prefix}/{key}").items()
+        name: tensor for key, value in items for name, tensor in named_tensors(value, f"{prefix}/{key}").items()
     }

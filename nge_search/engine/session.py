@@ -14,9 +14,12 @@ import torch
 from nge_search.data import Dataset, load_dataset
 from nge_search.data.division import TEST_NAMES, TRAIN_NAMES
 from nge_search.data.masked import MaskedDataset
+from nge_search.data.workers import worker_failure
 from nge_search.engine import environment
+from nge_search.engine.agreement import require_same_images, require_same_settings, require_same_start
 from nge_search.engine.checkpoint import seed_everything
 from nge_search.engine.distributed import World, join_world
+from nge_search.engine.launch import read_launch
 from nge_search.engine.logbook import print_line
 from nge_search.engine.loop import Loop, Task
 from nge_search.engine.memory import keep_freed_memory
@@ -25,7 +28,6 @@ from nge_search.engine.run_files import is_run
 from nge_search.engine.run_folder import RunFolder
 from nge_search.errors import UserError
 from nge_search.schema import CommandConfig
-
 
 Loaded = TypeVar("Loaded", Dataset, MaskedDataset)
 
@@ -53,12 +55,17 @@ class Session:
             print_line(text)
 
     def load_dataset(self, load: Callable[[Any], Loaded] = load_dataset) -> Loaded:
-        """What `load` makes of the configured data; where it may download, one process of a machine goes first."""
+        """What `load` makes of the configured data; where it may download, one process of a machine goes first.
+
+        Raises:
+            UserError: data that cannot be used on a rank, or that differ between ranks.
+        """
         settings = self.config.data
-        first = not settings.download or os.environ.get("LOCAL_RANK", "0") == "0"
+        first = not settings.download or read_launch(os.environ).local_rank == 0
         early = self.world.everywhere(lambda: load(settings) if first else None)
         dataset = self.world.everywhere(lambda: early or load(settings))
         self.fingerprint = dataset.fingerprint
+        require_same_images(self.world, dataset)
         for notice in dataset.notices:
             self.say(notice)
         return dataset
@@ -68,6 +75,7 @@ class Session:
 
         `documents` are JSON files to keep in the run folder, by name.
         """
+        require_same_start(self.world, documents or {}, task.state_dict)
         self.world.on_main(lambda: self.folder.begin() if self.folder else None)
         loop = Loop(task, self.folder, self.config, self.world, self.fingerprint)
         loop.resume()
@@ -108,7 +116,7 @@ def open_session(config: CommandConfig) -> Iterator[Session]:
     if config.threads:
         torch.set_num_threads(config.threads)
     allow_tf32(config.precision == "tf32")
-    with join_world(config.device) as world:
+    with join_world(config.device, config.run.stall_seconds) as world:
         session = Session(config, world)
 
         def open_folder() -> dict[str, Any] | None:
@@ -117,6 +125,7 @@ def open_session(config: CommandConfig) -> Iterator[Session]:
             return session.folder.summary
 
         try:
+            require_same_settings(world, config)
             session.finished = world.on_main(open_folder)
             if session.finished is not None:
                 session.say(f"run '{config.run.dir}' has finished; run.overwrite=true starts it anew")
@@ -129,6 +138,12 @@ def open_session(config: CommandConfig) -> Iterator[Session]:
             if world.size > 1 and not error.shared:
                 error.rank = world.rank
             raise
+        except RuntimeError as error:
+            failure = worker_failure(error)
+            if failure is None:
+                raise
+            failure.rank = world.rank if world.size > 1 else None
+            raise failure from None
         finally:
             if session.folder:
                 session.folder.close()

@@ -114,7 +114,7 @@ def _feeds(config: EvalConfig, dataset: Dataset, world: World) -> tuple[Feed, Fe
 
     def feed(source: ImageSource, batch_size: int, train: bool) -> Feed:
         return Feed(
-            store(source, config.data, world.device),
+            store(source, config.data, world.device, config.run.worker_patience),
             torch.arange(len(source)),
             augmentation,
             batch_size=batch_size,

@@ -124,7 +124,7 @@ def _feeds(config: SegmentationConfig, dataset: MaskedDataset, world: World) -> 
     section = config.train
     common = {"rank": world.rank, "world_size": world.size, "dtype": weight_dtype(config.precision)}
     train = Feed(
-        _store(dataset.train, config.data, world.device),
+        _store(dataset.train, config, world.device),
         torch.arange(len(dataset.train)),
         augmentation,
         batch_size=section.batch_size,
@@ -136,7 +136,7 @@ def _feeds(config: SegmentationConfig, dataset: MaskedDataset, world: World) -> 
     )
     order_M, ends = batches_of_one_size(dataset.test, section.eval_batch_size)
     test = Feed(
-        _store(dataset.test, config.data, world.device),
+        _store(dataset.test, config, world.device),
         order_M,
         augmentation,
         batch_size=section.eval_batch_size,
@@ -158,11 +158,13 @@ def batches_of_one_size(source: MaskedSource, most: int) -> tuple[torch.Tensor, 
     return torch.tensor(order, dtype=torch.int64), ends
 
 
-def _store(source: MaskedSource, config: MaskedDataConfig, device: torch.device) -> ResidentImages | StreamedImages:
+def _store(
+    source: MaskedSource, config: SegmentationConfig, device: torch.device
+) -> ResidentImages | StreamedImages:
     same_size = bool((source.sizes_N2 == source.sizes_N2[:1]).all())
-    if same_size and fits(source, config, device):
+    if same_size and fits(source, config.data, device):
         return ResidentImages(source, device)
-    return StreamedImages(source, device, config.workers)
+    return StreamedImages(source, device, config.data.workers, patience=config.run.worker_patience)
 
 
 def _describe(dataset: MaskedDataset, shares: dict[str, Shares]) -> dict[str, Any]:

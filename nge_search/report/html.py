@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from nge_search.errors import UserError, from_os_error
+from nge_search.errors import UserError, from_os_error, printable
 from nge_search.files import write_atomic
 from nge_search.report import benchmark_sections, eval_sections, search_sections, segmentation_sections
 from nge_search.report.numbers import number, plain
@@ -45,7 +45,7 @@ def write_report(run_dir: Path, summary: dict[str, Any] | None = None) -> Path:
     path = run.path / "report.html"
     _refuse_other_page(path)
     try:
-        write_atomic(path, render(run).encode("utf-8", errors="replace"))
+        write_atomic(path, printable(render(run), keep="\n\t"))
     except OSError as error:
         raise from_os_error(error) or error from None
     return path

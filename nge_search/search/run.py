@@ -50,7 +50,7 @@ def build_task(session: Session) -> BilevelSearch:
         f"{dataset.name}: {len(train_index)} images train the weights, {len(valid_index)} the architecture; "
         f"{len(dataset.classes)} classes, {dataset.image_size}x{dataset.image_size} pixels"
     )
-    images = store(dataset.train, config.data, world.device)
+    images = store(dataset.train, config.data, world.device, config.run.worker_patience)
     augmentation = Augmentation(config.data, dataset)
 
     def feed(index, stream: str, train: bool) -> Feed:
