@@ -42,7 +42,7 @@ def user_path(given: str | os.PathLike[str]) -> Path:
         raise UserError(f"'{plain(text)}' is no path: it holds a null character")
     expanded = os.path.expanduser(text)
     if text.startswith("~") and expanded == text:
-        raise UserError(f"'{plain(text)}': there is no such home folder; write the whole path, or ./{plain(text)}")
+        raise UserError(f"{plain(text)}: there is no such home folder; write the whole path, or ./{plain(text)}")
     return Path(expanded)
 
 

@@ -75,7 +75,7 @@ def read_path(key: str, value: Any, default: str) -> str:
     try:
         return str(user_path(path)) if path.startswith("~") else path
     except UserError as error:
-        raise UserError(f"{key}: {error}") from None
+        raise UserError(f"{key}={error}") from None
 
 
 def read_word(key: str, text: str, kinds: Collection[type] | None) -> Any:

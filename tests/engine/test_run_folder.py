@@ -55,6 +55,10 @@ def from_before(place: str = "run") -> Path:
     """The same without a mark, as earlier versions left it."""
     begun(place).close()
     (Path(place) / MARK).unlink()
+    config = Path(place) / "config.yaml"
+    settings = yaml.safe_load(config.read_text())
+    del settings["run"]["stall_seconds"]  # a setting that is younger than the mark
+    config.write_text(yaml.safe_dump(settings, sort_keys=False))
     return Path(place)
 
 
