@@ -208,7 +208,7 @@ def test_more_processes_than_gpus(refuse: Callable[..., str], monkeypatch: pytes
     """Every rank says so, the first one too, which has a GPU: it would wait for the others for ever."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
-    for name, value in (("RANK", 0), ("LOCAL_RANK", 0), ("WORLD_SIZE", 2), ("LOCAL_WORLD_SIZE", 2), ("MASTER_PORT", 1)):
+    numbers = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": 1}
+    for name, value in (*numbers.items(), ("MASTER_ADDR", "localhost")):
         monkeypatch.setenv(name, str(value))
-    monkeypatch.setenv("MASTER_ADDR", "localhost")
     refuse("search", "device=cuda", says=("device=cuda", "--nproc_per_node", "device=cpu"), creates="nothing")
