@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,6 @@ class _Limited(yaml.SafeLoader):
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
         if len(set(names)) < len(names):
-            double = next(name for name in names if names.count(name) > 1)
+            double = next(name for name, count in Counter(names).items() if count > 1)
             raise yaml.constructor.ConstructorError(None, None, f"key '{double}' is given twice", node.start_mark)
         return super().construct_mapping(node, deep)

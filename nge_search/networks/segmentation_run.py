@@ -51,17 +51,18 @@ def run_segmentation(config: SegmentationConfig) -> dict[str, Any]:
         )
         documents = {"genotype.json": genotype.to_dict(), "dataset.json": _describe(dataset)}
         loop = session.train(task, documents)
-        summary = session.summary(
-            loop,
-            miou=loop.last_row["test_miou"],
-            pixel_accuracy=loop.last_row["test_pixel_accuracy"],
-            seeds=1,
-            best_miou=task.best["miou"],
-            best_epoch=task.best["epoch"] + 1,
-            **size,
-            backbone_params=backbone,
-            genotype=genotype.to_dict(),
-        )
+        with loop.closing() as row:
+            summary = session.summary(
+                loop,
+                miou=float(row["test_miou"]),
+                pixel_accuracy=float(row["test_pixel_accuracy"]),
+                seeds=1,
+                best_miou=task.best["miou"],
+                best_epoch=task.best["epoch"] + 1,
+                **size,
+                backbone_params=backbone,
+                genotype=genotype.to_dict(),
+            )
         session.world.on_main(lambda: write_results(session, summary))
         return summary
 
