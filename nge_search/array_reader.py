@@ -1,4 +1,4 @@
-"""Arrays that a user, or a stranger, may have written as .npy files: headers checked, contents mapped, not loaded."""
+"""Arrays that a stranger may have written as .npy files: headers are checked, contents mapped and not loaded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ _MAGIC = b"\x93NUMPY"
 _LONGEST_HEADER = 4096
 #: What NumPy writes of an array of numbers or bytes, and nothing else that Python would read there.
 _HEADER = re.compile(
-    r"\{'descr': '([<>|=][biufS]\d{1,9})', 'fortran_order': (True|False), 'shape': \(((?:\d{1,18}, ?)*\d{0,18})\), \} *\n?"
+    r"\{'descr': '([<>|=][biufS]\d{1,9})', 'fortran_order': (True|False), "
+    r"'shape': \(((?:\d{1,18}, ?)*\d{0,18})\), \} *\n?"
 )
 
 

@@ -74,7 +74,7 @@ def require_regular(path: str | os.PathLike[str], limit: int | None = None) -> i
 
 
 def open_regular(path: str | os.PathLike[str], limit: int | None = None) -> BinaryIO:
-    """An ordinary file of at most `limit` bytes, opened for reading; raises as `require_regular` does, or OSError."""
+    """An ordinary file of at most `limit` bytes, opened to be read; raises as `require_regular`, or OSError."""
     require_regular(path, limit)
     return open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC), "rb")
 

@@ -1,4 +1,4 @@
-"""What `torch.save` wrote, or a stranger did: loaded without running anything in it, and without outgrowing its file."""
+"""What `torch.save` wrote, or a stranger did: loaded without running what is in it, or outgrowing the file."""
 
 from __future__ import annotations
 
@@ -13,10 +13,15 @@ from torch import Tensor
 
 from nge_search.errors import UserError, shorten
 from nge_search.files import open_regular
+from nge_search.json_reader import parse_json
 
 _ZIP = b"PK\x03\x04"
 _END, _END_64 = b"PK\x05\x06", b"PK\x06\x07"
 _LARGEST_DIRECTORY = 1 << 24  # bytes of a ZIP file's list of its parts; a tensor takes about a hundred
+
+#: Bytes of a safetensors file, of its header, and of one whose numbers are converted to float32.
+_LARGEST_WEIGHTS, _LARGEST_HEADER, _LARGEST_CONVERTED = 1 << 31, 1 << 22, 1 << 28
+_FLOATS, _INTEGERS = ("F32", "F64", "F16", "BF16"), ("I64", "I32")
 
 _DEEPEST, _MOST_VALUES = 16, 1_000_000
 
@@ -43,6 +48,30 @@ def load_saved(path: Path, refusal: str, largest_pickle: int | None = None) -> A
         raise UserError(f"{refusal} (it does not fit into memory)") from None
     except Exception as error:  # torch raises whatever a file that is damaged makes it stumble over
         raise UserError(f"{refusal} ({_reason(error)})") from None
+
+
+def check_safetensors(path: Path) -> None:
+    """Refuse, before it is loaded, a file whose header is too large or asks for more memory than the file has.
+
+    Raises:
+        UserError: no ordinary file of at most 2 GB, no header of its format, or types that no network is stored in.
+    """
+    with open_regular(path, _LARGEST_WEIGHTS) as file:
+        size = int.from_bytes(file.read(8), "little")
+        text = file.read(size) if size <= _LARGEST_HEADER else b""
+        end = file.seek(0, 2)
+    refusal = f"'{path}' is not a safetensors file, or is damaged"
+    if len(text) < max(size, 2):
+        raise UserError(f"{refusal} (its header has {size} bytes)")
+    header = parse_json(text, f"the header of '{path}'")
+    entries = (
+        [entry for name, entry in header.items() if name != "__metadata__"] if type(header) is dict else [None]
+    )
+    kinds = {shorten(entry.get("dtype")) if isinstance(entry, dict) else "" for entry in entries}
+    if kinds - {f"'{name}'" for name in (*_FLOATS, *_INTEGERS)}:
+        raise UserError(f"{refusal} (it holds {', '.join(sorted(kinds))[:200]})")
+    if kinds & {f"'{name}'" for name in _FLOATS[1:]} and end > _LARGEST_CONVERTED:
+        raise UserError(f"'{path}' has {end} bytes; weights of more than {_LARGEST_CONVERTED} must be of type F32")
 
 
 def own_tensors(value: Any, refusal: str, most_bytes: int) -> Any:

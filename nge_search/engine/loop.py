@@ -360,14 +360,14 @@ class Loop:
 
     @contextlib.contextmanager
     def closing(self) -> Iterator[dict[str, Any]]:
-        """The last epoch's row; where a checkpoint brought one that lacks what the body takes from it: UserError."""
+        """The last epoch's row. UserError where a checkpoint brought one that lacks what the body takes from it."""
         try:
             yield self.last_row
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             if not self._resumed:
                 raise
             raise UserError(
-                f"{self._resumed} is damaged: the row of its last epoch lacks what a result needs ({shorten(error)})"
+                f"{self._resumed} is damaged: its 'last_row' lacks what a result needs ({shorten(error)})"
             ) from None
 
 

@@ -14,8 +14,9 @@ import yaml
 
 from nge_search.config import first_difference, to_yaml
 from nge_search.engine.checkpoint import CheckpointFolder
-from nge_search.errors import UserError
+from nge_search.errors import UserError, plain
 from nge_search.files import write_atomic, write_json
+from nge_search.json_reader import read_json, read_json_lines
 from nge_search.schema import RunningConfig
 
 _OWN_FILES = (
@@ -122,16 +123,21 @@ class RunFolder:
         Raises:
             UserError: rows that the checkpoint knows of are missing.
         """
-        content = self.metrics_path.read_bytes() if self.metrics_path.is_file() else b""
-        lines = content.splitlines(keepends=True)
-        intact = sum(_is_json(line) for line in lines[:rows])
+        kept: list[bytes] = []
+        intact, more = 0, False
+        for line, row in read_json_lines(self.metrics_path) if os.path.lexists(self.metrics_path) else ():
+            more = len(kept) == rows
+            if more:
+                break
+            kept.append(line)
+            intact += row is not None
         if intact < rows:
             raise UserError(
                 f"{self.metrics_path} is damaged: it holds {intact} of {rows} recorded epochs; restore it, or "
                 f"start anew with run.overwrite=true"
             )
-        if len(lines) > rows:
-            write_atomic(self.metrics_path, b"".join(lines[:rows]))
+        if more:
+            write_atomic(self.metrics_path, b"".join(kept))
 
     def append_metrics(self, row: dict[str, Any]) -> None:
         try:
@@ -189,17 +195,17 @@ class RunFolder:
 
     def _read_summary(self) -> dict[str, Any] | None:
         path = self.path / "summary.json"
-        if not path.is_file():
+        if not os.path.lexists(path):
             return None
         try:
-            summary = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError):
-            summary = None
-        if not isinstance(summary, dict) or "kind" not in summary:
+            summary = read_json(path)
+        except UserError as error:
+            raise UserError(f"{error}; delete it to go on from the last checkpoint") from None
+        if "kind" not in summary:
             raise UserError(f"{path} is damaged; delete it to go on from the last checkpoint")
         if summary["kind"] != self._config.kind:
             raise UserError(
-                f"run folder '{self.path}' holds a run of kind {summary['kind']}, not {self._config.kind}; "
+                f"run folder '{self.path}' holds a run of kind {plain(summary['kind'])}, not {self._config.kind}; "
                 f"set another run.dir="
             )
         if not set(self._config.figures) <= summary.keys():
@@ -223,14 +229,6 @@ class RunFolder:
                 f"{source} belongs to another configuration: {difference}; use the old value, another "
                 f"run.dir=, or run.overwrite=true"
             )
-
-
-def _is_json(line: bytes) -> bool:
-    try:
-        json.loads(line)
-    except (ValueError, RecursionError):
-        return False
-    return True
 
 
 class Stopwatch:

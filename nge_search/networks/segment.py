@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from nge_search.engine.checkpoint import CheckpointFolder, require_same_tensors
 from nge_search.engine.distributed import choose_device
 from nge_search.engine.precision import allow_tf32
 from nge_search.errors import UserError
+from nge_search.files import new_folder, write_atomic
 from nge_search.genotype import load_genotype
 from nge_search.json_reader import Reader, read_json
 from nge_search.networks.classify import find_images
@@ -25,6 +28,8 @@ from nge_search.networks.segmentation import predict
 from nge_search.networks.segmentation_results import palette_image
 from nge_search.networks.segmentation_run import build_network
 from nge_search.schema_segmentation import SegmentationConfig
+
+_MOST_CLASSES = 255  # a pixel of a mask is a byte, and one of its values is for pixels that do not count
 
 
 @dataclass(frozen=True)
@@ -72,14 +77,20 @@ def read_trained(run: str | Path) -> TrainedSegmenter:
     config = load_config(SegmentationConfig, run / "config.yaml")
     images = Reader(str(run / "dataset.json"), read_json(run / "dataset.json"))
     classes = images.names("classes")
-    network = build_network(config.network, load_genotype(run / "genotype.json"), len(classes), auxiliary=False)
+    if len(classes) > _MOST_CLASSES:
+        raise UserError(
+            f"{images.source} is damaged: {len(classes)} classes, of which a mask holds {_MOST_CLASSES}"
+        )
+    with torch.device("meta"):  # takes no memory, whatever sizes the files claim
+        network = build_network(config.network, load_genotype(run / "genotype.json"), len(classes), False)
+    given = Reader(str(path), state).section("task").section("network").document
     weights = {
-        name: tensor.float() if tensor.is_floating_point() else tensor
-        for name, tensor in state["task"]["network"].items()
-        if not name.startswith("backbone.auxiliary.")
+        name: tensor.float() if isinstance(tensor, Tensor) and tensor.is_floating_point() else tensor
+        for name, tensor in given.items()
+        if not str(name).startswith("backbone.auxiliary.")
     }
     require_same_tensors(network.state_dict(), weights, str(path))
-    network.load_state_dict(weights)
+    network.load_state_dict(weights, assign=True)
     return TrainedSegmenter(
         network.eval().to(memory_format=torch.channels_last),
         tuple(classes),
@@ -103,19 +114,38 @@ def segment(
     trained = read_trained(run)
     trained.network.to(chosen)
     allow_tf32(False)
-    out.mkdir(parents=True, exist_ok=True)
-    for path, target in targets.items():
-        try:
-            classes_HW = trained(to_tensor(load_given(path)).to(chosen)).cpu()
-        except UserError as error:
-            yield Segmented(path, error=error)
-            continue
-        palette_image(classes_HW).save(target)
-        counts = torch.bincount(classes_HW.flatten(), minlength=len(trained.classes)) / classes_HW.numel()
-        shares = sorted(
-            ((share, name) for share, name in zip(counts.tolist(), trained.classes) if share), reverse=True
-        )
-        yield Segmented(path, target, tuple((name, share) for share, name in shares))
+    with new_folder(out), _none_of_few() as written:
+        for path, target in targets.items():
+            try:
+                classes_HW = trained(to_tensor(load_given(path)).to(chosen)).cpu()
+            except UserError as error:
+                yield Segmented(path, error=error)
+                continue
+            content = io.BytesIO()
+            palette_image(classes_HW).save(content, "PNG")
+            is_new = not target.exists()
+            write_atomic(target, content.getvalue())
+            written += [target] * is_new
+            yield Segmented(path, target, _shares(classes_HW, trained.classes))
+
+
+@contextlib.contextmanager
+def _none_of_few() -> Iterator[list[Path]]:
+    """A list of new files that go again where the disk has no room for the next: they would be in the way later."""
+    written: list[Path] = []
+    try:
+        yield written
+    except OSError:
+        for path in written:
+            path.unlink(missing_ok=True)
+        raise
+
+
+def _shares(classes_HW: Tensor, names: Sequence[str]) -> tuple[tuple[str, float], ...]:
+    """The share of pixels of each class that occurs, largest first."""
+    counts = torch.bincount(classes_HW.flatten(), minlength=len(names)) / classes_HW.numel()
+    shares = sorted(((share, name) for share, name in zip(counts.tolist(), names) if share), reverse=True)
+    return tuple((name, share) for share, name in shares)
 
 
 def _targets(paths: Sequence[str], out: Path, overwrite: bool) -> dict[str, Path]:
