@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -23,15 +24,18 @@ _LARGEST_DIRECTORY = 1 << 24  # bytes of a ZIP file's list of its parts; a tenso
 _LARGEST_WEIGHTS, _LARGEST_HEADER, _LARGEST_CONVERTED = 1 << 31, 1 << 22, 1 << 28
 _FLOATS, _INTEGERS = ("F32", "F64", "F16", "BF16"), ("I64", "I32")
 
+#: Bytes of a file of tensors that are not theirs: besides, and for each of them. A byte may become a value.
+_LARGEST_PICKLE, _PER_TENSOR = 1 << 21, 400
+
 _DEEPEST, _MOST_VALUES = 16, 1_000_000
 
 
-def load_saved(path: Path, refusal: str, largest_pickle: int | None = None) -> Any:
+def load_saved(path: Path, refusal: str, of_tensors: bool = False) -> Any:
     """The value in a file, on the CPU. In one of today's form, tensors are mapped: none reads beyond the file.
 
     Args:
         refusal: how the message begins.
-        largest_pickle: bytes of all that is not a tensor's content; None: any number, and older forms are read too.
+        of_tensors: most of it must be tensors, and in today's form; else old forms are read too.
 
     Raises:
         UserError: no ordinary file, a damaged or compressed one, or one that holds objects of other types.
@@ -39,11 +43,13 @@ def load_saved(path: Path, refusal: str, largest_pickle: int | None = None) -> A
     with open_regular(path) as file:
         is_zip = file.read(len(_ZIP)) == _ZIP
     if is_zip:
-        _check_parts(path, refusal, largest_pickle)
-    elif largest_pickle is not None:
+        _check_parts(path, refusal, of_tensors)
+    elif of_tensors:
         raise UserError(f"{refusal} (it is not a ZIP file)")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd tensors, which are refused
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except MemoryError:
         raise UserError(f"{refusal} (it does not fit into memory)") from None
     except Exception as error:  # torch raises whatever a file that is damaged makes it stumble over
@@ -120,7 +126,7 @@ class _Copy:
         return value.detach().clone()
 
 
-def _check_parts(path: Path, refusal: str, largest_pickle: int | None) -> None:
+def _check_parts(path: Path, refusal: str, of_tensors: bool) -> None:
     """Raise UserError unless all parts of a ZIP file are stored as they are, as `torch.save` stores them."""
     try:
         if _directory_size(path) > _LARGEST_DIRECTORY:
@@ -131,10 +137,9 @@ def _check_parts(path: Path, refusal: str, largest_pickle: int | None) -> None:
         raise UserError(f"{refusal} ({error})") from None
     if any(part.compress_type != zipfile.ZIP_STORED or part.file_size != part.compress_size for part in parts):
         raise UserError(f"{refusal} (it is compressed)")
-    if largest_pickle is not None:
-        other = sum(part.file_size for part in parts if "/data/" not in part.filename)
-        if other > largest_pickle:
-            raise UserError(f"{refusal} (it has {other} bytes that are no tensor's)")
+    other = sum(part.file_size for part in parts if "/data/" not in part.filename)
+    if of_tensors and other > _LARGEST_PICKLE + _PER_TENSOR * len(parts):
+        raise UserError(f"{refusal} (it has {other} bytes that are no tensor's)")
 
 
 def _directory_size(path: Path) -> int:
@@ -159,4 +164,4 @@ def _reason(error: Exception) -> str:
     """What torch says is wrong, without its advice to load the file unsafely."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
     text = text.rpartition("WeightsUnpickler error: ")[2] or text
-    return (text.splitlines() or [type(error).__name__])[0][:200]
+    return next((line for line in text.splitlines() if line.strip()), type(error).__name__)[:200]

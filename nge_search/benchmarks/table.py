@@ -29,8 +29,8 @@ FORMAT = "nge-table/1"
 _HEADER, _CODES, _KEYS = "table.json", "codes", "keys"  # beside a file for each column
 _LEFT = re.compile(r"\.table\.[0-9a-f]{8}\.nge-tmp")  # what `save` writes into first
 _COLUMN = re.compile(r"[^/\0.][^/\0]{0,199}")
-_MOST_COLUMNS, _MOST_ARCHITECTURES = 1000, 1 << 40
-_MOST_FIGURES = 1 << 26  # NAS-Bench-101 with all its epochs has 41 million
+_MOST_COLUMNS, _MOST_ARCHITECTURES = 1000, 1 << 22
+_MOST_FIGURES = 60_000_000  # NAS-Bench-101 with all its epochs has 41 million
 
 
 @dataclass(frozen=True)
@@ -252,6 +252,8 @@ def open_folder(folder: str | Path) -> Table:
         if any(len(part) != count for part in parts.values()):
             raise UserError(f"not all files hold {count} architectures")
         codes, keys = parts.pop(_CODES), parts.pop(_KEYS)
+        if sum(part.size for part in parts.values()) > _MOST_FIGURES:
+            raise UserError(f"it has more than {_MOST_FIGURES} figures")
         _check_codes(space, codes, keys)
         if any(part.dtype.kind != "f" or part.ndim not in (1, 2) for part in parts.values()):
             raise UserError("a file holds something else than it should")

@@ -24,8 +24,7 @@ from nge_search.tensor_reader import load_saved, own_tensors
 
 _NAME = re.compile(r"(\d{6})-step-(\d+)-([0-9a-f]{16})\.pt")
 
-#: Of a checkpoint, and of what is in it besides tensors.
-_LARGEST_BYTES, _LARGEST_PICKLE = 1 << 33, 1 << 23
+_LARGEST_BYTES = 1 << 33
 
 
 class CheckpointFolder:
@@ -104,7 +103,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if match is None or _digest_of_file(path) != match[3]:
         raise UserError(f"checkpoint {path} is damaged: its content does not match its checksum")
     refusal = f"{path} is not a checkpoint of this program"
-    state = load_saved(path, refusal, _LARGEST_PICKLE)
+    state = load_saved(path, refusal, of_tensors=True)
     if not isinstance(state, dict):
         raise UserError(f"{refusal} (it holds {shorten(state)})")
     return own_tensors(state, refusal, path.stat().st_size)
