@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import csv
 import hashlib
 import io
@@ -161,7 +162,7 @@ def value_mutated(document: Any, draw: random.Random, odd: Callable[[random.Rand
         elif how == 3:
             other, place = draw.choice(places)
             if place in other if isinstance(other, dict) else place < len(other):
-                parent[key] = other[place]
+                parent[key] = copy.deepcopy(other[place])
         else:
             parent[key] = odd(draw)
     return document

@@ -16,6 +16,7 @@ from nge_search.errors import UserError, shorten
 from nge_search.files import open_regular
 from nge_search.json_reader import parse_json
 
+_ADVICE = ("Weights only load failed", "Check the documentation")
 _ZIP = b"PK\x03\x04"
 _END, _END_64 = b"PK\x05\x06", b"PK\x06\x07"
 _LARGEST_DIRECTORY = 1 << 24  # bytes of a ZIP file's list of its parts; a tensor takes about a hundred
@@ -27,7 +28,7 @@ _FLOATS, _INTEGERS = ("F32", "F64", "F16", "BF16"), ("I64", "I32")
 #: Bytes of a file of tensors that are not theirs: besides, and for each of them. A byte may become a value.
 _LARGEST_PICKLE, _PER_TENSOR = 1 << 21, 400
 
-_DEEPEST, _MOST_VALUES = 16, 1_000_000
+_DEEPEST, _MOST_VALUES = 16, 400_000
 
 
 def load_saved(path: Path, refusal: str, of_tensors: bool = False) -> Any:
@@ -162,6 +163,6 @@ def _directory_size(path: Path) -> int:
 
 def _reason(error: Exception) -> str:
     """What torch says is wrong, without its advice to load the file unsafely."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
-    text = text.rpartition("WeightsUnpickler error: ")[2] or text
-    return next((line for line in text.splitlines() if line.strip()), type(error).__name__)[:200]
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).rpartition("WeightsUnpickler error: ")[2]
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith(_ADVICE)]
+    return (lines or [type(error).__name__])[0][:200]

@@ -66,25 +66,25 @@ def read_parts(state: dict[str, Any], source: str, epochs: int, phases: int, cou
     return Parts(
         position,
         reader.integer("rows", position["epoch"], position["epoch"]),
-        _row(reader),
+        json_section(reader, "last_row"),
         reader.number("seconds", -1, _LARGEST),
         (int(images), seconds, int(epoch_images), epoch_seconds),
         reader.section("task").document,
         meters_RN,
         buffers_RM,
         reader.section("random").document,
-        {str(name): value for name, value in reader.section("exactness").document.items()},
+        json_section(reader, "exactness"),
     )
 
 
-def _row(reader: Reader) -> dict[str, Any]:
-    """The last epoch's row, which is one of metrics.jsonl."""
-    row = reader.section("last_row").document
+def json_section(reader: Reader, name: str) -> dict[str, Any]:
+    """A part of JSON's values alone: tensors, for one, cannot be compared with them."""
+    document = reader.section(name).document
     try:
-        json.dumps(row)
+        json.dumps(document)
     except (TypeError, ValueError):
-        raise UserError(f"{reader.source} is damaged: 'last_row' is not of JSON's values") from None
-    return row
+        raise UserError(f"{reader.source} is damaged: '{name}' is not of JSON's values") from None
+    return document
 
 
 def _matrix(reader: Reader, name: str, columns: int) -> Tensor:

@@ -21,7 +21,7 @@ from nge_search.config import to_dict
 from nge_search.data import Batch
 from nge_search.engine import environment
 from nge_search.engine.checkpoint import random_state, restore_random_state
-from nge_search.engine.checkpoint_parts import read_parts
+from nge_search.engine.checkpoint_parts import json_section, read_parts
 from nge_search.engine.distributed import World
 from nge_search.engine.interrupt import Interrupted, Interrupts
 from nge_search.engine.logbook import Logbook
@@ -164,7 +164,7 @@ class Loop:
             raise UserError(f"{source} is one of a {shorten(state.get('kind'))} run; set another run.dir=")
         assert self.folder is not None
         reader = Reader(source, state)
-        self.folder.refuse_other_config(reader.section("config").document, source)
+        self.folder.refuse_other_config(json_section(reader, "config"), source)
         if reader.text("data") != self.fingerprint:
             raise UserError(
                 f"{source} was trained on other images than data.root={self.config.data.root} holds now; "
