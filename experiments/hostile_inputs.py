@@ -22,6 +22,7 @@ import sys
 import tempfile
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,7 +76,9 @@ class Tally:
 def run_apart(words: list[str], folder: Path, cpu_seconds: float) -> Ended:
     """Run `nge WORDS` in `folder`, in a forked process."""
     streams = [folder.with_name(f"{folder.name}.{name}") for name in ("out", "err")]
-    process = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads, which only wait here
+        process = os.fork()
     if process == 0:
         _run_as_child(words, folder, streams, cpu_seconds)
     watch = threading.Timer(_WALL_LIMIT, os.kill, (process, signal.SIGKILL))
@@ -230,7 +233,7 @@ def main(say: Callable[[str], None] = print) -> int:
             say("\n".join(show({trial.kind: trial.tally})))
     tallies: dict[str, Any] = {kind: vars(trial.tally) for kind, trial in trials.items()}
     write_json(
-        Path(__file__).parent / "results" / "hostile_inputs.json",
+        options.out,
         {
             **results_header("python experiments/hostile_inputs.py"),
             "seeds": [options.first, options.first + options.each - 1],

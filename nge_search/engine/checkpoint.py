@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from nge_search.errors import UserError, plain, shorten
-from nge_search.files import open_regular, write_atomic
+from nge_search.files import open_regular, require_regular, write_atomic
 from nge_search.tensor_reader import load_saved, own_tensors
 
 _NAME = re.compile(r"(\d{6})-step-(\d+)-([0-9a-f]{16})\.pt")
@@ -63,11 +63,12 @@ class CheckpointFolder:
         (None, None, []) where there is no checkpoint.
 
         Raises:
-            UserError: there are checkpoints and all of them are damaged.
+            UserError: there are checkpoints and all of them are damaged, or one is no ordinary file.
         """
         damaged: list[str] = []
         paths = self.newest_first()
         for path in paths:
+            require_regular(path, _LARGEST_BYTES)  # what was never a checkpoint is neither passed over nor deleted
             try:
                 return read_checkpoint(path), path, damaged
             except UserError as error:

@@ -6,11 +6,9 @@ import base64
 import errno
 import json
 import os
-import resource
-import shutil
-import signal
 import struct
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -239,7 +237,9 @@ def test_archives_with_parts_of_other_types(parts: dict[str, Any], tmp_path: Pat
 
 
 def test_without_room_nothing_stays_and_the_next_try_succeeds(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    largest_file: Callable[[int], AbstractContextManager[None]],
 ) -> None:
     """The header still has room, the arrays have not. Into a new folder, and into an empty one."""
     space = NasBench201Space()
@@ -247,21 +247,14 @@ def test_without_room_nothing_stays_and_the_next_try_succeeds(
     build_table(space, ((code, {"a_valid_1": 1.0}) for code in codes), "t", "x").save(tmp_path / "t")
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / ".table.0123abcd.nge-tmp").mkdir()  # of a process that was killed
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    for out in ("empty", "new/folder"):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1024, before[1]))
-        try:
-            code = main(["table", str(tmp_path / "t"), "--out", str(tmp_path / out)])
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    for out in (tmp_path / "empty", tmp_path / "new" / "folder"):
+        with largest_file(1024):
+            assert main(["table", str(tmp_path / "t"), "--out", str(out)]) == 2
         error = capfd.readouterr().err
-        assert (code, error.count("\n")) == (2, 1)
-        assert f"cannot use '{tmp_path / out}': {os.strerror(errno.EFBIG)}" in error
+        assert f"cannot use '{out}': {os.strerror(errno.EFBIG)}" in error
+        assert error.count("\n") == 1
+        assert not list(out.glob("*"))
         assert not (tmp_path / "new").exists()
-        assert not list((tmp_path / out).glob("*"))
-        assert main(["table", str(tmp_path / "t"), "--out", str(tmp_path / out)]) == 0
-        assert len(open_table(tmp_path / out)) == 625
-        assert not list((tmp_path / out).glob(".*"))
-        shutil.rmtree(tmp_path / out.partition("/")[0])
-    signal.signal(signal.SIGXFSZ, handler)
+        assert main(["table", str(tmp_path / "t"), "--out", str(out)]) == 0
+        assert len(open_table(out)) == 625
+        assert not list(out.glob(".*"))
