@@ -45,6 +45,7 @@ MOST_SECONDS, MOST_BYTES = 5.0, 1 << 30
 _CPU_LIMIT, _WALL_LIMIT, _MEMORY_LIMIT = 20, 120, 6 << 30
 
 _TRACEBACK_EXIT = 70
+_RESULTS = Path(__file__).parent / "results" / "hostile_inputs.json"
 
 
 @dataclass(frozen=True)
@@ -217,6 +218,7 @@ def main(say: Callable[[str], None] = print) -> int:
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--kind", action="append", default=[], help="a kind of input; default: all")
     parser.add_argument("--seed", type=int, help="run this one of --kind alone, and say what it prints")
+    parser.add_argument("--out", type=Path, default=_RESULTS, help="file of results")
     parser.add_argument(
         "--keep", type=Path, default=Path("hostile_inputs_failed"), help="folder for what went wrong"
     )
