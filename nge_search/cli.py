@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,7 +16,7 @@ from nge_search.config import help_text, load_config, search_schema, to_yaml, tr
 from nge_search.console import escape_what_cannot_be_shown, show
 from nge_search.engine.interrupt import Interrupted
 from nge_search.engine.launch import Launch, read_launch
-from nge_search.errors import UserError, from_os_error, nearest, plain
+from nge_search.errors import UserError, from_os_error, nearest, plain, shorten
 from nge_search.files import user_path
 from nge_search.genotype import SPACE
 from nge_search.recipes import retrain_command
@@ -72,12 +73,27 @@ def _search(words: Sequence[str]) -> None:
     if isinstance(config, BenchmarkConfig):
         from nge_search.search.benchmark_run import run_benchmark
 
-        _say(_benchmark_lines(config, run_benchmark(config)))
+        summary = run_benchmark(config)
+        with _summarised(config):
+            _say(_benchmark_lines(config, summary))
     elif isinstance(config, SearchConfig):
         from nge_search.search.run import run_search
 
         summary = run_search(config)
-        _say(_search_lines(config, summary))
+        with _summarised(config):
+            _say(_search_lines(config, summary))
+
+
+@contextlib.contextmanager
+def _summarised(config: RunningConfig) -> Iterator[None]:
+    """A finished run's summary.json may hold anything: what cannot be told of it becomes one line."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        path = Path(config.run.dir) / "summary.json"
+        raise UserError(
+            f"{path} is damaged ({shorten(error)}); delete it to go on from the last checkpoint"
+        ) from None
 
 
 def _benchmark_lines(config: BenchmarkConfig, summary: dict[str, Any]) -> list[str]:
@@ -121,20 +137,23 @@ def _eval(words: Sequence[str]) -> None:
     from nge_search.api import evaluate
 
     summary = evaluate(config)
+    with _summarised(config):
+        _say(_training_lines(config, summary))
+
+
+def _training_lines(config: EvalConfig | SegmentationConfig, summary: dict[str, Any]) -> list[str]:
     if isinstance(config, SegmentationConfig):
         found, best = _segmentation_found(summary), summary["best_miou"]
     else:
         top5 = f" (top-5 {summary['top5_error']:.2f} %)" if "top5_error" in summary else ""
         found = f"error {summary['top1_error']:.2f} %{top5}"
         best = summary["best_top1_error"]
-    _say(
-        [
-            f"test {found} after {_epochs(summary)}, 1 seed{_best(best, summary)}, "
-            f"{summary['params']:,} parameters, "
-            f"{summary['macs'] / 1e6:.2f}M mult-adds, {summary['seconds']:.0f} s",
-            f"report {Path(config.run.dir) / 'report.html'}",
-        ]
-    )
+    return [
+        f"test {found} after {_epochs(summary)}, 1 seed{_best(best, summary)}, "
+        f"{summary['params']:,} parameters, "
+        f"{summary['macs'] / 1e6:.2f}M mult-adds, {summary['seconds']:.0f} s",
+        f"report {Path(config.run.dir) / 'report.html'}",
+    ]
 
 
 def _segmentation_found(summary: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -11,15 +12,13 @@ import stat
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from nge_search.errors import UserError, plain
 
 #: How `write_atomic` names what it has not finished; what a killed process left is told by it.
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.nge-tmp")
 
-#: Of metrics.jsonl, in bytes: a row of a long search has some 10 kB.
-LARGEST_METRICS = 1 << 27
 
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -76,6 +75,12 @@ def require_regular(path: str | os.PathLike[str], limit: int | None = None) -> i
     return found.st_size
 
 
+def open_regular(path: str | os.PathLike[str], limit: int | None = None) -> BinaryIO:
+    """An ordinary file of at most `limit` bytes, opened to be read; raises as `require_regular`, or OSError."""
+    require_regular(path, limit)
+    return open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC), "rb")
+
+
 def read_bytes(path: str | os.PathLike[str], limit: int) -> bytes:
     """The content of an ordinary file of at most `limit` bytes.
 
@@ -83,13 +88,28 @@ def read_bytes(path: str | os.PathLike[str], limit: int) -> bytes:
         UserError: as `require_regular`.
         OSError: it cannot be read.
     """
-    require_regular(path, limit)
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:
+    with open_regular(path, limit) as file:
         content = file.read(limit + 1)  # it may have grown since
     if len(content) > limit:
         raise UserError(f"'{path}' grows while it is read, beyond the {limit} bytes that such a file may have")
     return content
+
+
+def read_lines(path: str | os.PathLike[str], limit: int, longest: int) -> Iterator[bytes]:
+    """The lines of an ordinary file of at most `limit` bytes, with their ends.
+
+    Raises:
+        UserError: as `require_regular`, or a line of more than `longest` bytes.
+        OSError: it cannot be read.
+    """
+    with open_regular(path, limit) as file:
+        for number in itertools.count(1):
+            line = file.readline(longest + 1)
+            if len(line) > longest:
+                raise UserError(f"'{path}' line {number} has more than the {longest} bytes that one may have")
+            if not line:
+                return
+            yield line
 
 
 def read_text(path: str | os.PathLike[str], limit: int, errors: str = "strict") -> str:

@@ -7,6 +7,7 @@ end of a phase and when it saves.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -20,12 +21,14 @@ from nge_search.config import to_dict
 from nge_search.data import Batch
 from nge_search.engine import environment
 from nge_search.engine.checkpoint import random_state, restore_random_state
+from nge_search.engine.checkpoint_parts import json_section, read_parts
 from nge_search.engine.distributed import World
 from nge_search.engine.interrupt import Interrupted, InterruptedUnsaved, Interrupts
 from nge_search.engine.logbook import Logbook
 from nge_search.engine.meters import Confusion, Meter, Outcomes, PixelMeter
 from nge_search.engine.run_folder import RunFolder, Stopwatch
-from nge_search.errors import RunFailure, UserError, shorten
+from nge_search.errors import RunFailure, UserError, plain, shorten
+from nge_search.json_reader import Reader
 from nge_search.schema import CommandConfig
 
 FORMAT = "nge-checkpoint/2"
@@ -125,6 +128,7 @@ class Loop:
         self._epoch_images, self._epoch_seconds = 0, 0.0
         self._last_save = time.monotonic()
         self._notes: list[str] = []
+        self._resumed = ""
 
     def resume(self) -> None:
         """Take up the newest undamaged checkpoint, if there is one."""
@@ -134,13 +138,19 @@ class Loop:
             state, path, damaged = self.folder.checkpoints.load_newest()
             if state is not None:
                 self._require_own(state, f"checkpoint {path}")
-            self.folder.truncate_metrics(state["rows"] if state is not None else 0)
             return state, str(path), damaged
+
+        def truncate_metrics() -> None:
+            assert self.folder is not None
+            self.folder.truncate_metrics(self.rows)
 
         state, source, damaged = self.world.on_main(load)
         self._notes = [f"{line}; using the one before it" for line in damaged]
         if state is not None:
-            self._restore(state, source)
+            self.world.everywhere(lambda: self._restore(state, source))
+        self.world.on_main(truncate_metrics)
+        if state is not None:
+            self._resumed = source
             self._notes.append(
                 f"resuming at epoch {self.position.epoch + 1}, step {self.position.total} ({source})"
             )
@@ -153,8 +163,9 @@ class Loop:
         if state.get("kind") != self.config.kind:
             raise UserError(f"{source} is one of a {shorten(state.get('kind'))} run; set another run.dir=")
         assert self.folder is not None
-        self.folder.refuse_other_config(state["config"], source)
-        if state["data"] != self.fingerprint:
+        reader = Reader(source, state)
+        self.folder.refuse_other_config(json_section(reader, "config"), source)
+        if reader.text("data") != self.fingerprint:
             raise UserError(
                 f"{source} was trained on other images than data.root={self.config.data.root} holds now; "
                 f"restore them, set another run.dir=, or run.overwrite=true"
@@ -333,24 +344,54 @@ class Loop:
         return {**environment.exactness(self.world.device, self.world.size), **self.task.exactness()}
 
     def _restore(self, state: dict[str, Any], source: str) -> None:
-        self.task.load_state_dict(state["task"], source)
-        self.position = Position(**state["position"])
-        self.rows, self.last_row = state["rows"], state["last_row"]
-        self.watch.restore(state["seconds"])
-        self.train_images, self.train_seconds, self._epoch_images, self._epoch_seconds = state["train"]
-        restore_random_state(state["random"])
+        """Take up a checkpoint; UserError, naming the part, where one is missing or of another form."""
+        sums, buffers = [meter.sums for meter in self._counts()], self.task.local_buffers()
+        sizes = [sum(tensor.numel() for tensor in tensors) for tensors in (sums, buffers)]
+        parts = read_parts(state, source, self.task.epochs, len(self.task.phases), *sizes)
+        self.position = Position(**parts.position)
+        self._require_place(source)
+        self.task.load_state_dict(parts.task, source)
+        self.rows, self.last_row = parts.rows, parts.last_row
+        self.watch.restore(parts.seconds)
+        self.train_images, self.train_seconds, self._epoch_images, self._epoch_seconds = parts.train
+        restore_random_state(parts.random, source)
         now = self._exactness()
-        before = {**now, **state["exactness"]}
-        changed = [f"{key} was {old}, is {now.get(key)}" for key, old in before.items() if old != now.get(key)]
+        before = {**now, **parts.exactness}
+        changed = [
+            f"{plain(key)} was {plain(old)}, is {now.get(key)}"
+            for key, old in before.items()
+            if old != now.get(key)
+        ]
         if changed:
             self._notes.append(f"note: the run will not repeat bit for bit, since {'; '.join(changed)}")
-        meters_RN, buffers_RN = state["meters"], state["buffers"]
-        same_ranks = len(meters_RN) == self.world.size
-        own = meters_RN[self.world.rank] if same_ranks else meters_RN.sum(dim=0) * self.world.is_main
-        _unflatten(own, [meter.sums for meter in self._counts()])
-        if buffers_RN is not None:
-            row = buffers_RN[self.world.rank] if same_ranks else buffers_RN.mean(dim=0)
-            _unflatten(row, self.task.local_buffers())
+        same_ranks = len(parts.meters_RN) == self.world.size
+        own = parts.meters_RN[self.world.rank] if same_ranks else parts.meters_RN.sum(dim=0) * self.world.is_main
+        _unflatten(own, sums)
+        if parts.buffers_RM is not None:
+            row = parts.buffers_RM[self.world.rank] if same_ranks else parts.buffers_RM.mean(dim=0)
+            _unflatten(row, buffers)
+
+    def _require_place(self, source: str) -> None:
+        """Raise UserError unless the position is one that this run comes by."""
+        epoch, phase, step = self.position.epoch, self.position.phase, self.position.step
+        steps = 0
+        if epoch < self.task.epochs and phase < len(self.task.phases):
+            steps = self.task.phases[phase].steps(epoch)
+        if step > steps or (epoch == self.task.epochs and phase):
+            place = f"step {step} of {steps} in phase {phase} of epoch {epoch}"
+            raise UserError(f"{source} is damaged: 'position' is {place}")
+
+    @contextlib.contextmanager
+    def closing(self) -> Iterator[dict[str, Any]]:
+        """The last epoch's row. UserError where a checkpoint brought one that lacks what the body takes from it."""
+        try:
+            yield self.last_row
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            if not self._resumed:
+                raise
+            raise UserError(
+                f"{self._resumed} is damaged: its 'last_row' lacks what a result needs ({shorten(error)})"
+            ) from None
 
 
 def float_buffers(module: nn.Module) -> list[Tensor]:

@@ -12,14 +12,11 @@ from nge_search.config import first_difference, to_yaml
 from nge_search.engine import run_files
 from nge_search.engine.checkpoint import CheckpointFolder
 from nge_search.engine.run_lock import RunLock
-from nge_search.errors import RunFailure, UserError
-from nge_search.files import read_bytes, write_all, write_atomic, write_json
-from nge_search.json_reader import read_json
+from nge_search.errors import RunFailure, UserError, plain
+from nge_search.files import write_all, write_atomic, write_json
+from nge_search.json_reader import read_json, read_json_lines
 from nge_search.schema import RunningConfig
 from nge_search.yaml_reader import read_yaml
-
-#: Rows of a search in a large table are many.
-_LARGEST_METRICS = 1 << 32
 
 
 class RunFolder:
@@ -103,16 +100,22 @@ class RunFolder:
             UserError: rows that the checkpoint knows of are missing.
         """
         there = os.path.lexists(self.metrics_path)
-        lines = read_bytes(self.metrics_path, _LARGEST_METRICS).splitlines(keepends=True) if there else []
-        intact = sum(_is_json(line) for line in lines[:rows])
+        kept: list[bytes] = []
+        intact, more = 0, False
+        for line, row in read_json_lines(self.metrics_path) if there else ():
+            more = len(kept) == rows
+            if more:
+                break
+            kept.append(line)
+            intact += row is not None
         if intact < rows:
             raise UserError(
                 f"{self.metrics_path} is damaged: it holds {intact} of {rows} recorded epochs; restore it, or "
                 f"start anew with run.overwrite=true"
             )
-        if len(lines) > rows or not there:
+        if more or not there:
             self.require_present()
-            write_atomic(self.metrics_path, b"".join(lines[:rows]))
+            write_atomic(self.metrics_path, b"".join(kept))
 
     def append_metrics(self, row: dict[str, Any]) -> None:
         """Add a row to metrics.jsonl, which `truncate_metrics` has made; a row that does not fit is taken back."""
@@ -142,17 +145,17 @@ class RunFolder:
 
     def _read_summary(self) -> dict[str, Any] | None:
         path = self.path / "summary.json"
-        if not path.is_file():
+        if not os.path.lexists(path):
             return None
         try:
             summary = read_json(path)
-        except UserError:
-            summary = {}
+        except UserError as error:
+            raise UserError(f"{error}; delete it to go on from the last checkpoint") from None
         if "kind" not in summary:
             raise UserError(f"{path} is damaged; delete it to go on from the last checkpoint")
         if summary["kind"] != self._config.kind:
             raise UserError(
-                f"run folder '{self.path}' holds a run of kind {summary['kind']}, not {self._config.kind}; "
+                f"run folder '{self.path}' holds a run of kind {plain(summary['kind'])}, not {self._config.kind}; "
                 f"set another run.dir="
             )
         if not set(self._config.figures) <= summary.keys():
@@ -176,14 +179,6 @@ class RunFolder:
                 f"{source} belongs to another configuration: {difference}; use the old value, another "
                 f"run.dir=, or run.overwrite=true"
             )
-
-
-def _is_json(line: bytes) -> bool:
-    try:
-        json.loads(line)
-    except (ValueError, RecursionError):
-        return False
-    return True
 
 
 class Stopwatch:

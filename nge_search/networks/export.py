@@ -7,6 +7,7 @@ genotype.json and README.md; `model.onnx` and `model.pt2` take batches of any si
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
 import math
@@ -31,9 +32,13 @@ from nge_search.networks.export_readme import readme
 from nge_search.networks.timm_models import ARCHITECTURES
 from nge_search.recipes import kind_of, use_of
 from nge_search.schema import EvalConfig
+from nge_search.tensor_reader import check_safetensors
 
 _RUN_FILE = "config.yaml"
 _DATASET_FILE = "dataset.json"
+
+#: In pixels: of the square that a network sees, and of the short side of an image that it is cropped from.
+LARGEST_SIDE, LARGEST_RESIZE = 1 << 11, 1 << 13
 
 #: Largest difference of an exported file's outputs, relative to the largest logit where that is above 1.
 _TOLERANCE = 1e-4
@@ -108,9 +113,10 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         return _read_checkpoint(path, "last").weights
     if not path.exists():
         raise UserError(f"'{path}' does not exist; give an exported folder, a .safetensors file or a run folder")
+    check_safetensors(path)
     try:
         return _portable(load_file(path))
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, ValueError, KeyError) as error:
         raise UserError(f"'{path}' is not a safetensors file, or is damaged ({error})") from None
 
 
@@ -151,12 +157,12 @@ def _read_run(run: Path, which: str) -> _Trained:
     checkpoint = _read_checkpoint(run, which)
     config = load_config(EvalConfig, run / _RUN_FILE)
     notices = [*checkpoint.notices]
-    if not (run / "summary.json").is_file():
+    if not (run / "summary.json").exists():
         notices.append(
             f"'{run}' is unfinished: these are the weights after {checkpoint.epoch} of {config.train.epochs} epochs"
         )
     path = run / _DATASET_FILE
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"'{run}' has no {_DATASET_FILE}; repeat the training with this version, or add the file")
     images = Reader(str(path), read_json(path))
     return _Trained(checkpoint.weights, config, load_genotype(run / "genotype.json"), images, tuple(notices))
@@ -176,12 +182,13 @@ def _read_checkpoint(run: Path, which: str) -> _Checkpoint:
         raise UserError(f"'{run}' is {use_of(run, kind)}")
     if state is None:
         raise UserError(f"'{run}' has no checkpoint yet, so there are no weights to take")
-    try:
-        weights, epoch = state["task"]["network" if which == "last" else "ema"], state["position"]["epoch"]
-    except (KeyError, TypeError):
-        raise UserError(f"{path} is not a checkpoint of a retraining") from None
+    reader = Reader(str(path), state)
+    epoch = reader.section("position").integer("epoch", 0, 1 << 53)
+    weights = reader.section("task").any("network" if which == "last" else "ema")
     if weights is None:
         raise UserError(f"'{run}' kept no average of its weights (train.ema_decay=0); use weights=last")
+    if not isinstance(weights, dict) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
+        raise UserError(f"{path} is not a checkpoint of a retraining")
     return _Checkpoint(_portable(weights), epoch, tuple(f"passed over: {line}" for line in damaged))
 
 
@@ -200,7 +207,7 @@ def _timm_config(trained: _Trained) -> dict[str, Any]:
 
     section, images = trained.config.network, trained.images
     classes, channels = images.names("classes"), images.integer("channels", 1, 1024)
-    side, resize = images.integer("image_size", 1, 1 << 16), images.integer("resize", 0, 1 << 16)
+    side, resize = images.integer("image_size", 1, LARGEST_SIDE), images.integer("resize", 0, LARGEST_RESIZE)
     if 0 < resize < side:
         raise UserError(f"{images.source} is damaged: 'resize' is below 'image_size'")
     architecture = ARCHITECTURES[section.kind]
@@ -279,7 +286,7 @@ def _write_onnx(model: nn.Module, input_size: Sequence[int], folder: Path) -> No
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             verbose=False,
         )
-        program.save(path, external_data=False)
+        path.write_bytes(program.model_proto.SerializeToString())
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except onnx.checker.ValidationError as error:
@@ -297,7 +304,9 @@ def _write_torch(model: nn.Module, input_size: Sequence[int], folder: Path) -> N
     with _quiet():
         images = _random_images(2, input_size)
         program = torch.export.export(model, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},))
-        torch.export.save(program, path)
+        content = io.BytesIO()  # whose lack of room is told by the system, not by torch
+        torch.export.save(program, content)
+        path.write_bytes(content.getbuffer())
         loaded = torch.export.load(path).module()
     _require_agreement("model.pt2", model, loaded, input_size)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,8 @@ from nge_search.networks.segmentation_results import palette_image
 from nge_search.networks.segmentation_run import build_network
 from nge_search.recipes import kind_of, use_of
 from nge_search.schema_segmentation import SegmentationConfig
+
+_MOST_CLASSES = 255  # a pixel of a mask is a byte, and one of its values is for pixels that do not count
 
 
 @dataclass(frozen=True)
@@ -83,14 +86,20 @@ def read_trained(run: str | Path) -> TrainedSegmenter:
     config = load_config(SegmentationConfig, run / "config.yaml")
     images = Reader(str(run / "dataset.json"), read_json(run / "dataset.json"))
     classes = images.names("classes")
-    network = build_network(config.network, load_genotype(run / "genotype.json"), len(classes), auxiliary=False)
+    if len(classes) > _MOST_CLASSES:
+        raise UserError(
+            f"{images.source} is damaged: {len(classes)} classes, of which a mask holds {_MOST_CLASSES}"
+        )
+    with torch.device("meta"):  # takes no memory, whatever sizes the files claim
+        network = build_network(config.network, load_genotype(run / "genotype.json"), len(classes), False)
+    given = Reader(str(path), state).section("task").section("network").document
     weights = {
-        name: tensor.float() if tensor.is_floating_point() else tensor
-        for name, tensor in state["task"]["network"].items()
-        if not name.startswith("backbone.auxiliary.")
+        name: tensor.float() if isinstance(tensor, Tensor) and tensor.is_floating_point() else tensor
+        for name, tensor in given.items()
+        if not str(name).startswith("backbone.auxiliary.")
     }
     require_same_tensors(network.state_dict(), weights, str(path))
-    network.load_state_dict(weights)
+    network.load_state_dict(weights, assign=True)
     return TrainedSegmenter(
         network.eval().to(memory_format=torch.channels_last),
         tuple(classes),
@@ -114,7 +123,7 @@ def segment(
     trained = read_trained(run)
     trained.network.to(chosen)
     allow_tf32(False)
-    with new_folder(out):
+    with new_folder(out), _none_of_few() as written:
         for path, target in targets.items():
             try:
                 (image,) = for_each(load, [path], threads=1)  # which silences what Pillow says of metadata
@@ -124,12 +133,26 @@ def segment(
                 continue
             content = io.BytesIO()
             palette_image(classes_HW).save(content, "PNG")
+            is_new = not target.exists()
             write_atomic(target, content.getvalue())
+            written += [target] * is_new
             yield Segmented(path, target, _shares(classes_HW, trained.classes))
 
 
+@contextlib.contextmanager
+def _none_of_few() -> Iterator[list[Path]]:
+    """A list of new files that go again where the disk has no room for the next: they would be in the way later."""
+    written: list[Path] = []
+    try:
+        yield written
+    except OSError:
+        for path in written:
+            path.unlink(missing_ok=True)
+        raise
+
+
 def _shares(classes_HW: Tensor, names: Sequence[str]) -> tuple[tuple[str, float], ...]:
-    """Names and shares of the classes that occur, the largest first."""
+    """The share of pixels of each class that occurs, largest first."""
     counts = torch.bincount(classes_HW.flatten(), minlength=len(names)) / classes_HW.numel()
     shares = sorted(((share, name) for share, name in zip(counts.tolist(), names) if share), reverse=True)
     return tuple((name, share) for share, name in shares)

@@ -17,12 +17,14 @@ from nge_search.data import Batch, Feed
 from nge_search.data.counter import Stream, uniform
 from nge_search.data.masked import IGNORED, MaskedDataset
 from nge_search.engine.checkpoint import load_module
+from nge_search.engine.checkpoint_parts import load_optimiser, read_best
 from nge_search.engine.distributed import World
 from nge_search.engine.logbook import Logbook
 from nge_search.engine.meters import Confusion, PixelMeter, mean_over_union
 from nge_search.engine.optimisers import build_sgd, clip_gradients, poly
 from nge_search.engine.precision import forward_context, full_precision, weight_dtype
 from nge_search.engine.sync_batchnorm import freeze_statistics, synchronise_statistics
+from nge_search.json_reader import Reader
 from nge_search.networks.classifier import drop_path_factors
 from nge_search.networks.deeplab import DeepLabV3
 from nge_search.networks.phases import (
@@ -164,9 +166,10 @@ class SegmentationTraining(NetworkTraining):
         }
 
     def load_state_dict(self, state: dict[str, Any], source: str) -> None:
-        load_module(self.network, state["network"], source)
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.updates, self.best = state["updates"], dict(state["best"])
+        load_module(self.network, state.get("network"), source)
+        load_optimiser(self.optimiser, state.get("optimiser"), source)
+        self.updates = Reader(source, state).integer("updates", 0, 1 << 53)
+        self.best = read_best(state, "miou", self.epochs, source)
         if math.isnan(self.best.get("miou", 0.0)):  # as older versions wrote it where no pixel counted
             self.best = {}
 

@@ -55,17 +55,18 @@ def run_segmentation(config: SegmentationConfig) -> dict[str, Any]:
         )
         documents = {"genotype.json": genotype.to_dict(), "dataset.json": _describe(dataset, shares)}
         loop = session.train(task, documents)
-        summary = session.summary(
-            loop,
-            miou=_figure(loop.last_row, "test_miou"),
-            pixel_accuracy=_figure(loop.last_row, "test_pixel_accuracy"),
-            seeds=1,
-            best_miou=task.best.get("miou"),
-            best_epoch=task.best["epoch"] + 1 if task.best else None,
-            **size,
-            backbone_params=backbone,
-            genotype=genotype.to_dict(),
-        )
+        with loop.closing() as row:
+            summary = session.summary(
+                loop,
+                miou=_figure(row, "test_miou"),
+                pixel_accuracy=_figure(row, "test_pixel_accuracy"),
+                seeds=1,
+                best_miou=task.best.get("miou"),
+                best_epoch=task.best["epoch"] + 1 if task.best else None,
+                **size,
+                backbone_params=backbone,
+                genotype=genotype.to_dict(),
+            )
         session.world.on_main(lambda: write_results(session, summary))
         return summary
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import math
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from nge_search import json_reader, yaml_reader
+from nge_search import yaml_reader
 from nge_search.errors import UserError, from_os_error, plain
-from nge_search.files import LARGEST_METRICS, read_text, user_path
+from nge_search.files import read_text, user_path
 from nge_search.genotype import Genotype, is_tabulated
+from nge_search.json_reader import MOST_VALUES, count_values, read_json, read_json_lines
 from nge_search.report.evaluation import Evaluation, read_evaluation
 from nge_search.report.numbers import number
 from nge_search.report.segmentation import Masks, Segmentation, read_masks, read_segmentation
@@ -23,6 +25,7 @@ _Found = TypeVar("_Found")
 
 _LAST_EPOCH = 1e9
 _LONGEST_TEXT = 4096
+_MOST_ROWS = 100_000
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ def read_run_folder(directory: Path) -> RunFolder:
     if not (directory / "config.yaml").is_file() and not (directory / "metrics.jsonl").is_file():
         raise UserError(f"'{directory}' holds neither config.yaml nor metrics.jsonl; it is not the folder of a run")
     reader = _Reader(directory)
-    config_text = reader.text("config.yaml", yaml_reader.LARGEST_BYTES) or ""
+    config_text = reader.text("config.yaml", yaml_reader.LARGEST_BYTES)
     rows = reader.rows()
     summary = reader.json_object("summary.json")
     found = reader.genotypes(summary, rows)
@@ -114,45 +117,57 @@ class _Reader:
     directory: Path
     notes: list[str] = field(default_factory=list)
 
-    def text(self, name: str, limit: int = json_reader.LARGEST_BYTES) -> str | None:
+    @contextlib.contextmanager
+    def _leaving_out(self, name: str) -> Iterator[Path]:
+        """The path of a file; what makes it unusable becomes a note. UserError where it cannot be read at all."""
         path = self.directory / name
-        if not path.exists():
-            return None
         try:
-            return read_text(path, limit, errors="replace")
-        except UserError as error:
-            self.notes.append(f"{name} is left out: {error}.")
-            return None
+            yield path
         except OSError as error:
             raise from_os_error(error) or UserError(f"cannot read '{path}': {error.strerror}") from None
+        except UserError as error:
+            self.notes.append(f"{name} is left out: {error}.")
+
+    def text(self, name: str, limit: int) -> str:
+        """The text of a file of at most `limit` bytes; empty where there is none."""
+        if os.path.lexists(self.directory / name):
+            with self._leaving_out(name) as path:
+                return read_text(path, limit, errors="replace")
+        return ""
 
     def json_object(self, name: str) -> dict[str, Any] | None:
-        text = self.text(name)
-        if text is None:
+        if not os.path.lexists(self.directory / name):
             return None
-        value = _decode(text)
-        if not isinstance(value, dict):
-            self.notes.append(f"{name} is not a JSON object and is left out.")
-            return None
-        return value
+        with self._leaving_out(name) as path:
+            return read_json(path)
+        return None
 
     def rows(self) -> tuple[Row, ...]:
         """The rows of metrics.jsonl. An epoch that a resumed run wrote again counts once, as written last."""
-        lines = [line for line in (self.text("metrics.jsonl", LARGEST_METRICS) or "").splitlines() if line.strip()]
         rows: dict[float, Row] = {}
-        broken = 0
-        for position, line in enumerate(lines):
-            row = _decode(line)
-            if not isinstance(row, dict):
-                broken += position < len(lines) - 1  # the last line may be half written
+        if os.path.lexists(self.directory / "metrics.jsonl"):
+            with self._leaving_out("metrics.jsonl") as path:
+                self._read_rows(path, rows)
+        return tuple(rows[epoch] for epoch in sorted(rows))
+
+    def _read_rows(self, path: Path, rows: dict[float, Row]) -> None:
+        """Fill `rows`, by epoch."""
+        broken, values, last, is_row = 0, 0, 0.0, True
+        for line, row in read_json_lines(path):
+            if not line.strip():
                 continue
-            epoch = number(row.get("epoch")) + 1
-            if not abs(epoch) <= _LAST_EPOCH:
-                epoch = max(rows, default=0.0) + 1
-            rows[epoch] = {**row, "epoch": epoch}
+            broken += not is_row  # the last line may be half written
+            is_row = isinstance(row, dict)
+            values += count_values(line)
+            if values > MOST_VALUES or len(rows) == _MOST_ROWS:
+                self.notes.append(f"metrics.jsonl: only its first {len(rows)} rows are shown.")
+                break
+            if is_row:
+                epoch = number(row.get("epoch")) + 1  # the file counts from 0
+                last = epoch if abs(epoch) <= _LAST_EPOCH else last + 1
+                rows[last] = {**row, "epoch": last}
         if broken:
             self.notes.append(f"metrics.jsonl: {broken} line(s) are not JSON objects and are left out.")
-        return tuple(rows[epoch] for epoch in sorted(rows))
 
     def genotypes(self, summary: dict[str, Any] | None, rows: tuple[Row, ...]) -> list[tuple[str, Any]]:
         """From genotype.json, from the summary, from the last row that has one."""
@@ -213,13 +228,6 @@ def dense_code(document: Any) -> Code | None:
     try:
         return NasBench201Space().parse(str(document.get("architecture")))
     except UserError:
-        return None
-
-
-def _decode(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
         return None
 
 

@@ -28,13 +28,14 @@ def run_search(config: SearchConfig) -> dict[str, Any]:
             loop = session.train(task, {"dataset.json": session.facts})
         finally:
             forget_memory()
-        row = loop.last_row
-        summary = session.summary(
-            loop,
-            genotype=row["genotype"],
-            valid_top1=row["valid_top1"],
-            expected_macs=row["expected_macs"],
-        )
+        with loop.closing() as row:
+            task.space.parse(task.space.notation(row["genotype"]))  # a checkpoint may hold anything there
+            summary = session.summary(
+                loop,
+                genotype=row["genotype"],
+                valid_top1=float(row["valid_top1"]),
+                expected_macs=float(row["expected_macs"]),
+            )
         session.world.on_main(lambda: _write_results(session, summary))
         return summary
 

@@ -453,6 +453,21 @@ def test_an_interrupted_export_leaves_no_model(digits_run, tmp_path, monkeypatch
     assert (out / ".nge-export.tmp" / "mine.txt").exists()
 
 
+def test_without_room_no_model_is_left_and_the_next_try_succeeds(digits_run, tmp_path, capsys, largest_file):
+    whole, out = tmp_path / "whole", tmp_path / "new" / "model"
+    words = ["export", str(digits_run), "--format", "torch", "--out"]
+    assert main([*words, str(whole)]) == 0
+    before = {path.name: path.read_bytes() for path in whole.iterdir()}
+    for room in (10, len(before["model.safetensors"]), len(before["model.pt2"]) - 1):
+        with largest_file(room):
+            refused([*words, str(out)], (f"cannot use '{out}'",), capsys)
+            refused([*words, str(whole), "--overwrite"], (f"cannot use '{whole}'",), capsys)
+        assert not out.exists()
+        assert {path.name: path.read_bytes() for path in whole.iterdir()} == before
+    assert main([*words, str(out)]) == 0
+    assert {path.name for path in out.iterdir()} == set(before)
+
+
 def interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
@@ -531,6 +546,19 @@ RUNS: dict[str, tuple[Damage, tuple[str, ...], tuple[str, ...]]] = {
     "no mean": (changed("dataset.json", "mean", value=[1.0]), (), ("'mean' must be 3 numbers, not [1.0]",)),
     "no spread": (changed("dataset.json", "std", value=[1, 1, 0]), (), ("'std' must be 3 numbers above 0",)),
     "other resize": (changed("dataset.json", "resize", value=63), (), ("'resize' is below 'image_size'",)),
+    "weights that are no tensors": (
+        lambda run: CheckpointFolder(run / "checkpoints").save(
+            {"kind": "eval", "task": {"network": {"a": 5}}, "position": {"epoch": 0}}, 2
+        ),
+        (),
+        ("not a checkpoint of a retraining",),
+    ),
+    "no place": (
+        lambda run: CheckpointFolder(run / "checkpoints").save({"kind": "eval", "task": {}, "position": 5}, 2),
+        (),
+        ("'position' must be an object",),
+    ),
+    "an image of kilometres": (changed("dataset.json", "image_size", value=60_000), (), ("'image_size'",)),
     "more classes": (
         changed("dataset.json", "classes", value=["a", "b"]),
         (),
@@ -585,6 +613,47 @@ MODELS: dict[str, tuple[Damage, tuple[str, ...]]] = {
     "another size": (
         changed("config.json", "model_args", "channels", value=8),
         ("model/model.safetensors", "'stem0.0.weight'", "(2, 3, 3, 3)", "(4, 3, 3, 3)"),
+    ),
+    "an image of kilometres": (
+        changed("config.json", "pretrained_cfg", "input_size", value=[3, 1 << 14, 1 << 14]),
+        ("'input_size'", "from 1 to 2048"),
+    ),
+    "an image without end": (
+        changed("config.json", "pretrained_cfg", "input_size", value=[3, 10**30, 10**30]),
+        ("'input_size'",),
+    ),
+    "a crop of nothing": (changed("config.json", "pretrained_cfg", "crop_pct", value=5e-324), ("'crop_pct'",)),
+    "a spread of nothing": (changed("config.json", "pretrained_cfg", "std", value=[1e-300] * 3), ("'std'",)),
+    "more cells than weights": (
+        changed("config.json", "model_args", "cells", value=1000),
+        ("'cells'", "from 1 to 3"),
+    ),
+    "channels without end": (changed("config.json", "model_args", "channels", value=10**12), ("'channels'",)),
+    "classes without end": (
+        changed("config.json", "label_names", value=["x"] * 300_000),
+        ("'num_classes'", "not 5"),
+    ),
+    "values without end": (
+        in_file("config.json", '{"a": [' + "[]," * 1_000_001 + "[]]}"),
+        ("more than the 2000000",),
+    ),
+    "weights that are a pipe": (
+        lambda model: (remove("model.safetensors")(model), os.mkfifo(model / "model.safetensors")),
+        ("model.safetensors' is a named pipe",),
+    ),
+    "weights with a header without end": (
+        in_file("model.safetensors", b"\xff" * 7 + b"\x0f" + b"{}"),
+        ("its header has",),
+    ),
+    "weights that are not finite": (
+        lambda model: save_file(
+            {
+                name: x * float("nan") if x.is_floating_point() else x
+                for name, x in load_file(model / "model.safetensors").items()
+            },
+            model / "model.safetensors",
+        ),
+        ("not finite",),
     ),
     "another shape": (narrower, ("'stem0.3.weight'", "(3, 2, 3, 3)", "(4, 2, 3, 3)")),
     "no weights": (remove("model.safetensors"), ("'model/model.safetensors' does not exist",)),

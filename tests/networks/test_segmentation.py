@@ -228,7 +228,7 @@ def test_evaluation_batches_hold_one_size_and_every_image_once(voc_tree):
         assert (sizes == sizes[0]).all()
 
 
-def test_segment_writes_what_the_validation_predicts(tmp_path, words_for, capsys):
+def test_segment_writes_what_the_validation_predicts(tmp_path, words_for, capsys, largest_file):
     assert main(words_for("run")) == 0
     root, run, out = tmp_path / "VOC2012", tmp_path / "run", tmp_path / "out"
     images = tmp_path / "images"
@@ -253,6 +253,17 @@ def test_segment_writes_what_the_validation_predicts(tmp_path, words_for, capsys
     assert main(["segment", str(run), str(images), "--out", str(out)]) == 2
     assert "exists; choose another --out, or add --overwrite" in capsys.readouterr().err
     assert main(["segment", str(run), str(images), "--out", str(out), "--overwrite"]) == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    sizes = sorted(map(len, before.values()))
+    assert sizes[0] < sizes[-1]
+    for place, more in ((out, ["--overwrite"]), (tmp_path / "new" / "out", [])):
+        with largest_file(sizes[-1] - 1):  # there is room for some of the masks
+            assert main(["segment", str(run), str(images), "--out", str(place), *more]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: cannot use '{place}/")
+        assert error.count("\n") == 1
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert not (tmp_path / "new").exists()
 
 
 def test_segment_refuses(tmp_path, words_for, capsys):
@@ -288,6 +299,17 @@ def test_segment_refuses(tmp_path, words_for, capsys):
     assert main(["classify", str(run), str(image)]) == 2
     assert f"use it as it is: nge segment {run} IMAGES --out FOLDER" in capsys.readouterr().err
     assert read_trained(run).classes[15] == "person"
+    description = run / "dataset.json"
+    whole = json.loads(description.read_text())
+    for classes, says in ((["x"] * 300, "300 classes"), (["x"] * 22, "tensor"), ("x", "'classes' must be")):
+        description.write_text(json.dumps(whole | {"classes": classes}))
+        assert main(["segment", str(run), str(image), "--out", str(tmp_path / "more")]) == 2
+        assert says in capsys.readouterr().err
+    description.write_text(json.dumps(whole))
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config.replace("channels: 4", "channels: 1024"))
+    assert main(["segment", str(run), str(image), "--out", str(tmp_path / "more")]) == 2
+    assert "tensor" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -241,6 +241,33 @@ def test_broken_lines_are_left_out_and_only_the_last_one_silently(runs, report) 
     assert "1 line(s) are not JSON objects" in report(folder).text()
 
 
+def test_files_that_are_no_files_cost_only_themselves(runs, report) -> None:
+    """Pipes, devices, and files far larger than a run writes."""
+    folder = runs.search(epochs=2)
+    for name, kind in (("summary.json", "named pipe"), ("environment.json", "device"), ("genotype.json", "bytes")):
+        (folder / name).unlink(missing_ok=True)
+        if kind == "named pipe":
+            os.mkfifo(folder / name)
+        elif kind == "device":
+            (folder / name).symlink_to("/dev/zero")
+        else:
+            os.truncate(os.open(folder / name, os.O_CREAT | os.O_WRONLY), 1 << 40)
+        assert f"{name} is left out" in report(folder).text("header")
+        assert kind in report(folder).text("header")
+
+
+def test_metrics_without_end_are_shown_as_far_as_they_go(runs, report, monkeypatch) -> None:
+    folder = runs.search(epochs=3)
+    rows = (folder / "metrics.jsonl").read_text()
+    (folder / "metrics.jsonl").write_text(rows + '{"epoch": 3, "x": [' + "1," * (1 << 20))
+    page = report(folder)
+    assert "line 4 has more than" in page.text("header")
+    assert json.loads(page.find("script", id="p-normal-data")[0]["text"])["epochs"] == ["0", "1", "2"]
+    (folder / "metrics.jsonl").write_text(rows)
+    monkeypatch.setattr("nge_search.report.run_folder._MOST_ROWS", 2)
+    assert "only its first 2 rows are shown" in report(folder).text("header")
+
+
 def test_an_epoch_written_again_after_a_resume_counts_once(runs, report) -> None:
     folder = runs.search(epochs=4)
     rows = runs.rows(folder)
