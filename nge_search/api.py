@@ -115,4 +115,4 @@ def derive(run: str | Path, epoch: int | None = None) -> Genotype | dict[str, An
     genotype = found["genotype"]
     if is_tabulated(genotype):
         return genotype
-    return Genotype.from_dict(genotype, f"{path}, epoch {found['epoch']}")
+    return Genotype.from_dict(genotype, f"{path}, epoch {found['epoch'] + 1}")

@@ -262,7 +262,7 @@ def test_metrics_without_end_are_shown_as_far_as_they_go(runs, report, monkeypat
     (folder / "metrics.jsonl").write_text(rows + '{"epoch": 3, "x": [' + "1," * (1 << 20))
     page = report(folder)
     assert "line 4 has more than" in page.text("header")
-    assert json.loads(page.find("script", id="p-normal-data")[0]["text"])["epochs"] == ["0", "1", "2"]
+    assert json.loads(page.find("script", id="p-normal-data")[0]["text"])["epochs"] == ["1", "2", "3"]
     (folder / "metrics.jsonl").write_text(rows)
     monkeypatch.setattr("nge_search.report.run_folder._MOST_ROWS", 2)
     assert "only its first 2 rows are shown" in report(folder).text("header")
