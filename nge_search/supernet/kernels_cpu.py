@@ -291,12 +291,11 @@ def _clear(strip, plane, count):  # type: ignore
 @_part
 def _clear_border(strip, plane, geometry, height, width):  # type: ignore
     """Zeros around an image that is to fill the inner part of a plane of stride 1."""
-    cell, (rows, columns, border) = position_bytes(strip), geometry
-    _clear(strip, plane, border * columns)
-    for y in range(border, border + height):
-        _clear(strip, plane + y * columns * cell, border)
-        _clear(strip, plane + (y * columns + border + width) * cell, columns - border - width)
-    _clear(strip, plane + (border + height) * columns * cell, (rows - border - height) * columns)
+    (rows, columns, border), start = geometry, int64(0)
+    for y in range(height + 1):  # from one row of the image to the next
+        end = (border + y) * columns + border if y < height else rows * columns
+        _clear(strip, plane + start * position_bytes(strip), end - start)
+        start = end + width
 
 
 @_part
