@@ -111,7 +111,7 @@ class _Kept(FunctionCache):
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         found = super().load_overload(sig, target_context)
         if found is None and self.about:
-            announce(f"{self.about}; kept for later runs")
+            announce(self.about)
         return found
 
 
@@ -120,7 +120,7 @@ class _NotKept(NullCache):
 
     def load_overload(self, sig: Any, target_context: Any) -> None:
         if self.about:
-            announce(f"{self.about}; there is no folder to keep them in, NUMBA_CACHE_DIR names one")
+            announce(f"{self.about}; NUMBA_CACHE_DIR=FOLDER would keep them for later runs")
 
 
 def _kept(function: Callable, about: str) -> _Kept | _NotKept:
@@ -211,5 +211,5 @@ def _lock(kept: _Kept, stack: contextlib.ExitStack) -> None:
             if error.errno not in (errno.EAGAIN, errno.EACCES):
                 return  # a file system without locks
         if kept.about:
-            announce(f"{kept.about}; another process does")
+            announce(kept.about)
         time.sleep(0.05)

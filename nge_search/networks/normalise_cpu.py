@@ -28,7 +28,7 @@ _part = compiled.part(error_model="numpy", fastmath={"contract", "nsz"}, boundsc
 
 
 def _task(dtype: Any) -> Any:
-    return compiled.task(f"compiling batch normalisation for the CPU in {dtype}, some 3 s")
+    return compiled.task(f"compiling CPU kernels for normalisation in {dtype}: once, some 3 s")
 
 
 @_part
