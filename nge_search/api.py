@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from nge_search.config import load_config, search_schema, to_dict, training_schema
-from nge_search.errors import UserError
+from nge_search.errors import UserError, plain
+from nge_search.files import LARGEST_METRICS, read_text, user_path
 from nge_search.genotype import Genotype, is_tabulated
 from nge_search.schema import EvalConfig, RunningConfig, SearchConfig
 from nge_search.schema_benchmark import BenchmarkConfig
@@ -84,26 +85,27 @@ def derive(run: str | Path, epoch: int | None = None) -> Genotype | dict[str, An
 
     Args:
         run: the folder of a search.
-        epoch: which epoch's probabilities, from 0; None: the last recorded.
+        epoch: after which epoch, counted from 1; None: the last recorded.
 
     Raises:
         UserError: not the folder of a search, or no such epoch.
     """
-    path = Path(run) / "metrics.jsonl"
-    if not path.is_file():
+    path = user_path(run) / "metrics.jsonl"
+    if not path.exists():
         raise UserError(f"'{run}' holds no metrics.jsonl; give the run folder of a search")
     rows = {}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in read_text(path, LARGEST_METRICS, errors="replace").splitlines():
         try:
             row = json.loads(line)
-            rows[row["epoch"]] = row
-        except (ValueError, KeyError, TypeError, RecursionError):
+            rows[int(row["epoch"]) + 1] = row  # the file counts from 0
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             continue  # a last line cut short by a crash
     if not rows:
         raise UserError(f"{path} records no finished epoch yet")
     wanted = max(rows) if epoch is None else epoch
     if wanted not in rows:
-        raise UserError(f"{path} records epochs {min(rows)} to {max(rows)}, not {wanted}")
+        recorded = f"{min(rows)} to {max(rows)}, counted from 1"
+        raise UserError(f"{path} records epochs {recorded}, not {plain(str(wanted))}")
     if "architecture" in rows[wanted]:
         raise UserError(f"'{run}' is a search in a table; its architecture is in genotype.json, once it has ended")
     if "genotype" not in rows[wanted]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import secrets
 import stat
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,9 @@ from nge_search.errors import UserError, plain
 
 #: How `write_atomic` names what it has not finished; what a killed process left is told by it.
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.nge-tmp")
+
+#: Of metrics.jsonl, in bytes: a row of a long search has some 10 kB.
+LARGEST_METRICS = 1 << 27
 
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -36,7 +42,7 @@ def user_path(given: str | os.PathLike[str]) -> Path:
         raise UserError(f"'{plain(text)}' is no path: it holds a null character")
     expanded = os.path.expanduser(text)
     if text.startswith("~") and expanded == text:
-        raise UserError(f"'{plain(text)}': there is no such home folder; write the whole path, or ./{plain(text)}")
+        raise UserError(f"{plain(text)}: there is no such home folder; write the whole path, or ./{plain(text)}")
     return Path(expanded)
 
 
@@ -128,8 +134,29 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[None]:
+    """Make a folder and those above it; where the body raises, those that were made go again, if they are empty."""
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # somebody else has put a file there
+            for folder in made:
+                folder.rmdir()
+        raise
+
+
 def write_json(path: Path, document: Any) -> None:
     write_atomic(path, json.dumps(document, indent=2) + "\n")
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of `data`, or raise OSError; a single `os.write` may stop half way."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
 
 
 def refuse_odd_target(path: str | os.PathLike[str]) -> None:
@@ -147,6 +174,7 @@ def _kind(mode: int) -> str | None:
     return next((words for test, words in _KINDS if test(mode)), None)
 
 
+@cache
 def _kernel_devices() -> set[int]:
     """The devices of file systems whose files are made as they are read."""
     devices = set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,8 +43,8 @@ def parse_json(text: str | bytes, source: str) -> Any:
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     document = dict(pairs)
     if len(document) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise UserError(f"key {shorten(next(key for key in keys if keys.count(key) > 1))} is given twice")
+        counts = Counter(key for key, _ in pairs)
+        raise UserError(f"key {shorten(counts.most_common(1)[0][0])} is given twice")
     return document
 
 

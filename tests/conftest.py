@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from nge_search.engine import run_files
 from nge_search.supernet import kernels_torch
 
 ROOT = Path(__file__).parents[1]
@@ -53,6 +54,18 @@ def dense_search() -> list[str]:
 def checkout() -> Path:
     """The repository's root."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def require_listed() -> Callable[[Path], None]:
+    """Check that all files of a run are on the list of those that run.overwrite deletes, but for mark and lock."""
+
+    def require(run: Path) -> None:
+        found = {path.relative_to(run).as_posix() for path in run.rglob("*") if not path.is_dir()}
+        listed = {path.relative_to(run).as_posix() for path in run_files.own_files(run)}
+        assert found - listed == {run_files.MARK, run_files.LOCK}
+
+    return require
 
 
 @pytest.fixture

@@ -22,7 +22,8 @@ from torch import nn
 from nge_search.errors import UserError
 from nge_search.files import write_atomic
 
-_NAME = re.compile(r"(\d{6})-step-(\d+)-([0-9a-f]{16})\.pt")
+#: How checkpoints are named; whatever else lies in their folder is somebody else's.
+NAME = re.compile(r"(\d{6})-step-(\d+)-([0-9a-f]{16})\.pt")
 
 
 class CheckpointFolder:
@@ -41,7 +42,7 @@ class CheckpointFolder:
         existing = self.newest_first()
         number = int(existing[0].name[:6]) + 1 if existing else 1
         path = self.folder / f"{number:06d}-step-{step}-{_digest(content)}.pt"
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(exist_ok=True)  # without its parents: a run folder that was deleted is not made anew
         write_atomic(path, content)
         good = [other for other in existing if other not in self._damaged]
         for old in (*good[self.keep - 1 :], *self._damaged):
@@ -53,7 +54,7 @@ class CheckpointFolder:
         """The checkpoint files by their numbers."""
         if not self.folder.is_dir():
             return []
-        return sorted((path for path in self.folder.iterdir() if _NAME.fullmatch(path.name)), reverse=True)
+        return sorted((path for path in self.folder.iterdir() if NAME.fullmatch(path.name)), reverse=True)
 
     def load_newest(self) -> tuple[dict[str, Any] | None, Path | None, list[str]]:
         """The newest undamaged state, its file, and a line for each damaged file that was passed over.
@@ -85,7 +86,7 @@ def _digest(content: bytes) -> str:
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Load one checkpoint onto the CPU; raises UserError when its content does not match its checksum."""
-    match = _NAME.fullmatch(path.name)
+    match = NAME.fullmatch(path.name)
     content = path.read_bytes()
     if match is None or _digest(content) != match[3]:
         raise UserError(f"checkpoint {path} is damaged: its content does not match its checksum")

@@ -21,7 +21,7 @@ from nge_search.data import Batch
 from nge_search.engine import environment
 from nge_search.engine.checkpoint import random_state, restore_random_state
 from nge_search.engine.distributed import World
-from nge_search.engine.interrupt import Interrupted, Interrupts
+from nge_search.engine.interrupt import Interrupted, InterruptedUnsaved, Interrupts
 from nge_search.engine.logbook import Logbook
 from nge_search.engine.meters import Confusion, Meter, Outcomes, PixelMeter
 from nge_search.engine.run_folder import RunFolder, Stopwatch
@@ -165,17 +165,31 @@ class Loop:
 
         Raises:
             Interrupted: after SIGTERM or SIGINT, once the step is finished and the state is saved.
+            InterruptedUnsaved: after a signal, where the images of the step do not come.
             RunFailure: a loss or gradient is not finite, or ranks have drifted apart.
         """
-        logbook = Logbook(self.folder, self.config.run, self.position.total)
+        logbook = Logbook(self.folder, self.config.run, self._first_unshown())
         try:
             for note in self._notes:
                 logbook.say(note)
             with Interrupts() as interrupts:
                 while self.position.epoch < self.task.epochs:
                     self._run_epoch(logbook, interrupts)
+        except InterruptedUnsaved as stopped:
+            logbook.end_phase()
+            logbook.say(f"{stopped} while no images came; the same command goes on from the last checkpoint")
+            raise
         finally:
             logbook.close()
+
+    def _first_unshown(self) -> int:
+        """The first step whose figures are still to be shown.
+
+        An epoch's figures are shown at its last step, after that step's own. Between epochs both were shown. Inside
+        an epoch `_run_phase` shows the step's again, as a run that was killed may have shown the epoch's too.
+        """
+        total = self.position.total
+        return total if self.position.step or not total else total + 1
 
     def _run_epoch(self, logbook: Logbook, interrupts: Interrupts) -> None:
         epoch = self.position.epoch
@@ -192,6 +206,8 @@ class Loop:
         title = f"epoch {position.epoch + 1}/{self.task.epochs} {phase.name}"
         logbook.start_phase(title, steps, position.step)
         phase.start(position.epoch)
+        if position.step and position.total % self.config.run.log_every == 0:
+            self._show_step(phase, logbook)
         clock = time.perf_counter()
         for batches in phase.batches(position.epoch, position.step):
             phase.step(*batches)
@@ -208,6 +224,7 @@ class Loop:
                 now = time.perf_counter()
                 self._epoch_seconds += now - clock if phase.trains else 0.0
                 clock = now
+                logbook.flush()
                 path = self.save()
             if stop:
                 stopped = Interrupted(interrupts.received or 15)
@@ -223,15 +240,20 @@ class Loop:
     def log(self, phase: Phase, title: str, steps: int, logbook: Logbook) -> None:
         """A log step: read the phase's figures back and show them."""
         self._require_finite()
+        values = self._show_step(phase, logbook)
+        logbook.progress(title, self.position.step, steps, values)
+
+    def _show_step(self, phase: Phase, logbook: Logbook) -> dict[str, float]:
+        """Show the phase's figures so far in TensorBoard; returns them."""
         result = self.task.meters[phase.name].result(self.world)
         values = {name: result[name] for name in ("loss", "top1", "pixel_accuracy") if name in result}
-        logbook.progress(title, self.position.step, steps, values)
         logbook.scalars(
             {f"{phase.name}_steps/{name}": value for name, value in values.items()}, self.position.total
         )
+        return values
 
     def _end_epoch(self, logbook: Logbook) -> None:
-        self.world.assert_identical(_named_tensors(self.task.state_dict()))
+        self.world.assert_identical(named_tensors(self.task.state_dict()))
         self.train_images += self._epoch_images
         self.train_seconds += self._epoch_seconds
         row = {
@@ -257,7 +279,7 @@ class Loop:
     def _require_finite(self, state: Any = None) -> None:
         """Raise RunFailure if a step, or a tensor of `state`, was not finite on any rank."""
         finite = self.task.finite
-        tensors = [tensor for tensor in _named_tensors(state).values() if tensor.is_floating_point()]
+        tensors = [tensor for tensor in named_tensors(state).values() if tensor.is_floating_point()]
         for device in {tensor.device for tensor in tensors}:
             norms = torch.stack(torch._foreach_norm([tensor for tensor in tensors if tensor.device == device]))
             finite = finite & norms.isfinite().all().to(finite.device)
@@ -298,6 +320,7 @@ class Loop:
             "random": random_state(),
             "exactness": self._exactness(),
         }
+        self.folder.require_present()
         return str(self.folder.checkpoints.save(state, self.position.total))
 
     def _counts(self) -> list[Meter | PixelMeter | Outcomes | Confusion]:
@@ -353,7 +376,7 @@ def _unflatten(row: Tensor, tensors: list[Tensor]) -> None:
         tensor.copy_(part.view_as(tensor))
 
 
-def _named_tensors(state: Any, prefix: str = "") -> dict[str, Tensor]:
+def named_tensors(state: Any, prefix: str = "") -> dict[str, Tensor]:
     """Every tensor inside nested dictionaries and lists, by its path."""
     if isinstance(state, Tensor):
         return {prefix: state}
@@ -361,5 +384,5 @@ def _named_tensors(state: Any, prefix: str = "") -> dict[str, Tensor]:
         state.items() if isinstance(state, dict) else enumerate(state) if isinstance(state, (list, tuple)) else ()
     )
     return {
-        name: tensor for key, value in items for name, tensor in _named_tensors(value, f"{prefix}/{key}").items()
+        name: tensor for key, value in items for name, tensor in named_tensors(value, f"{prefix}/{key}").items()
     }

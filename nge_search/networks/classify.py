@@ -10,19 +10,21 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 import torch
 from torch import Tensor, nn
 
-from nge_search.data.decoding import for_each, load_given, to_tensor
+from nge_search.data.decoding import for_each, load, to_tensor
 from nge_search.data.image_transforms import centre, resized_centre
-from nge_search.data.tree import IMAGE_SUFFIXES
+from nge_search.data.tree import files_below, is_image_name
 from nge_search.engine.distributed import choose_device
 from nge_search.engine.precision import allow_tf32
 from nge_search.errors import UserError
 from nge_search.json_reader import Reader, read_json
 from nge_search.networks.export import CONFIG_FILE, WEIGHTS_FILE, build_network, read_weights
 from nge_search.networks.timm_models import ARCHITECTURES
+from nge_search.recipes import use_of
 
 _LARGEST_SIDE = 1 << 14
 _MOST_CHANNELS = 1 << 12
@@ -50,7 +52,7 @@ class Exported:
         Raises:
             UserError: no image that can be read; names it.
         """
-        image = load_given(path)
+        image = load(path)
         image = resized_centre(image, self.resize, self.side) if self.resize else centre(image, self.side)
         return to_tensor(image.convert("L") if self.channels == 1 else image)
 
@@ -81,7 +83,8 @@ def read_exported(folder: str | Path) -> Exported:
     folder = Path(folder)
     if not (folder / CONFIG_FILE).is_file():
         if (folder / "config.yaml").is_file():
-            raise UserError(f"'{folder}' is a run folder; export it first: nge export {folder} --out FOLDER")
+            use = use_of(folder) or f"a run folder; export it first: nge export {quote(str(folder))} --out FOLDER"
+            raise UserError(f"'{folder}' is {use}")
         raise UserError(f"'{folder}' holds no {CONFIG_FILE}; give a folder that `nge export` wrote")
     config = Reader(str(folder / CONFIG_FILE), read_json(folder / CONFIG_FILE))
     architecture = config.text("architecture", tuple(ARCHITECTURES.values()))
@@ -114,27 +117,19 @@ def read_exported(folder: str | Path) -> Exported:
 
 
 def find_images(places: Sequence[str]) -> list[str]:
-    """Files as they are given; of folders the image files at any depth, sorted. Hidden ones are left out.
+    """Files as they are given; of folders the image files at any depth, sorted, that are data (`tree.is_data`).
 
     Raises:
-        UserError: a folder that holds no image file.
+        UserError: a folder that holds no image file, cannot be read, or holds a link to another folder.
     """
     return [path for place in places for path in (_in_folder(place) if os.path.isdir(place) else [place])]
 
 
 def _in_folder(folder: str) -> list[str]:
-    found = []
-    for parent, names, files in os.walk(folder, onerror=_raise):
-        names[:] = [name for name in names if not name.startswith(".")]
-        shown = (name for name in files if not name.startswith("."))
-        found += [os.path.join(parent, name) for name in shown if Path(name).suffix.lower() in IMAGE_SUFFIXES]
+    found = sorted(filter(is_image_name, files_below(folder)))
     if not found:
         raise UserError(f"folder '{folder}' holds no image files")
-    return sorted(found)
-
-
-def _raise(error: OSError) -> None:
-    raise error
+    return found
 
 
 def classify(

@@ -48,7 +48,7 @@ def run_eval(config: EvalConfig) -> dict[str, Any]:
         summary = session.summary(
             loop,
             top1_error=100 - row["test_top1"],
-            top5_error=100 - row["test_top5"],
+            **({"top5_error": 100 - row["test_top5"]} if "test_top5" in row else {}),
             seeds=1,
             best_top1_error=100 - task.best["top1"],
             best_epoch=task.best["epoch"] + 1,
@@ -114,7 +114,7 @@ def _feeds(config: EvalConfig, dataset: Dataset, world: World) -> tuple[Feed, Fe
 
     def feed(source: ImageSource, batch_size: int, train: bool) -> Feed:
         return Feed(
-            store(source, config.data, world.device),
+            store(source, config.data, world.device, config.run.worker_patience),
             torch.arange(len(source)),
             augmentation,
             batch_size=batch_size,

@@ -64,7 +64,7 @@ class ClassifierTraining(NetworkTraining):
         self.phases = [TrainPhase(self), EvaluationPhase(self, "test", self.network)]
         if self.ema:
             self.phases.append(EvaluationPhase(self, "ema", self.ema.module))
-        self.meters = {phase.name: Meter(world.device) for phase in self.phases}
+        self.meters = {phase.name: Meter(world.device, len(dataset.classes)) for phase in self.phases}
         self.outcomes = Outcomes(len(dataset.test), world.device)
         self.unreadable: dict[str, str] = {}
         self._told: set[str] = set()
@@ -204,7 +204,7 @@ class ClassifierTraining(NetworkTraining):
             logbook.say(f"skipped an image: {self.unreadable[name]}")
         self._told.update(self.unreadable)
         shown = {"test_top1": "test top-1", "ema_top1": "of averaged weights"}
-        figures = "".join(f"{words} {row[figure]:.2f}, " for figure, words in shown.items() if figure in row)
+        figures = "".join(f"{words} {row[figure]:.2f} %, " for figure, words in shown.items() if figure in row)
         logbook.say(
             f"epoch {row['epoch'] + 1}/{self.epochs} done, train loss {row['train_loss']:.4g}, "
             f"{figures}images/s {row['images_per_second']:.4g}"

@@ -36,10 +36,11 @@ class ShownImage:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the test after `epoch` found. Classes are positions in `classes`; a part that is not known is empty.
+    """What the test after `epoch`, counted from 1, found.
 
-    `per_class` holds (test images, correctly classified), `confusion` the counts by true class (rows) and
-    predicted class (columns), `confused` the most frequent mistakes (true, predicted, count), largest first.
+    Classes are positions in `classes`; a part that is not known is empty. `per_class` holds (test images, correctly
+    classified), `confusion` the counts by true class (rows) and predicted class (columns), `confused` the most
+    frequent mistakes (true, predicted, count), largest first.
     """
 
     epoch: float
@@ -59,7 +60,7 @@ def read_evaluation(document: dict[str, Any]) -> tuple[Evaluation | None, list[s
         document, len(classes), {"per_class": _per_class, "confusion": _confusion, "confused": _confused}
     )
     worst, lost = read_entries(document, "worst", _MOST_WORST, lambda entry: _image(entry, len(classes)))
-    return Evaluation(number(document.get("epoch")), classes, worst=worst, **parts), notes + lost
+    return Evaluation(number(document.get("epoch")) + 1, classes, worst=worst, **parts), notes + lost
 
 
 def class_names(given: Any) -> tuple[str, ...]:

@@ -9,25 +9,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from nge_search.errors import UserError, from_os_error, shorten
+from nge_search import json_reader, yaml_reader
+from nge_search.errors import UserError, from_os_error, plain
+from nge_search.files import LARGEST_METRICS, read_text, user_path
 from nge_search.genotype import Genotype, is_tabulated
 from nge_search.report.evaluation import Evaluation, read_evaluation
 from nge_search.report.numbers import number
-from nge_search.report.segmentation import Segmentation, read_segmentation
+from nge_search.report.segmentation import Masks, Segmentation, read_masks, read_segmentation
 from nge_search.spaces import Code, NasBench201Space
 
 Row = dict[str, Any]
 _Found = TypeVar("_Found")
 
 _LAST_EPOCH = 1e9
+_LONGEST_TEXT = 4096
 
 
 @dataclass(frozen=True)
 class RunFolder:
     """`path` is the folder as the user gave it. `rows` are in order of epoch, one per epoch, the last written.
 
-    What was found is `genotype`, or in NAS-Bench-201 `dense`. `summary` is None while
-    the run is unfinished; `notes` says in one line each what could not be read.
+    Their "epoch" (in a table: query) is counted from 1, as people do, and not from 0 as in metrics.jsonl. What was
+    found is `genotype`, or in NAS-Bench-201 `dense`. `summary` is None while the run is unfinished; `notes` says in
+    one line each what could not be read.
     """
 
     path: Path
@@ -42,6 +46,7 @@ class RunFolder:
     genotype_saved: bool
     evaluation: Evaluation | None
     segmentation: Segmentation | None
+    masks: Masks | None
     notes: tuple[str, ...]
 
     def setting(self, section: str, name: str) -> Any:
@@ -73,13 +78,13 @@ def read_run_folder(directory: Path) -> RunFolder:
     Raises:
         UserError: not a run folder, or one that cannot be read.
     """
-    directory = Path(directory)
+    directory = user_path(directory)
     if not directory.is_dir():
         raise UserError(f"'{directory}' is not a folder; give the folder of a run, such as runs/search/cifar10")
     if not (directory / "config.yaml").is_file() and not (directory / "metrics.jsonl").is_file():
         raise UserError(f"'{directory}' holds neither config.yaml nor metrics.jsonl; it is not the folder of a run")
     reader = _Reader(directory)
-    config_text = reader.text("config.yaml") or ""
+    config_text = reader.text("config.yaml", yaml_reader.LARGEST_BYTES) or ""
     rows = reader.rows()
     summary = reader.json_object("summary.json")
     found = reader.genotypes(summary, rows)
@@ -99,6 +104,7 @@ def read_run_folder(directory: Path) -> RunFolder:
         genotype_saved=(directory / "genotype.json").is_file(),
         evaluation=reader.found("evaluation.json", read_evaluation),
         segmentation=reader.found("segmentation.json", read_segmentation),
+        masks=reader.found("dataset.json", read_masks),
         notes=tuple(reader.notes),
     )
 
@@ -108,12 +114,15 @@ class _Reader:
     directory: Path
     notes: list[str] = field(default_factory=list)
 
-    def text(self, name: str) -> str | None:
+    def text(self, name: str, limit: int = json_reader.LARGEST_BYTES) -> str | None:
         path = self.directory / name
-        if not path.is_file():
+        if not path.exists():
             return None
         try:
-            return path.read_text(encoding="utf-8", errors="replace")
+            return read_text(path, limit, errors="replace")
+        except UserError as error:
+            self.notes.append(f"{name} is left out: {error}.")
+            return None
         except OSError as error:
             raise from_os_error(error) or UserError(f"cannot read '{path}': {error.strerror}") from None
 
@@ -129,7 +138,7 @@ class _Reader:
 
     def rows(self) -> tuple[Row, ...]:
         """The rows of metrics.jsonl. An epoch that a resumed run wrote again counts once, as written last."""
-        lines = [line for line in (self.text("metrics.jsonl") or "").splitlines() if line.strip()]
+        lines = [line for line in (self.text("metrics.jsonl", LARGEST_METRICS) or "").splitlines() if line.strip()]
         rows: dict[float, Row] = {}
         broken = 0
         for position, line in enumerate(lines):
@@ -137,9 +146,9 @@ class _Reader:
             if not isinstance(row, dict):
                 broken += position < len(lines) - 1  # the last line may be half written
                 continue
-            epoch = number(row.get("epoch"))
+            epoch = number(row.get("epoch")) + 1
             if not abs(epoch) <= _LAST_EPOCH:
-                epoch = max(rows, default=-1.0) + 1
+                epoch = max(rows, default=0.0) + 1
             rows[epoch] = {**row, "epoch": epoch}
         if broken:
             self.notes.append(f"metrics.jsonl: {broken} line(s) are not JSON objects and are left out.")
@@ -172,14 +181,29 @@ class _Reader:
         return found
 
     def parse_config(self, text: str) -> dict[str, Any]:
-        import yaml
-
+        """Settings, and sections of settings; without what is no value of a setting."""
         try:
-            config = yaml.safe_load(text)
-        except (yaml.YAMLError, RecursionError, ValueError) as error:
-            self.notes.append(f"config.yaml is not valid YAML ({shorten(str(error))}); it is shown as it is.")
+            config = yaml_reader.parse_yaml(text, "config.yaml")
+        except UserError as error:
+            self.notes.append(f"{plain(str(error), 200)}; it is shown as it is.")
             return {}
-        return config if isinstance(config, dict) else {}
+        if not isinstance(config, dict):
+            return {}
+        sections = {key: _settings(value) for key, value in config.items() if isinstance(value, dict)}
+        return {**_settings(config), **sections}
+
+
+def _settings(section: dict[Any, Any]) -> dict[Any, Any]:
+    """The scalars of a section that are short enough to be shown."""
+    return {key: value for key, value in section.items() if _is_shown(value)}
+
+
+def _is_shown(value: Any) -> bool:
+    if isinstance(value, str):
+        return len(value) <= _LONGEST_TEXT
+    if isinstance(value, int):
+        return abs(value) < 1 << 64  # more digits than Python prints, in the end
+    return value is None or isinstance(value, float)
 
 
 def dense_code(document: Any) -> Code | None:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nge_search.errors import UserError, shorten
 from nge_search.graph import CellSpace
 from nge_search.spaces.base import Code, Space, draw_rows
 
@@ -155,6 +156,8 @@ class NasBench101Space(Space):
     name = "nasbench101"
 
     def __init__(self, vertices: int = VERTICES):
+        if type(vertices) is not int or not 2 <= vertices <= VERTICES:
+            raise UserError(f"{self.name} has cells of 2 to {VERTICES} vertices, not {shorten(vertices)}")
         self.graph = CellSpace(vertices - 1, OPERATIONS, inputs=1, kinds=("cell",), operations_on="vertices")
         self.length = len(self.graph.edges) + len(self.graph.labelled)
 

@@ -58,7 +58,7 @@ def test_files_cannot_grow(
     assert {path: path.read_bytes() for path in Path("unfinished/checkpoints").iterdir()} == checkpoints
     assert Path("unfinished/config.yaml").read_bytes() == config
     assert Path("unfinished/metrics.jsonl").read_bytes().startswith(metrics)
-    assert not list(unfinished.rglob("*.tmp"))
+    assert not list(unfinished.rglob("*tmp"))
     assert main(resume) == 0
     rows = [json.loads(line) for line in Path("unfinished/metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [0, 1, 2]
@@ -112,7 +112,7 @@ def test_full_disk(
     )
     assert after == before
     assert (LEFT / "metrics.jsonl").read_bytes().startswith((unfinished / "metrics.jsonl").read_bytes())
-    assert not list(LEFT.rglob("*.tmp"))
+    assert not list(LEFT.rglob("*tmp"))
 
 
 def test_full_disk_under_torchrun(

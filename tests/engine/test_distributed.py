@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from nge_search.engine.distributed import World, choose_device
 from nge_search.errors import UserError
@@ -56,8 +57,17 @@ def job(action: str, folder: Path, count: int, *words: str) -> list[str]:
 
 
 def test_ranks_are_bit_identical_after_every_epoch(tmp_path, tiny_search):
+    """And then, in the same processes: ranks that are not alike, and one that stands still, are named."""
     loops = ("epochwise", "batchwise")
-    launch(2, *(job("epochs", tmp_path / loop, 2, *tiny_search, f"search.loop={loop}") for loop in loops))
+    jobs = [job("epochs", tmp_path / loop, 2, *tiny_search, f"search.loop={loop}") for loop in loops]
+    for rank in range(2):
+        for k, name in enumerate("ab"):
+            (tmp_path / "disagree" / str(rank) / name).mkdir(parents=True)
+            for i in range(8):
+                picture = Image.new("RGB", (8, 8), (90 * k, i, rank if i == 6 else 0))
+                picture.save(tmp_path / "disagree" / str(rank) / name / f"{i}.png")
+    jobs += [job(action, tmp_path / action, 0, *tiny_search) for action in ("disagree", "stall")]
+    launch(2, *jobs)
     for loop in loops:
         first, second = (torch.load(tmp_path / loop / f"epochs-{rank}.pt") for rank in range(2))
         assert len(first) == len(second) == 2
@@ -68,6 +78,13 @@ def test_ranks_are_bit_identical_after_every_epoch(tmp_path, tiny_search):
             assert any("running_mean" in name for name in one)
             assert all(torch.equal(one[name], other[name]) for name in one)
         assert any(not torch.equal(first[0][name], first[1][name]) for name in first[0])
+    told = [(tmp_path / "disagree" / f"told-{rank}").read_text().splitlines() for rank in range(2)]
+    assert told[0] == told[1]
+    setting, images, seed = told[0]
+    assert setting.startswith("2 rank 1 differs from rank 0 in search.momentum: 0.1, on rank 0 0.0;")
+    assert images.startswith("2 rank 1 differs from rank 0 in the image file 'a/6.png'")
+    assert seed.startswith("2 rank 1 differs from rank 0 in seed")
+    assert (tmp_path / "stall" / "told-0").read_text().startswith("rank 1 stood still for longer than run.stall")
 
 
 def test_two_ranks_with_shared_statistics_equal_one(tmp_path, tiny_search, dense_search):

@@ -81,7 +81,7 @@ def test_matrix_shows_every_count_and_the_accuracies(runs, report) -> None:
     ends = [cell["text"] for cell in page.find("td", within="confusion", class_="end")]
     assert ends == [f"{right}.00\u00a0%" for _, right in found["per_class"]]
     right = sum(right for _, right in found["per_class"])
-    assert f"end of epoch 14. {right} of 1000 images" in page.text("p", within="confusion")
+    assert f"end of epoch 15. {right} of 1000 images" in page.text("p", within="confusion")
     assert matrix["text"].startswith("true ↓ predicted →")
 
 
