@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import resource
 import signal
 from collections.abc import Callable, Iterator
@@ -99,11 +100,18 @@ def torch_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def voc_tree(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a folder in PASCAL VOC's layout: blocks of four classes, each of a brightness, with borders of 255."""
+def voc_tree(tmp_path: Path, write_voc_tree: Callable[..., Path]) -> Callable[..., Path]:
+    """`write_voc_tree` in the test's own folder."""
+    return functools.partial(write_voc_tree, tmp_path / "VOC2012")
 
-    def write(train: int, val: int, sizes: tuple[tuple[int, int], ...] = ((60, 48), (48, 60), (53, 37))) -> Path:
-        root, random = tmp_path / "VOC2012", np.random.default_rng(0)
+
+@pytest.fixture(scope="session")
+def write_voc_tree() -> Callable[..., Path]:
+    """Writes a folder in PASCAL VOC's layout: blocks of four classes, each of a brightness, with borders of 255."""
+    three_sizes = ((60, 48), (48, 60), (53, 37))
+
+    def write(root: Path, train: int, val: int, sizes: tuple[tuple[int, int], ...] = three_sizes) -> Path:
+        random = np.random.default_rng(0)
         for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
             (root / folder).mkdir(parents=True, exist_ok=True)
         for part, count in (("train", train), ("val", val)):

@@ -6,9 +6,9 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-import numba
 import numpy as np
 
+from nge_search.engine.compiled import loop
 from nge_search.errors import UserError
 from nge_search.files import require_regular
 
@@ -62,7 +62,7 @@ def masked_crc32c(content: np.ndarray) -> int:
     return ((crc >> 15 | crc << 17) + _MASK) & 0xFFFFFFFF
 
 
-@numba.njit(cache=True)
+@loop()
 def _crc32c(content, table):  # type: ignore[no-untyped-def]
     crc = np.uint32(0xFFFFFFFF)
     for byte in content:

@@ -17,6 +17,7 @@ from nge_search.data.masked import MaskedDataset
 from nge_search.data.workers import worker_failure
 from nge_search.engine import environment
 from nge_search.engine.agreement import require_same_images, require_same_settings, require_same_start
+from nge_search.engine.announcing import announced_by
 from nge_search.engine.checkpoint import seed_everything
 from nge_search.engine.distributed import World, join_world
 from nge_search.engine.launch import read_launch
@@ -130,7 +131,8 @@ def open_session(config: CommandConfig) -> Iterator[Session]:
             if session.finished is not None:
                 session.say(f"run '{config.run.dir}' has finished; run.overwrite=true starts it anew")
             seed_everything(config.seed)
-            yield session
+            with announced_by(session.say):
+                yield session
         except OSError as error:
             error.filename = error.filename or config.run.dir
             raise
