@@ -527,7 +527,8 @@ def test_bad_input_is_one_line(folder: Path, tmp_path: Path, setting: dict, mess
 
 
 def test_torchrun_is_refused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, value in {"WORLD_SIZE": 2, "RANK": 0, "MASTER_ADDR": "localhost", "MASTER_PORT": 1}.items():
+        monkeypatch.setenv(name, str(value))
     with pytest.raises(UserError, match="start it without torchrun"):
         nge_search.search(None, *words(folder, tmp_path / "run"))
 
