@@ -18,7 +18,7 @@ INPUT, OUTPUT, SUM, CONCAT = "input", "output", "sum", "concat"
 
 
 class Label(NamedTuple):
-    """What a node or an edge computes: an operation's name, and what more is known of it, as (("kernel", 3), ...)."""
+    """What a node or an edge computes: an operation's name, and what is known of it, as (("kernel", 3), ...)."""
 
     name: str
     attributes: tuple[tuple[str, int | str], ...] = ()
@@ -141,7 +141,7 @@ class Graph:
         return Graph(self.nodes, kept, self.inputs, self.outputs)
 
     def pruned(self) -> Graph | None:
-        """The part between inputs and outputs: nodes on no path from one to the other are left out, with their edges.
+        """The part between inputs and outputs: nodes on no path between them are left out, with their edges.
 
         Inputs and outputs stay, used or not. None if no path leads from an input to an output.
         """
@@ -195,10 +195,9 @@ class Graph:
         sums = {node for node, label in enumerate(nodes) if label.name == SUM and node not in ends}
         feeding: dict[int, list[int]] = {}  # what a node hears once sums hand through
         for node in split.order:
-            heard = [source for source in split.sources(node)]
-            feeding[node] = [
-                origin for source in heard for origin in (feeding[source] if source in sums else [source])
-            ]
+            feeding[node] = []
+            for source in split.sources(node):
+                feeding[node] += feeding[source] if source in sums else [source]
         kept = [node for node in split.order if node not in sums]
         joined = [Edge(source, node) for node in kept for source in feeding[node]]
         return split._restricted(kept, joined)

@@ -1,6 +1,6 @@
 """Names of graphs that do not hang on how their nodes are numbered, and exact comparison.
 
-Nodes are coloured by Weisfeiler and Leman's refinement (1968): a colour takes up the colours of the neighbours, with
+Nodes are coloured by Weisfeiler and Leman's refinement (1968): a colour takes up the colours of the neighbours and
 the labels of the edges between, until no more nodes can be told apart. It starts from colours that already hold all
 that leads to a node and away from it, so that it settles in a few rounds however deep a graph is. Up to
 `EXACT_NODES` nodes a canonical numbering is searched behind it: such graphs share a name exactly if they are

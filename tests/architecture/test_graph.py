@@ -118,7 +118,7 @@ def test_thousands_of_nodes() -> None:
     """A chain of blocks, twenty thousand nodes: named and compared, and a change in one of them is seen."""
     blocks = 5_000
     nodes, edges = [INPUT], []
-    for block in range(blocks):
+    for _ in range(blocks):
         last = len(nodes) - 1
         nodes += ["conv", "conv", "norm", "add"]
         edges += [
