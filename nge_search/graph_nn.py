@@ -196,7 +196,7 @@ def _most_parallel(graph: Graph) -> int:
 
 
 class GraphConvolution(nn.Linear):
-    """Nodes hear of each other, then a linear layer: W (A h) (Kipf and Welling, 2017; the activation is left out)."""
+    """Nodes hear of each other, then a linear layer: W (A h) (Kipf and Welling, 2017; no activation)."""
 
     def forward(self, h: Tensor, batch: Batch | Tensor) -> Tensor:
         """[..., V, F] from [..., V, D]; `batch` may also be the matrix A [..., V, V] of weights alone."""
