@@ -65,12 +65,17 @@ class Graph:
     outputs: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        ends = {end for edge in self.edges for end in edge[:2]}
-        for what, members in (("edge", ends), ("input", self.inputs), ("output", self.outputs)):
-            for member in members:
-                if not 0 <= member < len(self.nodes):
-                    raise UserError(f"an {what} of the graph names node {member}; it has {len(self.nodes)} nodes")
-        if len(self.order) < len(self.nodes):
+        count, forward = len(self.nodes), True
+        for edge in self.edges:
+            if not (0 <= edge.source < count and 0 <= edge.target < count):
+                raise UserError(
+                    f"an edge of the graph leads from {edge.source} to {edge.target}; it has {count} nodes"
+                )
+            forward = forward and edge.source < edge.target
+        for node in (*self.inputs, *self.outputs):
+            if not 0 <= node < count:
+                raise UserError(f"an input or output of the graph is node {node}; it has {count} nodes")
+        if not forward and len(self.order) < count:
             raise UserError("the edges of the graph lead in a circle; an architecture is acyclic")
 
     @staticmethod
@@ -145,13 +150,11 @@ class Graph:
 
         Inputs and outputs stay, used or not. None if no path leads from an input to an output.
         """
-        reached = self._reachable(self.inputs, self.targets)
-        needed = self._reachable(self.outputs, self.sources)
-        if not reached & needed:
+        passed = self._reachable(self.inputs, self.targets) & self._reachable(self.outputs, self.sources)
+        if not passed:
             return None
-        kept = sorted((reached & needed) | {*self.inputs, *self.outputs})
-        on_paths = {edge for edge in self.edges if {edge.source, edge.target} <= reached & needed}
-        return self._restricted(kept, [edge for edge in self.edges if edge in on_paths])
+        edges = [edge for edge in self.edges if edge.source in passed and edge.target in passed]
+        return self._restricted(sorted(passed.union(self.inputs, self.outputs)), edges)
 
     @staticmethod
     def _reachable(starts: Iterable[int], step) -> set[int]:  # type: ignore[no-untyped-def]
@@ -162,8 +165,10 @@ class Graph:
             waiting += new
         return found
 
-    def _restricted(self, kept: Sequence[int], edges: Iterable[Edge]) -> Graph:
+    def _restricted(self, kept: Sequence[int], edges: Sequence[Edge]) -> Graph:
         """The nodes `kept`, numbered anew in that order, with `edges` between them."""
+        if len(edges) == len(self.edges) and list(kept) == list(range(len(self.nodes))):
+            return self
         place = {node: position for position, node in enumerate(kept)}
         return Graph(
             tuple(self.nodes[node] for node in kept),

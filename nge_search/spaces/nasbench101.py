@@ -14,13 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nge_search.architecture.graph import INPUT, OUTPUT, Graph
+from nge_search.architecture.graph import INPUT, OUTPUT, Edge, Graph, Label
 from nge_search.graph import CellSpace
 from nge_search.spaces.base import Code, Space, draw_rows
 
 #: In the order that the published hash numbers them by.
 OPERATIONS = ("conv3x3-bn-relu", "conv1x1-bn-relu", "maxpool3x3")
 VERTICES, MAX_EDGES = 7, 9
+_LABELS = tuple(map(Label, OPERATIONS))
 
 KERNELS = {"conv3x3-bn-relu": 3, "conv1x1-bn-relu": 1}
 #: Of the published network: channels of its stem, and stacks of cells, between which channels double.
@@ -126,6 +127,7 @@ class NasBench101Space(Space):
     def __init__(self, vertices: int = VERTICES):
         self.graph = CellSpace(vertices - 1, OPERATIONS, inputs=1, kinds=("cell",), operations_on="vertices")
         self.length = len(self.graph.edges) + len(self.graph.labelled)
+        self._edges = tuple(Edge(*ends) for ends in self.graph.edges)
 
     def draw(self, matrices: Sequence[np.ndarray], random: np.random.Generator) -> Code:
         return tuple(choice for p_EO in matrices for choice in draw_rows(p_EO, random).tolist())
@@ -146,9 +148,9 @@ class NasBench101Space(Space):
 
     def whole_graph(self, code: Code) -> Graph:
         """The code's cell with its unconnected vertices."""
-        edges = itertools.compress(self.graph.edges, code)
-        operations = (OPERATIONS[choice] for choice in code[len(self.graph.edges) :])
-        return Graph.build([INPUT, *operations, OUTPUT], sorted(edges), [0], [self.graph.vertices - 1])
+        edges = tuple(itertools.compress(self._edges, code))
+        operations = (_LABELS[choice] for choice in code[len(self._edges) :])
+        return Graph((Label(INPUT), *operations, Label(OUTPUT)), edges, (0,), (self.graph.vertices - 1,))
 
     def code(self, graph: Graph) -> Code:
         """The code of a cell of at most `graph.vertices` vertices; what it lacks stands before the output."""

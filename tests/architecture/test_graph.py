@@ -200,9 +200,9 @@ def test_operations_move_from_edges_to_nodes() -> None:
     [
         ([(0, 1), (1, 2), (2, 0)], [0], "lead in a circle"),
         ([(1, 1)], [0], "lead in a circle"),
-        ([(0, 7)], [0], "names node 7"),
-        ([(0, -1)], [0], "names node -1"),
-        ([(0, 1)], [5], "input of the graph names node 5"),
+        ([(0, 7)], [0], "from 0 to 7"),
+        ([(0, -1)], [0], "from 0 to -1"),
+        ([(0, 1)], [5], "input or output of the graph is node 5"),
     ],
 )
 def test_what_is_no_architecture(edges: list, inputs: list[int], words: str) -> None:
