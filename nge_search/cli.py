@@ -165,11 +165,13 @@ def _show(words: Sequence[str]) -> None:
 
     lines, document = describe_network(options.genotype, options.network, **sizes)
     if options.draw:
-        from nge_search.genotype import load_genotype
+        from nge_search.architecture.load import load_architecture
         from nge_search.report import save_drawings
 
         Path(options.draw).mkdir(parents=True, exist_ok=True)
-        lines += [f"drew {path}" for path in save_drawings(load_genotype(options.genotype), Path(options.draw))]
+        lines += [
+            f"drew {path}" for path in save_drawings(load_architecture(options.genotype).graphs, Path(options.draw))
+        ]
     print(json.dumps(document, indent=2) if options.json else "\n".join(lines))
 
 
