@@ -23,4 +23,4 @@ demo: install
 test: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest -n 2 $(if $(SLOW),-m "slow or not slow")
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(if $(SLOW),-m "slow or not slow")

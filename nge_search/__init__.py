@@ -4,6 +4,7 @@
 # name here, while `from nge_search.search.bilevel import ...` works as always.
 import nge_search.search  # noqa: F401
 from nge_search.api import derive, evaluate, search
+from nge_search.engine.interrupt import Interrupted
 from nge_search.errors import RunFailure, UserError
 from nge_search.genotype import Cell, Genotype, load_genotype
 from nge_search.schema import EvalConfig, SearchConfig
@@ -14,6 +15,7 @@ __all__ = [
     "Cell",
     "EvalConfig",
     "Genotype",
+    "Interrupted",
     "RunFailure",
     "SearchConfig",
     "UserError",

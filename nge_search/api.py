@@ -5,14 +5,16 @@ torch is imported when a function is called, so that `import nge_search` stays q
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from nge_search.config import load_config, search_schema, to_dict, training_schema
-from nge_search.errors import UserError
+from nge_search.errors import UserError, plain
+from nge_search.files import user_path
 from nge_search.genotype import Genotype, is_tabulated
+from nge_search.json_reader import read_json_lines
 from nge_search.schema import EvalConfig, RunningConfig, SearchConfig
 from nge_search.schema_benchmark import BenchmarkConfig
 from nge_search.schema_segmentation import SegmentationConfig
@@ -84,31 +86,33 @@ def derive(run: str | Path, epoch: int | None = None) -> Genotype | dict[str, An
 
     Args:
         run: the folder of a search.
-        epoch: which epoch's probabilities, from 0; None: the last recorded.
+        epoch: after which epoch, counted from 1; None: the last recorded.
 
     Raises:
         UserError: not the folder of a search, or no such epoch.
     """
-    path = Path(run) / "metrics.jsonl"
-    if not path.is_file():
+    path = user_path(run) / "metrics.jsonl"
+    if not path.exists():
         raise UserError(f"'{run}' holds no metrics.jsonl; give the run folder of a search")
-    rows = {}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            row = json.loads(line)
-            rows[row["epoch"]] = row
-        except (ValueError, KeyError, TypeError, RecursionError):
-            continue  # a last line cut short by a crash
-    if not rows:
+    found: dict[str, Any] = {}
+    first, last = math.inf, 0
+    for _, row in read_json_lines(path):  # what is no JSON is a last line that a crash cut short
+        number = row.get("epoch") if isinstance(row, dict) else None
+        if type(number) is int and number >= 0:
+            number += 1  # the file counts from 0
+            first, last = min(first, number), max(last, number)
+            if number == (last if epoch is None else epoch):
+                found = row
+    if not last:
         raise UserError(f"{path} records no finished epoch yet")
-    wanted = max(rows) if epoch is None else epoch
-    if wanted not in rows:
-        raise UserError(f"{path} records epochs {min(rows)} to {max(rows)}, not {wanted}")
-    if "architecture" in rows[wanted]:
+    if not found:
+        recorded = f"{first} to {last}, counted from 1"
+        raise UserError(f"{path} records epochs {recorded}, not {plain(str(epoch))}")
+    if "architecture" in found:
         raise UserError(f"'{run}' is a search in a table; its architecture is in genotype.json, once it has ended")
-    if "genotype" not in rows[wanted]:
+    if "genotype" not in found:
         raise UserError(f"'{run}' is not the run folder of a search: its epochs have no genotype")
-    found = rows[wanted]["genotype"]
-    if is_tabulated(found):
-        return found
-    return Genotype.from_dict(found, f"{path}, epoch {wanted}")
+    genotype = found["genotype"]
+    if is_tabulated(genotype):
+        return genotype
+    return Genotype.from_dict(genotype, f"{path}, epoch {found['epoch'] + 1}")

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from nge_search.config import help_text, load_config, search_schema, to_yaml, training_schema
+from nge_search.console import escape_what_cannot_be_shown, show
 from nge_search.engine.interrupt import Interrupted
-from nge_search.errors import UserError, from_os_error, nearest, plain
+from nge_search.engine.launch import Launch, read_launch
+from nge_search.errors import UserError, from_os_error, nearest, plain, shorten
+from nge_search.files import user_path
 from nge_search.genotype import SPACE
 from nge_search.recipes import retrain_command
 from nge_search.schema import NETWORKS, EvalConfig, RunningConfig, SearchConfig
@@ -30,13 +34,20 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{plain(message, 200)}; see `{self.prog} --help`")
 
 
+def _path(given: str) -> str:
+    """A path that is an argument, `~` expanded."""
+    if not given.strip():
+        raise UserError("a path is not blank; leave the flag out, or name a file or folder")
+    return str(user_path(given)) if given.startswith("~") or "\0" in given else given
+
+
 def _configured(choose: Choice, program: str, words: Sequence[str]) -> RunningConfig | None:
     """Parse `--config FILE key=value ...`; None once `--help` or `--print-config` has been served.
 
     `choose` tells the schema from the file and the settings.
     """
     parser = _Parser(prog=program, add_help=False, allow_abbrev=False)
-    parser.add_argument("--config")
+    parser.add_argument("--config", type=_path)
     parser.add_argument("--print-config", action="store_true")
     parser.add_argument("-h", "--help", action="store_true")
     parser.add_argument("settings", nargs="*")
@@ -62,23 +73,39 @@ def _search(words: Sequence[str]) -> None:
     if isinstance(config, BenchmarkConfig):
         from nge_search.search.benchmark_run import run_benchmark
 
-        _say(_benchmark_lines(config, run_benchmark(config)))
+        summary = run_benchmark(config)
+        with _summarised(config):
+            _say(_benchmark_lines(config, summary))
     elif isinstance(config, SearchConfig):
         from nge_search.search.run import run_search
 
         summary = run_search(config)
-        _say(_search_lines(config, summary))
+        with _summarised(config):
+            _say(_search_lines(config, summary))
+
+
+@contextlib.contextmanager
+def _summarised(config: RunningConfig) -> Iterator[None]:
+    """A finished run's summary.json may hold anything: what cannot be told of it becomes one line."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        path = Path(config.run.dir) / "summary.json"
+        raise UserError(
+            f"{path} is damaged ({shorten(error)}); delete it to go on from the last checkpoint"
+        ) from None
 
 
 def _benchmark_lines(config: BenchmarkConfig, summary: dict[str, Any]) -> list[str]:
-    judged = f", {summary['score_column']} {summary['score']:.2f}" if config.benchmark.score else ""
+    judged = f", {summary['score_column']} {summary['score']:.2f} %" if config.benchmark.score else ""
     cost = summary["simulated_seconds"]
     saved = f"; training them would have taken {cost / 3600:.1f} h" if cost else ""
     settled = f"; it settled before its {config.strategy.queries}" * (summary["queries"] < config.strategy.queries)
     return [
         summary["architecture"],
-        f"{config.benchmark.signal} {summary['signal']:.2f}{judged} (the best in the table {summary['best']:.2f}) "
-        f"after {summary['queries']} queries{settled}, {summary['seconds']:.1f} s{saved}",
+        f"{config.benchmark.signal} {summary['signal']:.2f} %{judged} "
+        f"(the best in the table {summary['best']:.2f} %) after {summary['queries']} queries{settled}, "
+        f"{summary['seconds']:.1f} s{saved}",
         f"report {Path(config.run.dir) / 'report.html'}",
     ]
 
@@ -95,7 +122,7 @@ def _search_lines(config: SearchConfig, summary: dict[str, Any]) -> list[str]:
         after = f"look it up: nge table TABLE --find {folder}"
     return [
         *cells,
-        f"validation top-1 {summary['valid_top1']:.2f} % after {summary['epochs']} epochs, "
+        f"validation top-1 {summary['valid_top1']:.2f} % after {_epochs(summary)}, "
         f"{summary['seconds']:.0f} s, {summary['images_per_second']:.1f} images/s, "
         f"peak memory {summary['peak_memory_mb']:.0f} MB on {summary['device']}",
         f"genotype {folder / 'genotype.json'}, report {folder / 'report.html'}",
@@ -110,27 +137,44 @@ def _eval(words: Sequence[str]) -> None:
     from nge_search.api import evaluate
 
     summary = evaluate(config)
+    with _summarised(config):
+        _say(_training_lines(config, summary))
+
+
+def _training_lines(config: EvalConfig | SegmentationConfig, summary: dict[str, Any]) -> list[str]:
     if isinstance(config, SegmentationConfig):
-        found = f"mIoU {summary['miou']:.2f} % (pixel accuracy {summary['pixel_accuracy']:.2f} %)"
-        best = summary["best_miou"]
+        found, best = _segmentation_found(summary), summary["best_miou"]
     else:
-        found = f"error {summary['top1_error']:.2f} % (top-5 {summary['top5_error']:.2f} %)"
+        top5 = f" (top-5 {summary['top5_error']:.2f} %)" if "top5_error" in summary else ""
+        found = f"error {summary['top1_error']:.2f} %{top5}"
         best = summary["best_top1_error"]
-    _say(
-        [
-            f"test {found} after {summary['epochs']} epochs, 1 seed (best {best:.2f} % after "
-            f"{summary['best_epoch']}), {summary['params']:,} parameters, "
-            f"{summary['macs'] / 1e6:.2f}M mult-adds, {summary['seconds']:.0f} s",
-            f"report {Path(config.run.dir) / 'report.html'}",
-        ]
-    )
+    return [
+        f"test {found} after {_epochs(summary)}, 1 seed{_best(best, summary)}, "
+        f"{summary['params']:,} parameters, "
+        f"{summary['macs'] / 1e6:.2f}M mult-adds, {summary['seconds']:.0f} s",
+        f"report {Path(config.run.dir) / 'report.html'}",
+    ]
+
+
+def _segmentation_found(summary: dict[str, Any]) -> str:
+    if summary["miou"] is None:
+        return "mIoU unknown (no validation pixel counts)"
+    return f"mIoU {summary['miou']:.2f} % (pixel accuracy {summary['pixel_accuracy']:.2f} %)"
+
+
+def _best(best: float | None, summary: dict[str, Any]) -> str:
+    return "" if best is None else f" (best {best:.2f} % after epoch {summary['best_epoch']})"
+
+
+def _epochs(summary: dict[str, Any]) -> str:
+    return f"{summary['epochs']} epoch{'' if summary['epochs'] == 1 else 's'}"
 
 
 def _derive(words: Sequence[str]) -> None:
     parser = _Parser(prog="nge derive", description="The genotype that a search stands for after an epoch.")
-    parser.add_argument("run", help="run folder of a search")
-    parser.add_argument("--epoch", type=int, help="epoch, from 0; default: the last")
-    parser.add_argument("--out", help="file to write; default: print")
+    parser.add_argument("run", type=_path, help="run folder of a search")
+    parser.add_argument("--epoch", type=int, help="epoch, from 1; default: the last")
+    parser.add_argument("--out", type=_path, help="file to write; default: print")
     options = parser.parse_args(words)
     from nge_search.api import derive
     from nge_search.files import write_atomic
@@ -145,7 +189,7 @@ def _derive(words: Sequence[str]) -> None:
 
 def _show(words: Sequence[str]) -> None:
     parser = _Parser(prog="nge show", description="A genotype's cells and the size of the network they form.")
-    parser.add_argument("genotype", help="published name, JSON file or run folder")
+    parser.add_argument("genotype", type=_path, help="published name, JSON file or run folder")
     parser.add_argument("--network", choices=NETWORKS, default="cifar", help="network to stack (cifar)")
     for name, meaning in (
         ("channels", "channels C of the first cell"),
@@ -154,7 +198,7 @@ def _show(words: Sequence[str]) -> None:
         ("image-size", "side of the images in pixels"),
     ):
         parser.add_argument(f"--{name}", type=int, help=f"{meaning}; default: of the published network")
-    parser.add_argument("--draw", metavar="FOLDER", help="also write drawings of the cells there")
+    parser.add_argument("--draw", type=_path, metavar="FOLDER", help="also write drawings of the cells there")
     parser.add_argument("--json", action="store_true", help="machine-readable output")
     options = parser.parse_args(words)
     sizes = {name: getattr(options, name) for name in ("channels", "cells", "classes", "image_size")}
@@ -169,16 +213,17 @@ def _show(words: Sequence[str]) -> None:
         from nge_search.report import save_drawings
 
         Path(options.draw).mkdir(parents=True, exist_ok=True)
-        lines += [
-            f"drew {path}" for path in save_drawings(load_architecture(options.genotype).graphs, Path(options.draw))
-        ]
-    print(json.dumps(document, indent=2) if options.json else "\n".join(lines))
+        cells = load_architecture(options.genotype).graphs
+        lines += [f"drew {path}" for path in save_drawings(cells, Path(options.draw))]
+    if options.json:
+        lines = json.dumps(document, indent=2).splitlines()
+    show(*lines)
 
 
 def _export(words: Sequence[str]) -> None:
     parser = _Parser(prog="nge export", description="A retraining's network, for timm, ONNX and torch.export.")
-    parser.add_argument("run", help="run folder of a retraining, finished or not")
-    parser.add_argument("--out", required=True, metavar="FOLDER", help="folder to write")
+    parser.add_argument("run", type=_path, help="run folder of a retraining, finished or not")
+    parser.add_argument("--out", type=_path, required=True, metavar="FOLDER", help="folder to write")
     parser.add_argument(
         "--format",
         action="append",
@@ -191,18 +236,20 @@ def _export(words: Sequence[str]) -> None:
     )
     options = parser.parse_args(words)
     from nge_search.networks.export import FORMATS, export_run
+    from nge_search.networks.export_folder import FILES
 
     formats = tuple(FORMATS) if "all" in options.format else tuple(options.format)
     out = export_run(
-        options.run, options.out, formats=formats, weights=options.weights, overwrite=options.overwrite, say=print
+        options.run, options.out, formats=formats, weights=options.weights, overwrite=options.overwrite, say=show
     )
-    print(f"wrote {', '.join(sorted(path.name for path in out.iterdir()))} in {out}; README.md says how to load it")
+    wrote = [path.name for path in sorted(out.iterdir()) if path.name in FILES]
+    show(f"wrote {', '.join(wrote)} in {out}; README.md says how to load it")
 
 
 def _classify(words: Sequence[str]) -> None:
     parser = _Parser(prog="nge classify", description="What images show, by an exported network.")
-    parser.add_argument("model", help="folder that nge export wrote")
-    parser.add_argument("images", nargs="+", help="image files, or folders that are searched for them")
+    parser.add_argument("model", type=_path, help="folder that nge export wrote")
+    parser.add_argument("images", type=_path, nargs="+", help="image files, or folders that are searched for them")
     parser.add_argument("--top", type=int, default=1, help="how many classes to print per image (1)")
     parser.add_argument("--json", action="store_true", help="a JSON object per line")
     parser.add_argument("--batch", type=int, default=64, help="images per batch (64)")
@@ -223,16 +270,20 @@ def _classify(words: Sequence[str]) -> None:
             print(json.dumps({"image": image.path, "classes": best}), flush=True)
         else:
             best = ", ".join(f"{name} {probability:.4f}" for name, probability in image.classes)
-            print(f"{image.path}: {best}", flush=True)
+            show(f"{image.path}: {best}")
     _fail_all(unread)
 
 
 def _segment(words: Sequence[str]) -> None:
     parser = _Parser(prog="nge segment", description="The class of every pixel of images, as palette PNGs.")
-    parser.add_argument("run", help="run folder of a segmentation")
-    parser.add_argument("images", nargs="+", help="image files, or folders that are searched for them")
+    parser.add_argument("run", type=_path, help="run folder of a segmentation")
+    parser.add_argument("images", type=_path, nargs="+", help="image files, or folders that are searched for them")
     parser.add_argument(
-        "--out", required=True, metavar="FOLDER", help="folder to write NAME.png into, for each image"
+        "--out",
+        type=_path,
+        required=True,
+        metavar="FOLDER",
+        help="folder to write NAME.png into, for each image",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace PNGs that are there")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute (auto)")
@@ -246,7 +297,7 @@ def _segment(words: Sequence[str]) -> None:
             unread.append(image.error)
         else:
             shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in image.shares)
-            print(f"{image.path}: {image.mask} ({shares})", flush=True)
+            show(f"{image.path}: {image.mask} ({shares})")
     _fail_all(unread)
 
 
@@ -260,10 +311,13 @@ def _fail_all(errors: Sequence[UserError]) -> None:
 
 def _table(words: Sequence[str]) -> None:
     parser = _Parser(prog="nge table", description="A table of architectures with their accuracies.")
-    parser.add_argument("table", help="file of a benchmark, or a folder that --out wrote")
-    parser.add_argument("--out", metavar="FOLDER", help="folder to write the table into, to be opened at once")
+    parser.add_argument("table", type=_path, help="file of a benchmark, or a folder that --out wrote")
+    parser.add_argument(
+        "--out", type=_path, metavar="FOLDER", help="folder to write the table into, to be opened at once"
+    )
     parser.add_argument(
         "--find",
+        type=_path,
         metavar="ARCHITECTURE",
         help="print what is known of an architecture, as JSON: its notation, its JSON file, or a run folder",
     )
@@ -272,22 +326,22 @@ def _table(words: Sequence[str]) -> None:
 
     table = open_table(options.table)
     if options.out:
-        print(f"wrote {table.save(options.out)}", file=sys.stdout if options.find is None else sys.stderr)
+        show(f"wrote {table.save(options.out)}", file=sys.stdout if options.find is None else sys.stderr)
     if options.find is not None:
         code = table.space.find(options.find)
         document = table.space.to_dict(code) | {"figures": table.figures(table.find(code))}
         print(json.dumps(document, indent=2))
     else:
-        print("\n".join(table.describe()))
+        show(*table.describe())
 
 
 def _report(words: Sequence[str]) -> None:
     parser = _Parser(prog="nge report", description="Write a run's report.html anew; works while it runs, too.")
-    parser.add_argument("run", help="run folder")
+    parser.add_argument("run", type=_path, help="run folder")
     options = parser.parse_args(words)
     from nge_search.report import write_report
 
-    print(write_report(Path(options.run)))
+    show(str(write_report(Path(options.run))))
 
 
 def _bench(words: Sequence[str]) -> None:
@@ -298,13 +352,13 @@ def _bench(words: Sequence[str]) -> None:
 
 def _doctor(words: Sequence[str]) -> None:
     parser = _Parser(prog="nge doctor", description="What this machine can do, and what is missing.")
-    parser.add_argument("--root", default="data", help="folder to look for datasets in (data)")
+    parser.add_argument("--root", type=_path, default="data", help="folder to look for datasets in (data)")
     parser.add_argument("--json", action="store_true", help="machine-readable output")
     options = parser.parse_args(words)
     from nge_search.doctor import examine, lines
 
     findings = examine(Path(options.root))
-    print(json.dumps(findings, indent=2) if options.json else "\n".join(lines(findings)))
+    show(*(json.dumps(findings, indent=2).splitlines() if options.json else lines(findings)))
 
 
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
@@ -323,13 +377,15 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
 
 
 def _say(lines: list[str]) -> None:
-    if os.environ.get("RANK", "0") == "0":
-        print("\n".join(lines), flush=True)
+    """Print a result in one of the processes of a run."""
+    if read_launch(os.environ).rank == 0:
+        show(*lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 2 for bad input, 1 for a failed run, 128 + n for signal n."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    escape_what_cannot_be_shown()
     try:
         if not words or words[0] in ("-h", "--help"):
             print("usage: nge COMMAND ...\n")
@@ -363,14 +419,18 @@ def _fail(error: UserError) -> int:
     where = "" if error.rank is None else f"on rank {error.rank}: "
 
     def report() -> None:
-        print(f"error: {where}{error}", file=sys.stderr, flush=True)
+        show(f"error: {where}{error}", file=sys.stderr)
 
-    if where or os.environ.get("WORLD_SIZE", "1") == "1":
+    try:
+        launch = read_launch(os.environ)
+    except UserError:
+        launch = Launch()
+    if where or launch.size == 1:
         report()
     else:
-        from nge_search.engine.distributed import first_of_all
+        from nge_search.engine.distributed import print_once
 
-        first_of_all(report)
+        print_once(launch, report, error.shared)
     return error.exit_code
 
 

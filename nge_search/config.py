@@ -1,6 +1,6 @@
 """From a YAML file and `key=value` words to a checked configuration, with one-line errors and `--help`.
 
-The schema is `nge_search.schema`; merging and conversion are OmegaConf's.
+The schema is `nge_search.schema`, how a value is read `nge_search.setting_values`; merging is OmegaConf's.
 """
 
 from __future__ import annotations
@@ -14,25 +14,24 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from nge_search.errors import UserError, nearest, plain, shorten
+from nge_search.errors import UserError, from_os_error, nearest, plain, shorten
+from nge_search.files import read_text, user_path
 from nge_search.schema import SEARCH_TASKS, TASKS, EvalConfig, RunningConfig, SearchConfig, Section
 from nge_search.schema_benchmark import BenchmarkConfig
 from nge_search.schema_segmentation import SegmentationConfig
+from nge_search.setting_values import read_path, read_value, read_word
+from nge_search.yaml_reader import LARGEST_BYTES, Written, parse_written
 
 Config = TypeVar("Config", bound=RunningConfig)
 
-_MAXIMUM_BYTES = 1 << 20
-_DEEPEST = 32
-_TYPE_WORDS = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    str: "text",
-    type(None): "null",
-}
+#: Of a file's name, in bytes, on the usual file systems.
+_LONGEST_NAME = 255
+
+#: Of a key, more than any key has.
+_MOST_PARTS = 8
 
 
 def load_config(
@@ -44,17 +43,17 @@ def load_config(
         UserError: an unreadable file, an unknown key, a value of the wrong type or out of its limits,
             or settings that do not go together.
     """
+    settings = {setting.key: setting for setting in _settings(schema)}
     layers: list[tuple[str, Mapping[str, Any]]] = []
     if path is not None:
-        layers.append((str(path), _read_yaml(Path(path))))
-    layers.extend(("", _parse_word(item) if isinstance(item, str) else item) for item in overrides)
-    settings = {setting.key: setting for setting in _settings(schema)}
+        path = user_path(path)
+        layers.append((str(path), _read_yaml(path)))
+    layers.extend(("", _layer(item, schema, settings)) for item in overrides)
     merged = OmegaConf.structured(schema)
     for source, layer in layers:
         try:
             for key, value in _flatten(layer, schema):
-                _check_value(value, settings[key])
-                OmegaConf.update(merged, key, value)
+                OmegaConf.update(merged, key, settings[key].read(value))
         except UserError as error:
             raise UserError(f"{source}: {error}" if source else str(error)) from None
         except OmegaConfBaseException as error:
@@ -67,8 +66,26 @@ def load_config(
     if not config.run.name:
         config.run.name = Path(path).stem if path is not None else "default"
     if not config.run.dir:
+        _require_folder_name(config.run.name)
         config.run.dir = str(Path("runs") / schema.kind / config.run.name)
     return config
+
+
+def _require_folder_name(name: str) -> None:
+    """Refuse a run's name that, as the name of its folder, would lead elsewhere or be mistaken for another one."""
+    why = None
+    if "/" in name or name in (".", ".."):
+        why = "it names a folder below runs/, so it holds no '/' and is not '..'; set run.dir= for another place"
+    elif name.startswith("~"):
+        why = "a folder of that name is easily taken for a home folder; choose another"
+    elif name != name.strip():
+        why = "it begins or ends with a blank, which nobody sees in a folder's name"
+    elif not name.isprintable():
+        why = "control characters are not allowed"
+    elif len(name.encode("utf-8")) > _LONGEST_NAME:
+        why = f"longer than {_LONGEST_NAME} bytes, which the name of a folder may have"
+    if why:
+        raise UserError(f"run.name={shorten(name)}: {why}")
 
 
 def training_schema(
@@ -87,13 +104,17 @@ def search_schema(
 
 def _task(path: str | Path | None, overrides: Sequence[str | Mapping[str, Any]], tasks: Sequence[str]) -> str:
     """The task that is named last; the first of `tasks` where none is."""
-    layers = [] if path is None else [_read_yaml(Path(path))]
-    layers += [_parse_word(item) if isinstance(item, str) else dict(item) for item in overrides]
+    layers: list[Mapping[str, Any]] = [] if path is None else [_read_yaml(user_path(path))]
+    for item in overrides:
+        if isinstance(item, Mapping):
+            layers.append(item)
+        elif str(item).startswith("task="):
+            layers.append({"task": read_word(*_split(item), (str,))})
     task = next((layer["task"] for layer in reversed(layers) if "task" in layer), tasks[0])
+    task = read_value("task", task, (str,))
     if task not in tasks:
-        hint = nearest(str(task), tasks)
-        raise UserError(f"task={plain(str(task))}: allowed are {', '.join(tasks)}{hint}")
-    return str(task)
+        raise UserError(f"task={plain(task)}: allowed are {', '.join(tasks)}{nearest(task, tasks)}")
+    return task
 
 
 def to_dict(config: RunningConfig) -> dict[str, Any]:
@@ -142,51 +163,43 @@ def _shown(value: Any) -> str:
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
-    if path.is_dir():
-        raise UserError(f"config file '{path}' is a folder; name a YAML file in it")
-    if not path.is_file():
-        raise UserError(f"config file '{path}' does not exist; see the configs folder for some")
-    if path.stat().st_size > _MAXIMUM_BYTES:
-        raise UserError(f"{path}: larger than {_MAXIMUM_BYTES} bytes; a config is a small YAML file")
+    """The sections of a config file; their scalars as they are written."""
     try:
-        _require_shallow(path.read_text(encoding="utf-8"))
-        loaded = OmegaConf.load(path)
-        content = OmegaConf.to_container(loaded) if isinstance(loaded, DictConfig) else loaded
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
-    except RecursionError:
-        raise UserError(f"{path}: nested too deeply for a config") from None
-    except (OSError, UnicodeDecodeError, OmegaConfBaseException, ValueError) as error:
-        raise UserError(f"{path}: not a config file ({str(error).splitlines()[0]})") from None
+        text = read_text(path, LARGEST_BYTES)
+    except UserError as error:
+        raise UserError(f"config file {error}") from None
+    except OSError as error:
+        raise from_os_error(error) or UserError(f"config file '{path}': {error.strerror}") from None
+    content = parse_written(text, str(path))
+    if content is None:
+        return {}
     if not isinstance(content, dict):
-        raise UserError(f"{path}: a config is a list of 'section: keys', not {type(content).__name__}")
+        raise UserError(f"{path}: a config is a list of 'section: keys', not {shorten(content)}")
     return content
 
 
-def _require_shallow(text: str) -> None:
-    """Raise RecursionError for YAML nested so deeply that reading it would exhaust the stack."""
-    depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > _DEEPEST:
-            raise RecursionError
-
-
-def _parse_word(word: str) -> dict[str, Any]:
-    key, equals, _ = word.partition("=")
+def _split(word: str) -> tuple[str, str]:
+    """The key, and everything behind the first `=`."""
+    key, equals, text = word.partition("=")
     if not equals or not key:
         raise UserError(f"'{plain(word)}' is not a setting; write key=value, for example search.epochs=25")
-    try:
-        _require_shallow(word.partition("=")[2])
-        parsed = OmegaConf.to_container(OmegaConf.from_dotlist([word]))
-    except (yaml.YAMLError, OmegaConfBaseException, ValueError):
-        raise UserError(
-            f"'{plain(word)}': the value cannot be read; quote it if it holds brackets or colons"
-        ) from None
-    except RecursionError:
-        raise UserError(f"{plain(key)}: nested too deeply") from None
-    assert isinstance(parsed, dict)
-    return parsed
+    return key, text
+
+
+def _layer(item: str | Mapping[str, Any], schema: type, settings: Mapping[str, _Setting]) -> Mapping[str, Any]:
+    """A `key=value` word as a nested mapping; mappings as they are."""
+    if isinstance(item, Mapping):
+        return item
+    if not isinstance(item, str):
+        raise UserError(f"{shorten(item)} is not a setting; write key=value, or give a mapping")
+    key, text = _split(item)
+    if key in settings:
+        value = read_word(key, text, settings[key].types)
+    else:
+        value = read_word(key, text, None) if key in _sections(schema) else Written(text)
+    for part in reversed(key.split(".", _MOST_PARTS)):
+        value = {part: value}
+    return value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,6 +214,12 @@ class _Setting:
     def default(self) -> Any:
         factory = self.item.default_factory
         return self.item.default if factory is dataclasses.MISSING else factory()
+
+    def read(self, value: Any) -> Any:
+        """What was written, or a Python object, as a value of the setting; UserError if it is none."""
+        if self.item.metadata["path"]:
+            return read_path(self.key, value, self.default)
+        return read_value(self.key, value, self.types)
 
 
 def _sections(schema: type) -> dict[str, type]:
@@ -261,23 +280,3 @@ def _suggest(key: str, schema: type, prefix: str) -> str:
     keys = [setting.key for setting in _settings(schema, prefix)] + [prefix + name for name in _sections(schema)]
     same_name = [known for known in keys if known.rpartition(".")[2] == key.rpartition(".")[2]]
     return f"; did you mean '{same_name[0]}'?" if same_name else nearest(key, keys)
-
-
-def _check_value(value: Any, setting: _Setting) -> None:
-    """Refuse a value that OmegaConf would refuse at length, or convert in a way that hides a mistake."""
-    key, allowed, given = setting.key, setting.types, type(value)
-    if isinstance(value, str) and "${" in value:
-        raise UserError(f"{key}={shorten(value)}: references (${{...}}) are not supported; write the value")
-    if isinstance(value, str) and not value.isprintable():
-        raise UserError(f"{key}={shorten(value)}: control characters are not allowed")
-    if value == "???":
-        raise UserError(f"{key}: has no value")
-    if list in allowed:
-        if given is not list or not all(isinstance(element, str) for element in value):
-            raise UserError(f"{key}={shorten(value)}: must be a list of names, as [a,b]")
-        return
-    number_for_float = given is int and float in allowed
-    number_for_text = given in (int, float) and str in allowed
-    if given not in allowed and not number_for_float and not number_for_text:
-        words = " or ".join(_TYPE_WORDS[kind] for kind in allowed)
-        raise UserError(f"{key}={shorten(value)}: must be {words}")

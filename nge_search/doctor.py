@@ -70,13 +70,17 @@ def _published(root: Path) -> dict[str, bool]:
     return {name: True for name in ("imagenet", "tiny_imagenet") if DATASETS[name].classes == count}
 
 
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def lines(findings: dict[str, Any]) -> list[str]:
     """The findings as advice, one line each."""
     cpu = findings["cpu"]
     text = [f"python {findings['python']}"]
     for name, version in findings["packages"].items():
         text.append(f"{name} {version}" if version else f"{name} is missing: pip install {name}")
-    text.append(f"CPU: {cpu['name']}, {cpu['cores']} cores, {cpu['threads']} threads")
+    text.append(f"CPU: {cpu['name']}, {_count(cpu['cores'], 'core')}, {_count(cpu['threads'], 'thread')}")
     if findings["gpus"]:
         text += [f"GPU: {name}" for name in findings["gpus"]]
     elif findings["cuda"]:

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import difflib
 import errno
+import re
 from collections.abc import Iterable
 
 _LONGEST = 900
+
+#: What a terminal obeys or cannot show: control characters, marks of direction, bytes that were no UTF-8.
+_UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 
 
 class UserError(Exception):
@@ -75,6 +79,11 @@ def shorten(value: object, limit: int = 60) -> str:
     except (ValueError, RecursionError):  # an integer of thousands of digits; a structure without end
         text = f"<{type(value).__name__}>"
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def printable(text: str, keep: str = "") -> str:
+    """`text` with control characters, and bytes that are not UTF-8, escaped as in Python; those in `keep` stay."""
+    return _UNSHOWN.sub(lambda found: found[0] if found[0] in keep else repr(found[0])[1:-1], text)
 
 
 def plain(value: object, limit: int = 60) -> str:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import re
 import secrets
 import stat
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from nge_search.errors import UserError, plain
 
 #: How `write_atomic` names what it has not finished; what a killed process left is told by it.
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.nge-tmp")
+
 
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -36,7 +41,7 @@ def user_path(given: str | os.PathLike[str]) -> Path:
         raise UserError(f"'{plain(text)}' is no path: it holds a null character")
     expanded = os.path.expanduser(text)
     if text.startswith("~") and expanded == text:
-        raise UserError(f"'{plain(text)}': there is no such home folder; write the whole path, or ./{plain(text)}")
+        raise UserError(f"{plain(text)}: there is no such home folder; write the whole path, or ./{plain(text)}")
     return Path(expanded)
 
 
@@ -70,6 +75,12 @@ def require_regular(path: str | os.PathLike[str], limit: int | None = None) -> i
     return found.st_size
 
 
+def open_regular(path: str | os.PathLike[str], limit: int | None = None) -> BinaryIO:
+    """An ordinary file of at most `limit` bytes, opened to be read; raises as `require_regular`, or OSError."""
+    require_regular(path, limit)
+    return open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC), "rb")
+
+
 def read_bytes(path: str | os.PathLike[str], limit: int) -> bytes:
     """The content of an ordinary file of at most `limit` bytes.
 
@@ -77,13 +88,28 @@ def read_bytes(path: str | os.PathLike[str], limit: int) -> bytes:
         UserError: as `require_regular`.
         OSError: it cannot be read.
     """
-    require_regular(path, limit)
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:
+    with open_regular(path, limit) as file:
         content = file.read(limit + 1)  # it may have grown since
     if len(content) > limit:
         raise UserError(f"'{path}' grows while it is read, beyond the {limit} bytes that such a file may have")
     return content
+
+
+def read_lines(path: str | os.PathLike[str], limit: int, longest: int) -> Iterator[bytes]:
+    """The lines of an ordinary file of at most `limit` bytes, with their ends.
+
+    Raises:
+        UserError: as `require_regular`, or a line of more than `longest` bytes.
+        OSError: it cannot be read.
+    """
+    with open_regular(path, limit) as file:
+        for number in itertools.count(1):
+            line = file.readline(longest + 1)
+            if len(line) > longest:
+                raise UserError(f"'{path}' line {number} has more than the {longest} bytes that one may have")
+            if not line:
+                return
+            yield line
 
 
 def read_text(path: str | os.PathLike[str], limit: int, errors: str = "strict") -> str:
@@ -128,8 +154,29 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[None]:
+    """Make a folder and those above it; where the body raises, those that were made go again, if they are empty."""
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # somebody else has put a file there
+            for folder in made:
+                folder.rmdir()
+        raise
+
+
 def write_json(path: Path, document: Any) -> None:
     write_atomic(path, json.dumps(document, indent=2) + "\n")
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of `data`, or raise OSError; a single `os.write` may stop half way."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
 
 
 def refuse_odd_target(path: str | os.PathLike[str]) -> None:
@@ -147,6 +194,7 @@ def _kind(mode: int) -> str | None:
     return next((words for test, words in _KINDS if test(mode)), None)
 
 
+@cache
 def _kernel_devices() -> set[int]:
     """The devices of file systems whose files are made as they are read."""
     devices = set()

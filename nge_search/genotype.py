@@ -16,6 +16,8 @@ from typing import Any
 
 from nge_search.architecture.graph import CONCAT, INPUT, SUM, Graph
 from nge_search.errors import UserError, nearest, plain, shorten
+from nge_search.files import read_text, user_path
+from nge_search.json_reader import parse_json
 
 FORMAT = "nge-genotype/1"
 SPACE = "darts"
@@ -41,7 +43,8 @@ SEARCH_OPERATIONS = OPERATION_NAMES[:7]
 #: Operations without a convolution: those a collapsed search fills its cells with.
 PARAMETER_FREE = frozenset({"skip_connect", "max_pool_3x3", "avg_pool_3x3"})
 
-_MAXIMUM_BYTES = 1 << 20
+#: Of a genotype's file, in bytes.
+LARGEST_FILE = 1 << 20
 _MAXIMUM_NODES = 64
 _KEYS = ("format", "space", "normal", "normal_concat", "reduce", "reduce_concat", "provenance")
 _REQUIRED_KEYS = _KEYS[:-1]
@@ -184,26 +187,9 @@ class Genotype:
     @classmethod
     def from_json(cls, text: str, source: str = "genotype") -> Genotype:
         """Parse the JSON form; raises UserError naming `source` when it is malformed."""
-        if len(text) > _MAXIMUM_BYTES:
-            raise UserError(f"{source}: larger than {_MAXIMUM_BYTES} bytes; a genotype is a small JSON file")
-        try:
-            document = json.loads(text, object_pairs_hook=_unique_keys)
-        except (RecursionError, MemoryError):
-            raise UserError(f"{source}: nested too deeply for a genotype") from None
-        except UserError as error:
-            raise UserError(f"{source}: {error}") from None
-        except ValueError as error:
-            raise UserError(f"{source}: not valid JSON ({error})") from None
-        return cls.from_dict(document, source)
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    document: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in document:
-            raise UserError(f"key {shorten(key)} is given twice")
-        document[key] = value
-    return document
+        if len(text) > LARGEST_FILE:
+            raise UserError(f"{source}: larger than {LARGEST_FILE} bytes; a genotype is a small JSON file")
+        return cls.from_dict(parse_json(text, source), source)
 
 
 def _is_integer(value: Any) -> bool:
@@ -222,7 +208,7 @@ def _check_cell(kind: str, cell: Cell) -> None:
         if operation not in OPERATION_NAMES:
             raise UserError(
                 f"{kind} pair {position}: unknown operation {shorten(operation)}; "
-                f"allowed are {', '.join(OPERATION_NAMES)}{nearest(str(operation), OPERATION_NAMES)}"
+                f"allowed are {', '.join(OPERATION_NAMES)}{nearest(shorten(operation), OPERATION_NAMES)}"
             )
         if not _is_integer(source) or source < 0:
             raise UserError(f"{kind} pair {position}: input node {shorten(source)} is not a node number")
@@ -252,21 +238,15 @@ def load_genotype(reference: str | Path) -> Genotype:
     name = reference.lower().replace("-", "_")
     if name in PUBLISHED:
         return PUBLISHED[name]
-    path = Path(reference)
+    path = user_path(reference)
     if path.is_dir():
         path = path / "genotype.json"
-    if not path.is_file():
+    if not path.exists():
         raise UserError(
             f"genotype '{plain(reference)}' is neither a file, a run folder with a genotype.json, nor one of "
             f"{', '.join(PUBLISHED)}{nearest(name, PUBLISHED)}"
         )
-    if path.stat().st_size > _MAXIMUM_BYTES:
-        raise UserError(f"{path}: larger than {_MAXIMUM_BYTES} bytes; a genotype is a small JSON file")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not a text file; a genotype is UTF-8 JSON") from None
-    return Genotype.from_json(text, str(path))
+    return Genotype.from_json(read_text(path, LARGEST_FILE), str(path))
 
 
 _SKIP, _MAX, _AVG, _SEP3, _SEP5, _DIL3, _DIL5, _SEP7, _CONV7 = OPERATION_NAMES

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nge_search.errors import UserError, shorten
-from nge_search.files import read_bytes
+from nge_search.files import read_bytes, read_lines
 
-LARGEST_BYTES = 1 << 24
+LARGEST_BYTES = 1 << 26
+#: A value takes up to some two hundred bytes of memory, however short it is in the file.
+MOST_VALUES = 2_000_000
+
+#: Of a file of JSON lines, and of one of its lines.
+LARGEST_LINES, LONGEST_LINE = 1 << 28, 1 << 20
 
 
 def read_json(path: Path, limit: int = LARGEST_BYTES) -> dict[str, Any]:
@@ -23,12 +29,15 @@ def read_json(path: Path, limit: int = LARGEST_BYTES) -> dict[str, Any]:
     return document
 
 
-def parse_json(text: str | bytes, source: str) -> Any:
-    """The value of a JSON text; `source` names it in messages.
+def parse_json(text: str | bytes, source: str, most: int = MOST_VALUES) -> Any:
+    """The value of a JSON text, made of at most `most` values; `source` names it in messages.
 
     Raises:
-        UserError: it is no JSON, nested too deeply, has a number of thousands of digits, or names a key twice.
+        UserError: it is no JSON, nested too deeply, has too many values, a number of thousands of digits, or a key
+            twice.
     """
+    if count_values(text) > most:
+        raise UserError(f"{source} has more than the {most} values that such a file may have")
     try:
         return json.loads(text, object_pairs_hook=_unique_keys)
     except (RecursionError, MemoryError):
@@ -39,11 +48,30 @@ def parse_json(text: str | bytes, source: str) -> Any:
         raise UserError(f"{source} is damaged: not valid JSON ({error})") from None
 
 
+def count_values(text: str | bytes) -> int:
+    """At least as many as a JSON text has values, told without parsing it: it counts what begins one."""
+    marks = (b",", b"[", b"{") if isinstance(text, bytes) else (",", "[", "{")
+    return 1 + sum(text.count(mark) for mark in marks)  # type: ignore[arg-type]
+
+
+def read_json_lines(path: Path, limit: int = LARGEST_LINES) -> Iterator[tuple[bytes, Any]]:
+    """The lines of a file and the JSON value of each, None where it is none (a crash may cut the last one short).
+
+    Raises:
+        UserError: no ordinary file, or one that is too large or has a line that is; names it.
+    """
+    for line in read_lines(path, limit, LONGEST_LINE):
+        try:
+            yield line, parse_json(line, str(path))
+        except UserError:
+            yield line, None
+
+
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     document = dict(pairs)
     if len(document) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise UserError(f"key {shorten(next(key for key in keys if keys.count(key) > 1))} is given twice")
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise UserError(f"key {shorten(twice)} is given twice")
     return document
 
 
@@ -53,6 +81,10 @@ class Reader:
 
     source: str
     document: dict[str, Any]
+
+    def any(self, key: str) -> Any:
+        """A value of whatever kind, which is there."""
+        return self._take(key, "", lambda value: True)
 
     def section(self, key: str) -> Reader:
         return Reader(self.source, self._take(key, "an object", lambda value: isinstance(value, dict)))
@@ -85,6 +117,17 @@ class Reader:
             key,
             "a list of names",
             lambda values: _is_list(values) and bool(values) and all(isinstance(name, str) for name in values),
+        )
+
+    def texts(self, key: str) -> dict[str, str]:
+        return dict(
+            self._take(
+                key,
+                "an object of texts",
+                lambda value: (
+                    isinstance(value, dict) and all(isinstance(x, str) for pair in value.items() for x in pair)
+                ),
+            )
         )
 
     def _take(self, key: str, words: str, fits: Callable[[Any], bool]) -> Any:

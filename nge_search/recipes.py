@@ -1,24 +1,180 @@
-"""The command that retrains what a search found, for the images it was found on."""
+"""What to do with a run folder: the command that retrains what a search found, and the one that uses a network.
+
+A search on a GPU, of a data set with a published recipe, is retrained by that recipe. All others get a network and
+a training that fit their images: see `fitted`.
+"""
 
 from __future__ import annotations
 
+import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-_RECIPES = {name: name for name in ("digits", "cifar10", "cifar100", "imagenet", "tiny_imagenet")}
+from nge_search.errors import UserError
+from nge_search.json_reader import Reader, read_json
+from nge_search.schema import DataConfig
+from nge_search.setting_values import as_word
+from nge_search.yaml_reader import read_yaml
+
+_PUBLISHED = ("digits", "cifar10", "cifar100", "imagenet", "tiny_imagenet")
+#: The recipe that takes its sizes from the command line.
+_OPEN = "folder"
+
+#: Settings of a search's images that do not bear on a retraining, or that `retrain_command` adds by itself.
+_OF_SEARCH = ("data.name", "data.root", "data.download", "data.valid_fraction", "data.split")
+#: Those of a search that is smaller than its retraining.
+_OF_PROXY = ("data.limit", "data.image_size", "data.resize")
+
+#: Training images from which on the network has the published size, on a GPU.
+_MANY = 10_000
+#: Sides, in pixels, above which the stem halves the resolution three times.
+_LARGE_SIDE = 64
+_FEWEST_STEPS = 20
 
 
-def retrain_command(run: str | Path, data: Mapping[str, Any]) -> str:
-    """A shell line that trains the genotype in `run`; `data` is the data section of the search's configuration."""
-    name = data.get("name", "cifar10")
-    words = ["python", "train_eval.py", "--config", f"configs/eval/{_RECIPES.get(name, 'cifar10')}.yaml"]
-    words.append(f"network.genotype={run}")
+@dataclass(frozen=True)
+class Images:
+    """What a search had: training images, their side in pixels, and whether it ran on a CPU."""
+
+    count: int
+    side: int
+    on_cpu: bool
+
+
+def fitted(images: Images) -> dict[str, Any]:
+    """Settings of a retraining that fit the images and the device.
+
+    The network has the published size for 10,000 training images or more on a GPU, else 8 cells and 16 channels;
+    above 64 pixels it starts with ImageNet's stem. The batch is the largest power of two from 8 to 128 that leaves
+    20 steps to an epoch. Epochs show the network 20 million images on a GPU, in 50 to 200 epochs, and 100,000 on a
+    CPU, in 10 to 100. The number of classes decides nothing but the classifier's outputs.
+    """
+    published = images.count >= _MANY and not images.on_cpu
+    large = images.side > _LARGE_SIDE
+    channels, cells = ((48, 14) if large else (36, 20)) if published else (16, 8)
+    batch = 8
+    while batch < 128 and images.count >= 2 * batch * _FEWEST_STEPS:
+        batch *= 2
+    shown, fewest, most = (100_000, 10, 100) if images.on_cpu else (20_000_000, 50, 200)
+    return {
+        "network.kind": "imagenet" if large else "cifar",
+        "network.channels": channels,
+        "network.cells": cells,
+        "train.epochs": min(max(round(shown / images.count), fewest), most),
+        "train.batch_size": batch,
+    }
+
+
+def retrain_command(run: str | Path, data: Any) -> str:
+    """A shell line that trains the genotype in `run`, on the images of the search and for as long as suits them.
+
+    Args:
+        run: the folder of a search.
+        data: the data section of the search's configuration; if it is no mapping, it is ignored.
+    """
+    data = data if isinstance(data, Mapping) else {}
+    name, images = data.get("name", "cifar10"), searched_images(Path(run))
+    launcher, recipe = _launcher(_recipe(name, images))
+    settings: dict[str, Any] = {"network.genotype": str(run)}
+    if Path(run).name not in ("", recipe):
+        settings["run.name"] = Path(run).name  # a training of another genotype has the recipe's name, perhaps
+    if name != recipe:
+        settings["data.name"] = name
     if name != "digits":
-        words.append(f"data.root={data.get('root', 'data')}")
-    if name not in _RECIPES:
-        # The recipe's cutout and auxiliary head are made for 32x32 images.
-        words += [f"data.name={name}", f"data.image_size={data.get('image_size', 0)}"]
-        words += ["data.cutout=0", "network.auxiliary=false"]
-    return shlex.join(words)
+        settings["data.root"] = data.get("root", "data")
+    published = recipe == name and name not in ("digits", _OPEN)
+    left_out = _OF_SEARCH + _OF_PROXY * published
+    settings.update(changed(data, asdict(DataConfig()), left_out, "data."))
+    if images is not None and recipe in (_OPEN, None):
+        settings.update(fitted(images))
+    return shlex.join([*launcher, *(word(key, value) for key, value in settings.items())])
+
+
+def _recipe(name: str, images: Images | None) -> str:
+    """The published recipe of a data set, except on a CPU, which all but that of the digits would take weeks."""
+    published = name == "digits" or images is None or not images.on_cpu
+    return name if name in _PUBLISHED and published else _OPEN
+
+
+def _launcher(recipe: str) -> tuple[list[str], str | None]:
+    """The words that start a training from the current folder, and the recipe they name; None: no checkout."""
+    config, checkout = Path("configs") / "eval" / f"{recipe}.yaml", Path(__file__).resolve().parent.parent
+    if config.is_file():
+        return ["python", "train_eval.py", "--config", str(config)], recipe
+    if (checkout / config).is_file():
+        return ["python", str(checkout / "train_eval.py"), "--config", str(checkout / config)], recipe
+    return ["nge", "eval"], None
+
+
+def searched_images(run: Path) -> Images | None:
+    """What a search recorded of its images; None where it recorded nothing that can be read."""
+    try:
+        images = Reader("dataset.json", read_json(run / "dataset.json"))
+        device = Reader("environment.json", read_json(run / "environment.json")).text("device")
+        return Images(
+            images.integer("train_images", 1, 1 << 40), images.integer("image_size", 1, 1 << 16), device == "cpu"
+        )
+    except (UserError, OSError):
+        return None
+
+
+def word(key: str, value: Any) -> str:
+    """`key=value` as it is typed on the command line, before the shell's own quotes."""
+    if isinstance(value, list):
+        return f"{key}=[{','.join(map(str, value))}]"
+    if isinstance(value, (str, Path)):
+        return as_word(key, str(value))
+    return f"{key}={json.dumps(value)}"
+
+
+def changed(
+    settings: Mapping[str, Any], defaults: Mapping[str, Any], left_out: Sequence[str] = (), prefix: str = ""
+) -> dict[str, Any]:
+    """By their whole keys, the settings that are not as they are by default; `left_out` are keys, or sections."""
+    found: dict[str, Any] = {}
+    for name, default in defaults.items():
+        key, value = prefix + name, settings.get(name, default)
+        if key in left_out:
+            continue
+        if isinstance(default, Mapping):
+            found |= changed(value, default, left_out, f"{key}.")
+        elif value != default:
+            found[key] = value
+    return found
+
+
+def use_of(run: str | Path, kind: str = "") -> str:
+    """What the folder of a run is, and the command that uses it; empty if it is no run's.
+
+    `kind` is that of the run; by default what its config.yaml tells.
+    """
+    given, retrain = shlex.quote(str(run)), retrain_command(run, _settings(Path(run)).get("data"))
+    uses = {
+        "search": f"a search; train what it found: {retrain}",
+        "benchmark": f"a search in a table; look up what it found: nge table TABLE --find {given}",
+        "eval": f"a retraining; export it: nge export {given} --out FOLDER, then: nge classify FOLDER IMAGES",
+        "voc": f"a segmentation; use it as it is: nge segment {given} IMAGES --out FOLDER",
+    }
+    use = uses.get(kind or kind_of(run))
+    return f"the run folder of {use}" if use else ""
+
+
+def _settings(run: Path) -> dict[str, Any]:
+    """The content of config.yaml; empty if it cannot be read."""
+    try:
+        config = read_yaml(run / "config.yaml")
+    except (UserError, OSError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def kind_of(run: str | Path) -> str:
+    """The kind of a run, told from its settings; empty where they do not tell."""
+    config = _settings(Path(run))
+    kinds = {"supernet": "search", "benchmark": "benchmark", "classification": "eval", "segmentation": "voc"}
+    by_section = "search" if "search" in config else "eval" if "network" in config else ""
+    task = config.get("task")
+    return kinds.get(task, by_section) if isinstance(task, str) else by_section

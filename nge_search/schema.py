@@ -26,8 +26,14 @@ def option(
     at_most: float | None = None,
     below: float | None = None,
     free_on_resume: bool = False,
+    path: bool = False,
 ) -> Any:
-    """A dataclass field with its meaning and limits. `free_on_resume`: a resumed run may change it."""
+    """A dataclass field with its meaning and limits.
+
+    Args:
+        free_on_resume: a resumed run may change it.
+        path: it is a path, whose `~` is expanded.
+    """
     metadata = {
         "meaning": meaning,
         "choices": choices,
@@ -36,6 +42,7 @@ def option(
         "at_most": at_most,
         "below": below,
         "free_on_resume": free_on_resume,
+        "path": path,
     }
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
@@ -151,6 +158,10 @@ TASKS = ("classification", "segmentation")
 #: Where a search judges architectures: in a supernet that it trains, or in a table of accuracies.
 SEARCH_TASKS = ("supernet", "benchmark")
 
+#: Pixels of an image beyond which its header alone has it refused; Pillow itself refuses more than the second.
+MAX_PIXELS = 100_000_000
+MOST_PIXELS = 178_956_970
+
 
 @dataclass
 class RunConfig(Section):
@@ -159,7 +170,7 @@ class RunConfig(Section):
     prefix: ClassVar[str] = "run"
 
     name: str = option("", "Name of the run; empty: the name of the config file.", free_on_resume=True)
-    dir: str = option("", "Folder of the run; empty: runs/<kind>/<name>.", free_on_resume=True)
+    dir: str = option("", "Folder of the run; empty: runs/<kind>/<name>.", free_on_resume=True, path=True)
     overwrite: bool = option(False, "Start anew in a folder that holds a run, deleting it.", free_on_resume=True)
     log_every: int = option(
         50, "Steps between log lines; only these steps read results back.", at_least=1, free_on_resume=True
@@ -177,6 +188,19 @@ class RunConfig(Section):
         free_on_resume=True,
     )
     tensorboard: bool = option(True, "Write TensorBoard event files.", free_on_resume=True)
+    stall_seconds: float = option(
+        1800.0,
+        "Seconds that the processes of a run wait for one that stands still, before it is named and the run ends; "
+        "longer than its longest evaluation.",
+        at_least=1,
+        at_most=10**6,
+        free_on_resume=True,
+    )
+
+    @property
+    def worker_patience(self) -> float:
+        """Seconds that one process waits for its workers: less, so that it says why before others miss it."""
+        return 0.9 * self.stall_seconds
 
 
 @dataclass
@@ -187,7 +211,10 @@ class DataConfig(Section):
 
     name: str = option("digits", "Dataset.", choices=tuple(DATASETS))
     root: str = option(
-        "data", "Folder of the dataset's files (digits needs none: scikit-learn ships it).", free_on_resume=True
+        "data",
+        "Folder of the dataset's files (digits needs none: scikit-learn ships it).",
+        free_on_resume=True,
+        path=True,
     )
     download: bool = option(False, "Download CIFAR into data.root when it is missing.", free_on_resume=True)
     limit: int = option(0, "Use at most this many training images, equally many per class; 0: all.", at_least=0)
@@ -239,6 +266,13 @@ class DataConfig(Section):
         "stop",
         "An image that cannot be read: stop names it and ends the run; skip names it, counts it and goes on.",
         choices=("stop", "skip"),
+    )
+    max_pixels: int = option(
+        MAX_PIXELS,
+        "Largest number of pixels of an image file; one whose header claims more is not decoded.",
+        at_least=1,
+        at_most=MOST_PIXELS,
+        free_on_resume=True,
     )
     resident: str = option(
         "auto",
@@ -426,7 +460,7 @@ class SgdSection(Section):
     """How weights are trained: SGD with momentum under a falling learning rate."""
 
     learning_rate: float = option(0.025, "SGD's initial learning rate for the weights.", at_least=0)
-    learning_rate_min: float = option(0.0, "Where its schedule ends.", at_least=0)
+    learning_rate_min: float = option(0.0, "Learning rate at the end of its schedule.", at_least=0)
     momentum: float = option(0.9, "SGD's momentum.", at_least=0, below=1)
     weight_decay: float = option(3e-4, "L2 penalty on the weights.", at_least=0)
     clip: float = option(5.0, "Largest gradient norm of the weights; 0: no clipping.", at_least=0)
@@ -462,16 +496,16 @@ class SearchSection(SgdSection):
     )
     gradient: str = option(
         "relaxed",
-        "Of P where operations are sampled: relaxed: a Gumbel-softmax's (GDAS); score: of the expected loss of "
-        "what is drawn, by the score function (REINFORCE), from search.draws architectures on each batch.",
+        "P's gradient where operations are sampled: relaxed: a Gumbel-softmax's (GDAS); score: of the expected "
+        "loss of what is drawn, by the score function (REINFORCE), from search.draws architectures on each batch.",
         choices=("relaxed", "score"),
     )
-    temperature: float = option(1.0, "Of the Gumbel-softmax.", above=0)
+    temperature: float = option(1.0, "Temperature of search.gradient=relaxed's Gumbel-softmax.", above=0)
     draws: int = option(4, "Architectures that search.gradient=score compares on a batch.", at_least=2, at_most=64)
     batch_size: int = option(64, "Images per step, over all ranks together.", at_least=2)
     cost_weight: float = option(
         0.0,
-        "Weight of the expected mult-adds, relative to those of uniform P, in the architecture loss.",
+        "Weight of the expected mult-adds of all edges, relative to those of uniform P, in the architecture loss.",
         at_least=0,
     )
     entropy_weight: float = option(
@@ -509,6 +543,7 @@ class NetworkConfig(Section):
         "darts_v2",
         "A genotype: published name, JSON file, or finished search's run folder.",
         free_on_resume=True,  # the cells themselves are compared
+        path=True,
     )
     kind: str = option(
         "cifar",
@@ -521,9 +556,11 @@ class NetworkConfig(Section):
         3, "Channels of the stem of network.kind=cifar, in units of network.channels.", at_least=1, at_most=16
     )
     auxiliary: bool = option(False, "Train an auxiliary head at 2/3 of the depth (needs images of about 32x32).")
-    auxiliary_weight: float = option(0.4, "Weight of its loss.", at_least=0)
+    auxiliary_weight: float = option(0.4, "Weight of the auxiliary head's loss.", at_least=0)
     weights: str = option(
-        "", "Start from these weights: an exported folder, a .safetensors file or a run folder; empty: at random."
+        "",
+        "Start from these weights: an exported folder, a .safetensors file or a run folder; empty: at random.",
+        path=True,
     )
     reset_classifier: bool = option(
         False, "Leave the classifier of network.weights out, as for other classes, and train a new one."
@@ -657,7 +694,7 @@ class EvalConfig(CommandConfig):
 
     kind: ClassVar[str] = "eval"
     #: What summary.json of a finished run holds at least.
-    figures: ClassVar[tuple[str, ...]] = ("top1_error", "top5_error", "params", "macs", "epochs", "seconds")
+    figures: ClassVar[tuple[str, ...]] = ("top1_error", "params", "macs", "epochs", "seconds")
 
     task: str = option("classification", "What is trained; each has settings of its own.", choices=TASKS)
     network: NetworkConfig = field(default_factory=NetworkConfig)

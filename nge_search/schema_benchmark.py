@@ -16,7 +16,9 @@ class BenchmarkSection(Section):
 
     prefix: ClassVar[str] = "benchmark"
 
-    table: str = option("", "A folder that `nge table` wrote, or a file that it reads.", free_on_resume=True)
+    table: str = option(
+        "", "A folder that `nge table` wrote, or a file that it reads.", free_on_resume=True, path=True
+    )
     signal: str = option("cifar10_valid_200", "Column that answers the search's queries.")
     score: str = option("", "Column by which the search is judged, unseen by it; empty: benchmark.signal.")
     repeats: str = option(

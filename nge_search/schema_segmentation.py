@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from nge_search.schema import TASKS, CommandConfig, NetworkTrainSection, Section, option
+from nge_search.schema import MAX_PIXELS, MOST_PIXELS, TASKS, CommandConfig, NetworkTrainSection, Section, option
+from nge_search.setting_values import decimal
 
 #: Names of datasets with masks.
 MASKED_DATASETS = ("scenes", "voc")
@@ -24,6 +25,7 @@ class MaskedDataConfig(Section):
         "data",
         "Folder that holds JPEGImages/, SegmentationClass/ and ImageSets/ (scenes needs none).",
         free_on_resume=True,
+        path=True,
     )
     train_set: str = option(
         "auto",
@@ -32,9 +34,16 @@ class MaskedDataConfig(Section):
         choices=("auto", "train", "train_aug"),
     )
     limit: int = option(0, "Use at most this many training images; 0: all.", at_least=0)
+    max_pixels: int = option(
+        MAX_PIXELS,
+        "Largest number of pixels of an image file; one whose header claims more is not decoded.",
+        at_least=1,
+        at_most=MOST_PIXELS,
+        free_on_resume=True,
+    )
     crop: int = option(513, "Side in pixels of training crops.", at_least=16, at_most=2049)
     scale_min: float = option(0.5, "Smallest factor by which a training image is resized.", above=0, at_most=8)
-    scale_max: float = option(2.0, "Largest.", above=0, at_most=8)
+    scale_max: float = option(2.0, "Largest factor by which a training image is resized.", above=0, at_most=8)
     flip: bool = option(True, "Mirror training images at random, left to right.")
     resident: str = option(
         "auto",
@@ -47,6 +56,11 @@ class MaskedDataConfig(Section):
         4096, "Largest image set, in MB, that data.resident=auto holds.", at_least=1, free_on_resume=True
     )
     workers: int = option(2, "Worker processes of the DataLoader.", at_least=0, free_on_resume=True)
+    allow_sparse_masks: bool = option(
+        False,
+        "Accept a set of masks in which at most one class occurs, or of whose pixels over 95 % are ignored.",
+        free_on_resume=True,
+    )
 
     #: A damaged image or mask always ends the run.
     corrupt: ClassVar[str] = "stop"
@@ -67,6 +81,7 @@ class DeepLabConfig(Section):
         "darts_v2",
         "A genotype: published name, JSON file, or finished search's run folder.",
         free_on_resume=True,  # the cells themselves are compared
+        path=True,
     )
     channels: int = option(48, "Channels C of the first cell.", at_least=1, at_most=1024)
     cells: int = option(14, "Number of cells; those at 1/3 and 2/3 of the depth reduce.", at_least=2, at_most=200)
@@ -81,9 +96,10 @@ class DeepLabConfig(Section):
         "",
         "Start the backbone from these weights of an ImageNet network: an exported folder, a .safetensors file or "
         "a run folder; empty: at random.",
+        path=True,
     )
     auxiliary: bool = option(False, "Train a second, convolutional head at 2/3 of the backbone's depth.")
-    auxiliary_weight: float = option(0.4, "Weight of its loss.", at_least=0)
+    auxiliary_weight: float = option(0.4, "Weight of the auxiliary head's loss.", at_least=0)
 
     def check(self) -> None:
         if self.output_stride not in (8, 16, 32):
@@ -95,7 +111,7 @@ class SegmentationTrainSection(NetworkTrainSection):
     """How a segmentation network is trained."""
 
     learning_rate: float = option(0.007, "SGD's initial learning rate for the backbone.", at_least=0)
-    head_learning_rate: float = option(0.07, "And for the heads.", at_least=0)
+    head_learning_rate: float = option(0.07, "SGD's initial learning rate for the heads.", at_least=0)
     power: float = option(
         0.9, "The rate of step s of S is the initial one times (1 - s / S) to this power (poly).", at_least=0
     )
@@ -118,11 +134,8 @@ class SegmentationTrainSection(NetworkTrainSection):
         super().check()
         if self.learning_rate_min > self.head_learning_rate:
             raise self.refuse("learning_rate_min", f"above train.head_learning_rate={self.head_learning_rate}")
-        try:
-            fits = all(0.1 <= scale <= 8 for scale in self.scales)
-        except ValueError:
-            fits = False
-        if not fits:
+        scales = [decimal(scale) for scale in self.eval_scales.split(",")]
+        if any(scale is None or not 0.1 <= scale <= 8 for scale in scales):
             raise self.refuse("eval_scales", "expected numbers from 0.1 to 8, as 0.75,1,1.25")
 
     @property

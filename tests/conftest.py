@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import resource
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from nge_search.engine import run_files
 from nge_search.supernet import kernels_torch
 
 ROOT = Path(__file__).parents[1]
@@ -37,6 +42,24 @@ def pytest_configure() -> None:
     torch.set_num_threads(1)  # tests run side by side; idle threads that wait for a core slow all of them
 
 
+@contextmanager
+def _largest_file(size: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, previous)
+
+
+@pytest.fixture
+def largest_file() -> Callable[[int], AbstractContextManager[None]]:
+    """Within it no file may grow beyond so many bytes: writing on is an OSError, as on a full disk."""
+    return _largest_file
+
+
 @pytest.fixture(scope="session")
 def tiny_search() -> tuple[str, ...]:
     return TINY_SEARCH
@@ -55,6 +78,18 @@ def checkout() -> Path:
     return ROOT
 
 
+@pytest.fixture(scope="session")
+def require_listed() -> Callable[[Path], None]:
+    """Check that all files of a run are on the list of those that run.overwrite deletes, but for mark and lock."""
+
+    def require(run: Path) -> None:
+        found = {path.relative_to(run).as_posix() for path in run.rglob("*") if not path.is_dir()}
+        listed = {path.relative_to(run).as_posix() for path in run_files.own_files(run)}
+        assert found - listed == {run_files.MARK, run_files.LOCK}
+
+    return require
+
+
 @pytest.fixture
 def torch_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Supernets compute as on a GPU: the fast one with PyTorch's kernels, and all operations, drawn or not."""
@@ -65,11 +100,18 @@ def torch_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def voc_tree(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a folder in PASCAL VOC's layout: blocks of four classes, each of a brightness, with borders of 255."""
+def voc_tree(tmp_path: Path, write_voc_tree: Callable[..., Path]) -> Callable[..., Path]:
+    """`write_voc_tree` in the test's own folder."""
+    return functools.partial(write_voc_tree, tmp_path / "VOC2012")
 
-    def write(train: int, val: int, sizes: tuple[tuple[int, int], ...] = ((60, 48), (48, 60), (53, 37))) -> Path:
-        root, random = tmp_path / "VOC2012", np.random.default_rng(0)
+
+@pytest.fixture(scope="session")
+def write_voc_tree() -> Callable[..., Path]:
+    """Writes a folder in PASCAL VOC's layout: blocks of four classes, each of a brightness, with borders of 255."""
+    three_sizes = ((60, 48), (48, 60), (53, 37))
+
+    def write(root: Path, train: int, val: int, sizes: tuple[tuple[int, int], ...] = three_sizes) -> Path:
+        random = np.random.default_rng(0)
         for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
             (root / folder).mkdir(parents=True, exist_ok=True)
         for part, count in (("train", train), ("val", val)):

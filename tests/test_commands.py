@@ -30,7 +30,8 @@ def search_run(tmp_path_factory, tiny_search) -> Path:
     return folder
 
 
-def test_a_search_leaves_a_complete_run_folder(search_run):
+def test_a_search_leaves_a_complete_run_folder(search_run, require_listed):
+    require_listed(search_run)
     assert {path.name for path in search_run.iterdir()} >= RUN_FILES
     summary = json.loads((search_run / "summary.json").read_text())
     assert summary["kind"] == "search"
@@ -86,8 +87,8 @@ def test_derive_reads_any_epoch(search_run, capsys, tmp_path):
     assert main(["derive", str(search_run)]) == 0
     assert json.loads(capsys.readouterr().out) == json.loads((search_run / "genotype.json").read_text())
     out = tmp_path / "first.json"
-    assert main(["derive", str(search_run), "--epoch", "0", "--out", str(out)]) == 0
-    assert load_genotype(out) == nge_search.derive(search_run, 0)
+    assert main(["derive", str(search_run), "--epoch", "1", "--out", str(out)]) == 0
+    assert load_genotype(out) == nge_search.derive(search_run, 1)
 
 
 def test_retraining_a_search_gives_a_test_error(search_run, tmp_path, capsys):

@@ -48,6 +48,8 @@ def measure_step(session: Session, steps: int) -> dict[str, Any]:
     step; the rest of that step is the embedding, clipping and the optimisers.
     """
     task = build_task(session)
+    if session.folder:
+        session.folder.begin()
     device, config = session.world.device, session.config
     clock = Clock(device)
     phases = {phase.name: _measure_phase(task, phase, steps, clock) for phase in task.phases if phase.trains}

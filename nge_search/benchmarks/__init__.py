@@ -13,6 +13,7 @@ from nge_search.benchmarks.query import Answer, Benchmark, Queries
 from nge_search.benchmarks.rows import columns
 from nge_search.benchmarks.table import Table, open_folder
 from nge_search.errors import UserError
+from nge_search.files import require_regular
 
 __all__ = ["Answer", "Benchmark", "Queries", "Table", "open_table"]
 
@@ -38,8 +39,9 @@ def open_table(path: str | Path) -> Table:
     path = Path(path)
     if path.is_dir():
         return open_folder(path)
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"table '{path}' does not exist; it is a folder that `nge table` wrote, or a file it reads")
+    require_regular(path)
     reader = _csv_reader(path) if path.suffix == ".csv" else _READERS.get(path.suffix)
     if reader is None:
         raise UserError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +9,15 @@ from typing import Any
 
 from nge_search.benchmarks.table import Table, build_table
 from nge_search.errors import UserError
+from nge_search.files import read_bytes
 from nge_search.genotype import FORMAT, Genotype
+from nge_search.json_reader import parse_json
 from nge_search.spaces import Code, DartsSpace
+
+_LARGEST_BYTES, _MOST_VALUES = 1 << 28, 6_000_000
+
+#: What values that are not of the expected form raise.
+_STUMBLES = (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError, UserError)
 
 
 def read_pairs(path: Path) -> Table:
@@ -24,10 +30,7 @@ def read_pairs(path: Path) -> Table:
         UserError: no such list, or a genotype that is not of DARTS' space; names its place.
     """
     space = DartsSpace()
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"'{path}' is not JSON ({error})") from None
+    document = parse_json(read_bytes(path, _LARGEST_BYTES), f"'{path}'", _MOST_VALUES)
     if not isinstance(document, list):
         raise UserError(f"'{path}' is not a list of genotypes with their figures")
     found: dict[bytes, tuple[Code, dict[str, Any]]] = {}
@@ -41,7 +44,7 @@ def read_pairs(path: Path) -> Table:
                 if given_as.setdefault(name, given) != given:
                     raise ValueError(f"'{given}' and '{given_as[name]}' would be one column, {name}; rename one")
                 figures.setdefault(name, []).append(value)
-        except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError, UserError) as error:
+        except _STUMBLES as error:
             raise UserError(f"'{path}' entry {position}: {error}") from None
     return build_table(space, found.values(), path.name, "genotype of DARTS' space")
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nge_search.benchmarks.records import read_message, read_records
+from nge_search.benchmarks.records import Value, read_message, read_records
 from nge_search.benchmarks.rows import convert_rows
 from nge_search.benchmarks.table import Table, build_table
-from nge_search.errors import UserError
+from nge_search.errors import UserError, shorten
+from nge_search.json_reader import parse_json
 from nge_search.spaces import Code, NasBench101Space
 from nge_search.spaces.nasbench101 import parameters
 
 _WHAT = "cell of NAS-Bench-101"
+_MOST_EPOCHS = 10_000
 
 #: Fields of the messages (model_metrics.proto): of a model, and of one evaluation of it.
 _EVALUATIONS, _PARAMETERS = 1, 2
@@ -36,13 +38,15 @@ def read_tfrecord(path: Path) -> Table:
     found: dict[str, tuple[Code, dict[str, Any]]] = {}
     for number, record in enumerate(read_records(path)):
         try:
-            digest, epochs, rows, operations, metrics = json.loads(record)
+            digest, epochs, rows, operations, metrics = parse_json(record, "its text")
+            if type(epochs) is not int or not 1 <= epochs <= _MOST_EPOCHS:
+                raise ValueError(f"{shorten(epochs)} epochs")
             if digest not in found:
                 code = space.code(space.parse_graph(rows, operations.split(",")))
                 if space.key(code).hex() != digest:
                     raise ValueError("its hash is not its cell's")
                 found[digest] = code, {}
-            _add_metrics(found[digest][1], int(epochs), base64.b64decode(metrics))
+            _add_metrics(found[digest][1], epochs, base64.b64decode(metrics))
         except (ValueError, TypeError, AttributeError, KeyError, IndexError, binascii.Error, UserError) as error:
             raise UserError(f"'{path}' record {number}: not one of NAS-Bench-101 ({error})") from None
     return build_table(space, found.values(), path.name, _WHAT)
@@ -51,13 +55,23 @@ def read_tfrecord(path: Path) -> Table:
 def _add_metrics(figures: dict[str, Any], epochs: int, message: bytes) -> None:
     """Add one training of a cell: what it reached half-way and at its end."""
     fields = list(read_message(message))
-    evaluations = [dict(read_message(value)) for number, value in fields if number == _EVALUATIONS]
+    parts = [value for number, value in fields if number == _EVALUATIONS]
+    evaluations = [dict(read_message(part)) for part in parts if isinstance(part, bytes)]
     _, halfway, final = evaluations  # the first is that of the initial weights
     for evaluation, suffix in ((halfway, "_halfway"), (final, "")):
         for split, number in _SPLITS.items():
-            figures.setdefault(f"cifar10_{split}_{epochs}{suffix}", []).append(100 * evaluation[number])
-        figures.setdefault(f"cifar10_seconds_{epochs}{suffix}", []).append(evaluation[_SECONDS])
+            figures.setdefault(f"cifar10_{split}_{epochs}{suffix}", []).append(100 * _double(evaluation, number))
+        figures.setdefault(f"cifar10_seconds_{epochs}{suffix}", []).append(_double(evaluation, _SECONDS))
     figures["params"] = dict(fields)[_PARAMETERS]
+    if not isinstance(figures["params"], int):
+        raise ValueError(f"field {_PARAMETERS} is not a whole number")
+
+
+def _double(fields: Mapping[int, Value], number: int) -> float:
+    value = fields[number]
+    if not isinstance(value, float):
+        raise ValueError(f"field {number} of an evaluation is not a number of 64 bits")
+    return value
 
 
 def read_labelled_csv(path: Path) -> Table:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,9 @@ import torch
 
 from nge_search.benchmarks.rows import convert_rows
 from nge_search.benchmarks.table import Table, build_table
-from nge_search.errors import UserError
+from nge_search.errors import UserError, shorten
 from nge_search.spaces import Code, NasBench201Space
+from nge_search.tensor_reader import load_saved
 
 _WHAT = "cell of NAS-Bench-201"
 
@@ -48,27 +48,13 @@ def read_archive(path: Path) -> Table:
     Raises:
         UserError: another file, a damaged one, or one that holds objects of other types.
     """
-    try:
-        with torch.serialization.safe_globals(_numpy_types()):
-            document = torch.load(path, map_location="cpu", weights_only=True)
-    except MemoryError:
-        raise UserError(f"'{path}' does not fit into memory; use a machine with more of it") from None
-    except Exception as error:  # torch raises whatever a file that is damaged makes it stumble over
-        raise UserError(
-            f"'{path}' is not NAS-Bench-201's archive, or not a whole one ({_reason(error)}); download it again"
-        ) from None
+    with torch.serialization.safe_globals(_numpy_types()):
+        document = load_saved(path, f"'{path}' is not NAS-Bench-201's archive, or not a whole one")
     try:
         names, infos = document["meta_archs"], document["arch2infos"]
         return build_table(NasBench201Space(), _read_infos(names, infos), path.name, _WHAT)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError) as error:
-        raise UserError(f"'{path}' is not laid out as NAS-Bench-201's archive ({error!r})") from None
-
-
-def _reason(error: Exception) -> str:
-    """What torch says is wrong, without its advice to load the file unsafely."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
-    text = text.rpartition("WeightsUnpickler error: ")[2] or text
-    return (text.splitlines() or [type(error).__name__])[0][:200]
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
+        raise UserError(f"'{path}' is not laid out as NAS-Bench-201's archive ({shorten(error, 200)})") from None
 
 
 def _numpy_types() -> list[Any]:

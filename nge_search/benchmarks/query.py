@@ -41,6 +41,8 @@ class Benchmark:
         for name, column_N in ((signal, self._signal_N), (self.score_name, self.score_N)):
             if np.isnan(column_N).all():
                 raise UserError(f"the table of {table.source} has no figures in its column '{plain(name)}'")
+            if np.isinf(column_N).any():
+                raise UserError(f"the table of {table.source} has infinite figures in its column '{plain(name)}'")
         self._repeats = table.repeats(signal) if repeats == "one" else self._signal_N
         dataset, _, epochs = signal.split("_", 2) if signal.count("_") >= 2 else ("", "", "")
         time = f"{dataset}_seconds_{epochs}"

@@ -6,14 +6,17 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-import numba
 import numpy as np
 
+from nge_search.engine.compiled import loop
 from nge_search.errors import UserError
+from nge_search.files import require_regular
 
 _HEADER, _FOOTER = struct.Struct("<QI"), struct.Struct("<I")
 _CASTAGNOLI = 0x82F63B78  # the polynomial, reversed
 _MASK = 0xA282EAD8
+
+_LONGEST_RECORD = 1 << 20  # bytes; NAS-Bench-101's have some hundred
 
 #: Kinds of fields in a protocol buffer message.
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -27,7 +30,7 @@ def read_records(path: Path) -> Iterator[bytes]:
     Raises:
         UserError: a file that ends within a record, or whose checksums do not fit; names the byte.
     """
-    if path.stat().st_size == 0:
+    if require_regular(path) == 0:
         return
     content = np.memmap(path, dtype=np.uint8, mode="r")
     at = 0
@@ -40,6 +43,8 @@ def read_records(path: Path) -> Iterator[bytes]:
             raise _damaged(path, start, "a checksum does not fit")
         if length > len(content) - at - _FOOTER.size:
             raise _damaged(path, start, "it ends within a record")
+        if length > _LONGEST_RECORD:
+            raise _damaged(path, start, f"a record of {length} bytes")
         record = content[at : at + length]
         at += length + _FOOTER.size
         if masked_crc32c(record) != _FOOTER.unpack(content[at - _FOOTER.size : at].tobytes())[0]:
@@ -57,7 +62,7 @@ def masked_crc32c(content: np.ndarray) -> int:
     return ((crc >> 15 | crc << 17) + _MASK) & 0xFFFFFFFF
 
 
-@numba.njit(cache=True)
+@loop()
 def _crc32c(content, table):  # type: ignore[no-untyped-def]
     crc = np.uint32(0xFFFFFFFF)
     for byte in content:

@@ -5,20 +5,32 @@ Legend: N architectures, L decisions of a code, R repeated trainings.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+import contextlib
+import io
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from nge_search.array_reader import open_array
 from nge_search.errors import UserError, nearest, plain
-from nge_search.files import write_json
-from nge_search.spaces import SPACES, Code, Space
+from nge_search.files import new_folder, sync_folder, write_atomic, write_json
+from nge_search.json_reader import Reader, read_json
+from nge_search.spaces import SPACES, Code, NasBench101Space, Space
+from nge_search.spaces.nasbench101 import VERTICES
 
 FORMAT = "nge-table/1"
 _HEADER, _CODES, _KEYS = "table.json", "codes", "keys"  # beside a file for each column
+_LEFT = re.compile(r"\.table\.[0-9a-f]{8}\.nge-tmp")  # what `save` writes into first
+_COLUMN = re.compile(r"[^/\0.][^/\0]{0,199}")
+_MOST_COLUMNS, _MOST_ARCHITECTURES = 1000, 1 << 22
+_MOST_FIGURES = 60_000_000  # NAS-Bench-101 with all its epochs has 41 million
 
 
 @dataclass(frozen=True)
@@ -91,13 +103,15 @@ class Table:
         return lines
 
     def save(self, folder: str | Path) -> Path:
-        """Write the table as a folder that `open_folder` opens at once; the header is written last."""
+        """Write the table as a folder that `open_folder` opens at once; the header is written last.
+
+        Raises:
+            UserError: a folder that holds something.
+            OSError: it cannot be written; nothing is left behind.
+        """
         folder = Path(folder)
-        if folder.exists() and any(folder.iterdir()):
+        if folder.exists() and any(not _LEFT.fullmatch(entry.name) for entry in folder.iterdir()):
             raise UserError(f"'{folder}' is not empty; choose another --out")
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, values in {_CODES: self.codes_NL, _KEYS: self.keys_N, **self.columns}.items():
-            np.save(folder / f"{name}.npy", values)
         header = {
             "format": FORMAT,
             "space": self.space.name,
@@ -106,8 +120,43 @@ class Table:
             "columns": list(self.columns),
             "source": self.source,
         }
-        write_json(folder / _HEADER, header)
+        with new_folder(folder), _staged(folder) as staging:
+            for name, values in {_CODES: self.codes_NL, _KEYS: self.keys_N, **self.columns}.items():
+                _write_array(staging / f"{name}.npy", values)
+            write_json(staging / _HEADER, header)
         return folder
+
+
+@contextlib.contextmanager
+def _staged(folder: Path) -> Iterator[Path]:
+    """A folder within `folder` to write files into; they move up, the header last, once all are there."""
+    for left in folder.iterdir():
+        if _LEFT.fullmatch(left.name):  # by a process that was killed
+            shutil.rmtree(left)
+    staging = folder / f".table.{secrets.token_hex(4)}.nge-tmp"
+    moved: list[Path] = []
+    try:
+        staging.mkdir()
+        yield staging
+        for path in sorted(staging.iterdir(), key=lambda path: path.name == _HEADER):
+            moved.append(folder / path.name)
+            os.replace(path, folder / path.name)
+        sync_folder(folder)
+    except BaseException as error:
+        for path in moved:
+            path.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename, error.filename2 = str(folder), None
+        raise
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _write_array(path: Path, values: np.ndarray) -> None:
+    """Not with `np.save`, whose error on a full disk does not say that it is full."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, np.ascontiguousarray(values), allow_pickle=False)
+    write_atomic(path, buffer.getvalue())
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
@@ -143,12 +192,32 @@ def build_table(
     for name in (_CODES, _KEYS):
         if name in names:
             raise UserError(f"{source} has figures named '{name}', which a table uses itself; rename them")
+    _check_figures(figures, source)
     columns = {name: _column([known.get(name, np.nan) for known in figures])[order_N] for name in names}
+    for name, column in columns.items():
+        if np.isinf(column).any():
+            raise UserError(f"{source} has figures named '{plain(name)}' that are infinite")
     return Table(space, np.array(codes, dtype=np.uint8)[order_N], keys_N, columns, source)
 
 
 def _names(figures: Iterable[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(name for known in figures for name in known))
+
+
+def _check_figures(figures: Sequence[Mapping[str, Any]], source: str) -> None:
+    """Raise UserError if the columns would have odd names, or take far more memory than what is given."""
+    repeats: dict[str, int] = {}
+    for known in figures:
+        for name, value in known.items():
+            repeats[name] = max(repeats.get(name, 1), len(value) if isinstance(value, list) else 1)
+    odd = next((name for name in repeats if not _COLUMN.fullmatch(name)), None)
+    if odd is not None:
+        raise UserError(f"{source} has figures named '{plain(odd)}', which cannot be a file's name; rename them")
+    if len(repeats) > _MOST_COLUMNS or len(figures) * sum(repeats.values()) > _MOST_FIGURES:
+        raise UserError(
+            f"{source} has {len(repeats)} kinds of figures, of up to {max(repeats.values())} trainings, for "
+            f"{len(figures)} architectures: more than a table holds"
+        )
 
 
 def _column(values: list[float | list[float]]) -> np.ndarray:
@@ -169,39 +238,53 @@ def open_folder(folder: str | Path) -> Table:
         UserError: another folder, or files that are missing or do not fit each other.
     """
     folder = Path(folder)
+    path = folder / _HEADER
+    if folder.is_dir() and not os.path.lexists(path):
+        raise UserError(f"'{folder}' holds no {_HEADER}; `nge table FILE --out FOLDER` makes such a folder")
+    header = Reader(str(path), read_json(path))
+    if header.document.get("format") != FORMAT:
+        raise UserError(f"'{path}' is not a table's header in the format {FORMAT}; make the folder anew")
     try:
-        header = json.loads((folder / _HEADER).read_text(encoding="utf-8"))
-        known = header["format"] == FORMAT
-    except FileNotFoundError:
-        raise UserError(
-            f"'{folder}' holds no {_HEADER}; `nge table FILE --out FOLDER` makes such a folder"
-        ) from None
-    except (ValueError, TypeError, KeyError):
-        known = False
-    if not known:
-        raise UserError(
-            f"'{folder / _HEADER}' is not a table's header in the format {FORMAT}; make the folder anew"
-        )
-    try:
-        space = _space(header["space"], header["vertices"])
-        parts = {
-            name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in (_CODES, _KEYS, *header["columns"])
-        }
-        count = header["architectures"]
-        if any(len(part) != count for part in parts.values()) or parts[_CODES].shape[1] != space.length:
-            raise ValueError(f"not all files hold {count} architectures")
+        space = _space(header)
+        columns = _columns(header)
+        parts = {name: open_array(folder / f"{name}.npy") for name in (_CODES, _KEYS, *columns)}
+        count = header.integer("architectures", 1, _MOST_ARCHITECTURES)
+        if any(len(part) != count for part in parts.values()):
+            raise UserError(f"not all files hold {count} architectures")
         codes, keys = parts.pop(_CODES), parts.pop(_KEYS)
-        if codes.dtype != np.uint8 or keys.dtype.kind != "S" or any(_is_no_column(part) for part in parts.values()):
-            raise ValueError("a file holds something else than it should")
-        return Table(space, codes, keys, parts, str(header["source"]))
-    except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError) as error:
+        if sum(part.size for part in parts.values()) > _MOST_FIGURES:
+            raise UserError(f"it has more than {_MOST_FIGURES} figures")
+        _check_codes(space, codes, keys)
+        if any(part.dtype.kind != "f" or part.ndim not in (1, 2) for part in parts.values()):
+            raise UserError("a file holds something else than it should")
+        return Table(space, codes, keys, parts, plain(header.text("source"), 200))
+    except UserError as error:
         raise UserError(f"the table '{folder}' is damaged ({error}); make the folder anew") from None
 
 
-def _is_no_column(part: np.ndarray) -> bool:
-    return part.dtype.kind != "f" or part.ndim not in (1, 2)
+def _space(header: Reader) -> Space:
+    name, vertices = header.text("space", tuple(SPACES)), header.integer("vertices", 2, VERTICES)
+    space = NasBench101Space(vertices) if name == NasBench101Space.name else SPACES[name]()
+    if space.graph.vertices != vertices:
+        raise UserError(f"{header.source} is damaged: a cell of {name} has {space.graph.vertices} vertices")
+    return space
 
 
-def _space(name: str, vertices: int) -> Space:
-    space = SPACES[name]
-    return space(vertices) if name == "nasbench101" else space()
+def _columns(header: Reader) -> list[str]:
+    """The names of the columns, each of which is a file in the folder and none of them outside."""
+    columns = header.names("columns")
+    odd = [name for name in columns if not _COLUMN.fullmatch(name) or name in (_CODES, _KEYS)]
+    if odd or len(set(columns)) < len(columns) or len(columns) > _MOST_COLUMNS:
+        raise UserError(f"{header.source} is damaged: 'columns' must be up to {_MOST_COLUMNS} names of files")
+    return columns
+
+
+def _check_codes(space: Space, codes_NL: np.ndarray, keys_N: np.ndarray) -> None:
+    """Raise UserError unless there are architectures that the space can name, in the order of their keys."""
+    options = max(len(table.options) for table in space.graph.tables)
+    if codes_NL.dtype != np.uint8 or codes_NL.ndim != 2 or codes_NL.shape[1] != space.length:
+        raise UserError(f"{_CODES}.npy holds no architectures of {space.name}")
+    if int(codes_NL.max()) >= options:
+        raise UserError(f"{_CODES}.npy holds decisions that {space.name} does not have")
+    if keys_N.dtype.kind != "S" or keys_N.ndim != 1 or (keys_N[1:] <= keys_N[:-1]).any():
+        raise UserError(f"{_KEYS}.npy does not hold keys in their order")

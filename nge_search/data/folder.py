@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
 
-from nge_search.data.decoding import Header, for_each, read_header
+from nge_search.data.decoding import Header, changes, for_each, read_header
+from nge_search.data.division import Division, divide, unused
 from nge_search.data.image_transforms import ImageTransforms
 from nge_search.data.sources import Dataset, FileImages
 from nge_search.data.split import class_sizes, hold_out, limited
-from nge_search.data.tree import Tree, is_labelled, read_tree, subfolders
+from nge_search.data.tree import Tree, folded, read_tree, some, subfolders
 from nge_search.errors import UserError
 from nge_search.schema import DataConfig
 
 _TRAIN = "train"
 _VAL = "val"
-_TESTS = ("test", _VAL, "valid")
-_KIND_OF_MODE = {"1": "grey", "L": "grey", "LA": "grey", "La": "grey", "P": "palette", "PA": "palette"}
 
 
 def load_folder(config: DataConfig) -> Dataset:
-    """The dataset in `data.root`: `train/` and `test/` (or `val/`, `valid/`), or class folders alone.
+    """The dataset in `data.root`: training and test set as `division.divide` finds them, or class folders alone.
 
     Without a labelled test folder, `data.test_fraction` of every class is held out, the same images for every seed.
     ImageNet and Tiny-ImageNet need `train/` and `val/` with all their classes. Only headers are read here, and none
@@ -35,14 +33,15 @@ def load_folder(config: DataConfig) -> Dataset:
         UserError: anything that keeps the folder from being such a dataset, in one line that says what to mend.
     """
     facts, root = config.facts, _existing_root(config)
-    train, test, notices = _divide(root, config) if facts.classes is None else (*_published(root, config), [])
+    train, test, notices = (_divide if facts.classes is None else _published)(root, config)
+    notices += dict.fromkeys([*train.notices, *test.notices])
     train = train.take(limited(train.labels_N, len(train.classes), config))
     side = config.image_size or facts.image_size
     if facts.image_size is None:
-        headers = for_each(partial(_header, config.corrupt == "skip"), train.paths + test.paths, config.workers)
+        headers = for_each(partial(_header, config), train.paths + test.paths, config.workers)
         train, test, headers, more = _readable(train, test, headers)
         side = side or _common_side(train.paths + test.paths, headers)
-        notices += [*more, *_conversions(headers)]
+        notices += [*more, *changes(headers)]
     config.check_side(side)
     return Dataset(
         name=config.name,
@@ -61,12 +60,12 @@ def _images(tree: Tree, transforms: ImageTransforms) -> FileImages:
     return FileImages(tree.paths, tree.labels_N, transforms, transforms.config.workers)
 
 
-def _header(skip: bool, path: str) -> Header | None:
+def _header(config: DataConfig, path: str) -> Header | None:
     """The header of a file; None if it cannot be read and is to be skipped."""
     try:
-        return read_header(path)
+        return read_header(path, config.max_pixels)
     except UserError:
-        if not skip:
+        if config.corrupt == "stop":
             raise
         return None
 
@@ -86,7 +85,7 @@ def _readable(
     if not test.paths:
         raise UserError(f"none of the test images can be read, as '{bad[-1]}'; replace them")
     words = "image that cannot be read is" if len(bad) == 1 else "images that cannot be read are"
-    return train, test, kept, [f"{len(bad)} {words} left out: {_some(bad)}"]
+    return train, test, kept, [f"{len(bad)} {words} left out: {some(bad)}"]
 
 
 def _existing_root(config: DataConfig) -> Path:
@@ -100,44 +99,43 @@ def _existing_root(config: DataConfig) -> Path:
 
 def _divide(root: Path, config: DataConfig) -> tuple[Tree, Tree, list[str]]:
     """Training files, test files, and what the user should know about the division."""
-    folders, strict = subfolders(root), config.corrupt == "stop"
-    if _TRAIN not in folders:
-        return _held_out(read_tree(root, strict=strict), root, config)
-    train = read_tree(root / _TRAIN, strict=strict)
-    for name in _TESTS:
-        if name in folders and is_labelled(root / name):
-            test = read_tree(root / name, strict=strict)
-            difference = _difference(train, test, name)
-            if difference:
-                raise UserError(f"data.root: {difference}; both folders need the same classes")
-            _check_sizes(train, 2, f"'{root / _TRAIN}'")
-            return train, test, []
-    return _held_out(train, root / _TRAIN, config)
+    division, strict = divide(root), config.corrupt == "stop"
+    train = read_tree(division.train, strict=strict)
+    if division.test is None:
+        return _held_out(train, division, config)
+    test = read_tree(division.test, strict=strict)
+    difference = _difference(train, test, division.train.name, division.test.name)
+    if difference:
+        raise UserError(f"data.root: {difference}; both folders need the same classes")
+    _check_sizes(train, 2, f"'{division.train}'")
+    return train, test, [*division.notices]
 
 
-def _published(root: Path, config: DataConfig) -> tuple[Tree, Tree]:
-    """Training and test files of a dataset whose classes are known: from `train/` and `val/`."""
+def _published(root: Path, config: DataConfig) -> tuple[Tree, Tree, list[str]]:
+    """As `_divide`, of a dataset whose classes are known: from `train/` and `val/`."""
     folders = subfolders(root)
     for name in (_TRAIN, _VAL):
         if name not in folders:
             raise config.refuse("root", f"holds no {name}/; data.name={config.name} needs train/ and val/")
     train, val = (read_tree(root / name, strict=config.corrupt == "stop") for name in (_TRAIN, _VAL))
     expected, counts = config.facts.classes, (len(train.classes), len(val.classes))
-    difference = _difference(train, val, _VAL)
+    difference = _difference(train, val, _TRAIN, _VAL)
     if difference or counts != (expected, expected):
         raise UserError(
             f"data.root: train/ has {counts[0]} classes and val/ {counts[1]}; "
             f"data.name={config.name} has {expected}" + (f" ({difference})" if difference else "")
         )
     _check_sizes(train, 2, f"'{root / _TRAIN}'")
-    return train, val
+    return train, val, unused(root, (_TRAIN, _VAL))
 
 
-def _held_out(tree: Tree, root: Path, config: DataConfig) -> tuple[Tree, Tree, list[str]]:
-    _check_sizes(tree, 3, f"'{root}' (one is held out as test image, as there is no labelled test folder)")
+def _held_out(tree: Tree, division: Division, config: DataConfig) -> tuple[Tree, Tree, list[str]]:
+    _check_sizes(
+        tree, 3, f"'{division.train}' (one is held out as test image, as there is no labelled test folder)"
+    )
     kept, held_out = hold_out(tree.labels_N, len(tree.classes), config.test_fraction)
     notice = f"{len(held_out)} of {len(tree.paths)} images are held out as test set (no labelled test folder)"
-    return tree.take(kept), tree.take(held_out), [notice]
+    return tree.take(kept), tree.take(held_out), [notice, *division.notices]
 
 
 def _check_sizes(tree: Tree, fewest: int, where: str) -> None:
@@ -146,22 +144,18 @@ def _check_sizes(tree: Tree, fewest: int, where: str) -> None:
             raise UserError(f"class '{name}' has {size} images; at least {fewest} per class are needed in {where}")
 
 
-def _difference(train: Tree, test: Tree, test_name: str) -> str:
+def _difference(train: Tree, test: Tree, train_name: str, test_name: str) -> str:
     """Which classes one folder has and the other has not; empty where both have the same."""
     for classes, other, words in (
         (train.classes, test.classes, f"{test_name}/ lacks"),
-        (test.classes, train.classes, f"{_TRAIN}/ lacks"),
+        (test.classes, train.classes, f"{train_name}/ lacks"),
     ):
         missing = sorted(set(classes) - set(other))
         if missing:
-            return f"{words} class {_some(missing)}"
+            alike = [(name, twin) for name in missing for twin in other if folded(name) == folded(twin)]
+            hint = " (it has {1}, which looks like {0})".format(*map(ascii, alike[0])) if alike else ""
+            return f"{words} class {some(missing)}{hint}"
     return ""
-
-
-def _some(names: Sequence[str]) -> str:
-    """The first three of many names, quoted."""
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(f"'{name}'" for name in names[:3]) + more
 
 
 def _common_side(paths: Sequence[str], headers: Sequence[Header]) -> int:
@@ -176,12 +170,3 @@ def _common_side(paths: Sequence[str], headers: Sequence[Header]) -> int:
     if first.width != first.height:
         raise UserError(f"images are {first.width}x{first.height}, not square; set data.image_size")
     return first.width
-
-
-def _conversions(headers: Sequence[Header]) -> list[str]:
-    """One remark per kind of image that becomes RGB on reading."""
-    kinds = Counter(_KIND_OF_MODE.get(header.mode, header.mode) for header in headers if header.mode != "RGB")
-    return [
-        f"{count} {kind} {'image was' if count == 1 else 'images were'} converted to RGB"
-        for kind, count in sorted(kinds.items())
-    ]

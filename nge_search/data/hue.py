@@ -8,10 +8,10 @@ What depends on one or two bytes alone is looked up.
 from __future__ import annotations
 
 import numpy as np
-from numba import float32, int64, njit, uint8, void
+from numba import float32, int64
 from PIL import Image
 
-from nge_search.engine.parallel import CACHED
+from nge_search.engine.compiled import loop
 
 _BYTES = np.arange(256, dtype=np.float32)
 _PLACES = _BYTES.astype(np.float64) * 6.0 / 255.0
@@ -31,7 +31,7 @@ def shift_hue(image: Image.Image, turns: float) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-@njit(void(uint8[:, ::1], int64), cache=CACHED, error_model="numpy", boundscheck=False)
+@loop(error_model="numpy", boundscheck=False)
 def _shift(pixels_N3, by):  # type: ignore[no-untyped-def]
     """Shift the hue, a byte that wraps, of RGB pixels in place."""
     levels = np.empty(4, dtype=np.uint8)

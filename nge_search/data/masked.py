@@ -29,6 +29,10 @@ class MaskedSource(ImageSource, Protocol):
     #: Height and width in pixels, int64 [N, 2] on the CPU.
     sizes_N2: Tensor
 
+    def read_mask(self, index: int) -> Tensor:
+        """The classes of an image, without its colours: uint8 [H, W] on the CPU."""
+        ...
+
 
 @dataclass(frozen=True)
 class MaskedDataset:
@@ -52,5 +56,7 @@ class MaskedDataset:
         digest = hashlib.sha256(repr((self.name, self.classes)).encode())
         for source in (self.train, self.test):
             names = "\n".join(source.describe(i).rpartition("/")[2] for i in range(len(source)))
-            digest.update(names.encode() + b"|" + source.sizes_N2.numpy().tobytes() + b"|")
+            digest.update(
+                names.encode("utf-8", "surrogateescape") + b"|" + source.sizes_N2.numpy().tobytes() + b"|"
+            )
         return digest.hexdigest()[:16]

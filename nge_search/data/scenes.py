@@ -106,6 +106,10 @@ class Scenes:
         return self.pixels_N4SS.nbytes
 
     @property
+    def files(self) -> Sequence[str]:
+        return ()
+
+    @property
     def augments(self) -> bool:
         return self._crops is not None and self._crops.changes(self.sizes_N2)
 
@@ -117,6 +121,9 @@ class Scenes:
             return pixels_n4SS
         pairs = zip(pixels_n4SS, index_n.tolist())
         return torch.stack([self._crops(pixels_4SS, position, draw) for pixels_4SS, position in pairs])
+
+    def read_mask(self, index: int) -> Tensor:
+        return self.pixels_N4SS[index, 3]
 
     def describe(self, index: int) -> str:
         return f"scene {index}"

@@ -36,6 +36,11 @@ class ImageSource(Protocol):
         ...
 
     @property
+    def files(self) -> Sequence[str]:
+        """The paths of all files that are read; empty where images are held in memory."""
+        ...
+
+    @property
     def augments(self) -> bool:
         """Whether `read` changes images by the choices of a `draw`; otherwise that makes no difference."""
         ...
@@ -80,6 +85,10 @@ class MemoryImages:
         return self.images_NCHW.nbytes
 
     @property
+    def files(self) -> Sequence[str]:
+        return ()
+
+    @property
     def augments(self) -> bool:
         return self.transforms is not None and self.transforms.augments
 
@@ -116,6 +125,10 @@ class FileImages:
         return len(self) * _CHANNELS * self.transforms.side**2
 
     @property
+    def files(self) -> Sequence[str]:
+        return self.paths
+
+    @property
     def augments(self) -> bool:
         return self.transforms.augments
 
@@ -123,9 +136,10 @@ class FileImages:
         positions = torch.as_tensor(indices, dtype=torch.int64).tolist()
         choices = self.transforms.choices(positions, draw)
         images_nCHW = torch.empty((len(positions), _CHANNELS, *(self.transforms.side,) * 2), dtype=torch.uint8)
+        most = self.transforms.config.max_pixels
 
         def fill(at: int) -> None:
-            images_nCHW[at] = to_tensor(self.transforms(load(self.paths[positions[at]]), choices[at]))
+            images_nCHW[at] = to_tensor(self.transforms(load(self.paths[positions[at]], most), choices[at]))
 
         # The workers are the parallelism already; and RandAugment's generators belong to the whole process.
         threads = 1 if draw or get_worker_info() else self.threads

@@ -11,20 +11,21 @@ Legend: N images of a source, M of an order, b of a batch, C channels, S = H = W
 
 from __future__ import annotations
 
-import os
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from functools import cached_property
 from itertools import chain, islice
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 from torch.utils.data import Dataset as TorchDataset
 
 from nge_search.data.image_transforms import Draw
 from nge_search.data.sources import ImageSource, MemoryImages
+from nge_search.data.workers import from_workers, glance, own_session, share
 from nge_search.errors import UserError
 from nge_search.schema import DataConfig
 
@@ -117,15 +118,21 @@ class ResidentImages:
 
 
 class StreamedImages:
-    """Images that `workers` processes (0: this one) read ahead of their use, batch by batch."""
+    """Images that `workers` processes (0: this one) read ahead of their use, batch by batch.
 
-    def __init__(self, source: ImageSource, device: torch.device, workers: int, skip: bool = False):
+    They are waited for `patience` seconds; `from_workers` says what is raised then.
+    """
+
+    def __init__(
+        self, source: ImageSource, device: torch.device, workers: int, skip: bool = False, patience: float = 1800.0
+    ):
         self.device = device
         self.labels_N = source.labels_N.to(device)
         self.unreadable: dict[str, str] = {}
         self._source = source
         self._workers = workers
         self._skip = skip
+        self._patience = patience
 
     def batches(self, order_M: Tensor, spans: Sequence[Span], draw: Draw | None = None) -> Iterator[Raw]:
         reader = _Reader(self._source, order_M, draw, self._skip)
@@ -137,28 +144,25 @@ class StreamedImages:
             prefetch_factor=_AHEAD if self._workers else None,
             pin_memory=self.device.type == "cuda",
             collate_fn=_as_it_is,
-            worker_init_fn=_own_session,
+            timeout=glance(self._workers),
+            worker_init_fn=own_session,
             generator=torch.Generator(),  # otherwise it draws from the global one and changes what follows
         )
         device_order_M = order_M.to(self.device)
         asked_for = read = 0
-        for reading, (start, end) in zip(loader, spans):  # loader first, so that it ends its workers
-            if isinstance(reading, str):
-                raise UserError(reading)
-            host_index_b, index_b = order_M[start:end], device_order_M[start:end]
-            if reading.unreadable:
-                self.unreadable.update(reading.unreadable)
-                host_index_b = torch.tensor(reading.positions, dtype=torch.int64)
-                index_b = host_index_b.to(self.device)
-            asked_for, read = asked_for + end - start, read + len(host_index_b)
-            yield Raw(reading.images_bCHW.to(self.device, non_blocking=True), index_b, host_index_b)
+        with closing(from_workers(loader, self._patience)) as readings:
+            for reading, (start, end) in zip(readings, spans):  # readings first, so that they end their workers
+                if isinstance(reading, str):
+                    raise UserError(reading)
+                host_index_b, index_b = order_M[start:end], device_order_M[start:end]
+                if reading.unreadable:
+                    self.unreadable.update(reading.unreadable)
+                    host_index_b = torch.tensor(reading.positions, dtype=torch.int64)
+                    index_b = host_index_b.to(self.device)
+                asked_for, read = asked_for + end - start, read + len(host_index_b)
+                yield Raw(reading.images_bCHW.to(self.device, non_blocking=True), index_b, host_index_b)
         if asked_for and not read:
             reader.require_one()
-
-
-def _own_session(_: int) -> None:
-    """A signal to the run's process group must not end the workers before the run has saved its state."""
-    os.setsid()
 
 
 def _as_it_is(reading: _Reading | str) -> _Reading | str:
@@ -185,11 +189,15 @@ class _Reader(TorchDataset):
     def __getitem__(self, span: Span) -> _Reading | str:
         positions = self._order_M[slice(*span)].tolist()
         try:
-            if not self._skip:
-                return _Reading(self._source.read(positions, self._draw))
-            return _read(self._source, positions, self._draw, self if self._draw else None)
+            if self._skip:
+                reading = _read(self._source, positions, self._draw, self if self._draw else None)
+            else:
+                reading = _Reading(self._source.read(positions, self._draw))
+            if get_worker_info():
+                share(reading.images_bCHW)
         except UserError as error:
             return str(error)
+        return reading
 
     def after(self, position: int) -> Iterator[int]:
         """The order's images that follow a position in the source, and then, from the first, those before it."""
@@ -266,9 +274,14 @@ def fits(source: ImageSource, config: DataConfig, device: torch.device) -> bool:
     return device.type != "cuda" or source.nbytes <= torch.cuda.mem_get_info(device)[0] // 2
 
 
-def store(source: ImageSource, config: DataConfig, device: torch.device) -> ResidentImages | StreamedImages:
-    """The store that `data.resident` asks for. Make one per source and give it to all its feeds."""
+def store(
+    source: ImageSource, config: DataConfig, device: torch.device, patience: float = 1800.0
+) -> ResidentImages | StreamedImages:
+    """The store that `data.resident` asks for, whose workers are waited for `patience` seconds.
+
+    Make one per source and give it to all its feeds.
+    """
     skip = config.corrupt == "skip"
     if fits(source, config, device):
         return ResidentImages(source, device, skip)
-    return StreamedImages(source, device, config.workers, skip)
+    return StreamedImages(source, device, config.workers, skip, patience)

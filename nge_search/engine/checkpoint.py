@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import pickle
 import random
 import re
 from pathlib import Path
@@ -17,12 +16,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from nge_search.errors import UserError
-from nge_search.files import write_atomic
+from nge_search.errors import UserError, plain, shorten
+from nge_search.files import open_regular, require_regular, write_atomic
+from nge_search.tensor_reader import load_saved, own_tensors
 
-_NAME = re.compile(r"(\d{6})-step-(\d+)-([0-9a-f]{16})\.pt")
+#: How checkpoints are named; whatever else lies in their folder is somebody else's.
+NAME = re.compile(r"(\d{6})-step-(\d+)-([0-9a-f]{16})\.pt")
+
+_LARGEST_BYTES = 1 << 33
 
 
 class CheckpointFolder:
@@ -41,7 +44,7 @@ class CheckpointFolder:
         existing = self.newest_first()
         number = int(existing[0].name[:6]) + 1 if existing else 1
         path = self.folder / f"{number:06d}-step-{step}-{_digest(content)}.pt"
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(exist_ok=True)  # without its parents: a run folder that was deleted is not made anew
         write_atomic(path, content)
         good = [other for other in existing if other not in self._damaged]
         for old in (*good[self.keep - 1 :], *self._damaged):
@@ -53,7 +56,7 @@ class CheckpointFolder:
         """The checkpoint files by their numbers."""
         if not self.folder.is_dir():
             return []
-        return sorted((path for path in self.folder.iterdir() if _NAME.fullmatch(path.name)), reverse=True)
+        return sorted((path for path in self.folder.iterdir() if NAME.fullmatch(path.name)), reverse=True)
 
     def load_newest(self) -> tuple[dict[str, Any] | None, Path | None, list[str]]:
         """The newest undamaged state, its file, and a line for each damaged file that was passed over.
@@ -61,11 +64,12 @@ class CheckpointFolder:
         (None, None, []) where there is no checkpoint.
 
         Raises:
-            UserError: there are checkpoints and all of them are damaged.
+            UserError: there are checkpoints and all of them are damaged, or one is no ordinary file.
         """
         damaged: list[str] = []
         paths = self.newest_first()
         for path in paths:
+            require_regular(path, _LARGEST_BYTES)  # what was never a checkpoint is neither passed over nor deleted
             try:
                 return read_checkpoint(path), path, damaged
             except UserError as error:
@@ -83,25 +87,28 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
+def _digest_of_file(path: Path) -> str:
+    found = hashlib.sha256()
+    with open_regular(path, _LARGEST_BYTES) as file:
+        while block := file.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()[:16]
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Load one checkpoint onto the CPU; raises UserError when its content does not match its checksum."""
-    match = _NAME.fullmatch(path.name)
-    content = path.read_bytes()
-    if match is None or _digest(content) != match[3]:
+    """Load one checkpoint onto the CPU.
+
+    Raises:
+        UserError: its content does not match its checksum, or is not a dictionary of tensors and plain values.
+    """
+    match = NAME.fullmatch(path.name)
+    if match is None or _digest_of_file(path) != match[3]:
         raise UserError(f"checkpoint {path} is damaged: its content does not match its checksum")
-    try:
-        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        LookupError,
-        ValueError,
-        TypeError,
-        AttributeError,
-    ) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path} is not a checkpoint of this program ({reason})") from None
+    refusal = f"{path} is not a checkpoint of this program"
+    state = load_saved(path, refusal, of_tensors=True)
+    if not isinstance(state, dict):
+        raise UserError(f"{refusal} (it holds {shorten(state)})")
+    return own_tensors(state, refusal, path.stat().st_size)
 
 
 def load_module(module: nn.Module, state: dict[str, Any], source: str) -> None:
@@ -112,11 +119,15 @@ def load_module(module: nn.Module, state: dict[str, Any], source: str) -> None:
 
 def require_same_tensors(own: dict[str, Any], state: dict[str, Any], source: str) -> None:
     """Raise UserError, naming the first tensor in which they differ, unless both have the same names and shapes."""
+    if not isinstance(state, dict):
+        raise UserError(f"{source} is damaged: it has {shorten(state)} where weights should be")
     for name in [*own, *(name for name in state if name not in own)]:  # in the model's order
         if name not in state or name not in own:
             where = "missing from" if name not in state else "unknown to the model but present in"
-            raise UserError(f"tensor '{name}' is {where} {source}; it belongs to another architecture")
+            raise UserError(f"tensor '{plain(name)}' is {where} {source}; it belongs to another architecture")
         given, expected = state[name], own[name]
+        if not isinstance(given, Tensor):
+            raise UserError(f"{source} is damaged: '{name}' is {shorten(given)}, not a tensor")
         if given.shape != expected.shape or given.dtype != expected.dtype:
             raise UserError(
                 f"{source}: tensor '{name}' is {given.dtype} {tuple(given.shape)}, "
@@ -136,14 +147,24 @@ def random_state() -> dict[str, Any]:
     }
 
 
-def restore_random_state(state: dict[str, Any]) -> None:
-    """Undo everything drawn since `random_state` returned `state`."""
-    random.setstate(state["python"])
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
+def restore_random_state(state: dict[str, Any], source: str = "the state") -> None:
+    """Undo everything drawn since `random_state` returned `state`.
+
+    Raises:
+        UserError: a state that is none; names `source`.
+    """
+    try:
+        name, keys, position, has_gauss, cached = state["numpy"]
+        on_gpu = state["cuda"]
+        if not (keys.shape == (624,) and 0 <= position <= 624):  # NumPy would read beyond its keys
+            raise ValueError("NumPy's has the wrong size")
+        random.setstate(state["python"])
+        np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
+        torch.set_rng_state(state["torch"])
+        if on_gpu is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(on_gpu)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
+        raise UserError(f"{source} is damaged: 'random' holds no random generators ({shorten(error)})") from None
 
 
 def seed_everything(seed: int) -> None:

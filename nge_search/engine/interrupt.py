@@ -10,12 +10,28 @@ import threading
 from types import FrameType, TracebackType
 
 
-class Interrupted(Exception):
-    """A run was asked to stop and has saved its state."""
+class Interrupted(BaseException):
+    """A run was asked to stop and has saved its state.
+
+    Like KeyboardInterrupt it is no Exception: a loop over runs that goes on after errors ends with Ctrl-C.
+    """
 
     def __init__(self, number: int):
         super().__init__(f"stopped by {signal.Signals(number).name}")
         self.exit_code = 128 + number
+
+
+class InterruptedUnsaved(Interrupted):
+    """It could not save: the step that it was to finish first never came. The last checkpoint stays."""
+
+
+#: What `Interrupts` has received; None while none is entered.
+_requested: int | None = None
+
+
+def requested() -> int | None:
+    """The signal that asks this process to stop, for whoever waits for something that may never come."""
+    return _requested
 
 
 class Interrupts:
@@ -38,8 +54,15 @@ class Interrupts:
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
         self._previous = {}
+        self._remember(None)
+
+    @staticmethod
+    def _remember(number: int | None) -> None:
+        global _requested  # signal handlers belong to the whole process, too
+        _requested = number
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         again, self.received = self.received is not None, self.received or number
+        self._remember(self.received)
         if again and number == signal.SIGINT:
             raise KeyboardInterrupt

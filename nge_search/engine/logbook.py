@@ -8,14 +8,18 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from nge_search.console import show
+from nge_search.engine.event_file import EventFile
+from nge_search.engine.run_files import TENSORBOARD
 from nge_search.engine.run_folder import RunFolder
+from nge_search.errors import printable
 from nge_search.schema import RunConfig
 
 
 def print_line(text: str) -> bool:
     """Print at once; False if nobody listens any more, which is no reason to end a run."""
     try:
-        print(text, flush=True)
+        show(text)
     except BrokenPipeError:
         return False
     return True
@@ -25,16 +29,13 @@ class Logbook:
     """Rank 0's outputs; on other ranks (`folder` None) every method does nothing."""
 
     def __init__(self, folder: RunFolder | None, config: RunConfig, first_step: int = 0):
+        """`first_step`: of the figures that are still to come; earlier runs may have shown some of them already."""
         self._folder = folder
         self._mode = self._choose_mode(config.progress) if folder else "none"
         self._bar: tqdm | None = None
-        self._writer = None
+        self._events: EventFile | None = None
         if folder and config.tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
-            # What an epoch shows at its last step is shown before that step's checkpoint is written.
-            purge = first_step + 1 if first_step else 0
-            self._writer = SummaryWriter(str(folder.path / "tensorboard"), purge_step=purge)
+            self._events = EventFile(folder.path / TENSORBOARD, first_step)
 
     @staticmethod
     def _choose_mode(progress: str) -> str:
@@ -45,7 +46,8 @@ class Logbook:
     def say(self, text: str) -> None:
         """One line for the person at the terminal."""
         if self._mode == "bar":
-            tqdm.write(text, file=sys.stdout)
+            with tqdm.external_write_mode(file=sys.stdout):
+                show(text)
         elif self._mode == "lines" and not print_line(text):
             self._mode = "none"
 
@@ -63,7 +65,7 @@ class Logbook:
         if self._bar is not None:
             self._bar.set_postfix_str(text)
         elif self._mode == "lines":
-            self.say(f"{title} {step}/{steps}: {text}")
+            self.say(f"{title} {step}/{steps}" + (f": {text}" if text else ""))
 
     def end_phase(self) -> None:
         if self._bar is not None:
@@ -81,29 +83,36 @@ class Logbook:
             self._folder.write_json(name, document)
 
     def scalars(self, values: dict[str, float], step: int) -> None:
-        if self._writer is not None:
+        if self._events is not None:
+            from torch.utils.tensorboard.summary import scalar
+
             for tag, value in values.items():
-                self._writer.add_scalar(tag, value, step)
+                self._events.add(scalar(printable(tag), value), step)
 
     def image(self, tag: str, rgb_HWC: np.ndarray, step: int) -> None:
         """A uint8 picture."""
-        if self._writer is not None:
-            self._writer.add_image(tag, rgb_HWC, step, dataformats="HWC")
+        if self._events is not None:
+            from torch.utils.tensorboard.summary import image
+
+            self._events.add(image(printable(tag), rgb_HWC, dataformats="HWC"), step)
 
     def text(self, tag: str, text: str, step: int) -> None:
-        if self._writer is not None:
-            self._writer.add_text(tag, text, step)
+        if self._events is not None:
+            from torch.utils.tensorboard import summary
+
+            self._events.add(summary.text(printable(tag), printable(text, keep="\n")), step)
 
     @property
     def pictures(self) -> bool:
         """Whether drawing a picture for `image` is worth the time."""
-        return self._writer is not None
+        return self._events is not None
 
     def flush(self) -> None:
-        if self._writer is not None:
-            self._writer.flush()
+        """Write what TensorBoard is to show; called before a checkpoint that says it was shown."""
+        if self._events is not None:
+            self._events.flush()
 
     def close(self) -> None:
         self.end_phase()
-        if self._writer is not None:
-            self._writer.close()
+        if self._events is not None:
+            self._events.close()

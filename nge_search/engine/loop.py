@@ -7,6 +7,7 @@ end of a phase and when it saves.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -20,12 +21,14 @@ from nge_search.config import to_dict
 from nge_search.data import Batch
 from nge_search.engine import environment
 from nge_search.engine.checkpoint import random_state, restore_random_state
+from nge_search.engine.checkpoint_parts import json_section, read_parts
 from nge_search.engine.distributed import World
-from nge_search.engine.interrupt import Interrupted, Interrupts
+from nge_search.engine.interrupt import Interrupted, InterruptedUnsaved, Interrupts
 from nge_search.engine.logbook import Logbook
 from nge_search.engine.meters import Confusion, Meter, Outcomes, PixelMeter
 from nge_search.engine.run_folder import RunFolder, Stopwatch
-from nge_search.errors import RunFailure, UserError, shorten
+from nge_search.errors import RunFailure, UserError, plain, shorten
+from nge_search.json_reader import Reader
 from nge_search.schema import CommandConfig
 
 FORMAT = "nge-checkpoint/2"
@@ -125,6 +128,7 @@ class Loop:
         self._epoch_images, self._epoch_seconds = 0, 0.0
         self._last_save = time.monotonic()
         self._notes: list[str] = []
+        self._resumed = ""
 
     def resume(self) -> None:
         """Take up the newest undamaged checkpoint, if there is one."""
@@ -134,13 +138,19 @@ class Loop:
             state, path, damaged = self.folder.checkpoints.load_newest()
             if state is not None:
                 self._require_own(state, f"checkpoint {path}")
-            self.folder.truncate_metrics(state["rows"] if state is not None else 0)
             return state, str(path), damaged
+
+        def truncate_metrics() -> None:
+            assert self.folder is not None
+            self.folder.truncate_metrics(self.rows)
 
         state, source, damaged = self.world.on_main(load)
         self._notes = [f"{line}; using the one before it" for line in damaged]
         if state is not None:
-            self._restore(state, source)
+            self.world.everywhere(lambda: self._restore(state, source))
+        self.world.on_main(truncate_metrics)
+        if state is not None:
+            self._resumed = source
             self._notes.append(
                 f"resuming at epoch {self.position.epoch + 1}, step {self.position.total} ({source})"
             )
@@ -153,8 +163,9 @@ class Loop:
         if state.get("kind") != self.config.kind:
             raise UserError(f"{source} is one of a {shorten(state.get('kind'))} run; set another run.dir=")
         assert self.folder is not None
-        self.folder.refuse_other_config(state["config"], source)
-        if state["data"] != self.fingerprint:
+        reader = Reader(source, state)
+        self.folder.refuse_other_config(json_section(reader, "config"), source)
+        if reader.text("data") != self.fingerprint:
             raise UserError(
                 f"{source} was trained on other images than data.root={self.config.data.root} holds now; "
                 f"restore them, set another run.dir=, or run.overwrite=true"
@@ -165,17 +176,31 @@ class Loop:
 
         Raises:
             Interrupted: after SIGTERM or SIGINT, once the step is finished and the state is saved.
+            InterruptedUnsaved: after a signal, where the images of the step do not come.
             RunFailure: a loss or gradient is not finite, or ranks have drifted apart.
         """
-        logbook = Logbook(self.folder, self.config.run, self.position.total)
+        logbook = Logbook(self.folder, self.config.run, self._first_unshown())
         try:
             for note in self._notes:
                 logbook.say(note)
             with Interrupts() as interrupts:
                 while self.position.epoch < self.task.epochs:
                     self._run_epoch(logbook, interrupts)
+        except InterruptedUnsaved as stopped:
+            logbook.end_phase()
+            logbook.say(f"{stopped} while no images came; the same command goes on from the last checkpoint")
+            raise
         finally:
             logbook.close()
+
+    def _first_unshown(self) -> int:
+        """The first step whose figures are still to be shown.
+
+        An epoch's figures are shown at its last step, after that step's own. Between epochs both were shown. Inside
+        an epoch `_run_phase` shows the step's again, as a run that was killed may have shown the epoch's too.
+        """
+        total = self.position.total
+        return total if self.position.step or not total else total + 1
 
     def _run_epoch(self, logbook: Logbook, interrupts: Interrupts) -> None:
         epoch = self.position.epoch
@@ -192,6 +217,8 @@ class Loop:
         title = f"epoch {position.epoch + 1}/{self.task.epochs} {phase.name}"
         logbook.start_phase(title, steps, position.step)
         phase.start(position.epoch)
+        if position.step and position.total % self.config.run.log_every == 0:
+            self._show_step(phase, logbook)
         clock = time.perf_counter()
         for batches in phase.batches(position.epoch, position.step):
             phase.step(*batches)
@@ -208,6 +235,7 @@ class Loop:
                 now = time.perf_counter()
                 self._epoch_seconds += now - clock if phase.trains else 0.0
                 clock = now
+                logbook.flush()
                 path = self.save()
             if stop:
                 stopped = Interrupted(interrupts.received or 15)
@@ -223,15 +251,20 @@ class Loop:
     def log(self, phase: Phase, title: str, steps: int, logbook: Logbook) -> None:
         """A log step: read the phase's figures back and show them."""
         self._require_finite()
+        values = self._show_step(phase, logbook)
+        logbook.progress(title, self.position.step, steps, values)
+
+    def _show_step(self, phase: Phase, logbook: Logbook) -> dict[str, float]:
+        """Show the phase's figures so far in TensorBoard; returns them."""
         result = self.task.meters[phase.name].result(self.world)
         values = {name: result[name] for name in ("loss", "top1", "pixel_accuracy") if name in result}
-        logbook.progress(title, self.position.step, steps, values)
         logbook.scalars(
             {f"{phase.name}_steps/{name}": value for name, value in values.items()}, self.position.total
         )
+        return values
 
     def _end_epoch(self, logbook: Logbook) -> None:
-        self.world.assert_identical(_named_tensors(self.task.state_dict()))
+        self.world.assert_identical(named_tensors(self.task.state_dict()))
         self.train_images += self._epoch_images
         self.train_seconds += self._epoch_seconds
         row = {
@@ -257,7 +290,7 @@ class Loop:
     def _require_finite(self, state: Any = None) -> None:
         """Raise RunFailure if a step, or a tensor of `state`, was not finite on any rank."""
         finite = self.task.finite
-        tensors = [tensor for tensor in _named_tensors(state).values() if tensor.is_floating_point()]
+        tensors = [tensor for tensor in named_tensors(state).values() if tensor.is_floating_point()]
         for device in {tensor.device for tensor in tensors}:
             norms = torch.stack(torch._foreach_norm([tensor for tensor in tensors if tensor.device == device]))
             finite = finite & norms.isfinite().all().to(finite.device)
@@ -298,6 +331,7 @@ class Loop:
             "random": random_state(),
             "exactness": self._exactness(),
         }
+        self.folder.require_present()
         return str(self.folder.checkpoints.save(state, self.position.total))
 
     def _counts(self) -> list[Meter | PixelMeter | Outcomes | Confusion]:
@@ -310,24 +344,54 @@ class Loop:
         return {**environment.exactness(self.world.device, self.world.size), **self.task.exactness()}
 
     def _restore(self, state: dict[str, Any], source: str) -> None:
-        self.task.load_state_dict(state["task"], source)
-        self.position = Position(**state["position"])
-        self.rows, self.last_row = state["rows"], state["last_row"]
-        self.watch.restore(state["seconds"])
-        self.train_images, self.train_seconds, self._epoch_images, self._epoch_seconds = state["train"]
-        restore_random_state(state["random"])
+        """Take up a checkpoint; UserError, naming the part, where one is missing or of another form."""
+        sums, buffers = [meter.sums for meter in self._counts()], self.task.local_buffers()
+        sizes = [sum(tensor.numel() for tensor in tensors) for tensors in (sums, buffers)]
+        parts = read_parts(state, source, self.task.epochs, len(self.task.phases), *sizes)
+        self.position = Position(**parts.position)
+        self._require_place(source)
+        self.task.load_state_dict(parts.task, source)
+        self.rows, self.last_row = parts.rows, parts.last_row
+        self.watch.restore(parts.seconds)
+        self.train_images, self.train_seconds, self._epoch_images, self._epoch_seconds = parts.train
+        restore_random_state(parts.random, source)
         now = self._exactness()
-        before = {**now, **state["exactness"]}
-        changed = [f"{key} was {old}, is {now.get(key)}" for key, old in before.items() if old != now.get(key)]
+        before = {**now, **parts.exactness}
+        changed = [
+            f"{plain(key)} was {plain(old)}, is {now.get(key)}"
+            for key, old in before.items()
+            if old != now.get(key)
+        ]
         if changed:
             self._notes.append(f"note: the run will not repeat bit for bit, since {'; '.join(changed)}")
-        meters_RN, buffers_RN = state["meters"], state["buffers"]
-        same_ranks = len(meters_RN) == self.world.size
-        own = meters_RN[self.world.rank] if same_ranks else meters_RN.sum(dim=0) * self.world.is_main
-        _unflatten(own, [meter.sums for meter in self._counts()])
-        if buffers_RN is not None:
-            row = buffers_RN[self.world.rank] if same_ranks else buffers_RN.mean(dim=0)
-            _unflatten(row, self.task.local_buffers())
+        same_ranks = len(parts.meters_RN) == self.world.size
+        own = parts.meters_RN[self.world.rank] if same_ranks else parts.meters_RN.sum(dim=0) * self.world.is_main
+        _unflatten(own, sums)
+        if parts.buffers_RM is not None:
+            row = parts.buffers_RM[self.world.rank] if same_ranks else parts.buffers_RM.mean(dim=0)
+            _unflatten(row, buffers)
+
+    def _require_place(self, source: str) -> None:
+        """Raise UserError unless the position is one that this run comes by."""
+        epoch, phase, step = self.position.epoch, self.position.phase, self.position.step
+        steps = 0
+        if epoch < self.task.epochs and phase < len(self.task.phases):
+            steps = self.task.phases[phase].steps(epoch)
+        if step > steps or (epoch == self.task.epochs and phase):
+            place = f"step {step} of {steps} in phase {phase} of epoch {epoch}"
+            raise UserError(f"{source} is damaged: 'position' is {place}")
+
+    @contextlib.contextmanager
+    def closing(self) -> Iterator[dict[str, Any]]:
+        """The last epoch's row. UserError where a checkpoint brought one that lacks what the body takes from it."""
+        try:
+            yield self.last_row
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            if not self._resumed:
+                raise
+            raise UserError(
+                f"{self._resumed} is damaged: its 'last_row' lacks what a result needs ({shorten(error)})"
+            ) from None
 
 
 def float_buffers(module: nn.Module) -> list[Tensor]:
@@ -353,7 +417,7 @@ def _unflatten(row: Tensor, tensors: list[Tensor]) -> None:
         tensor.copy_(part.view_as(tensor))
 
 
-def _named_tensors(state: Any, prefix: str = "") -> dict[str, Tensor]:
+def named_tensors(state: Any, prefix: str = "") -> dict[str, Tensor]:
     """Every tensor inside nested dictionaries and lists, by its path."""
     if isinstance(state, Tensor):
         return {prefix: state}
@@ -361,5 +425,5 @@ def _named_tensors(state: Any, prefix: str = "") -> dict[str, Tensor]:
         state.items() if isinstance(state, dict) else enumerate(state) if isinstance(state, (list, tuple)) else ()
     )
     return {
-        name: tensor for key, value in items for name, tensor in _named_tensors(value, f"{prefix}/{key}").items()
+        name: tensor for key, value in items for name, tensor in named_tensors(value, f"{prefix}/{key}").items()
     }

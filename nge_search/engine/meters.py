@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from nge_search.engine.distributed import World
 
+#: Top-5 is counted among more classes than this.
+TOP = 5
+
 
 class Meter:
     """Sums over images: loss, top-1 hits, top-5 hits, count.
+
+    Args:
+        classes: how many there are, if that is known; `result` leaves top-5 out where it is sure to be 100 %.
 
     Attributes:
         sums_4: these, which add up over ranks.
     """
 
-    def __init__(self, device: torch.device):
+    def __init__(self, device: torch.device, classes: int | None = None):
+        self.has_top5 = classes is None or classes > TOP
         self.sums_4 = torch.zeros(4, dtype=torch.float64, device=device)
 
     @property
@@ -26,7 +35,7 @@ class Meter:
     @torch.no_grad()
     def update(self, logits_BK: Tensor, labels_B: Tensor, loss_sum: Tensor) -> None:
         """Add a batch; `loss_sum` is summed over its images. Nothing is read back to the host."""
-        five = min(5, logits_BK.shape[1])
+        five = min(TOP, logits_BK.shape[1])
         hits_B5 = logits_BK.topk(five, dim=1).indices == labels_B[:, None]
         self.sums_4 += torch.stack(
             [
@@ -41,11 +50,15 @@ class Meter:
         self.sums_4.zero_()
 
     def result(self, world: World) -> dict[str, float]:
-        """Mean loss, top-1 and top-5 accuracy in percent, over all ranks; empty if nothing was added."""
+        """Mean loss, top-1 and, of more than five classes, top-5 accuracy in percent, over all ranks.
+
+        Empty if nothing was added.
+        """
         loss, hits, hits5, count = world.gather_rows(self.sums_4).sum(dim=0).tolist()
         if count == 0:
             return {}
-        return {"loss": loss / count, "top1": 100 * hits / count, "top5": 100 * hits5 / count}
+        top5 = {"top5": 100 * hits5 / count} if self.has_top5 else {}
+        return {"loss": loss / count, "top1": 100 * hits / count, **top5}
 
 
 class Outcomes:
@@ -136,3 +149,9 @@ def intersection_over_union(counts_KK: Tensor) -> Tensor:
     counts_KK = counts_KK.double()
     both_K = counts_KK.diagonal()
     return both_K / (counts_KK.sum(dim=0) + counts_KK.sum(dim=1) - both_K)
+
+
+def mean_over_union(counts_KK: Tensor) -> float | None:
+    """mIoU from 0 to 1; None if no pixel counted."""
+    mean = float(intersection_over_union(counts_KK).nanmean())
+    return None if math.isnan(mean) else mean

@@ -20,22 +20,10 @@ from typing import Any
 import numpy as np
 import torch
 from llvmlite import ir
-from numba import carray, njit, types
+from numba import carray, types
 from numba.extending import intrinsic
 
-BLOCK = types.CPointer(types.int64)
-
-
-def _can_cache() -> bool:
-    """Whether there is a folder for compiled code: beside this file, in the user's cache, or NUMBA_CACHE_DIR."""
-    try:
-        njit(cache=True)(_can_cache)
-    except RuntimeError:  # all are read-only, so every process compiles for itself
-        return False
-    return True
-
-
-CACHED = _can_cache()
+from nge_search.engine.compiled import part
 
 
 @intrinsic
@@ -58,7 +46,7 @@ def pointer(context, address):  # type: ignore[no-untyped-def]
     return types.voidptr(types.int64), generate
 
 
-@njit(cache=CACHED)
+@part()
 def words(address, shape):  # type: ignore[no-untyped-def]
     """The int64 words at an address, as an array of a shape."""
     return carray(pointer(address), shape, np.int64)
@@ -85,7 +73,7 @@ def _on_python_threads(function: int, block: int, threads: int) -> None:
 
 
 def run(task: Any, threads: int, *values: Any) -> None:
-    """Run a numba cfunc on a number of shares; values are integers, or arrays that are passed by address."""
+    """Run a `compiled.task` on a number of shares; values are integers, or arrays that are passed by address."""
     for value in values:
         assert not isinstance(value, np.ndarray) or (value.dtype == np.int64 and value.flags.c_contiguous)
     block = np.array([0, threads, *(v.ctypes.data if isinstance(v, np.ndarray) else v for v in values)], np.int64)

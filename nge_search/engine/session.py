@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
 from nge_search.data import Dataset, load_dataset
+from nge_search.data.division import TEST_NAMES, TRAIN_NAMES
 from nge_search.data.masked import MaskedDataset
+from nge_search.data.workers import worker_failure
 from nge_search.engine import environment
+from nge_search.engine.agreement import require_same_images, require_same_settings, require_same_start
+from nge_search.engine.announcing import announced_by
 from nge_search.engine.checkpoint import seed_everything
 from nge_search.engine.distributed import World, join_world
+from nge_search.engine.launch import read_launch
 from nge_search.engine.logbook import print_line
 from nge_search.engine.loop import Loop, Task
 from nge_search.engine.memory import keep_freed_memory
 from nge_search.engine.precision import allow_tf32
+from nge_search.engine.run_files import is_run
 from nge_search.engine.run_folder import RunFolder
-from nge_search.errors import UserError, from_os_error
+from nge_search.errors import UserError
 from nge_search.schema import CommandConfig
 
 Loaded = TypeVar("Loaded", Dataset, MaskedDataset)
@@ -35,6 +41,7 @@ class Session:
         folder: the run folder, locked; None on all ranks but the first.
         finished: the summary of a run that had finished before; then nothing is left to do.
         fingerprint: of the dataset, once it is loaded.
+        facts: what a search says of its dataset in dataset.json, once it is loaded.
     """
 
     config: CommandConfig
@@ -42,18 +49,24 @@ class Session:
     folder: RunFolder | None = None
     finished: dict[str, Any] | None = None
     fingerprint: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
 
     def say(self, text: str) -> None:
         if self.world.is_main and self.config.run.progress != "none":
             print_line(text)
 
     def load_dataset(self, load: Callable[[Any], Loaded] = load_dataset) -> Loaded:
-        """What `load` makes of the configured data; where it may download, one process of a machine goes first."""
+        """What `load` makes of the configured data; where it may download, one process of a machine goes first.
+
+        Raises:
+            UserError: data that cannot be used on a rank, or that differ between ranks.
+        """
         settings = self.config.data
-        first = not settings.download or os.environ.get("LOCAL_RANK", "0") == "0"
+        first = not settings.download or read_launch(os.environ).local_rank == 0
         early = self.world.everywhere(lambda: load(settings) if first else None)
         dataset = self.world.everywhere(lambda: early or load(settings))
         self.fingerprint = dataset.fingerprint
+        require_same_images(self.world, dataset)
         for notice in dataset.notices:
             self.say(notice)
         return dataset
@@ -63,7 +76,8 @@ class Session:
 
         `documents` are JSON files to keep in the run folder, by name.
         """
-        self.world.on_main(lambda: self.folder.start_anew_if_asked() if self.folder else None)
+        require_same_start(self.world, documents or {}, task.state_dict)
+        self.world.on_main(lambda: self.folder.begin() if self.folder else None)
         loop = Loop(task, self.folder, self.config, self.world, self.fingerprint)
         loop.resume()
         self.world.on_main(lambda: self._describe(documents or {}))
@@ -103,19 +117,22 @@ def open_session(config: CommandConfig) -> Iterator[Session]:
     if config.threads:
         torch.set_num_threads(config.threads)
     allow_tf32(config.precision == "tf32")
-    with _quiet_writers(), join_world(config.device) as world:
+    with join_world(config.device, config.run.stall_seconds) as world:
         session = Session(config, world)
 
         def open_folder() -> dict[str, Any] | None:
+            _refuse_place_among_images(config)
             session.folder = RunFolder(config)
             return session.folder.summary
 
         try:
+            require_same_settings(world, config)
             session.finished = world.on_main(open_folder)
             if session.finished is not None:
                 session.say(f"run '{config.run.dir}' has finished; run.overwrite=true starts it anew")
             seed_everything(config.seed)
-            yield session
+            with announced_by(session.say):
+                yield session
         except OSError as error:
             error.filename = error.filename or config.run.dir
             raise
@@ -123,21 +140,28 @@ def open_session(config: CommandConfig) -> Iterator[Session]:
             if world.size > 1 and not error.shared:
                 error.rank = world.rank
             raise
+        except RuntimeError as error:
+            failure = worker_failure(error)
+            if failure is None:
+                raise
+            failure.rank = world.rank if world.size > 1 else None
+            raise failure from None
         finally:
             if session.folder:
                 session.folder.close()
 
 
-@contextlib.contextmanager
-def _quiet_writers() -> Iterator[None]:
-    """A full disk stops TensorBoard's thread too: no traceback of it, the main thread meets the same error."""
-
-    def report(failed: threading.ExceptHookArgs) -> None:
-        if not (isinstance(failed.exc_value, OSError) and from_os_error(failed.exc_value)):
-            previous(failed)
-
-    previous, threading.excepthook = threading.excepthook, report
-    try:
-        yield
-    finally:
-        threading.excepthook = previous
+def _refuse_place_among_images(config: CommandConfig) -> None:
+    """Raise UserError for a new run folder among folders of images: later commands would take it for a class."""
+    if config.data.name != "folder" or is_run(Path(config.run.dir)):
+        return
+    given = (config.data.root, config.run.dir)
+    root, place = (Path(os.path.realpath(os.path.expanduser(path))) for path in given)
+    if root not in place.parents or not root.is_dir():
+        return
+    divided = any(entry.name.casefold() in TRAIN_NAMES for entry in root.iterdir())
+    if not divided or place.relative_to(root).parts[0].casefold() in (*TRAIN_NAMES, *TEST_NAMES):
+        raise UserError(
+            f"run.dir={config.run.dir} lies among the folders of images in data.root={config.data.root}, where it "
+            f"would count as a class; set run.dir to another place"
+        )

@@ -26,6 +26,7 @@ class Classifier(nn.Module, ABC):
         auxiliary: a second classifier behind cell 2 * cells // 3, used in training only, or None.
         classifier: the linear layer.
         drop_slots: operations that drop-path may drop; the width of `forward`'s `keep_BD`.
+        reductions: how many times smaller than the image the output of each cell is.
         compiled: whether the cells are compiled, which the forms of `layers` would keep them from.
         stem_reduction: how many times smaller than the image what the cells see is.
         auxiliary_sides: sides in pixels of the feature maps that the auxiliary head takes.
@@ -56,6 +57,7 @@ class Classifier(nn.Module, ABC):
         """
         self.genotype, self.compiled = genotype, False
         self.cells = nn.ModuleList()
+        self.reductions: list[int] = []
         self.auxiliary_after = 2 * cells // 3
         c_auxiliary = 0
         c_before, c_last, reduction_before = inputs
@@ -70,6 +72,7 @@ class Classifier(nn.Module, ABC):
             c_before, c_last = c_last, cell.c_out
             reduction_before = reduction
             stride *= 2 if reduction and not keep else 1
+            self.reductions.append(stride)
             rates = rates[1], cell.rate
             if position == self.auxiliary_after:
                 c_auxiliary = c_last

@@ -7,25 +7,38 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 import torch
 from torch import Tensor, nn
 
-from nge_search.data.decoding import for_each, load_given, to_tensor
+from nge_search.data.decoding import for_each, load, to_tensor
 from nge_search.data.image_transforms import centre, resized_centre
-from nge_search.data.tree import IMAGE_SUFFIXES
+from nge_search.data.tree import files_below, is_image_name
 from nge_search.engine.distributed import choose_device
 from nge_search.engine.precision import allow_tf32
 from nge_search.errors import UserError
 from nge_search.json_reader import Reader, read_json
-from nge_search.networks.export import CONFIG_FILE, WEIGHTS_FILE, build_network, read_weights
+from nge_search.networks.export import (
+    CONFIG_FILE,
+    LARGEST_RESIZE,
+    LARGEST_SIDE,
+    WEIGHTS_FILE,
+    build_network,
+    read_weights,
+)
 from nge_search.networks.timm_models import ARCHITECTURES
+from nge_search.recipes import use_of
 
-_LARGEST_SIDE = 1 << 14
 _MOST_CHANNELS = 1 << 12
+_MOST_PIXELS = 1 << 27  # of an image on its way to be cropped
+_BATCH_PIXELS = 1 << 22  # of all images of a batch
+
+#: Of pixels in [0, 1]; beyond, float32 would lose all of an image.
+_SMALLEST_STD, _LARGEST_MEAN = 1e-6, 1e6
 
 
 @dataclass(frozen=True)
@@ -50,7 +63,10 @@ class Exported:
         Raises:
             UserError: no image that can be read; names it.
         """
-        image = load_given(path)
+        image = load(path)
+        short, long = sorted(image.size)
+        if self.resize and self.resize**2 * long / short > _MOST_PIXELS:
+            raise UserError(f"'{path}' is too long and narrow to be resized to {self.resize} pixels; crop it")
         image = resized_centre(image, self.resize, self.side) if self.resize else centre(image, self.side)
         return to_tensor(image.convert("L") if self.channels == 1 else image)
 
@@ -79,19 +95,22 @@ def read_exported(folder: str | Path) -> Exported:
         UserError: another folder, or a damaged one.
     """
     folder = Path(folder)
-    if not (folder / CONFIG_FILE).is_file():
+    if not (folder / CONFIG_FILE).exists():
         if (folder / "config.yaml").is_file():
-            raise UserError(f"'{folder}' is a run folder; export it first: nge export {folder} --out FOLDER")
+            use = use_of(folder) or f"a run folder; export it first: nge export {quote(str(folder))} --out FOLDER"
+            raise UserError(f"'{folder}' is {use}")
         raise UserError(f"'{folder}' holds no {CONFIG_FILE}; give a folder that `nge export` wrote")
     config = Reader(str(folder / CONFIG_FILE), read_json(folder / CONFIG_FILE))
+    weights_path = folder / WEIGHTS_FILE
+    weights = read_weights(weights_path)
     architecture = config.text("architecture", tuple(ARCHITECTURES.values()))
     classes = config.names("label_names")
     given, images = config.section("model_args"), config.section("pretrained_cfg")
-    channels, height, width = images.integers("input_size", 3, 1, _LARGEST_SIDE)
+    channels, height, width = images.integers("input_size", 3, 1, LARGEST_SIDE)
     model_args = {
         "genotype": given.section("genotype").document,
         "channels": given.integer("channels", 1, _MOST_CHANNELS),
-        "cells": given.integer("cells", 1, 1000),
+        "cells": given.integer("cells", 1, _cells(weights)),
         "num_classes": given.integer("num_classes", len(classes), len(classes)),
         "in_chans": given.integer("in_chans", channels, channels),
     }
@@ -100,41 +119,44 @@ def read_exported(folder: str | Path) -> Exported:
     if height != width or channels not in (1, 3):
         size = [channels, height, width]
         raise UserError(f"{config.source}: 'input_size' must be 1 or 3 channels of a square, not {size}")
-    crop_pct = images.number("crop_pct", 0, 1)
-    weights_path = folder / WEIGHTS_FILE
+    crop_pct = images.number("crop_pct", height / (LARGEST_RESIZE + 1), 1)
+    mean, std = images.numbers("mean", channels, -_LARGEST_MEAN), images.numbers("std", channels, above=0)
+    if max(mean) > _LARGEST_MEAN or min(std) < _SMALLEST_STD:
+        raise UserError(f"{config.source} is damaged: 'mean' {mean} and 'std' {std} are not of pixels in [0, 1]")
+    network = build_network(architecture, model_args, weights, str(weights_path))
+    if not all(tensor.isfinite().all() for tensor in weights.values()):
+        raise UserError(f"'{weights_path}' holds weights that are not finite; export the network again")
     return Exported(
-        build_network(architecture, model_args, read_weights(weights_path), str(weights_path)),
+        network,
         tuple(classes),
         channels,
         height,
         0 if crop_pct == 1 else math.floor(height / crop_pct),
-        tuple(images.numbers("mean", channels)),
-        tuple(images.numbers("std", channels, above=0)),
+        tuple(mean),
+        tuple(std),
     )
 
 
+def _cells(weights: Mapping[str, Tensor]) -> int:
+    """How many cells the weights are of, told by their names; building a network of more takes long."""
+    names = {name.split(".")[1] for name in weights if name.startswith("cells.")}
+    return max(len(names), 1)
+
+
 def find_images(places: Sequence[str]) -> list[str]:
-    """Files as they are given; of folders the image files at any depth, sorted. Hidden ones are left out.
+    """Files as they are given; of folders the image files at any depth, sorted, that are data (`tree.is_data`).
 
     Raises:
-        UserError: a folder that holds no image file.
+        UserError: a folder that holds no image file, cannot be read, or holds a link to another folder.
     """
     return [path for place in places for path in (_in_folder(place) if os.path.isdir(place) else [place])]
 
 
 def _in_folder(folder: str) -> list[str]:
-    found = []
-    for parent, names, files in os.walk(folder, onerror=_raise):
-        names[:] = [name for name in names if not name.startswith(".")]
-        shown = (name for name in files if not name.startswith("."))
-        found += [os.path.join(parent, name) for name in shown if Path(name).suffix.lower() in IMAGE_SUFFIXES]
+    found = sorted(filter(is_image_name, files_below(folder)))
     if not found:
         raise UserError(f"folder '{folder}' holds no image files")
-    return sorted(found)
-
-
-def _raise(error: OSError) -> None:
-    raise error
+    return found
 
 
 def classify(
@@ -151,6 +173,7 @@ def classify(
     allow_tf32(False)
     exported.network.to(chosen)
     threads = torch.get_num_threads()
+    batch = max(1, min(batch, _BATCH_PIXELS // exported.side**2))
     for first in range(0, len(paths), batch):
         part = paths[first : first + batch]
         read = for_each(lambda path: _try(exported, path), part, threads)

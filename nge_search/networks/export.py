@@ -7,11 +7,10 @@ genotype.json and README.md; `model.onnx` and `model.pt2` take batches of any si
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
 import math
-import os
-import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,15 +27,18 @@ from nge_search.engine.checkpoint import CheckpointFolder, require_same_tensors
 from nge_search.errors import RunFailure, UserError, nearest, plain
 from nge_search.genotype import Genotype, load_genotype
 from nge_search.json_reader import Reader, read_json
+from nge_search.networks.export_folder import CONFIG_FILE, GENOTYPE_FILE, README_FILE, WEIGHTS_FILE, staged
+from nge_search.networks.export_readme import readme
 from nge_search.networks.timm_models import ARCHITECTURES
+from nge_search.recipes import kind_of, use_of
 from nge_search.schema import EvalConfig
+from nge_search.tensor_reader import check_safetensors
 
-WEIGHTS_FILE = "model.safetensors"
-CONFIG_FILE = "config.json"
 _RUN_FILE = "config.yaml"
 _DATASET_FILE = "dataset.json"
-_FILES = (WEIGHTS_FILE, "genotype.json", "README.md", "model.onnx", "model.pt2", CONFIG_FILE)
-_STAGING = ".nge-export.tmp"
+
+#: In pixels: of the square that a network sees, and of the short side of an image that it is cropped from.
+LARGEST_SIDE, LARGEST_RESIZE = 1 << 11, 1 << 13
 
 #: Largest difference of an exported file's outputs, relative to the largest logit where that is above 1.
 _TOLERANCE = 1e-4
@@ -62,7 +64,8 @@ def export_run(
         run: run folder of a retraining.
         formats: of `FORMATS`; timm's files are always written.
         weights: "last", or "ema" for the average of the weights.
-        overwrite: replace an earlier export, or write into a folder that holds other files, which are kept.
+        overwrite: replace an earlier export, or write into a folder that holds other files, which are kept; files
+            of the same names that no export wrote are refused.
         say: is given a line for each thing the user should know.
 
     Raises:
@@ -83,12 +86,12 @@ def export_run(
     document = _timm_config(trained)
     model = build_network(document["architecture"], document["model_args"], trained.weights, str(run))
     document = {**document, "num_features": model.num_features}
-    with _staged(out, overwrite) as folder:
+    with staged(out, overwrite, say) as folder:
         # Not save_file: it makes files that nobody else may read.
         (folder / WEIGHTS_FILE).write_bytes(save(dict(trained.weights), metadata={"format": "pt"}))
         (folder / CONFIG_FILE).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-        (folder / "genotype.json").write_text(trained.genotype.to_json(), encoding="utf-8")
-        (folder / "README.md").write_text(_readme(document), encoding="utf-8")
+        (folder / GENOTYPE_FILE).write_text(trained.genotype.to_json(), encoding="utf-8")
+        (folder / README_FILE).write_text(readme(document, trained.config, formats), encoding="utf-8")
         for name in FORMATS:
             if name in formats:
                 FORMATS[name](model, document["pretrained_cfg"]["input_size"], folder)
@@ -110,9 +113,10 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         return _read_checkpoint(path, "last").weights
     if not path.exists():
         raise UserError(f"'{path}' does not exist; give an exported folder, a .safetensors file or a run folder")
+    check_safetensors(path)
     try:
         return _portable(load_file(path))
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, ValueError, KeyError) as error:
         raise UserError(f"'{path}' is not a safetensors file, or is damaged ({error})") from None
 
 
@@ -153,12 +157,12 @@ def _read_run(run: Path, which: str) -> _Trained:
     checkpoint = _read_checkpoint(run, which)
     config = load_config(EvalConfig, run / _RUN_FILE)
     notices = [*checkpoint.notices]
-    if not (run / "summary.json").is_file():
+    if not (run / "summary.json").exists():
         notices.append(
             f"'{run}' is unfinished: these are the weights after {checkpoint.epoch} of {config.train.epochs} epochs"
         )
     path = run / _DATASET_FILE
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"'{run}' has no {_DATASET_FILE}; repeat the training with this version, or add the file")
     images = Reader(str(path), read_json(path))
     return _Trained(checkpoint.weights, config, load_genotype(run / "genotype.json"), images, tuple(notices))
@@ -173,24 +177,18 @@ def _read_checkpoint(run: Path, which: str) -> _Checkpoint:
     if not (run / _RUN_FILE).is_file():
         raise UserError(f"'{run}' holds no {_RUN_FILE}; it is not the folder of a run")
     state, path, damaged = CheckpointFolder(run / "checkpoints").load_newest()
+    kind = kind_of(run) if state is None else state.get("kind")
+    if kind in ("search", "benchmark", "voc"):
+        raise UserError(f"'{run}' is {use_of(run, kind)}")
     if state is None:
         raise UserError(f"'{run}' has no checkpoint yet, so there are no weights to take")
-    kind = state.get("kind")
-    if kind == "search":
-        raise UserError(
-            f"'{run}' is the run folder of a search, whose weights belong to no single network; "
-            f"train what it found: nge eval network.genotype={run}"
-        )
-    if kind == "voc":
-        raise UserError(
-            f"'{run}' is the run folder of a segmentation, which `nge segment` reads; give a classifier's"
-        )
-    try:
-        weights, epoch = state["task"]["network" if which == "last" else "ema"], state["position"]["epoch"]
-    except (KeyError, TypeError):
-        raise UserError(f"{path} is not a checkpoint of a retraining") from None
+    reader = Reader(str(path), state)
+    epoch = reader.section("position").integer("epoch", 0, 1 << 53)
+    weights = reader.section("task").any("network" if which == "last" else "ema")
     if weights is None:
         raise UserError(f"'{run}' kept no average of its weights (train.ema_decay=0); use weights=last")
+    if not isinstance(weights, dict) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
+        raise UserError(f"{path} is not a checkpoint of a retraining")
     return _Checkpoint(_portable(weights), epoch, tuple(f"passed over: {line}" for line in damaged))
 
 
@@ -209,7 +207,7 @@ def _timm_config(trained: _Trained) -> dict[str, Any]:
 
     section, images = trained.config.network, trained.images
     classes, channels = images.names("classes"), images.integer("channels", 1, 1024)
-    side, resize = images.integer("image_size", 1, 1 << 16), images.integer("resize", 0, 1 << 16)
+    side, resize = images.integer("image_size", 1, LARGEST_SIDE), images.integer("resize", 0, LARGEST_RESIZE)
     if 0 < resize < side:
         raise UserError(f"{images.source} is damaged: 'resize' is below 'image_size'")
     architecture = ARCHITECTURES[section.kind]
@@ -261,80 +259,6 @@ def _crop_pct(side: int, resize: int) -> float:
     return share
 
 
-def _readme(document: dict[str, Any]) -> str:
-    channels, side, _ = document["pretrained_cfg"]["input_size"]
-    mode = "L" if channels == 1 else "RGB"
-    return f"""# {document["architecture"]}, trained on {document["pretrained_cfg"]["tag"]}
-
-{document["num_classes"]} classes, images of {side}x{side} pixels.
-In this folder, with nge_search and timm >= 1.0.16 installed:
-
-```python
-import timm
-import torch
-from PIL import Image
-
-import nge_search.networks.timm_models  # tells timm of the architecture
-
-model = timm.create_model("local-dir:.", pretrained=True).eval()
-transform = timm.data.create_transform(**timm.data.resolve_data_config({{}}, model=model))
-with torch.inference_mode():
-    probabilities = model(transform(Image.open("image.png").convert("{mode}"))[None]).softmax(dim=1)[0]
-print(model.pretrained_cfg["label_names"][probabilities.argmax()], probabilities.max().item())
-```
-
-Without a script: `nge classify FOLDER IMAGES...`. To train on from here: `nge eval network.weights=FOLDER`.
-"""
-
-
-@contextlib.contextmanager
-def _staged(out: Path, overwrite: bool) -> Iterator[Path]:
-    """A folder to write into, whose files appear in `out` once all are complete: config.json last.
-
-    Raises:
-        UserError: `out` may not be written into.
-    """
-    if (out / _RUN_FILE).exists():
-        raise UserError(f"'{out}' is the folder of a run; choose another one")
-    if out.is_dir() and not overwrite:
-        strangers = sorted(entry.name for entry in out.iterdir() if entry.name != _STAGING)
-        if strangers:
-            raise UserError(
-                f"folder '{out}' is not empty (for example '{plain(strangers[0])}'); choose another one, or add "
-                f"--overwrite, which keeps files that are not of an export"
-            )
-    existed = out.is_dir()
-    staging = out / _STAGING
-    shutil.rmtree(staging, ignore_errors=True)  # of an export that was killed
-    staging.mkdir(parents=True)
-    try:
-        yield staging
-        _publish(staging, out)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-        if not existed and not any(out.iterdir()):
-            out.rmdir()
-
-
-def _publish(staging: Path, out: Path) -> None:
-    """Move the files into place. There is no config.json, and so no model, until all others are there."""
-    new = [name for name in _FILES if (staging / name).is_file()]
-    for name in new:
-        with open(staging / name, "rb+") as file:
-            os.fsync(file.fileno())
-    (out / CONFIG_FILE).unlink(missing_ok=True)
-    for name in _FILES:
-        if name in new:
-            os.replace(staging / name, out / name)
-        else:
-            (out / name).unlink(missing_ok=True)  # of an export in other formats
-    folder = os.open(out, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
 def _require_onnx() -> None:
     try:
         import onnx  # noqa: F401
@@ -362,7 +286,7 @@ def _write_onnx(model: nn.Module, input_size: Sequence[int], folder: Path) -> No
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             verbose=False,
         )
-        program.save(path, external_data=False)
+        path.write_bytes(program.model_proto.SerializeToString())
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except onnx.checker.ValidationError as error:
@@ -380,7 +304,9 @@ def _write_torch(model: nn.Module, input_size: Sequence[int], folder: Path) -> N
     with _quiet():
         images = _random_images(2, input_size)
         program = torch.export.export(model, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},))
-        torch.export.save(program, path)
+        content = io.BytesIO()  # whose lack of room is told by the system, not by torch
+        torch.export.save(program, content)
+        path.write_bytes(content.getbuffer())
         loaded = torch.export.load(path).module()
     _require_agreement("model.pt2", model, loaded, input_size)
 

@@ -14,20 +14,24 @@ import functools
 from typing import Any
 
 import numpy as np
-from numba import carray, cfunc, njit, types
+from numba import carray
 
-from nge_search.engine.parallel import BLOCK, CACHED, pointer, take_share
+from nge_search.engine import compiled
+from nge_search.engine.parallel import pointer, take_share
 
 #: Positions in a group: 16 of 36 channels are 576 numbers, which the first cache holds several times.
 GROUP = 16
 ROWS = 5
 SCALE, BIAS, MEAN, SLOPE, CONSTANT = range(ROWS)
 _CHUNK = 64  # groups that are summed in the map's own precision
-_loop = njit(cache=CACHED, error_model="numpy", fastmath={"contract", "nsz"}, boundscheck=False)
-_task = functools.partial(cfunc, types.void(BLOCK), cache=CACHED, error_model="numpy")
+_part = compiled.part(error_model="numpy", fastmath={"contract", "nsz"}, boundscheck=False)
 
 
-@_loop
+def _task(dtype: Any) -> Any:
+    return compiled.task(f"compiling CPU kernels for normalisation in {dtype}: once, some 3 s")
+
+
+@_part
 def _sum_group(x, shift, first, second):  # type: ignore[no-untyped-def]
     for j in range(len(x)):
         d = x[j] - shift[j]
@@ -35,7 +39,7 @@ def _sum_group(x, shift, first, second):  # type: ignore[no-untyped-def]
         second[j] += d * d
 
 
-@_loop
+@_part
 def _sum_changes(x, dy, rows, factor, rectify, first, second):  # type: ignore[no-untyped-def]
     scale, bias, mean, zero = rows[SCALE], rows[BIAS], rows[MEAN], x.dtype.type(0)
     if rectify:
@@ -50,7 +54,7 @@ def _sum_changes(x, dy, rows, factor, rectify, first, second):  # type: ignore[n
             second[j] += g * (x[j] - mean[j])
 
 
-@_loop
+@_part
 def _flush(first, second, sums):  # type: ignore[no-untyped-def]
     """Move the sums of a group of positions to sums [2, C]."""
     channels = sums.shape[1]
@@ -62,7 +66,7 @@ def _flush(first, second, sums):  # type: ignore[no-untyped-def]
     second[:] = 0
 
 
-@_loop
+@_part
 def _apply(x, rows, factor, rectify, addend, y):  # type: ignore[no-untyped-def]
     scale, bias, zero = rows[SCALE], rows[BIAS], x.dtype.type(0)
     if rectify:
@@ -76,7 +80,7 @@ def _apply(x, rows, factor, rectify, addend, y):  # type: ignore[no-untyped-def]
             y[j] = factor * (x[j] * scale[j] + bias[j])
 
 
-@_loop
+@_part
 def _apply_backward(x, dy, rows, factor, rectify, dx):  # type: ignore[no-untyped-def]
     scale, bias, mean, zero = rows[SCALE], rows[BIAS], rows[MEAN], x.dtype.type(0)
     slope, constant = rows[SLOPE], rows[CONSTANT]
@@ -89,7 +93,7 @@ def _apply_backward(x, dy, rows, factor, rectify, dx):  # type: ignore[no-untype
             dx[j] = scale[j] * (factor * dy[j]) + slope[j] * (x[j] - mean[j]) + constant[j]
 
 
-@njit(cache=CACHED)
+@compiled.part()
 def _array(address, shape, dtype):  # type: ignore[no-untyped-def]
     """The numbers at an address, as an array of a shape."""
     return carray(pointer(address), shape, dtype)
@@ -103,7 +107,7 @@ def moments(dtype: Any) -> Any:
     The task's words: positions, channels, and addresses of x, sums [shares, 2, C].
     """
 
-    @_task()
+    @_task(dtype)
     def task(block):  # type: ignore[no-untyped-def]
         a = carray(block, 6)
         shares, count, channels = a[1], a[2], a[3]
@@ -135,7 +139,7 @@ def forward(dtype: Any) -> Any:
     rows, factors [images], addend, y.
     """
 
-    @_task()
+    @_task(dtype)
     def task(block):  # type: ignore[no-untyped-def]
         a = carray(block, 12)
         shares, images, count, channels = a[1], a[2], a[3], a[4]
@@ -164,7 +168,7 @@ def changes(dtype: Any) -> Any:
     The task's words: images, positions of each, channels, rectify, and addresses of x, rows, factors, dy, sums.
     """
 
-    @_task()
+    @_task(dtype)
     def task(block):  # type: ignore[no-untyped-def]
         a = carray(block, 11)
         shares, images, count, channels = a[1], a[2], a[3], a[4]
@@ -197,7 +201,7 @@ def backward(dtype: Any) -> Any:
     The task's words: images, positions of each, channels, rectify, and addresses of x, rows, factors, dy, dx.
     """
 
-    @_task()
+    @_task(dtype)
     def task(block):  # type: ignore[no-untyped-def]
         a = carray(block, 11)
         shares, images, count, channels = a[1], a[2], a[3], a[4]
@@ -221,7 +225,7 @@ def backward(dtype: Any) -> Any:
     return task
 
 
-@njit(cache=CACHED, error_model="numpy")
+@compiled.loop(error_model="numpy")
 def describe(sums, count, x, weight, bias, eps, momentum, running_mean, running_var, facts, rows):  # type: ignore
     """From what `moments` summed to SCALE, BIAS and MEAN; moves the running statistics.
 
@@ -242,7 +246,7 @@ def describe(sums, count, x, weight, bias, eps, momentum, running_mean, running_
             rows[SCALE, at], rows[BIAS, at], rows[MEAN, at] = scale, bias[c] - mean * scale, mean
 
 
-@njit(cache=CACHED, error_model="numpy")
+@compiled.loop(error_model="numpy")
 def describe_backward(sums, count, facts, d_weight, d_bias, rows):  # type: ignore[no-untyped-def]
     """From what `changes` summed to the gradients of weight and bias [C], and to SLOPE and CONSTANT."""
     channels = len(d_weight)

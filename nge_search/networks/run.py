@@ -43,20 +43,20 @@ def run_eval(config: EvalConfig) -> dict[str, Any]:
         session.say(f"{size['params']:,} parameters, {size['macs'] / 1e6:.2f}M mult-adds per image")
         documents = {"genotype.json": genotype.to_dict(), "dataset.json": _describe(dataset, config.data)}
         loop = session.train(task, documents)
-        row = loop.last_row
-        averaged = {"ema_top1_error": 100 - row["ema_top1"]} if "ema_top1" in row else {}
-        summary = session.summary(
-            loop,
-            top1_error=100 - row["test_top1"],
-            top5_error=100 - row["test_top5"],
-            seeds=1,
-            best_top1_error=100 - task.best["top1"],
-            best_epoch=task.best["epoch"] + 1,
-            **averaged,
-            **({"unreadable_images": len(task.unreadable)} if task.unreadable else {}),
-            **size,
-            genotype=genotype.to_dict(),
-        )
+        with loop.closing() as row:
+            averaged = {"ema_top1_error": 100 - row["ema_top1"]} if "ema_top1" in row else {}
+            summary = session.summary(
+                loop,
+                top1_error=100 - row["test_top1"],
+                **({"top5_error": 100 - row["test_top5"]} if "test_top5" in row else {}),
+                seeds=1,
+                best_top1_error=100 - task.best["top1"],
+                best_epoch=task.best["epoch"] + 1,
+                **averaged,
+                **({"unreadable_images": len(task.unreadable)} if task.unreadable else {}),
+                **size,
+                genotype=genotype.to_dict(),
+            )
         session.world.on_main(lambda: write_results(session, summary))
         return summary
 
@@ -114,7 +114,7 @@ def _feeds(config: EvalConfig, dataset: Dataset, world: World) -> tuple[Feed, Fe
 
     def feed(source: ImageSource, batch_size: int, train: bool) -> Feed:
         return Feed(
-            store(source, config.data, world.device),
+            store(source, config.data, world.device, config.run.worker_patience),
             torch.arange(len(source)),
             augmentation,
             batch_size=batch_size,

@@ -5,6 +5,7 @@ Legend: B images, H and W sides in pixels, K classes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,12 +17,14 @@ from nge_search.data import Batch, Feed
 from nge_search.data.counter import Stream, uniform
 from nge_search.data.masked import IGNORED, MaskedDataset
 from nge_search.engine.checkpoint import load_module
+from nge_search.engine.checkpoint_parts import load_optimiser, read_best
 from nge_search.engine.distributed import World
 from nge_search.engine.logbook import Logbook
-from nge_search.engine.meters import Confusion, PixelMeter, intersection_over_union
+from nge_search.engine.meters import Confusion, PixelMeter, mean_over_union
 from nge_search.engine.optimisers import build_sgd, clip_gradients, poly
 from nge_search.engine.precision import forward_context, full_precision, weight_dtype
 from nge_search.engine.sync_batchnorm import freeze_statistics, synchronise_statistics
+from nge_search.json_reader import Reader
 from nge_search.networks.classifier import drop_path_factors
 from nge_search.networks.deeplab import DeepLabV3
 from nge_search.networks.phases import (
@@ -38,7 +41,8 @@ class SegmentationTraining(NetworkTraining):
     """A network, its optimiser, the feeds of training and validation images, and what is known of the best epoch.
 
     Attributes:
-        best: the epoch with the highest mIoU, and that mIoU; for the record, nothing is chosen by it.
+        best: the epoch with the highest mIoU, and that mIoU; empty before there is one. For the record, nothing is
+            chosen by it.
     """
 
     def __init__(
@@ -162,9 +166,12 @@ class SegmentationTraining(NetworkTraining):
         }
 
     def load_state_dict(self, state: dict[str, Any], source: str) -> None:
-        load_module(self.network, state["network"], source)
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.updates, self.best = state["updates"], dict(state["best"])
+        load_module(self.network, state.get("network"), source)
+        load_optimiser(self.optimiser, state.get("optimiser"), source)
+        self.updates = Reader(source, state).integer("updates", 0, 1 << 53)
+        self.best = read_best(state, "miou", self.epochs, source)
+        if math.isnan(self.best.get("miou", 0.0)):  # as older versions wrote it where no pixel counted
+            self.best = {}
 
     def epoch_row(self, epoch: int) -> dict[str, Any]:
         row: dict[str, Any] = {}
@@ -175,9 +182,11 @@ class SegmentationTraining(NetworkTraining):
         if not self.evaluates(epoch):
             return row
         counts_KK = self.outcomes.gather(self.world)
-        row["test_miou"] = 100 * float(intersection_over_union(counts_KK).nanmean())
-        if not self.best or row["test_miou"] > self.best["miou"]:
-            self.best = {"epoch": epoch, "miou": row["test_miou"]}
+        miou = mean_over_union(counts_KK)
+        if miou is not None:
+            row["test_miou"] = 100 * miou
+            if not self.best or row["test_miou"] > self.best["miou"]:
+                self.best = {"epoch": epoch, "miou": row["test_miou"]}
         if self.world.is_main:
             shown = self.pictures.compare(self._classes_of)
             self._evaluation = describe_segmentation(epoch, self.dataset, counts_KK, shown)
@@ -193,11 +202,7 @@ class SegmentationTraining(NetworkTraining):
         return self._scores(self.network, images[:, :3]).argmax(dim=1).cpu()
 
     def publish(self, logbook: Logbook, row: dict[str, Any], step: int) -> None:
-        figures = f"test mIoU {row['test_miou']:.2f}, " if "test_miou" in row else ""
-        logbook.say(
-            f"epoch {row['epoch'] + 1}/{self.epochs} done, train loss {row['train_loss']:.4g}, "
-            f"{figures}images/s {row['images_per_second']:.4g}"
-        )
+        logbook.say(f"epoch {row['epoch'] + 1}/{self.epochs} done, {self._line(row)}")
         tags = {
             "train_loss": "loss/train",
             "test_loss": "loss/test",
@@ -220,6 +225,15 @@ class SegmentationTraining(NetworkTraining):
         logbook.scalars(per_class, step)
         if logbook.pictures and found["pictures"]:
             logbook.image("test/pictures", draw_pictures(found["pictures"]), step)
+
+    def _line(self, row: dict[str, Any]) -> str:
+        """An epoch's figures for the console; one over no pixel is left out, and said so."""
+        parts = [f"train loss {row['train_loss']:.4g}" if "train_loss" in row else "no training pixel counted"]
+        if "test_miou" in row:
+            parts.append(f"test mIoU {row['test_miou']:.2f} %")
+        elif self.evaluates(row["epoch"]):
+            parts.append("no validation pixel counted")
+        return ", ".join([*parts, f"images/s {row['images_per_second']:.4g}"])
 
 
 def predict(network: nn.Module, images_BCHW: Tensor, scales: Sequence[float], flip: bool) -> Tensor:

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from nge_search.data.decoding import decoded_png, encoded_png, to_image
 from nge_search.data.masked import MaskedDataset
-from nge_search.data.voc import voc_palette
-from nge_search.engine.meters import intersection_over_union
+from nge_search.data.voc_masks import voc_palette
+from nge_search.engine.meters import intersection_over_union, mean_over_union
 
 _SHOWN = 8
 _LARGEST = 160  # pixels of a picture's long side
@@ -57,7 +57,10 @@ def palette_image(classes_HW: Tensor) -> Image.Image:
 def describe_segmentation(
     epoch: int, dataset: MaskedDataset, counts_KK: Tensor, pictures: list[dict[str, str]]
 ) -> dict[str, Any]:
-    """The content of segmentation.json: intersection over union by class, counts of pixels, pictures."""
+    """The content of segmentation.json: intersection over union by class, counts of pixels, pictures.
+
+    A figure over no pixel is None.
+    """
     iou_K = intersection_over_union(counts_KK)
     right, total = int(counts_KK.diagonal().sum()), int(counts_KK.sum())
     return {
@@ -65,9 +68,9 @@ def describe_segmentation(
         "images": len(dataset.test),
         "classes": list(dataset.classes),
         "colours": [list(colour) for colour in voc_palette()[: len(dataset.classes)]],
-        "miou": float(iou_K.nanmean()),
+        "miou": mean_over_union(counts_KK),
         "iou": [None if value != value else value for value in iou_K.tolist()],
-        "pixel_accuracy": right / max(total, 1),
+        "pixel_accuracy": right / total if total else None,
         "confusion": counts_KK.tolist(),
         "pictures": pictures,
     }

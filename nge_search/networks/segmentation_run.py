@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import groupby
 from typing import Any
 
@@ -11,6 +12,7 @@ from nge_search.counting import count_parameters, multiply_adds
 from nge_search.data import Feed, ResidentImages, StreamedImages, fits
 from nge_search.data.masked import MaskedDataset, MaskedSource
 from nge_search.data.masked_augmentation import MaskedAugmentation
+from nge_search.data.masked_shares import Shares, count_shares, notice, to_document
 from nge_search.data.scenes import load_scenes
 from nge_search.data.voc import load_voc
 from nge_search.engine.checkpoint import load_module
@@ -27,7 +29,7 @@ from nge_search.schema_segmentation import DeepLabConfig, MaskedDataConfig, Segm
 def run_segmentation(config: SegmentationConfig) -> dict[str, Any]:
     """Train DeepLabv3 on `config.network.genotype`, or take up an unfinished training; return its summary.
 
-    The headline mIoU is that of the last epoch, not the best.
+    The headline mIoU is that of the last epoch, not the best; it is None where no validation pixel counts.
 
     Raises:
         UserError: a genotype, data, weights or run folder that cannot be used.
@@ -40,6 +42,8 @@ def run_segmentation(config: SegmentationConfig) -> dict[str, Any]:
         if session.finished is not None:
             return session.finished
         dataset = session.load_dataset(load_masked)
+        shares = session.world.on_main(lambda: count_shares(dataset, config.data))
+        session.say(notice(shares, dataset.classes))
         task = build_task(config, genotype, dataset, session.world)
         plain = build_network(config.network, genotype, len(dataset.classes), auxiliary=False)
         shape = (1, 3, config.data.crop, config.data.crop)
@@ -49,21 +53,28 @@ def run_segmentation(config: SegmentationConfig) -> dict[str, Any]:
             f"{size['params']:,} parameters ({backbone:,} in the backbone; the paper's network: 10.31M), "
             f"{size['macs'] / 1e6:.2f}M mult-adds per crop"
         )
-        documents = {"genotype.json": genotype.to_dict(), "dataset.json": _describe(dataset)}
+        documents = {"genotype.json": genotype.to_dict(), "dataset.json": _describe(dataset, shares)}
         loop = session.train(task, documents)
-        summary = session.summary(
-            loop,
-            miou=loop.last_row["test_miou"],
-            pixel_accuracy=loop.last_row["test_pixel_accuracy"],
-            seeds=1,
-            best_miou=task.best["miou"],
-            best_epoch=task.best["epoch"] + 1,
-            **size,
-            backbone_params=backbone,
-            genotype=genotype.to_dict(),
-        )
+        with loop.closing() as row:
+            summary = session.summary(
+                loop,
+                miou=_figure(row, "test_miou"),
+                pixel_accuracy=_figure(row, "test_pixel_accuracy"),
+                seeds=1,
+                best_miou=task.best.get("miou"),
+                best_epoch=task.best["epoch"] + 1 if task.best else None,
+                **size,
+                backbone_params=backbone,
+                genotype=genotype.to_dict(),
+            )
         session.world.on_main(lambda: write_results(session, summary))
         return summary
+
+
+def _figure(row: dict[str, Any], key: str) -> float | None:
+    """A figure of the last epoch; None for one over nothing, which older versions wrote as NaN."""
+    value = row.get(key, math.nan)
+    return None if math.isnan(value) else value
 
 
 def load_masked(config: MaskedDataConfig) -> MaskedDataset:
@@ -114,7 +125,7 @@ def _feeds(config: SegmentationConfig, dataset: MaskedDataset, world: World) -> 
     section = config.train
     common = {"rank": world.rank, "world_size": world.size, "dtype": weight_dtype(config.precision)}
     train = Feed(
-        _store(dataset.train, config.data, world.device),
+        _store(dataset.train, config, world.device),
         torch.arange(len(dataset.train)),
         augmentation,
         batch_size=section.batch_size,
@@ -126,7 +137,7 @@ def _feeds(config: SegmentationConfig, dataset: MaskedDataset, world: World) -> 
     )
     order_M, ends = batches_of_one_size(dataset.test, section.eval_batch_size)
     test = Feed(
-        _store(dataset.test, config.data, world.device),
+        _store(dataset.test, config, world.device),
         order_M,
         augmentation,
         batch_size=section.eval_batch_size,
@@ -148,18 +159,21 @@ def batches_of_one_size(source: MaskedSource, most: int) -> tuple[torch.Tensor, 
     return torch.tensor(order, dtype=torch.int64), ends
 
 
-def _store(source: MaskedSource, config: MaskedDataConfig, device: torch.device) -> ResidentImages | StreamedImages:
+def _store(
+    source: MaskedSource, config: SegmentationConfig, device: torch.device
+) -> ResidentImages | StreamedImages:
     same_size = bool((source.sizes_N2 == source.sizes_N2[:1]).all())
-    if same_size and fits(source, config, device):
+    if same_size and fits(source, config.data, device):
         return ResidentImages(source, device)
-    return StreamedImages(source, device, config.workers)
+    return StreamedImages(source, device, config.data.workers, patience=config.run.worker_patience)
 
 
-def _describe(dataset: MaskedDataset) -> dict[str, Any]:
-    """What has to be known of the images to use the network elsewhere."""
+def _describe(dataset: MaskedDataset, shares: dict[str, Shares]) -> dict[str, Any]:
+    """What has to be known of the images to use the network elsewhere, and what their masks hold."""
     return {
         "name": dataset.name,
         "classes": list(dataset.classes),
         "mean": list(dataset.mean),
         "std": list(dataset.std),
+        "masks": to_document(shares),
     }

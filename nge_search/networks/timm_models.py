@@ -75,17 +75,17 @@ class TimmClassifier(Classifier):
         self.feature_info = self._describe_features()
 
     def _describe_features(self) -> list[dict[str, Any]]:
-        """timm's list of feature maps: behind each stem, and behind the last cell of each resolution."""
+        """timm's list of feature maps: behind each stem, the last cell before each reduction, and the last of all.
+
+        Where `output_stride` keeps a resolution, `reduction` is that of the map all the same.
+        """
         info = [
             {"num_chs": self.get_submodule(stem)[-1].num_features, "reduction": reduction, "module": stem}
             for stem, reduction in self.stem_reductions.items()
         ]
-        count = len(self.cells)
-        for end in _resolution_ends(count):
-            halvings = sum(position < end for position in reduction_positions(count))
-            reduction = self.stem_reduction * 2**halvings
+        for last in (end - 1 for end in _resolution_ends(len(self.cells))):
             info.append(
-                {"num_chs": self.cells[end - 1].c_out, "reduction": reduction, "module": f"cells.{end - 1}"}
+                {"num_chs": self.cells[last].c_out, "reduction": self.reductions[last], "module": f"cells.{last}"}
             )
         return info
 

@@ -12,12 +12,14 @@ from torch.nn import functional
 from nge_search.data import Batch, Dataset, Feed
 from nge_search.data.counter import Stream, uniform
 from nge_search.engine.checkpoint import load_module
+from nge_search.engine.checkpoint_parts import load_optimiser, read_best
 from nge_search.engine.distributed import World
 from nge_search.engine.logbook import Logbook
 from nge_search.engine.meters import Meter, Outcomes
 from nge_search.engine.optimisers import SCHEDULES, build_sgd, clip_gradients, set_learning_rate, warm_up
 from nge_search.engine.precision import forward_context, full_precision, weight_dtype
 from nge_search.engine.sync_batchnorm import synchronise_statistics
+from nge_search.json_reader import Reader
 from nge_search.networks.classifier import Classifier, drop_path_factors
 from nge_search.networks.evaluation import describe_evaluation, draw_confusion, draw_worst
 from nge_search.networks.mixing import Mixing
@@ -64,7 +66,7 @@ class ClassifierTraining(NetworkTraining):
         self.phases = [TrainPhase(self), EvaluationPhase(self, "test", self.network)]
         if self.ema:
             self.phases.append(EvaluationPhase(self, "ema", self.ema.module))
-        self.meters = {phase.name: Meter(world.device) for phase in self.phases}
+        self.meters = {phase.name: Meter(world.device, len(dataset.classes)) for phase in self.phases}
         self.outcomes = Outcomes(len(dataset.test), world.device)
         self.unreadable: dict[str, str] = {}
         self._told: set[str] = set()
@@ -167,11 +169,13 @@ class ClassifierTraining(NetworkTraining):
         return dict(self.unreadable)
 
     def load_state_dict(self, state: dict[str, Any], source: str) -> None:
-        load_module(self.network, state["network"], source)
-        self.optimiser.load_state_dict(state["optimiser"])
+        load_module(self.network, state.get("network"), source)
+        load_optimiser(self.optimiser, state.get("optimiser"), source)
         if self.ema:
-            load_module(self.ema.module, state["ema"], source)
-        self.updates, self.best, self.unreadable = state["updates"], dict(state["best"]), dict(state["unreadable"])
+            load_module(self.ema.module, state.get("ema"), source)
+        self.updates = Reader(source, state).integer("updates", 0, 1 << 53)
+        self.best = read_best(state, "top1", self.epochs, source)
+        self.unreadable = Reader(source, state).texts("unreadable")
         self._told = set(self.unreadable)
 
     def networks(self) -> list[nn.Module]:
@@ -204,7 +208,7 @@ class ClassifierTraining(NetworkTraining):
             logbook.say(f"skipped an image: {self.unreadable[name]}")
         self._told.update(self.unreadable)
         shown = {"test_top1": "test top-1", "ema_top1": "of averaged weights"}
-        figures = "".join(f"{words} {row[figure]:.2f}, " for figure, words in shown.items() if figure in row)
+        figures = "".join(f"{words} {row[figure]:.2f} %, " for figure, words in shown.items() if figure in row)
         logbook.say(
             f"epoch {row['epoch'] + 1}/{self.epochs} done, train loss {row['train_loss']:.4g}, "
             f"{figures}images/s {row['images_per_second']:.4g}"

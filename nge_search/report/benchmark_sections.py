@@ -38,16 +38,15 @@ def sections(run: RunFolder) -> list[Section]:
     best = number((run.summary or {}).get("best"))
     reference = Reference(best, "best in the table") if math.isfinite(best) else None
     curves = [
-        chart(run, "Score of the best by signal, %", {"score": "score"}, "%", reference=reference, axis="query"),
-        chart(run, "Signal, %", {"signal": "of the query", "best_signal": "best so far"}, "%", axis="query"),
+        chart(run, "Score of the best by signal", {"score": "score"}, "%", reference=reference, axis="query"),
+        chart(run, "Signal", {"signal": "of the query", "best_signal": "best so far"}, "%", axis="query"),
     ]
-    hint = '<p class="hint">Distinct queries are counted from 0.</p>'
     genotype = (run.summary or {}).get("genotype")
     text = code(json.dumps(genotype, indent=2), "genotype.json") if isinstance(genotype, dict) else ""
     return [
         cells(run.graphs, text=run.notation),
         Section("genotype", "Genotype", text),
-        Section("curves", "Queries", grid(curves) + hint if any(curves) else ""),
+        Section("curves", "Queries", grid(curves)),
         Section("best", "Best by signal", _best(run)),
         *configuration(run),
     ]
@@ -62,7 +61,7 @@ def _best(run: RunFolder) -> str:
 
     shown = sorted(run.rows, key=signal, reverse=True)[:_MOST_SHOWN]
     rows = [
-        (str(row.get("architecture", "")), plain(row["epoch"] + 1, 6), percent(number(row.get("signal"))))
+        (str(row.get("architecture", "")), plain(row["epoch"], 6), percent(number(row.get("signal"))))
         for row in shown
     ]
     return records("Architectures with the best signals", ["architecture"], ["query", "signal"], rows)

@@ -25,6 +25,7 @@ _SHOWN = (
     *("train_loss", "train_top1", "test_loss", "test_top1", "test_top5", "ema_loss", "ema_top1", "ema_top5"),
     *("learning_rate", "images_per_second", "peak_memory_mb", "drop_path", "unreadable_images"),
 )
+_TOP = 5
 _HEADLINE = frozenset({"kind", "genotype", "seconds", "device", "epochs", "images_per_second"})
 
 
@@ -34,8 +35,10 @@ def figures(run: RunFolder) -> list[Figure]:
     shown = [Figure(percent(top1), "Top-1 error, test", remark(run, top1, "test_top1", "best_top1_error", False))]
     if math.isfinite(averaged):
         shown.append(Figure(percent(averaged), "Top-1 error, averaged weights", "last epoch"))
+    top5 = _error(run, "top5_error", "test_top5") if _has_top5(run) else math.nan
+    if math.isfinite(top5):
+        shown.append(Figure(percent(top5), "Top-5 error, test", "last epoch"))
     shown += [
-        Figure(percent(_error(run, "top5_error", "test_top5")), "Top-5 error, test", "last epoch"),
         Figure(scaled(run.figure("params")), "Parameters"),
         Figure(scaled(run.figure("macs")), "Mult-adds"),
         training_time(run),
@@ -62,20 +65,18 @@ def other_figures(run: RunFolder) -> list[Figure]:
 
 def sections(run: RunFolder) -> list[Section]:
     unreadable = any(value > 0 for _, value in run.points("unreadable_images"))
+    accuracies = {
+        "train_top1": "training top-1",
+        "test_top1": "test top-1",
+        "test_top5": "test top-5",
+        "ema_top1": "test top-1, averaged weights",
+        "ema_top5": "test top-5, averaged weights",
+    }
+    if not _has_top5(run):
+        accuracies = {key: name for key, name in accuracies.items() if not key.endswith("top5")}
     curves = [
         chart(run, "Loss", {"train_loss": "training", "test_loss": "test", "ema_loss": "test, averaged weights"}),
-        chart(
-            run,
-            "Accuracy",
-            {
-                "train_top1": "training top-1",
-                "test_top1": "test top-1",
-                "test_top5": "test top-5",
-                "ema_top1": "test top-1, averaged weights",
-                "ema_top5": "test top-5, averaged weights",
-            },
-            "%",
-        ),
+        chart(run, "Accuracy", accuracies, "%"),
         chart(run, "Learning rate", {"learning_rate": "learning rate"}),
         chart(run, "Drop-path probability", {"drop_path": "drop-path"}),
         *shared_charts(run),
@@ -91,6 +92,11 @@ def sections(run: RunFolder) -> list[Section]:
         genotype(run.genotype),
         *configuration(run),
     ]
+
+
+def _has_top5(run: RunFolder) -> bool:
+    """Whether top-5 says anything: earlier versions recorded it among five classes or fewer, too."""
+    return run.evaluation is None or len(run.evaluation.classes) > _TOP
 
 
 def _error(run: RunFolder, key: str, accuracy: str) -> float:

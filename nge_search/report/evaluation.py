@@ -17,6 +17,8 @@ _MOST_WORST = 24
 _LARGEST_COUNT = 10**12
 _LONGEST_NAME, _LONGEST_PATH = 60, 300
 _PNG_HEADER = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
+_PNG_SIGNATURE = 8  # bytes
+_PNG_PARTS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"gAMA", b"pHYs", b"sBIT"}
 _LARGEST_PNG = 2**18  # bytes; a thumbnail takes some thousand
 _LARGEST_SIDE = 256  # pixels; more would let a small file fill the browser's memory
 
@@ -36,10 +38,11 @@ class ShownImage:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the test after `epoch` found. Classes are positions in `classes`; a part that is not known is empty.
+    """What the test after `epoch`, counted from 1, found.
 
-    `per_class` holds (test images, correctly classified), `confusion` the counts by true class (rows) and
-    predicted class (columns), `confused` the most frequent mistakes (true, predicted, count), largest first.
+    Classes are positions in `classes`; a part that is not known is empty. `per_class` holds (test images, correctly
+    classified), `confusion` the counts by true class (rows) and predicted class (columns), `confused` the most
+    frequent mistakes (true, predicted, count), largest first.
     """
 
     epoch: float
@@ -59,7 +62,7 @@ def read_evaluation(document: dict[str, Any]) -> tuple[Evaluation | None, list[s
         document, len(classes), {"per_class": _per_class, "confusion": _confusion, "confused": _confused}
     )
     worst, lost = read_entries(document, "worst", _MOST_WORST, lambda entry: _image(entry, len(classes)))
-    return Evaluation(number(document.get("epoch")), classes, worst=worst, **parts), notes + lost
+    return Evaluation(number(document.get("epoch")) + 1, classes, worst=worst, **parts), notes + lost
 
 
 def class_names(given: Any) -> tuple[str, ...]:
@@ -149,8 +152,18 @@ def checked_png(given: Any) -> str | None:
         data = base64.b64decode(given, validate=True)
     except ValueError:
         return None
-    start = len(_PNG_HEADER)
-    sides = [int.from_bytes(data[at : at + 4], "big") for at in (start, start + 4)]
-    if not data.startswith(_PNG_HEADER) or len(data) > _LARGEST_PNG:
+    if len(data) > _LARGEST_PNG or not data.startswith(_PNG_HEADER):
         return None
-    return base64.b64encode(data).decode() if all(1 <= side <= _LARGEST_SIDE for side in sides) else None
+    start = len(_PNG_HEADER)
+    width, height = (int.from_bytes(data[at : at + 4], "big") for at in (start, start + 4))
+    fits = 1 <= width <= _LARGEST_SIDE and 1 <= height <= _LARGEST_SIDE
+    return base64.b64encode(data).decode() if fits and _is_still(data) else None
+
+
+def _is_still(data: bytes) -> bool:
+    """Whether a PNG consists of one picture alone: no animation, no compressed text or profile to unpack."""
+    at, kinds = _PNG_SIGNATURE, []
+    while at + 12 <= len(data):
+        kinds.append(data[at + 4 : at + 8])
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+    return at == len(data) and set(kinds) <= _PNG_PARTS and kinds.count(b"IHDR") == 1 and kinds[-1] == b"IEND"

@@ -7,11 +7,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from nge_search.errors import from_os_error
+from nge_search.errors import UserError, from_os_error, printable
 from nge_search.files import write_atomic
 from nge_search.report import benchmark_sections, eval_sections, search_sections, segmentation_sections
 from nge_search.report.numbers import number, plain
-from nge_search.report.page import document, notice
+from nge_search.report.page import BEGINNING, document, notice
 from nge_search.report.run_folder import RunFolder, read_run_folder
 
 _SUBTITLES = {
@@ -19,6 +19,13 @@ _SUBTITLES = {
     "benchmark": "Search in a table",
     "eval": "Retraining",
     "voc": "Semantic segmentation",
+}
+
+#: What rows are, one and many, and the setting that says how many there will be.
+_EPOCHS = ("epoch", "epochs", "train", "epochs")
+_UNITS = {
+    "search": ("epoch", "epochs", "search", "epochs"),
+    "benchmark": ("query", "queries", "strategy", "queries"),
 }
 
 
@@ -36,11 +43,20 @@ def write_report(run_dir: Path, summary: dict[str, Any] | None = None) -> Path:
     if summary is not None:
         run = dataclasses.replace(run, summary=summary)
     path = run.path / "report.html"
+    _refuse_other_page(path)
     try:
-        write_atomic(path, render(run).encode("utf-8", errors="replace"))
+        write_atomic(path, printable(render(run), keep="\n\t"))
     except OSError as error:
         raise from_os_error(error) or error from None
     return path
+
+
+def _refuse_other_page(path: Path) -> None:
+    """Raise UserError if another program's page would be replaced."""
+    if path.is_file() and not path.is_symlink():  # `write_atomic` refuses whatever else is not ours
+        with open(path, "rb") as file:
+            if file.read(len(BEGINNING)) not in (b"", BEGINNING.encode()):
+                raise UserError(f"'{path}' is not a report of this program; rename it, and try again")
 
 
 def render(run: RunFolder) -> str:
@@ -62,20 +78,19 @@ def render(run: RunFolder) -> str:
 
 def _progress(run: RunFolder) -> str:
     """How far the run has come: one line, which stands out while the run is unfinished."""
-    planned = number(run.setting("search" if run.kind == "search" else "train", "epochs"))
-    if run.kind == "benchmark" and run.summary is not None:
-        return notice(f"Finished: {len(run.rows)} queries.")
+    one, many, section, name = _UNITS.get(run.kind, _EPOCHS)
+    planned = number(run.setting(section, name))
     if run.summary is not None:
         epochs = number(run.summary.get("epochs"))
         count = epochs if epochs == epochs else len(run.rows)
-        return notice(f"Finished: {plain(count, 6)} epochs.")
+        return notice(f"Finished: {plain(count, 6)} {one if count == 1 else many}.")
     if not run.rows:
-        return notice("Unfinished: still running, or stopped, before the end of its first epoch.", "warning")
-    of = f" ({len(run.rows)} of {plain(planned, 6)} epochs recorded)" if planned == planned else ""
+        return notice(f"Unfinished: still running, or stopped, before the end of its first {one}.", "warning")
+    of = f" ({len(run.rows)} of {plain(planned, 6)} {many} recorded)" if planned == planned else ""
     metrics = run.path / "metrics.jsonl"
     written = datetime.fromtimestamp(metrics.stat().st_mtime, timezone.utc)
     return notice(
-        f"Unfinished: still running, or stopped, at epoch {plain(run.rows[-1]['epoch'], 6)}{of}; "
+        f"Unfinished: still running, or stopped, after {one} {plain(run.rows[-1]['epoch'], 6)}{of}; "
         f"last written {written:%Y-%m-%d %H:%M} UTC.",
         "warning",
     )

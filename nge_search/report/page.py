@@ -31,19 +31,24 @@ class Figure:
     remark: str = ""
 
 
+#: How every page begins, by which one of ours is told from another program's.
+BEGINNING = (
+    '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+    """<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; """
+)
+
+
 def document(title: str, subtitle: str, banner: str, figures: Sequence[Figure], sections: Iterable[Section]) -> str:
     """The whole page. Its content security policy allows no request at all, and no script but our own."""
     shown = [section for section in sections if section.body]
     digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; img-src data:"
     contents = "".join(f'<a href="#{section.anchor}">{escape(section.title)}</a>' for section in shown)
     body = "".join(
         f'<section id="{section.anchor}"><h2>{escape(section.title)}</h2>{section.body}</section>'
         for section in shown
     )
     return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        f"{BEGINNING}script-src 'sha256-{digest}'; img-src data:\">"
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,">'
         f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>"

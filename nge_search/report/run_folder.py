@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import math
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from nge_search import yaml_reader
 from nge_search.architecture.graph import Graph
 from nge_search.architecture.load import Architecture, read_architecture
-from nge_search.errors import UserError, from_os_error, shorten
+from nge_search.errors import UserError, from_os_error, plain
+from nge_search.files import read_text, user_path
 from nge_search.genotype import Genotype
+from nge_search.json_reader import MOST_VALUES, count_values, read_json, read_json_lines
 from nge_search.report.evaluation import Evaluation, read_evaluation
 from nge_search.report.numbers import number
-from nge_search.report.segmentation import Segmentation, read_segmentation
+from nge_search.report.segmentation import Masks, Segmentation, read_masks, read_segmentation
 
 Row = dict[str, Any]
 _Found = TypeVar("_Found")
 
 _LAST_EPOCH = 1e9
+_LONGEST_TEXT = 4096
+_MOST_ROWS = 100_000
 
 
 @dataclass(frozen=True)
 class RunFolder:
     """`path` is the folder as the user gave it. `rows` are in order of epoch, one per epoch, the last written.
 
-    What was found is `architecture`. `summary` is None while the run is unfinished; `notes` says in one line each
-    what could not be read.
+    Their "epoch" (in a table: query) is counted from 1, as people do, and not from 0 as in metrics.jsonl. What was
+    found is `architecture`. `summary` is None while the run is unfinished; `notes` says in one line each what could
+    not be read.
     """
 
     path: Path
@@ -42,6 +49,7 @@ class RunFolder:
     genotype_saved: bool
     evaluation: Evaluation | None
     segmentation: Segmentation | None
+    masks: Masks | None
     notes: tuple[str, ...]
 
     @property
@@ -88,13 +96,13 @@ def read_run_folder(directory: Path) -> RunFolder:
     Raises:
         UserError: not a run folder, or one that cannot be read.
     """
-    directory = Path(directory)
+    directory = user_path(directory)
     if not directory.is_dir():
         raise UserError(f"'{directory}' is not a folder; give the folder of a run, such as runs/search/cifar10")
     if not (directory / "config.yaml").is_file() and not (directory / "metrics.jsonl").is_file():
         raise UserError(f"'{directory}' holds neither config.yaml nor metrics.jsonl; it is not the folder of a run")
     reader = _Reader(directory)
-    config_text = reader.text("config.yaml") or ""
+    config_text = reader.text("config.yaml", yaml_reader.LARGEST_BYTES)
     rows = reader.rows()
     summary = reader.json_object("summary.json")
     architecture = reader.architecture(reader.genotypes(summary, rows))
@@ -111,6 +119,7 @@ def read_run_folder(directory: Path) -> RunFolder:
         genotype_saved=(directory / "genotype.json").is_file(),
         evaluation=reader.found("evaluation.json", read_evaluation),
         segmentation=reader.found("segmentation.json", read_segmentation),
+        masks=reader.found("dataset.json", read_masks),
         notes=tuple(reader.notes),
     )
 
@@ -120,42 +129,57 @@ class _Reader:
     directory: Path
     notes: list[str] = field(default_factory=list)
 
-    def text(self, name: str) -> str | None:
+    @contextlib.contextmanager
+    def _leaving_out(self, name: str) -> Iterator[Path]:
+        """The path of a file; what makes it unusable becomes a note. UserError where it cannot be read at all."""
         path = self.directory / name
-        if not path.is_file():
-            return None
         try:
-            return path.read_text(encoding="utf-8", errors="replace")
+            yield path
         except OSError as error:
             raise from_os_error(error) or UserError(f"cannot read '{path}': {error.strerror}") from None
+        except UserError as error:
+            self.notes.append(f"{name} is left out: {error}.")
+
+    def text(self, name: str, limit: int) -> str:
+        """The text of a file of at most `limit` bytes; empty where there is none."""
+        if os.path.lexists(self.directory / name):
+            with self._leaving_out(name) as path:
+                return read_text(path, limit, errors="replace")
+        return ""
 
     def json_object(self, name: str) -> dict[str, Any] | None:
-        text = self.text(name)
-        if text is None:
+        if not os.path.lexists(self.directory / name):
             return None
-        value = _decode(text)
-        if not isinstance(value, dict):
-            self.notes.append(f"{name} is not a JSON object and is left out.")
-            return None
-        return value
+        with self._leaving_out(name) as path:
+            return read_json(path)
+        return None
 
     def rows(self) -> tuple[Row, ...]:
         """The rows of metrics.jsonl. An epoch that a resumed run wrote again counts once, as written last."""
-        lines = [line for line in (self.text("metrics.jsonl") or "").splitlines() if line.strip()]
         rows: dict[float, Row] = {}
-        broken = 0
-        for position, line in enumerate(lines):
-            row = _decode(line)
-            if not isinstance(row, dict):
-                broken += position < len(lines) - 1  # the last line may be half written
+        if os.path.lexists(self.directory / "metrics.jsonl"):
+            with self._leaving_out("metrics.jsonl") as path:
+                self._read_rows(path, rows)
+        return tuple(rows[epoch] for epoch in sorted(rows))
+
+    def _read_rows(self, path: Path, rows: dict[float, Row]) -> None:
+        """Fill `rows`, by epoch."""
+        broken, values, last, is_row = 0, 0, 0.0, True
+        for line, row in read_json_lines(path):
+            if not line.strip():
                 continue
-            epoch = number(row.get("epoch"))
-            if not abs(epoch) <= _LAST_EPOCH:
-                epoch = max(rows, default=-1.0) + 1
-            rows[epoch] = {**row, "epoch": epoch}
+            broken += not is_row  # the last line may be half written
+            is_row = isinstance(row, dict)
+            values += count_values(line)
+            if values > MOST_VALUES or len(rows) == _MOST_ROWS:
+                self.notes.append(f"metrics.jsonl: only its first {len(rows)} rows are shown.")
+                break
+            if is_row:
+                epoch = number(row.get("epoch")) + 1  # the file counts from 0
+                last = epoch if abs(epoch) <= _LAST_EPOCH else last + 1
+                rows[last] = {**row, "epoch": last}
         if broken:
             self.notes.append(f"metrics.jsonl: {broken} line(s) are not JSON objects and are left out.")
-        return tuple(rows[epoch] for epoch in sorted(rows))
 
     def genotypes(self, summary: dict[str, Any] | None, rows: tuple[Row, ...]) -> list[tuple[str, Any]]:
         """From genotype.json, from the summary, from the last row that has one."""
@@ -184,21 +208,29 @@ class _Reader:
         return found
 
     def parse_config(self, text: str) -> dict[str, Any]:
-        import yaml
-
+        """Settings, and sections of settings; without what is no value of a setting."""
         try:
-            config = yaml.safe_load(text)
-        except (yaml.YAMLError, RecursionError, ValueError) as error:
-            self.notes.append(f"config.yaml is not valid YAML ({shorten(str(error))}); it is shown as it is.")
+            config = yaml_reader.parse_yaml(text, "config.yaml")
+        except UserError as error:
+            self.notes.append(f"{plain(str(error), 200)}; it is shown as it is.")
             return {}
-        return config if isinstance(config, dict) else {}
+        if not isinstance(config, dict):
+            return {}
+        sections = {key: _settings(value) for key, value in config.items() if isinstance(value, dict)}
+        return {**_settings(config), **sections}
 
 
-def _decode(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
+def _settings(section: dict[Any, Any]) -> dict[Any, Any]:
+    """The scalars of a section that are short enough to be shown."""
+    return {key: value for key, value in section.items() if _is_shown(value)}
+
+
+def _is_shown(value: Any) -> bool:
+    if isinstance(value, str):
+        return len(value) <= _LONGEST_TEXT
+    if isinstance(value, int):
+        return abs(value) < 1 << 64  # more digits than Python prints, in the end
+    return value is None or isinstance(value, float)
 
 
 def _kind(

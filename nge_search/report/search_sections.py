@@ -65,8 +65,15 @@ def figures(run: RunFolder) -> list[Figure]:
             "Parameter-free operations",
             "derived, " + remark_kinds if len(kinds) > 1 else "derived",
         ),
-        Figure(scaled(macs), "Expected mult-adds", "of the network under P"),
+        Figure(scaled(macs), "Expected mult-adds of the supernet", _counted_edges(run)),
     ]
+
+
+def _counted_edges(run: RunFolder) -> str:
+    """What `expected_macs` adds up."""
+    edges = run.rows[-1].get("edges") if run.rows else None
+    count = f"{len(edges)} " if isinstance(edges, list) and edges else ""
+    return f"under P, on all {count}edges of its cells"
 
 
 def sections(run: RunFolder) -> list[Section]:
@@ -114,7 +121,7 @@ def _curves(run: RunFolder) -> list[str]:
         chart(run, "Learning rate of the weights", {"learning_rate": "weights"}),
         chart(run, "Learning rate of the embedding", {"embedding_learning_rate": "embedding"}),
         *shared_charts(run),
-        chart(run, "Expected mult-adds", {"expected_macs": "expected mult-adds"}, from_zero=True),
+        chart(run, "Expected mult-adds of the supernet", {"expected_macs": _counted_edges(run)}, from_zero=True),
     ]
 
 

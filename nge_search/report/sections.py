@@ -141,7 +141,7 @@ def remark(run: RunFolder, value: float, key: str, best_key: str, highest: bool)
     if seeds >= 1:
         words += f", {plain(seeds, 6)} seed{'s' if seeds > 1 else ''}"
     sign = -1 if highest else 1  # times a figure: the lower, the better
-    figures = [(-accuracy if highest else 100 - accuracy, epoch + 1) for accuracy, epoch in tests]
+    figures = [(-accuracy if highest else 100 - accuracy, epoch) for accuracy, epoch in tests]
     best, epochs = min(figures, default=(math.nan, math.nan))
     if math.isfinite(number(summary.get(best_key))):
         best, epochs = sign * number(summary[best_key]), number(summary.get("best_epoch"))

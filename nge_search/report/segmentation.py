@@ -1,4 +1,7 @@
-"""segmentation.json, what the last test of a segmentation found: each part is checked, and left out, by itself."""
+"""segmentation.json, what the last test of a segmentation found, and what dataset.json says of its masks.
+
+Each part is checked, and left out, by itself.
+"""
 
 from __future__ import annotations
 
@@ -33,11 +36,11 @@ class Picture:
 
 @dataclass(frozen=True)
 class Segmentation:
-    """What the test after `epoch` found on `images` images; either may be NaN. A part that is not known is empty.
+    """What the test after `epoch`, counted from 1, found on `images` images; either may be NaN.
 
-    By class, `colours` holds (red, green, blue) up to 255 and `iou` the intersection over union from 0 to 1, NaN
-    for a class that neither occurs nor is predicted. `confusion` counts pixels by true class (rows) and predicted
-    class (columns).
+    A part that is not known is empty. By class, `colours` holds (red, green, blue) up to 255 and `iou` the
+    intersection over union from 0 to 1, NaN for a class that neither occurs nor is predicted. `confusion` counts
+    pixels by true class (rows) and predicted class (columns).
     """
 
     epoch: float
@@ -49,6 +52,49 @@ class Segmentation:
     pictures: tuple[Picture, ...]
 
 
+@dataclass(frozen=True)
+class MaskShares:
+    """What dataset.json says of a set's masks: how many there are, how many were counted, and their pixels.
+
+    `pixels` is by class; `ignored` counts those of no class.
+    """
+
+    images: int
+    counted: int
+    pixels: tuple[int, ...]
+    ignored: int
+
+
+@dataclass(frozen=True)
+class Masks:
+    """The classes of a run's masks, and what its training and validation masks hold."""
+
+    classes: tuple[str, ...]
+    train: MaskShares
+    test: MaskShares
+
+
+def read_masks(document: dict[str, Any]) -> tuple[Masks | None, list[str]]:
+    """What was counted in the masks; None for images without, and with a line where it cannot be read."""
+    if "masks" not in document:
+        return None, []
+    classes, given = class_names(document.get("classes")), document["masks"]
+    sets = given if isinstance(given, dict) else {}
+    train, test = (_shares(sets.get(name), len(classes)) for name in ("train", "test"))
+    if not 1 <= len(classes) <= _MOST_CLASSES or train is None or test is None:
+        return None, ["masks is not of the expected form and is left out."]
+    return Masks(classes, train, test), []
+
+
+def _shares(given: Any, classes: int) -> MaskShares | None:
+    if not isinstance(given, dict) or not are_counts(given.get("pixels"), classes):
+        return None
+    counts = [given.get("images"), given.get("counted"), given.get("ignored")]
+    if not are_counts(counts, 3):
+        return None
+    return MaskShares(counts[0], counts[1], tuple(given["pixels"]), counts[2])
+
+
 def read_segmentation(document: dict[str, Any]) -> tuple[Segmentation | None, list[str]]:
     """The findings, or None without a list of classes; and a line for each part that is left out."""
     classes = class_names(document.get("classes"))
@@ -58,7 +104,7 @@ def read_segmentation(document: dict[str, Any]) -> tuple[Segmentation | None, li
         document, len(classes), {"colours": _colours, "iou": _iou, "confusion": square_of_counts}
     )
     pictures, lost = read_entries(document, "pictures", _MOST_PICTURES, _picture)
-    epoch, images = number(document.get("epoch")), number(document.get("images"))
+    epoch, images = number(document.get("epoch")) + 1, number(document.get("images"))
     return Segmentation(epoch, images, classes, pictures=pictures, **parts), notes + lost
 
 

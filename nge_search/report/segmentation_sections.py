@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from html import escape
 
 from nge_search.report.numbers import MISSING, number, percent, plain, scaled, share
-from nge_search.report.page import Figure, Section, grid
+from nge_search.report.page import Figure, Section, grid, records
 from nge_search.report.run_folder import RunFolder
 from nge_search.report.sections import (
     cells,
@@ -22,7 +22,7 @@ from nge_search.report.sections import (
     throughput,
     training_time,
 )
-from nge_search.report.segmentation import Picture, Segmentation
+from nge_search.report.segmentation import Masks, MaskShares, Picture, Segmentation
 
 _SHOWN = (
     *("train_loss", "test_loss", "test_miou", "train_pixel_accuracy", "test_pixel_accuracy"),
@@ -62,6 +62,7 @@ def sections(run: RunFolder) -> list[Section]:
         Section("curves", "Curves", grid(curves)),
         _classes(run),
         _pictures(run.segmentation),
+        _masks(run.masks),
         Section("norms", "Parameter norms", grid(norm_charts(run))),
         Section("other", "Other figures", grid(other_charts(run, _SHOWN))),
         genotype(run.genotype),
@@ -196,3 +197,27 @@ def _picture(picture: Picture) -> str:
         for part, png in parts.items()
     )
     return f"<figure><div>{images}</div><figcaption>{name}</figcaption></figure>"
+
+
+def _masks(masks: Masks | None) -> Section:
+    """The share of each class in the pixels of training and validation masks."""
+    if masks is None:
+        return Section("masks", "Masks", "")
+    sets = masks.train, masks.test
+    rows = [
+        (name, *(_part(found, found.pixels[position]) for found in sets))
+        for position, name in enumerate(masks.classes)
+    ]
+    rows.append(("ignored", *(_part(found, found.ignored) for found in sets)))
+    words = "; ".join(
+        f"{plain(found.counted, 9)} of {plain(found.images, 9)} {name}"
+        for name, found in (("training", masks.train), ("validation", masks.test))
+    )
+    body = hint(f"Shares of the pixels of the masks that were counted: {words}. Ignored pixels are of no class.")
+    return Section("masks", "Masks", body + records("Pixels", ["class"], ["training", "validation"], rows))
+
+
+def _part(found: MaskShares, pixels: int) -> str:
+    """A share of a set's pixels; that of none is no share."""
+    total = sum(found.pixels) + found.ignored
+    return percent(100 * pixels / total) if total and pixels else MISSING

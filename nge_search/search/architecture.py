@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nge_search.embedding import build_embedding
 from nge_search.engine.checkpoint import load_module
+from nge_search.engine.checkpoint_parts import load_optimiser
 from nge_search.engine.distributed import World
 from nge_search.engine.precision import weight_dtype
 from nge_search.graph import CellSpace
@@ -92,8 +93,5 @@ class ArchitectureOptimiser:
         return {"embedding": self.embedding.state_dict(), "embedding_optimiser": self.optimiser.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any], source: str) -> None:
-        load_module(self.embedding, state["embedding"], source)
-        capturable = self.optimiser.defaults["capturable"]
-        self.optimiser.load_state_dict(state["embedding_optimiser"])
-        for group in self.optimiser.param_groups:
-            group["capturable"] = capturable  # of this device, not of the one that saved
+        load_module(self.embedding, state.get("embedding"), source)
+        load_optimiser(self.optimiser, state.get("embedding_optimiser"), source)

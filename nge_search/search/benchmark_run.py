@@ -10,6 +10,7 @@ import torch
 from nge_search.benchmarks import Benchmark, Queries, open_table
 from nge_search.engine import environment
 from nge_search.engine.interrupt import Interrupted, Interrupts
+from nge_search.engine.launch import read_launch
 from nge_search.engine.logbook import Logbook, print_line
 from nge_search.engine.run_folder import RunFolder, Stopwatch
 from nge_search.errors import UserError
@@ -27,7 +28,7 @@ def run_benchmark(config: BenchmarkConfig) -> dict[str, Any]:
         RunFailure: the policy's probabilities are no longer finite.
         Interrupted: SIGTERM or SIGINT; queries so far are recorded.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if read_launch(os.environ).size > 1:
         raise UserError("a search in a table is a matter of seconds; start it without torchrun", shared=True)
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -43,7 +44,7 @@ def run_benchmark(config: BenchmarkConfig) -> dict[str, Any]:
         benchmark = Benchmark(open_table(section.table), section.signal, section.score, section.repeats)
         Queries(benchmark, config.strategy.queries)  # refuses a budget before anything is written
         config.embedding.check_vertices(benchmark.space.graph.vertices)
-        folder.start_anew_if_asked()
+        folder.begin()
         folder.truncate_metrics(0)
         folder.write_config()
         folder.write_json("environment.json", environment.describe(_CPU, 1, config.seed))

@@ -192,8 +192,8 @@ class BilevelSearch(Task):
         }
 
     def load_state_dict(self, state: dict[str, Any], source: str) -> None:
-        exchange.load_supernet(self.supernet, state["supernet"], source)
-        exchange.load_optimiser(self.supernet, self.weight_optimiser, state["weight_optimiser"])
+        exchange.load_supernet(self.supernet, state.get("supernet"), source)
+        exchange.load_optimiser(self.supernet, self.weight_optimiser, state.get("weight_optimiser"), source)
         self.architecture.load_state_dict(state, source)
 
     def local_buffers(self) -> list[Tensor]:

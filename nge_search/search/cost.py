@@ -12,6 +12,10 @@ from nge_search.supernet import DenseSupernet, Supernet
 class ExpectedCost:
     """Mult-adds of all mixed cells per image, in expectation over P: the sum over kinds of cell of <cost, P>.
 
+    It counts the operations on every edge of the supernet's cells, also those that a derived cell will not keep (6
+    of 14 in DARTS' space), and neither stem, preprocessing nor classifier: not the cost of any network, but what
+    P can change of the supernet's.
+
     Attributes:
         matrices: float64 [E, O], one for each kind of cell; mult-adds that each unit of probability adds, summed
             over the cells of the kind.

@@ -77,15 +77,15 @@ _OF_KINDS = ("entropy", "parameter_free", "parameter_free_derived")
 def publish_epoch(logbook: Logbook, row: dict[str, Any], step: int, epochs: int, space: EdgeSpace) -> None:
     """Show one row of metrics.jsonl on the terminal and in TensorBoard."""
     words = [f"epoch {row['epoch'] + 1}/{epochs} done"]
-    for figure, label in (
-        ("train_loss", "train loss"),
-        ("architecture_loss", "architecture loss"),
-        ("valid_top1", "validation top-1"),
-        (f"entropy_{space.graph.kinds[0]}", "entropy"),
-        ("images_per_second", "images/s"),
+    for figure, label, unit in (
+        ("train_loss", "train loss", ""),
+        ("architecture_loss", "architecture loss", ""),
+        ("valid_top1", "validation top-1", " %"),
+        (f"entropy_{space.graph.kinds[0]}", "entropy", " nats"),
+        ("images_per_second", "images/s", ""),
     ):
         if figure in row:
-            words.append(f"{label} {row[figure]:.4g}")
+            words.append(f"{label} {row[figure]:.4g}{unit}")
     logbook.say(", ".join(words))
     if not logbook.pictures:
         return

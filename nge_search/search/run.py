@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nge_search.architecture.load import read_architecture
-from nge_search.data import Augmentation, Feed, split_train_valid, store
+from nge_search.data import Augmentation, Dataset, Feed, split_train_valid, store
 from nge_search.engine.precision import weight_dtype
 from nge_search.engine.session import Session, open_session
 from nge_search.schema import SearchConfig
@@ -26,16 +26,17 @@ def run_search(config: SearchConfig) -> dict[str, Any]:
             return session.finished
         task = build_task(session)
         try:
-            loop = session.train(task)
+            loop = session.train(task, {"dataset.json": session.facts})
         finally:
             forget_memory()
-        row = loop.last_row
-        summary = session.summary(
-            loop,
-            genotype=row["genotype"],
-            valid_top1=row["valid_top1"],
-            expected_macs=row["expected_macs"],
-        )
+        with loop.closing() as row:
+            task.space.parse(task.space.notation(row["genotype"]))  # a checkpoint may hold anything there
+            summary = session.summary(
+                loop,
+                genotype=row["genotype"],
+                valid_top1=float(row["valid_top1"]),
+                expected_macs=float(row["expected_macs"]),
+            )
         session.world.on_main(lambda: _write_results(session, summary))
         return summary
 
@@ -45,12 +46,13 @@ def build_task(session: Session) -> BilevelSearch:
     config, world = session.config, session.world
     assert isinstance(config, SearchConfig)
     dataset = session.load_dataset()
+    session.facts = _describe(dataset)
     train_index, valid_index = split_train_valid(dataset.train.labels_N, dataset.classes, config.data, config.seed)
     session.say(
         f"{dataset.name}: {len(train_index)} images train the weights, {len(valid_index)} the architecture; "
         f"{len(dataset.classes)} classes, {dataset.image_size}x{dataset.image_size} pixels"
     )
-    images = store(dataset.train, config.data, world.device)
+    images = store(dataset.train, config.data, world.device, config.run.worker_patience)
     augmentation = Augmentation(config.data, dataset)
 
     def feed(index, stream: str, train: bool) -> Feed:
@@ -77,6 +79,17 @@ def build_task(session: Session) -> BilevelSearch:
         feed(valid_index, "valid", False),
         world,
     )
+
+
+def _describe(dataset: Dataset) -> dict[str, Any]:
+    """What a retraining of what is found should fit."""
+    return {
+        "name": dataset.name,
+        "classes": list(dataset.classes),
+        "train_images": len(dataset.train),
+        "image_size": dataset.image_size,
+        "channels": dataset.channels,
+    }
 
 
 def _write_results(session: Session, summary: dict[str, Any]) -> None:

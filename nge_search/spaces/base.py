@@ -6,10 +6,8 @@ Legend: N codes, L decisions of a code, E rows and O options of a matrix of prob
 from __future__ import annotations
 
 import importlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,8 +15,10 @@ from torch import Tensor, nn
 
 from nge_search.architecture.graph import Graph
 from nge_search.errors import UserError, shorten
-from nge_search.genotype import FORMAT
+from nge_search.files import user_path
+from nge_search.genotype import FORMAT, LARGEST_FILE
 from nge_search.graph import CellSpace
+from nge_search.json_reader import read_json
 
 #: An architecture: its decisions as small integers, in an order that the space defines.
 Code = tuple[int, ...]
@@ -129,17 +129,14 @@ class Space(ABC):
         """
         if not reference.isprintable() or len(reference) > _LONGEST_PATH:
             return self.parse(reference)
-        path = Path(reference)
+        path = user_path(reference)
         path = path / "genotype.json" if path.is_dir() else path
-        if not path.is_file():
+        if not path.exists():
             if path.suffix == ".json":
                 raise UserError(f"'{path}' does not exist; give an architecture, its JSON file or its run folder")
             return self.parse(reference)
-        try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError):
-            document = None
-        if not isinstance(document, dict) or document.get("space") != self.name:
+        document = read_json(path, LARGEST_FILE)
+        if document.get("space") != self.name:
             raise UserError(f"{path} holds no architecture of {self.name}")
         return self.parse(self.notation(document))
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from nge_search.architecture.graph import INPUT, OUTPUT, Edge, Graph, Label
+from nge_search.errors import UserError, shorten
 from nge_search.graph import CellSpace
 from nge_search.spaces.base import Code, Space, draw_rows
 
@@ -125,6 +126,8 @@ class NasBench101Space(Space):
     networks = "nge_search.networks.nasbench101:build"
 
     def __init__(self, vertices: int = VERTICES):
+        if type(vertices) is not int or not 2 <= vertices <= VERTICES:
+            raise UserError(f"{self.name} has cells of 2 to {VERTICES} vertices, not {shorten(vertices)}")
         self.graph = CellSpace(vertices - 1, OPERATIONS, inputs=1, kinds=("cell",), operations_on="vertices")
         self.length = len(self.graph.edges) + len(self.graph.labelled)
         self._edges = tuple(Edge(*ends) for ends in self.graph.edges)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nge_search.architecture.graph import INPUT, SUM, Graph
+from nge_search.errors import shorten
 from nge_search.graph import CellSpace
 from nge_search.spaces.base import Code, EdgeSpace, draw_rows
 
@@ -19,7 +20,7 @@ OPERATIONS = (NONE, "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x
 #: Of a network, between which it halves the resolution.
 STAGES = 3
 
-_EDGE = re.compile(r"(\w+)~(\d+)")
+_EDGE = re.compile(r"(\w+)~([0-9])")
 
 
 class NasBench201Space(EdgeSpace):
@@ -83,7 +84,9 @@ class NasBench201Space(EdgeSpace):
             for edge in group.strip().strip("|").split("|"):
                 match = _EDGE.fullmatch(edge.strip())
                 if match is None or match[1] not in OPERATIONS:
-                    raise self._refuse(text, f"'{edge}' is not an operation of {', '.join(OPERATIONS)} with ~NODE")
+                    raise self._refuse(
+                        text, f"{shorten(edge)} is not an operation of {', '.join(OPERATIONS)} with ~NODE"
+                    )
                 if (int(match[2]), target) in found or int(match[2]) >= target:
                     raise self._refuse(text, f"node {target} cannot read node {match[2]}, or reads it twice")
                 found[int(match[2]), target] = OPERATIONS.index(match[1])

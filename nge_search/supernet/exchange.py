@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nge_search.engine import checkpoint_parts
 from nge_search.engine.checkpoint import require_same_tensors
+from nge_search.errors import UserError
 from nge_search.supernet.stacking import StackedNetwork
 
 
@@ -60,12 +62,22 @@ def optimiser_state(supernet: nn.Module, optimiser: torch.optim.SGD) -> dict[str
     }
 
 
-def load_optimiser(supernet: nn.Module, optimiser: torch.optim.SGD, state: dict[str, Any]) -> None:
-    """Take over what `optimiser_state` gave."""
-    order = list(by_reference_names(supernet, dict(supernet.named_parameters())))
-    textbook = {order[n]: entry["momentum_buffer"] for n, entry in state["state"].items()}
-    buffers = _from_textbook(supernet, textbook)
+def load_optimiser(supernet: nn.Module, optimiser: torch.optim.SGD, state: Any, source: str) -> None:
+    """Take over what `optimiser_state` gave.
+
+    Raises:
+        UserError: a state of another form, or momenta of another shape or type; names `source`.
+    """
+    reference = by_reference_names(supernet, dict(supernet.named_parameters()))
+    order = list(reference)
+    rates, entries = checkpoint_parts.optimiser_parts(state, source, len(optimiser.param_groups))
+    if entries.keys() not in (set(), set(range(len(order)))):
+        raise UserError(f"{source} is damaged: momenta of {len(entries)} of {len(order)} weights")
+    momenta = {order[number]: entry.get("momentum_buffer") for number, entry in entries.items()}
+    for name, momentum in momenta.items():
+        checkpoint_parts.require_tensor(momentum, reference[name].shape, reference[name].dtype, source)
+    own = _from_textbook(supernet, momenta)
     names = [name for name, _ in supernet.named_parameters()]
-    own = {n: {"momentum_buffer": buffers[name]} for n, name in enumerate(names) if name in buffers}
-    groups = [{**group, "params": list(range(len(names)))} for group in state["param_groups"]]
-    optimiser.load_state_dict({"state": own, "param_groups": groups})
+    by_number = {n: {"momentum_buffer": own[name]} for n, name in enumerate(names) if name in own}
+    groups = [{"lr": rate} for rate in rates]
+    checkpoint_parts.load_optimiser(optimiser, {"state": by_number, "param_groups": groups}, source)

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nge_search.engine.sync_batchnorm import SyncedBatchNorm2d
-from nge_search.genotype import INPUT_NODES
+from nge_search.genotype import INPUT_NODES, SEARCH_OPERATIONS
 from nge_search.operations import DilConv, FactorizedReduce, SepConv, is_pool
 from nge_search.supernet.folding import Setting
 from nge_search.supernet.mixing import Observed, Plan, mix
 from nge_search.supernet.preprocess import fork, preprocess
 from nge_search.supernet.reference import MixedCell, Supernet
-from nge_search.supernet.stacking import StackedCell, StackedNetwork, move
+from nge_search.supernet.stacking import StackedCell, StackedNetwork, move, require_known
 from nge_search.supernet.stage import Given, Stage, StageWeights
 
 
@@ -77,6 +77,10 @@ class _Divided:
         if self.dilated:
             found.append(torch.cat(direct))
         return [x.to(weight.dtype).view(weight.shape) for x, weight in zip(found + halves, weights)]
+
+
+#: What cells may choose from: depthwise convolutions of any size are computed alike.
+_KNOWN = (*SEARCH_OPERATIONS, "sep_conv_7x7")
 
 
 class FusedCell(StackedCell):
@@ -248,9 +252,14 @@ def _preprocess(setting: Setting, module: nn.Module, nodes: list[Tensor]) -> Ten
 
 
 class FusedSupernet(StackedNetwork):
-    """`reference.Supernet` in the fast form, with the weights of one."""
+    """`reference.Supernet` in the fast form, with the weights of one.
+
+    Raises:
+        UserError: an operation that it does not compute, or one that is named twice.
+    """
 
     def __init__(self, supernet: Supernet):
+        require_known(supernet.space.operations, _KNOWN)
         super().__init__(supernet)
         self.space = supernet.space
         self.stem, self.classifier = supernet.stem, supernet.classifier

@@ -37,7 +37,7 @@ _strips: set[Strip] = set()  # that kernels are compiled for
 def _strip(x: Tensor, *more_channels: int) -> Strip:
     """Blocks of as many channels as fit in a register and divide x's (and other numbers of) channels.
 
-    Compiling takes some 20 s, once per machine: a block that is in use already and fills half a register will do.
+    Compiling takes some 12 s for each strip: a block that is in use already and fills half a register will do.
     """
     size = x.element_size()
     widest = _register_bytes() // size

@@ -8,7 +8,7 @@ is stored. For stride 2 a plane keeps even and odd columns apart, so that adjace
 Everything is given by address. A matrix is (address, bytes between rows, bytes between columns); the stored maps
 [positions, channels] are dense. Sums over positions are kept in float64, for each thread apart.
 
-All is in one file because numba's cache of compiled code watches that of the function it compiled, and no other.
+Parts whose arguments are literal numbers would be compiled for each: callers give them as `int64(0)`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ import functools
 from typing import Any
 
 import numpy as np
-from numba import carray, cfunc, njit, types
+from numba import carray, int64
 
-from nge_search.engine.parallel import BLOCK, CACHED, take_share, words
+from nge_search.engine import compiled
+from nge_search.engine.parallel import take_share, words
 from nge_search.supernet.lanes import (
     Strip,
     add,
@@ -48,13 +49,20 @@ from nge_search.supernet.lanes import (
     zero,
 )
 
-_compiled = njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
-_summing = njit(cache=CACHED, error_model="numpy", fastmath={"reassoc", "contract"})  # sums in several lanes
-_task = functools.partial(cfunc, types.void(BLOCK), cache=CACHED, error_model="numpy")
+_part = compiled.part(error_model="numpy")
+_inlined = compiled.part(error_model="numpy", inline="always")  # into the one or two that call it
+_summing = compiled.loop(error_model="numpy", fastmath={"reassoc", "contract"})  # sums in several lanes
 CHUNK = 128  # positions that are summed in the maps' own precision
 
 
-@_compiled
+def _task(strip: Strip) -> Any:
+    channels = "1 channel" if strip.channels == 1 else f"{strip.channels} channels"
+    return compiled.task(
+        f"compiling the supernet's kernels for blocks of {channels} in float{strip.bits}, some 12 s"
+    )
+
+
+@_part
 def _product_strips(strip, first, rows, inner, left, right, left2, right2, start, out, rectify):  # type: ignore
     i = first
     while i + positions(strip) <= rows:
@@ -77,7 +85,7 @@ def _product_strips(strip, first, rows, inner, left, right, left2, right2, start
     return i
 
 
-@_compiled
+@_inlined
 def _product(strip, rows, inner, left, right, left2, right2, start, out, rectify):  # type: ignore
     """out[i] = start[i] + sum over k of left[i, k] * right[k], for one block of columns; rectify: its ReLU.
 
@@ -88,7 +96,7 @@ def _product(strip, rows, inner, left, right, left2, right2, start, out, rectify
     _product_strips(single(strip), i, rows, inner, left, right, left2, right2, start, out, rectify)
 
 
-@_compiled
+@_part
 def _pair_strips(strip, first, rows, inner, left, right, left2, right2, start, out, gap, rectify):  # type: ignore
     cell, i = position_bytes(strip), first
     while i + positions(strip) <= rows:
@@ -117,7 +125,7 @@ def _pair_strips(strip, first, rows, inner, left, right, left2, right2, start, o
     return i
 
 
-@_compiled
+@_inlined
 def _product_pair(strip, rows, inner, left, right, left2, right2, start, out, gap, rectify):  # type: ignore
     """`_product` for two adjacent blocks of columns, which share what they read; out of the second is `gap` on."""
     i = _pair_strips(strip, 0, rows, inner, left, right, left2, right2, start, out, gap, rectify)
@@ -125,7 +133,7 @@ def _product_pair(strip, rows, inner, left, right, left2, right2, start, out, ga
     _pair_strips(single(strip), i, rows, inner, left, right, left2, right2, start, out, gap, rectify)
 
 
-@_compiled
+@_part
 def _outer_sums(strip, count, width, depth, left, right, scratch, target):  # type: ignore
     """target [width, depth] (float64) += sum over positions of left[position, :, None] * right[position].
 
@@ -140,14 +148,14 @@ def _outer_sums(strip, count, width, depth, left, right, scratch, target):  # ty
             factor = (right + (at * depth + column) * size, depth * size)
             out = (scratch + position_bytes(strip), position_bytes(strip))
             store(one, scratch, zero(one))
-            _product(strip, rows, inner, transposed, factor, 0, 0, (scratch, 0), out, False)
+            _product(strip, rows, inner, transposed, factor, int64(0), int64(0), (scratch, int64(0)), out, int64(0))
             for row in range(rows):
                 value = widen(load(one, out[0] + row * out[1]))
                 there = target + (row * depth + column) * 8
                 store(wide(strip), there, add(load(wide(strip), there), value))
 
 
-@_compiled
+@_part
 def _inner_sums(strip, count, depth, x, y, target):  # type: ignore
     """target [depth] (float64) += sum over positions of x * y."""
     step = depth * number_bytes(strip)
@@ -168,7 +176,7 @@ def _inner_sums(strip, count, depth, x, y, target):  # type: ignore
             store(wide(strip), there, add(load(wide(strip), there), widen(rest)))
 
 
-@_compiled
+@_part
 def _column_sums(strip, count, depth, x, x_step, target):  # type: ignore
     """target [depth] (float64) += sum over positions of x."""
     for column in range(0, depth, channels(strip)):
@@ -186,7 +194,7 @@ def _column_sums(strip, count, depth, x, x_step, target):  # type: ignore
             store(wide(strip), there, add(load(wide(strip), there), widen(rest)))
 
 
-@_compiled
+@_part
 def _correlate_strips(strip, x0, plane, row, stride, taps, w, w_step, out, size, accumulate):  # type: ignore
     x = x0
     for y in range(size[0]):
@@ -205,7 +213,7 @@ def _correlate_strips(strip, x0, plane, row, stride, taps, w, w_step, out, size,
     return x
 
 
-@_compiled
+@_inlined
 def _correlate(strip, plane, row, stride, taps, w, w_step, out, size, accumulate):  # type: ignore
     """out[y, x] (+)= sum over t of w[t] * plane[stride * y, x + tap t]; `taps` are byte offsets in the plane."""
     x = _correlate_strips(strip, 0, plane, row, stride, taps, w, w_step, out, size, accumulate)
@@ -213,7 +221,7 @@ def _correlate(strip, plane, row, stride, taps, w, w_step, out, size, accumulate
     _correlate_strips(single(strip), x, plane, row, stride, taps, w, w_step, out, size, accumulate)
 
 
-@_compiled
+@_part
 def _weight_strips(strip, x0, plane, row, stride, taps, g, g_row, scratch, dw, dw_step, size):  # type: ignore
     wide_bytes, count = positions(strip) * position_bytes(strip), len(taps)
     for t in range(count):
@@ -254,7 +262,7 @@ def _weight_strips(strip, x0, plane, row, stride, taps, g, g_row, scratch, dw, d
     return x
 
 
-@_compiled
+@_inlined
 def _weight_sums(strip, plane, row, stride, taps, g, g_row, scratch, dw, dw_step, size):  # type: ignore
     """dw[t] (float64) += sum over y and x of g[y, x] * plane[stride * y, x + tap t]."""
     x = _weight_strips(half(strip), 0, plane, row, stride, taps, g, g_row, scratch, dw, dw_step, size)
@@ -262,7 +270,7 @@ def _weight_sums(strip, plane, row, stride, taps, g, g_row, scratch, dw, dw_step
         _weight_strips(single(strip), x, plane, row, stride, taps, g, g_row, scratch, dw, dw_step, size)
 
 
-@_compiled
+@_part
 def _spread_taps(strip, plane, row, stride, taps, w, w_step, g, g_row, size):  # type: ignore
     """plane[stride * y, x + tap t] += w[t] * g[y, x]: the input gradient of a strided convolution."""
     for y in range(size[0]):
@@ -274,31 +282,30 @@ def _spread_taps(strip, plane, row, stride, taps, w, w_step, g, g_row, size):  #
                 store(strip, here + offset, value)
 
 
-@_compiled
+@_part
 def _clear(strip, plane, count):  # type: ignore
     for position in range(count):
         store(single(strip), plane + position * position_bytes(strip), zero(single(strip)))
 
 
-@_compiled
+@_part
 def _clear_border(strip, plane, geometry, height, width):  # type: ignore
     """Zeros around an image that is to fill the inner part of a plane of stride 1."""
-    cell, (rows, columns, border) = position_bytes(strip), geometry
-    _clear(strip, plane, border * columns)
-    for y in range(border, border + height):
-        _clear(strip, plane + y * columns * cell, border)
-        _clear(strip, plane + (y * columns + border + width) * cell, columns - border - width)
-    _clear(strip, plane + (border + height) * columns * cell, (rows - border - height) * columns)
+    (rows, columns, border), start = geometry, int64(0)
+    for y in range(height + 1):  # from one row of the image to the next
+        end = (border + y) * columns + border if y < height else rows * columns
+        _clear(strip, plane + start * position_bytes(strip), end - start)
+        start = end + width
 
 
-@_compiled
+@_part
 def _place(geometry, y, x, stride):  # type: ignore
     """Where pixel (y, x) is in a plane [stride, rows, columns]: padded column c is at [c % stride]."""
     rows, columns, border = geometry
     return ((x + border) % stride * rows + y + border) * columns + (x + border) // stride
 
 
-@_compiled
+@_part
 def _fill(strip, plane, geometry, source, step, height, width, stride):  # type: ignore
     """Copy the ReLU of an image into a plane."""
     one, (rows, columns, _) = single(strip), geometry
@@ -315,7 +322,7 @@ def _fill(strip, plane, geometry, source, step, height, width, stride):  # type:
                 target += position_bytes(strip)
 
 
-@_compiled
+@_part
 def _unload(strip, plane, geometry, changes, change_geometry, target, step, height, width, stride, more):  # type: ignore
     """target (+)= an image of changes, where that in the plane is positive."""
     one, cell = single(strip), position_bytes(strip)
@@ -330,7 +337,7 @@ def _unload(strip, plane, geometry, changes, change_geometry, target, step, heig
                 change += cell
 
 
-@_compiled
+@_part
 def _fill_product(  # type: ignore
     strip, planes, plane_bytes, blocks, geometry, height, width, depth, x, matrix, x2, matrix2, start, rectify
 ):  # fmt: skip
@@ -343,13 +350,13 @@ def _fill_product(  # type: ignore
         left, right = (x + line, depth * size, size), (matrix, depth * size)
         if blocks == 2:
             _product_pair(
-                strip, width, depth, left, right, x2 + line, matrix2, (start, 0), out, plane_bytes, rectify
+                strip, width, depth, left, right, x2 + line, matrix2, (start, int64(0)), out, plane_bytes, rectify
             )  # fmt: skip
         else:
-            _product(strip, width, depth, left, right, x2 + line, matrix2, (start, 0), out, rectify)
+            _product(strip, width, depth, left, right, x2 + line, matrix2, (start, int64(0)), out, rectify)
 
 
-@_compiled
+@_part
 def _fill_planes(strip, planes, plane_bytes, geometry, shape, stride, source, mix, i):  # type: ignore
     """Fill a plane per block of channels with the ReLU of input i, or of its product, if there is a mix."""
     _, height, width, depth = shape
@@ -359,7 +366,8 @@ def _fill_planes(strip, planes, plane_bytes, geometry, shape, stride, source, mi
         if len(mix):
             start, matrix = mix[i, 1] + column, mix[i, 0] + column
             _fill_product(
-                strip, plane, plane_bytes, both, geometry, height, width, depth, source, matrix, 0, 0, start, True
+                strip, plane, plane_bytes, both, geometry, height, width, depth, source, matrix,
+                int64(0), int64(0), start, int64(1),
             )  # fmt: skip
         else:
             for own in range(both):
@@ -369,7 +377,7 @@ def _fill_planes(strip, planes, plane_bytes, geometry, shape, stride, source, mi
                 )  # fmt: skip
 
 
-@_compiled
+@_part
 def _tap_offsets(cell, kernel, dilation, shift, stride, rows, columns):  # type: ignore
     """Byte offset in a plane [stride, rows, columns] of each tap, the first `shift` rows and columns inside."""
     taps = np.empty(kernel * kernel, np.int64)
@@ -379,13 +387,13 @@ def _tap_offsets(cell, kernel, dilation, shift, stride, rows, columns):  # type:
     return taps
 
 
-@_compiled
+@_part
 def geometry_of(size, border, stride):  # type: ignore
     """Rows and columns (of one parity) of the plane that holds what outputs of a size read, and its border."""
     return stride * size[0] + 2 * border, size[1] + 2 * border // stride + 1, border
 
 
-@_compiled
+@_inlined
 def _convolve_image(strip, image, i, scratch, shape, stride, border, xs, mix, ws, kinds, first, zs, sums):  # type: ignore
     """All convolutions of input i, for one image."""
     _, height, width, depth = shape
@@ -404,14 +412,14 @@ def _convolve_image(strip, image, i, scratch, shape, stride, border, xs, mix, ws
         for block in range(blocks):
             plane, out = scratch + block * plane_bytes, (z + block * cell, size[1] * w_step, w_step)
             weight = ws[j] + block * cell
-            _correlate(strip, plane, columns * cell, stride, taps, weight, w_step, out, size, False)
+            _correlate(strip, plane, columns * cell, stride, taps, weight, w_step, out, size, int64(0))
         if sums:
             target = sums + j * (depth + 1) * depth * 8
             _column_sums(strip, count, depth, z, w_step, target)
             _outer_sums(strip, count, depth, depth, z, z, free, target + depth * 8)
 
 
-@_compiled
+@_inlined
 def _convolve_image_backward(  # type: ignore
     strip, image, i, scratch, shape, stride, border, xs, mix, ws, kinds, first, zs,
     dys, slopes, dxs, dws, dmix, more,
@@ -439,7 +447,7 @@ def _convolve_image_backward(  # type: ignore
         g_border = own if stride == 1 else 0
         g_geometry = (size[0] + 2 * g_border, size[1] + 2 * g_border, g_border)
         g_row = g_geometry[1] * cell
-        g_taps = _tap_offsets(cell, kernel, dilation, 0, 1, g_geometry[0], g_geometry[1])
+        g_taps = _tap_offsets(cell, kernel, dilation, int64(0), int64(1), g_geometry[0], g_geometry[1])
         image_bytes = image * count * w_step
         for block in range(blocks):
             plane, dx_plane, column = scratch + block * plane_bytes, dx_planes + block * dx_bytes, block * cell
@@ -452,7 +460,7 @@ def _convolve_image_backward(  # type: ignore
                 matrix, start = slopes[j, 0] + column, slopes[j, 2] + column
                 _fill_product(
                     strip, g_planes, g_bytes, min(2, blocks - block), g_geometry, size[0], size[1], depth, dy,
-                    matrix, z, slope, start, False,
+                    matrix, z, slope, start, int64(0),
                 )  # fmt: skip
             g_plane = g_planes + block % 2 * g_bytes
             inner = g_plane + g_border * g_row + g_border * cell
@@ -462,7 +470,18 @@ def _convolve_image_backward(  # type: ignore
             if len(dxs) and stride == 1:  # a correlation with the flipped kernel
                 last = ws[j] + column + (kernel * kernel - 1) * w_step
                 out = (dx_plane, width * cell, cell)
-                _correlate(strip, g_plane, g_row, 1, g_taps, last, -w_step, out, (height, width), j > first[i])
+                _correlate(
+                    strip,
+                    g_plane,
+                    g_row,
+                    int64(1),
+                    g_taps,
+                    last,
+                    -w_step,
+                    out,
+                    (height, width),
+                    int64(j > first[i]),
+                )
             elif len(dxs):
                 weight = ws[j] + column
                 one = single(strip)
@@ -496,7 +515,7 @@ def convolve(strip: Strip) -> Any:
             its products are added; zero: not wanted.
     """
 
-    @_task()
+    @_task(strip)
     def task(block):  # type: ignore[no-untyped-def]
         a = carray(block, 20)
         shares, shape, inputs, outputs = a[1], (a[4], a[5], a[6], a[7]), a[10], a[11]
@@ -532,7 +551,7 @@ def convolve_backward(strip: Strip) -> Any:
         more: whether dxs are added to.
     """
 
-    @_task()
+    @_task(strip)
     def task(block):  # type: ignore[no-untyped-def]
         a = carray(block, 26)
         shares, shape, inputs, outputs = a[1], (a[4], a[5], a[6], a[7]), a[10], a[11]
@@ -552,7 +571,7 @@ def convolve_backward(strip: Strip) -> Any:
     return task
 
 
-@_compiled
+@_inlined
 def _combine_image(strip, image, count, depth, zs, matrices, xs, scales, bias, out):  # type: ignore
     size, cell, one = number_bytes(strip), position_bytes(strip), single(strip)
     step = depth * size
@@ -570,9 +589,9 @@ def _combine_image(strip, image, count, depth, zs, matrices, xs, scales, bias, o
             for t in range(len(zs)):
                 left, right = (zs[t] + at * step, step, size), (matrices[t] + column, step)
                 if blocks == 2:
-                    _product_pair(strip, rows, depth, left, right, 0, 0, y, y, cell, False)
+                    _product_pair(strip, rows, depth, left, right, int64(0), int64(0), y, y, cell, int64(0))
                 else:
-                    _product(strip, rows, depth, left, right, 0, 0, y, y, False)
+                    _product(strip, rows, depth, left, right, int64(0), int64(0), y, y, int64(0))
 
 
 @functools.cache
@@ -583,7 +602,7 @@ def combine(strip: Strip) -> Any:
     scales, bias, out. All maps are dense [images * positions, channels].
     """
 
-    @_task()
+    @_task(strip)
     def task(block):  # type: ignore[no-untyped-def]
         a = carray(block, 13)
         shares, images = a[1], a[2]
@@ -597,7 +616,7 @@ def combine(strip: Strip) -> Any:
     return task
 
 
-@_compiled
+@_inlined
 def _combine_image_backward(strip, image, scratch, count, depth, zs, xs, dy, sums):  # type: ignore
     step, offset = depth * number_bytes(strip), image * count * depth * number_bytes(strip)
     _column_sums(strip, count, depth, dy + offset, step, sums)
@@ -616,7 +635,7 @@ def combine_backward(strip: Strip) -> Any:
     of d, and addresses: zs, xs, dy, and sums per share.
     """
 
-    @_task()
+    @_task(strip)
     def task(block):  # type: ignore[no-untyped-def]
         a = carray(block, 13)
         shares, images = a[1], a[4]
@@ -630,7 +649,7 @@ def combine_backward(strip: Strip) -> Any:
     return task
 
 
-@_compiled
+@_part
 def _rectify(strip, rows, valid, width, x, step, out):  # type: ignore
     """out [rows, width] = relu of `valid` positions of x, `step` bytes apart, then zeros."""
     one, blocks = single(strip), width // channels(strip)
@@ -642,7 +661,7 @@ def _rectify(strip, rows, valid, width, x, step, out):  # type: ignore
             store(one, out + (row * blocks + block) * position_bytes(strip), where_positive(value, value))
 
 
-@_compiled
+@_part
 def _read(part, halves, height, width, y, x, rows):  # type: ignore
     """Of outputs from (y, x) on, the first pixel read for a half (its number in the image), and how many exist."""
     row, column = y * halves + part, x * halves + part
@@ -651,7 +670,7 @@ def _read(part, halves, height, width, y, x, rows):  # type: ignore
     return row * width + column, min(rows, (width - column - 1) // halves + 1)
 
 
-@_compiled
+@_part
 def _square_sums(strip, rows, depth, x, target):  # type: ignore
     """target [2, depth] (float64) += sums over rows [rows, depth] of x and of its squares."""
     one, far = single(strip), wide(strip)
@@ -665,7 +684,7 @@ def _square_sums(strip, rows, depth, x, target):  # type: ignore
         store(far, second, squares)
 
 
-@_compiled
+@_inlined
 def _pointwise_image(strip, image, scratch, shape, depths, xs, matrices, out, sums):  # type: ignore
     size, cell, one, halves = number_bytes(strip), position_bytes(strip), single(strip), len(depths)
     _, height, width, inner = shape
@@ -686,9 +705,20 @@ def _pointwise_image(strip, image, scratch, shape, depths, xs, matrices, out, su
                     _rectify(strip, rows, valid, inner, source, halves * step, rectified)
                     for column in range(0, depths[part] * size, cell):
                         there = (target + first * size + column, depth * size)
-                        begin = (scratch, 0) if n == 0 else there
+                        begin = (scratch, int64(0)) if n == 0 else there
                         right = (matrices[part * len(xs) + n] + column, depths[part] * size)
-                        _product(strip, rows, inner, (rectified, step, size), right, 0, 0, begin, there, False)
+                        _product(
+                            strip,
+                            rows,
+                            inner,
+                            (rectified, step, size),
+                            right,
+                            int64(0),
+                            int64(0),
+                            begin,
+                            there,
+                            int64(0),
+                        )
                 first += depths[part]
             if sums:
                 _square_sums(strip, rows, depth, target, sums)
@@ -704,7 +734,7 @@ def pointwise(strip: Strip) -> Any:
     to, 0: not wanted. All is dense.
     """
 
-    @_task()
+    @_task(strip)
     def task(block):  # type: ignore[no-untyped-def]
         a = carray(block, 15)
         shares, shape, nodes, halves = a[1], (a[4], a[5], a[6], a[7]), a[8], a[9]
@@ -728,7 +758,7 @@ def sums_with(strip: Strip) -> Any:
     The task's words: images, positions of each, channels, and addresses: y, h, and per share of sums [2, channels].
     """
 
-    @_task()
+    @_task(strip)
     def task(block):  # type: ignore[no-untyped-def]
         a = carray(block, 8)
         shares, images, count, depth, sums = a[1], a[2], a[3], a[4], words(a[7], a[1])
@@ -744,7 +774,7 @@ def sums_with(strip: Strip) -> Any:
     return task
 
 
-@_compiled
+@_part
 def _change(strip, rows, depth, y, h, step, coefficients, c_step, out):  # type: ignore
     """out [rows, depth] = a * y + b * h + c, for rows a, b, c of coefficients."""
     one = single(strip)
@@ -757,7 +787,7 @@ def _change(strip, rows, depth, y, h, step, coefficients, c_step, out):  # type:
             store(one, out + row * depth * number_bytes(strip) + column, value)
 
 
-@_compiled
+@_inlined
 def _pointwise_image_backward(  # type: ignore
     strip, image, scratch, shape, depths, xs, matrices, dh, h, coefficients, dxs, sums
 ):  # fmt: skip
@@ -796,7 +826,9 @@ def _pointwise_image_backward(  # type: ignore
                         dx = (dxs[n] + source + column, halves * step)
                         left = (changes, own * size, size)
                         right = (matrices[part * len(xs) + n] + column, step)
-                        _product(strip, valid, own, left, right, 0, 0, (scratch, 0), dx, False)
+                        _product(
+                            strip, valid, own, left, right, int64(0), int64(0), (scratch, int64(0)), dx, int64(0)
+                        )
                         for row in range(valid):
                             here = dx[0] + row * dx[1]
                             value = load(one, rectified + row * step + column)
@@ -813,7 +845,7 @@ def pointwise_backward(strip: Strip) -> Any:
     sums [h, n, width, depth of h] for those of the matrices to add to; 0: not wanted.
     """
 
-    @_task()
+    @_task(strip)
     def task(block):  # type: ignore[no-untyped-def]
         a = carray(block, 19)
         shares, shape, nodes, halves = a[1], (a[4], a[5], a[6], a[7]), a[8], a[9]
@@ -831,7 +863,7 @@ def pointwise_backward(strip: Strip) -> Any:
     return task
 
 
-@_compiled
+@_inlined
 def _pool_image(strip, image, i, shape, stride, xs, maxima, averages, sums):  # type: ignore
     one, far = single(strip), wide(strip)
     _, height, width, depth = shape
@@ -879,7 +911,7 @@ def pool(strip: Strip) -> Any:
     squares, of averages and of theirs are added; 0: not wanted.
     """
 
-    @_task()
+    @_task(strip)
     def task(block):  # type: ignore[no-untyped-def]
         a = carray(block, 14)
         shares, shape, inputs = a[1], (a[2], a[3], a[4], a[5]), a[7]
@@ -898,7 +930,7 @@ def pool(strip: Strip) -> Any:
     return task
 
 
-@_compiled
+@_part
 def _weighted(strip, where, dys, scales, column, total):  # type: ignore
     """total + sum over t of scales[t] * dys[t]; no scales: total."""
     for t in range(len(scales)):
@@ -906,7 +938,7 @@ def _weighted(strip, where, dys, scales, column, total):  # type: ignore
     return total
 
 
-@_compiled
+@_inlined
 def _pool_image_backward(strip, image, i, shape, stride, xs, maxima, averages, dys, scales, slopes, dxs):  # type: ignore
     one, (max_scales, average_scales, skip_scales) = single(strip), scales
     _, height, width, depth = shape
@@ -954,7 +986,7 @@ def pool_backward(strip: Strip) -> Any:
         dxs: addresses of the gradients.
     """
 
-    @_task()
+    @_task(strip)
     def task(block):  # type: ignore[no-untyped-def]
         a = carray(block, 23)
         shares, shape, inputs, sums = a[1], (a[2], a[3], a[4], a[5]), a[7], a[13]

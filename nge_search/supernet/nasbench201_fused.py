@@ -21,7 +21,7 @@ from nge_search.supernet.folding import Moments, Setting, wide
 from nge_search.supernet.kernels import choose, empty
 from nge_search.supernet.mixing import Plan, mix
 from nge_search.supernet.nasbench201 import DenseCell, DenseSupernet
-from nge_search.supernet.stacking import StackedCell, StackedNetwork, move
+from nge_search.supernet.stacking import StackedCell, StackedNetwork, move, require_known
 from nge_search.supernet.stage import EdgeGradients, Given
 
 _ORDER = ("skip_connect", "avg_pool_3x3", "nor_conv_1x1", "nor_conv_3x3")
@@ -247,9 +247,14 @@ class FusedDenseCell(StackedCell):
 
 
 class FusedDenseSupernet(StackedNetwork):
-    """`DenseSupernet` in the fast form, with the weights of one."""
+    """`DenseSupernet` in the fast form, with the weights of one.
+
+    Raises:
+        UserError: an operation that is not of NAS-Bench-201, is named twice, or is missing (`none` may be).
+    """
 
     def __init__(self, supernet: DenseSupernet):
+        require_known(supernet.space.operations, ("none", *_ORDER), _ORDER)
         super().__init__(supernet)
         self.space = supernet.space
         self.stem, self.reductions = supernet.stem, supernet.reductions

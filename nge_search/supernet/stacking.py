@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from nge_search.errors import UserError, plain
 from nge_search.supernet.drawn import drawn
 from nge_search.supernet.folding import wide
 
@@ -57,6 +58,22 @@ class StackedCell(nn.Module):
             weights = torch.stack([module.weight.detach() for module in modules])  # type: ignore[union-attr]
             self.register_parameter(name, nn.Parameter(weights))
             self.names[name] = [f"{path}.weight" for path in paths]
+
+
+def require_known(operations: Sequence[str], known: Sequence[str], needed: Sequence[str] = ()) -> None:
+    """Refuse operations of a space that a fast form would leave out, or compute as others.
+
+    Raises:
+        UserError: one that is not `known`, one that is there twice, or one of `needed` that is missing.
+    """
+    reasons = {
+        "does not compute": [name for name in operations if name not in known],
+        "cannot tell apart two of": [name for name in operations if operations.count(name) > 1],
+        "cannot do without": [name for name in needed if name not in operations],
+    }
+    for reason, names in reasons.items():
+        if names:
+            raise UserError(f"the fused supernet {reason} '{plain(names[0])}'; set supernet.kernel=reference")
 
 
 class StackedNetwork(nn.Module, ABC):

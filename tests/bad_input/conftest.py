@@ -181,10 +181,10 @@ def require_refusal(require_line: RequireLine) -> Callable[..., None]:
 def refuse(tmp_path: Path, capfd: pytest.CaptureFixture[str], require_line: RequireLine) -> Callable[..., str]:
     """Run `nge WORDS` in this process: exit code 2, one line, existing files untouched; returns the line.
 
-    `creates`: "nothing"; "folder": at most an empty run folder; "run": the new run had begun.
+    `creates`: "nothing"; "run": the new run had begun.
     """
 
-    def check(*words: str, says: Iterable[str], creates: str = "folder") -> str:
+    def check(*words: str, says: Iterable[str], creates: str = "nothing") -> str:
         before = _snapshot(tmp_path)
         capfd.readouterr()
         code = main(words)
@@ -195,10 +195,9 @@ def refuse(tmp_path: Path, capfd: pytest.CaptureFixture[str], require_line: Requ
         after = _snapshot(tmp_path)
         assert {path: after.get(path) for path in before} == before
         created = [after[path] for path in after.keys() - before.keys()]
-        if creates == "folder":
-            assert all(kind == stat.S_IFDIR for kind, *_ in created)
-        elif creates == "nothing":
+        if creates == "nothing":
             assert not created
+            assert {path.parent for path in tmp_path.rglob(".lock")} <= {tmp_path / path for path in before}
         return err
 
     return check

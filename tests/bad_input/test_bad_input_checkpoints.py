@@ -85,6 +85,17 @@ def reshape_tensor(state: dict[str, Any]) -> None:
     weights[next(iter(weights))] = torch.zeros(3)
 
 
+def without(*keys: str) -> Damage:
+    """All checkpoints lack a part."""
+
+    def alter(state: dict[str, Any]) -> None:
+        for key in keys[:-1]:
+            state = state[key]
+        del state[keys[-1]]
+
+    return all_checkpoints(lambda path: change(path, alter))
+
+
 #: How the unfinished run is damaged, and what the message must hold.
 DAMAGED: dict[str, tuple[Damage, tuple[str, ...]]] = {
     "all checkpoints truncated": (
@@ -118,6 +129,20 @@ DAMAGED: dict[str, tuple[Damage, tuple[str, ...]]] = {
         all_checkpoints(lambda path: change(path, lambda state: state.update(format="nge-checkpoint/9"))),
         ("unfinished/checkpoints", "nge-checkpoint/9", "nge-checkpoint/2"),
     ),
+    "no settings": (without("config"), ("unfinished/checkpoints", "'config' is missing")),
+    "no fingerprint of the data": (without("data"), ("'data' is missing",)),
+    "no place": (without("position", "phase"), ("'phase' is missing",)),
+    "no momenta": (without("task", "weight_optimiser", "state"), ("unfinished/checkpoints", "'state' is missing")),
+    "no embedding": (without("task", "embedding"), ("unfinished/checkpoints", "damaged")),
+    "no generator": (without("random", "numpy"), ("unfinished/checkpoints", "'random'")),
+    "tensors among the settings": (
+        all_checkpoints(lambda path: change(path, lambda state: state["config"].update(seed=torch.zeros(3)))),
+        ("unfinished/checkpoints", "'config' is not of JSON's values"),
+    ),
+    "a step that the phase does not have": (
+        all_checkpoints(lambda path: change(path, lambda state: state["position"].update(step=10**9))),
+        ("unfinished/checkpoints", "'position' is step 1000000000 of"),
+    ),
     "tensor of another name": (
         all_checkpoints(lambda path: change(path, rename_tensor)),
         ("tensor", "unfinished/checkpoints/", "another architecture"),
@@ -144,6 +169,16 @@ def test_damaged(name: str, unfinished: Path, resume: list[str], refuse: Callabl
     damage, says = DAMAGED[name]
     damage(unfinished)
     refuse(*resume, says=says, creates="nothing")
+
+
+def test_a_refused_checkpoint_costs_no_recorded_epoch(
+    unfinished: Path, resume: list[str], refuse: Callable[..., str]
+) -> None:
+    """Epochs that were recorded after the checkpoint are dropped when the run goes on, and not before."""
+    path = unfinished / "metrics.jsonl"
+    path.write_text(path.read_text() + path.read_text().splitlines()[-1] + "\n")
+    without("task", "supernet")(unfinished)
+    refuse(*resume, says=("unfinished/checkpoints",), creates="nothing")
 
 
 @pytest.mark.parametrize("word", OTHER_SETTINGS)

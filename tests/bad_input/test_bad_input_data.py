@@ -163,7 +163,7 @@ FOLDERS: dict[str, tuple[Make, str, tuple[str, ...]]] = {
     "decompression bomb": (bomb, "data.image_size=8", ("'images/cats/003.png'", "more pixels than is safe")),
     "two sizes": (two_sizes, "", ("8x8", "9x9", "'images/dogs/000.png'", "set data.image_size")),
     "not square": (not_square, "", ("8x9", "set data.image_size")),
-    "broken link": (broken_link, "", ("'images/cats/link.png'", "not a file")),
+    "broken link": (broken_link, "", ("'images/cats/link.png'", "does not exist", "broken link")),
     "link to a folder": (linked_folder, "", ("'images/cats'", "link to a folder")),
     "line break in a name": (line_break_in_a_name, "", ("not an image",)),
     "escape sequence in a name": (escape_sequence_in_a_name, "", ("images/cats/", "not an image")),
@@ -172,7 +172,7 @@ FOLDERS: dict[str, tuple[Make, str, tuple[str, ...]]] = {
     "annotations without tabs": (annotated(b"000.png cats\n"), "", ("val_annotations.txt", "line 1", "a tab")),
     "annotations empty": (annotated(b""), "", ("images/val",)),
     "annotations not UTF-8": (annotated(b"\xff\xfe\n"), "", ("val_annotations.txt",)),
-    "annotated image missing": (annotated(b"x.png\tcats\ny.png\tdogs\n"), "", ("x.png'", "not a file")),
+    "annotated image missing": (annotated(b"x.png\tcats\ny.png\tdogs\n"), "", ("x.png'", "does not exist")),
     "limit too small": (fine, "data.limit=3", ("data.limit=3", "at least 4")),
     "files sorted by class": (fine, "data.split=file_order", ("data.split=file_order", "data.split=stratified")),
     "cutout too large": (fine, "data.cutout=5", ("data.cutout=5", "8x8", "at most 4")),
@@ -194,7 +194,7 @@ def test_folder(name: str, on_images: list[str], write_images: WriteImages, refu
     make, words, says = FOLDERS[name]
     make(write_images)
     streamed = "data.resident=never" in words  # damage shows once the run has begun
-    refuse(*on_images, *words.split(), says=says, creates="run" if streamed else "folder")
+    refuse(*on_images, *words.split(), says=says, creates="run" if streamed else "nothing")
 
 
 def test_damaged_cifar(on_images: list[str], refuse: Callable[..., str]) -> None:

@@ -5,30 +5,15 @@ from __future__ import annotations
 import errno
 import json
 import os
-import resource
 import shutil
-import signal
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from nge_search.cli import main
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """No file may grow beyond `size` bytes: writing on is an OSError, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, previous)
 
 
 @pytest.mark.parametrize("written", ["config.yaml", "metrics.jsonl", "a checkpoint"])
@@ -38,6 +23,7 @@ def test_files_cannot_grow(
     resume: list[str],
     capfd: pytest.CaptureFixture[str],
     require_line: Callable[..., None],
+    largest_file: Callable[[int], AbstractContextManager[None]],
 ) -> None:
     """Room is short when `written` is being written. Later, with room, the same command finishes the run."""
     checkpoints = {path: path.read_bytes() for path in Path("unfinished/checkpoints").iterdir()}
@@ -58,10 +44,29 @@ def test_files_cannot_grow(
     assert {path: path.read_bytes() for path in Path("unfinished/checkpoints").iterdir()} == checkpoints
     assert Path("unfinished/config.yaml").read_bytes() == config
     assert Path("unfinished/metrics.jsonl").read_bytes().startswith(metrics)
-    assert not list(unfinished.rglob("*.tmp"))
+    assert not list(unfinished.rglob("*tmp"))
     assert main(resume) == 0
     rows = [json.loads(line) for line in Path("unfinished/metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("words", [("report", "finished"), ("derive", "finished", "--out", "found.json")])
+def test_nothing_is_left_and_the_next_try_succeeds(
+    words: tuple[str, ...],
+    finished: Path,
+    capfd: pytest.CaptureFixture[str],
+    require_line: Callable[..., None],
+    take_snapshot: Callable[[Path], object],
+    largest_file: Callable[[int], AbstractContextManager[None]],
+) -> None:
+    before = take_snapshot(Path())
+    capfd.readouterr()
+    with largest_file(100):
+        assert main([*words]) == 2
+    name = "found.json" if words[0] == "derive" else "finished/report.html"
+    require_line(capfd.readouterr().err, (f"'{name}'", os.strerror(errno.EFBIG)))
+    assert take_snapshot(Path()) == before
+    assert main([*words]) == 0
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +117,7 @@ def test_full_disk(
     )
     assert after == before
     assert (LEFT / "metrics.jsonl").read_bytes().startswith((unfinished / "metrics.jsonl").read_bytes())
-    assert not list(LEFT.rglob("*.tmp"))
+    assert not list(LEFT.rglob("*tmp"))
 
 
 def test_full_disk_under_torchrun(

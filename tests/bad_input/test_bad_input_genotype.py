@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -71,6 +72,10 @@ GENOTYPES: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "output is a boolean": (with_value("normal_concat", [True]), ("normal_concat: true",)),
     "provenance is a number": (with_value("provenance", 3), ("provenance must be a JSON object",)),
     "key twice": (TEXT[:-1] + ', "space": "darts"}', ("'space' is given twice",)),
+    "key twice among 50,000": (
+        "{" + "".join(f'"{key}": 1, ' for key in range(50_000)) + '"49999": 2}',
+        ("'49999' is given twice",),
+    ),
     "python, not JSON": ("Genotype(normal=[('skip_connect', 0)])", ("not valid JSON", "line 1")),
     "truncated": (TEXT[:200], ("not valid JSON",)),
     "something after the end": (TEXT + "x", ("not valid JSON", "extra data")),
@@ -79,7 +84,7 @@ GENOTYPES: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "null": ("null", ("JSON object",)),
     "not UTF-8": (b"\xff\xfe\x00\x80", ("not a text file",)),
     "half a surrogate pair": (TEXT.replace('"space"', r'"\ud800"'), ("unknown key",)),
-    "2 MiB": (" " * (2 << 20) + TEXT, ("larger than",)),
+    "2 MiB": (" " * (2 << 20) + TEXT, ("bytes, more than",)),
     "100,000 brackets": ("[" * 100_000 + "]" * 100_000, ("nested too deeply",)),
     "100,000 open brackets": ("[" * 100_000, ("nested too deeply",)),
     "key of 900,000 letters": (TEXT[:-1] + f', "{"x" * 900_000}": 1}}', ("unknown key 'xxx",)),
@@ -110,6 +115,12 @@ def test_missing_file(read_by: Callable[[str], list[str]], refuse: Callable[...,
 def test_folder_without_genotype(read_by: Callable[[str], list[str]], refuse: Callable[..., str]) -> None:
     Path("run").mkdir()
     refuse(*read_by("run"), says=("'run'", "genotype.json"), creates="nothing")
+
+
+def test_named_pipe(read_by: Callable[[str], list[str]], refuse: Callable[..., str]) -> None:
+    Path("run").mkdir()
+    os.mkfifo("run/genotype.json")
+    refuse(*read_by("run"), says=("run/genotype.json", "named pipe"), creates="nothing")
 
 
 def test_run_that_has_not_finished(

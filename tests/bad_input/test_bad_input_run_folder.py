@@ -182,8 +182,12 @@ def test_a_run_is_not_deleted_for_settings_that_cannot_be_used(
 
 #: What metrics.jsonl of a finished run is made to hold, words after `nge derive finished`, and the message.
 DERIVED = {
-    "epoch that is not there": (None, "--epoch 5", ("finished/metrics.jsonl", "epochs 0 to 0, not 5")),
-    "negative epoch": (None, "--epoch -1", ("epochs 0 to 0, not -1",)),
+    "epoch that is not there": (
+        None,
+        "--epoch 5",
+        ("finished/metrics.jsonl", "epochs 1 to 1, counted from 1, not 5"),
+    ),
+    "negative epoch": (None, "--epoch -1", ("epochs 1 to 1, counted from 1, not -1",)),
     "folder that is not there": (None, "--out nowhere/my.json", ("nowhere",)),
     "folder to write to": (None, "--out finished", ("'finished'",)),
     "no epoch": (b"", "", ("finished/metrics.jsonl", "no finished epoch")),
@@ -191,7 +195,7 @@ DERIVED = {
     "nested": (b"[" * 100_000, "", ("finished/metrics.jsonl",)),
     "epoch is text": (b'{"epoch": "a"}\n', "", ("finished",)),
     "no genotype": (b'{"epoch": 0}\n', "", ("'finished'", "no genotype")),
-    "genotype is a number": (b'{"epoch": 0, "genotype": 3}\n', "", ("finished/metrics.jsonl, epoch 0",)),
+    "genotype is a number": (b'{"epoch": 0, "genotype": 3}\n', "", ("finished/metrics.jsonl, epoch 1",)),
 }
 
 

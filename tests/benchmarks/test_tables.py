@@ -359,7 +359,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         "e.csv": (f"arch,params_m\n{ARCHES[1]},many\n", "line 2: could not convert"),
         "f.json": ("{}", "not a list"),
         "g.json": ('[{"genotype": {}}]', "entry 0"),
-        "h.json": ("[", "not JSON"),
+        "h.json": ("[", "not valid JSON"),
         "i.txt": ("", "none of the files"),
         "j.pth": ("no archive", "not NAS-Bench-201's archive"),
     }

@@ -16,7 +16,7 @@ from nge_search.data import FileImages, load_dataset
 from nge_search.data.decoding import load, to_tensor
 from nge_search.data.image_transforms import centre
 from nge_search.errors import UserError
-from nge_search.schema import DataConfig
+from nge_search.schema import MOST_PIXELS, DataConfig
 
 
 def folder(root: Path, **settings: object) -> DataConfig:
@@ -150,7 +150,7 @@ def test_files_that_are_no_images_are_named(name: str, write_tree: Callable) -> 
 def test_a_pipe_is_refused_without_waiting(write_tree: Callable) -> None:
     root = write_tree("a", "b")
     os.mkfifo(root / "a/pipe.png")
-    assert "pipe.png' is not a file" in refusal(root)
+    assert "pipe.png' is a named pipe, not an ordinary file" in refusal(root)
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "bmp", "webp", "tif"])
@@ -168,15 +168,23 @@ def test_file_that_disappears_is_named(write_tree: Callable) -> None:
     root = write_tree("a", "b")
     dataset = load_dataset(folder(root))
     os.unlink(dataset.train.paths[1])
-    with pytest.raises(UserError, match=re.escape(f"'{dataset.train.paths[1]}' has disappeared")):
+    with pytest.raises(UserError, match=re.escape(f"'{dataset.train.paths[1]}' does not exist")):
         dataset.train.read([0, 1])
 
 
 def test_enormous_images_are_refused(write_tree: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_tree("a", "b", size=(20, 20))
-    for limit in (300, 150):  # Pillow warns above its limit and raises above twice the limit
-        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-        assert "claims more pixels than is safe to decode" in refusal(root)
+    assert "claims 20x20 pixels, more pixels than is safe to decode (399)" in refusal(root, max_pixels=399)
+    load_and_decode(folder(root, max_pixels=400))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)  # Pillow warns above its limit: that is for the setting
+    load_and_decode(folder(root, max_pixels=400))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 150)  # and raises above twice the limit
+    assert "claims more pixels than is safe to decode" in refusal(root)
+
+
+def test_the_largest_limit_is_pillows() -> None:
+    """Beyond it, images would be refused whatever `data.max_pixels` says."""
+    assert 2 * Image.MAX_IMAGE_PIXELS == MOST_PIXELS
 
 
 def test_sizes_that_differ_need_a_setting(write_tree: Callable) -> None:
@@ -215,11 +223,15 @@ def test_other_colours_become_rgb_and_are_counted(write_tree: Callable) -> None:
         "1 RGBA image was converted to RGB",
         "2 grey images were converted to RGB",
         "1 palette image was converted to RGB",
+        "2 transparent images were put on white",
     )
+    on_white = np.round(np.asarray(colour) * (30 / 255) + 255 * (225 / 255))
+    opacity = np.asarray(palette)[:, :, None] / 255
+    shown = np.round(np.asarray(palette.convert("RGB")) * opacity + 255 * (1 - opacity))
     where = {path: (source, at) for source in (dataset.train, dataset.test) for at, path in enumerate(source.paths)}
-    for name, expected in (("001", grey.convert("RGB")), ("003", palette.convert("RGB")), ("004", colour)):
+    for name, expected in (("001", grey.convert("RGB")), ("003", shown), ("004", on_white)):
         source, position = where[str(root / f"a/{name}.png")]
-        np.testing.assert_array_equal(source.read([position])[0].permute(1, 2, 0), np.asarray(expected))
+        np.testing.assert_allclose(source.read([position])[0].permute(1, 2, 0), np.asarray(expected), atol=1)
 
 
 def test_deep_images_are_refused(write_tree: Callable) -> None:

@@ -13,7 +13,8 @@ from PIL import Image
 
 from nge_search.data.image_transforms import Draw
 from nge_search.data.masked import IGNORED
-from nge_search.data.voc import VOC_CLASSES, load_voc, voc_palette
+from nge_search.data.voc import load_voc
+from nge_search.data.voc_masks import VOC_CLASSES, voc_palette
 from nge_search.errors import UserError
 from nge_search.schema_segmentation import MaskedDataConfig
 
@@ -90,6 +91,52 @@ def test_masks_of_other_modes(kind, voc_tree):
     np.testing.assert_array_equal(load(root).train.read([0])[0, 3], truth)
 
 
+def test_the_palette_of_a_mask_may_give_vocs_colours_in_another_order(voc_tree):
+    root = voc_tree(2, 1)
+    path = mask_of(root, "train_000")
+    truth = np.asarray(Image.open(path))
+    present = sorted(set(truth.flatten().tolist()), reverse=True)
+    image = Image.fromarray(np.vectorize(present.index)(truth).astype(np.uint8))
+    image.putpalette([part for value in present for part in voc_palette()[value]])
+    image.save(path)
+    np.testing.assert_array_equal(load(root).train.read([0])[0, 3], truth)
+    np.testing.assert_array_equal(load(root).train.read_mask(0), truth)
+
+
+def test_other_names_of_files_change_nothing(voc_tree):
+    root = voc_tree(3, 2)
+    before = load(root).train.read([1])
+    (root / "JPEGImages" / "train_001.jpg").rename(root / "JPEGImages" / "train 1.x.JPG")
+    mask_of(root, "train_001").rename(root / "SegmentationClass" / "train 1.x.PNG")
+    write_list(root, "train", "\ufefftrain_000\r\ntrain 1.x \r\ntrain_002\r\n")
+    dataset = load(root)
+    assert torch.equal(dataset.train.read([1]), before)
+    assert dataset.train.describe(1) == str(root / "JPEGImages" / "train 1.x.JPG")
+
+
+def test_images_of_one_name_in_two_folders_are_two(voc_tree):
+    root = voc_tree(2, 1)
+    for part in ("JPEGImages", "SegmentationClass"):
+        (root / f"More{part}").mkdir()
+        (file,) = (root / part).glob("train_001.*")
+        file.rename(root / f"More{part}" / file.name.replace("001", "000"))
+    lines = (f"/{m}JPEGImages/train_000.jpg /{m}SegmentationClass/train_000.png\n" for m in ("", "More"))
+    write_list(root, "train", "".join(lines))
+    train = load(root).train
+    assert len(train) == 2
+    assert not torch.equal(train.read_mask(0)[:37, :48], train.read_mask(1)[:37, :48])
+
+
+def test_what_decoding_changes_is_told(voc_tree):
+    root = voc_tree(2, 1)
+    path = root / "JPEGImages" / "train_001.jpg"
+    clear = Image.open(path).convert("RGBA")
+    clear.putalpha(128)
+    clear.save(path.with_suffix(".png"))
+    path.unlink()
+    assert "1 transparent image was put on white" in load(root).notices
+
+
 def test_train_aug_is_taken_where_it_is_there(voc_tree):
     root = voc_tree(3, 2)
     assert load(root).notices == (f"no train_aug list in '{root}': training on the 3 images of train.txt",)
@@ -151,11 +198,14 @@ REFUSED: dict[str, tuple[Damage, str]] = {
     "no images": (no_folder("JPEGImages"), "holds no JPEGImages/ with ImageSets"),
     "no list": (lambda root: (root / "ImageSets/Segmentation/val.txt").unlink(), "val.txt' does not exist"),
     "empty list": (lambda root: write_list(root, "train", "\n  \n"), "train.txt' is empty"),
-    "binary list": (lambda root: write_list(root, "train", b"\xff\xfe\x00"), "train.txt' cannot be read"),
+    "binary list": (
+        lambda root: write_list(root, "train", b"\xff\xfe\x00"),
+        "train.txt' is not a text file (UTF-8)",
+    ),
     "twice": (lambda root: write_list(root, "train", "train_000\ntrain_000\n"), "names 'train_000' twice"),
     "in both": (lambda root: write_list(root, "val", "val_000\ntrain_000\n"), "is in the training list and in val"),
     "path": (lambda root: write_list(root, "train", "../secret\n"), "'../secret' is neither a name nor"),
-    "three words": (lambda root: write_list(root, "train", "a b c\n"), "'a b c' is neither a name nor"),
+    "one path": (lambda root: write_list(root, "train", "/JPEGImages/a.jpg\n"), "is neither a name nor the paths"),
     "no image": (lambda root: write_list(root, "train", "none\n"), "none.jpg' of list"),
     "no mask": (lambda root: mask_of(root, "train_001").unlink(), "train_001.jpg' has no mask '"),
     "size": (other_mask(Image.new("L", (10, 20))), "train_001.png' is 10x20, its image '"),
@@ -165,8 +215,7 @@ REFUSED: dict[str, tuple[Damage, str]] = {
         other_mask(Image.new("RGB", (48, 60), (1, 2, 3))),
         "with the colour (1, 2, 3), which is not in VOC's",
     ),
-    "mode": (other_mask(Image.new("1", (48, 60))), "has mode 1; save it as a palette PNG"),
-    "deep": (other_mask(Image.new("I;16", (48, 60))), "more than 8 bits"),
+    "deep": (other_mask(Image.new("I;16", (48, 60), 5120)), "has the value 5120; allowed are 0 to 20"),
     "damaged mask": (cut("SegmentationClass/train_001.png"), "cannot read image"),
     "damaged image": (cut("JPEGImages/train_001.jpg"), "train_001.jpg"),
 }
@@ -181,6 +230,21 @@ def test_what_is_refused(name, voc_tree):
         load(root).train.read([1])
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_images_are_decoded_as_those_of_folders_are(voc_tree):
+    root = voc_tree(2, 2)
+    name = names(root, "train")[0]
+    path = root / "JPEGImages" / f"{name}.jpg"
+    with Image.open(path) as image:
+        image.convert("L").save(path)
+    assert "1 grey image was converted to RGB" in load(root).notices
+    width, height = image.size
+    with pytest.raises(UserError, match=f"claims {width}x{height} pixels"):
+        load(root, max_pixels=width * height - 1)
+    Image.fromarray(np.full((height, width), 4000, np.uint16)).save(path, "PNG")
+    with pytest.raises(UserError, match="more than 8 bits per channel"):
+        load(root)
 
 
 def test_train_aug_that_is_not_there_is_refused(voc_tree):

@@ -9,7 +9,7 @@ from torchmetrics.functional.classification import multiclass_jaccard_index
 
 from nge_search.data.masked import IGNORED
 from nge_search.engine.distributed import World
-from nge_search.engine.meters import Confusion, PixelMeter, intersection_over_union
+from nge_search.engine.meters import Confusion, PixelMeter, intersection_over_union, mean_over_union
 
 WORLD = World(torch.device("cpu"))
 
@@ -61,6 +61,15 @@ def test_a_class_that_neither_occurs_nor_is_predicted_does_not_count():
     assert iou_K[:2].tolist() == [1 / 2, 1 / 2]
     assert iou_K[2:].isnan().all()  # class 2 was predicted where nothing counts
     assert float(iou_K.nanmean()) == 0.5
+    assert mean_over_union(counted([(predicted, truth)], 4)) == 0.5
+
+
+def test_a_mean_over_nothing_is_absent():
+    truth = torch.full((1, 2, 3), IGNORED)
+    assert mean_over_union(counted([(torch.ones_like(truth), truth)], 4)) is None
+    meter = PixelMeter(WORLD.device)
+    meter.update(torch.ones_like(truth), truth, IGNORED, torch.zeros(()))
+    assert meter.result(WORLD) == {}
 
 
 def test_counts_add_up_over_batches_and_start_anew():

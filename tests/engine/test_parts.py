@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import os
 import random
-import threading
 
 import numpy as np
 import pytest
@@ -45,6 +43,14 @@ def test_meter_equals_counting_by_hand():
     assert meter.result(WORLD) == pytest.approx(expected)
     meter.reset()
     assert meter.result(WORLD) == {}
+
+
+@pytest.mark.parametrize(("classes", "shown"), [(2, False), (5, False), (6, True)])
+def test_top5_is_absent_where_it_says_nothing(classes, shown):
+    meter = Meter(WORLD.device, classes)
+    meter.update(torch.eye(classes), torch.zeros(classes, dtype=torch.int64), torch.ones(()))
+    assert ("top5" in meter.result(WORLD)) is shown
+    assert len(meter.sums) == 4  # as in checkpoints of any number of classes
 
 
 def test_cosine_starts_high_and_heads_for_the_end():
@@ -204,22 +210,6 @@ def test_float32_is_rounded_only_on_request(precision, tmp_path):
     with open_session(load_config(SearchConfig, None, words)):
         flags = {torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32}
     assert flags == {precision == "tf32"}
-
-
-def test_a_thread_that_meets_a_full_disk_is_quiet_and_another_is_not(tmp_path, monkeypatch):
-    reported = []
-    monkeypatch.setattr(threading, "excepthook", lambda failed: reported.append(failed.exc_value))
-    errors = [OSError(errno.ENOSPC, "no room"), ValueError("a bug")]
-
-    def fail(error):
-        raise error
-
-    with open_session(load_config(SearchConfig, None, ["run.progress=none", f"run.dir={tmp_path / 'run'}"])):
-        for error in errors:
-            thread = threading.Thread(target=fail, args=(error,))
-            thread.start()
-            thread.join()
-    assert reported == errors[1:]
 
 
 def test_gradients_of_another_layout_reach_their_own_weights():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from nge_search.data import Batch
 from nge_search.engine.distributed import World
 from nge_search.engine.loop import Phase
 from nge_search.engine.session import open_session
+from nge_search.errors import RunFailure, UserError
 from nge_search.genotype import load_genotype
 from nge_search.networks.run import build_task as build_training
 from nge_search.networks.segmentation_run import build_task as build_segmentation
@@ -132,9 +134,49 @@ def drift(folder: Path, count: int, words: list[str]) -> None:
     sys.exit(main(["search", *words, f"search.epochs={count}"]))
 
 
+def disagree(folder: Path, count: int, words: list[str]) -> None:
+    """Sessions that begin with another setting, images or weights on rank 1; every rank keeps what it was told."""
+    rank = int(os.environ["RANK"])
+    run = next(word for word in words if word.startswith("run.dir="))
+    told = []
+    for own in (
+        [f"search.momentum=0.{rank}"],
+        [f"data.root={folder / str(rank)}", "data.name=folder"],
+        [f"seed={rank}"],
+    ):
+        try:
+            with open_session(load_config(SearchConfig, None, [*words, *own])) as session:
+                build_task(session)
+        except UserError as error:
+            told.append(f"{error.exit_code} {error}")
+        assert not (Path(run.partition("=")[2]) / "config.yaml").exists()
+    (folder / f"told-{rank}").write_text("\n".join(told))
+
+
+def stall(folder: Path, count: int, words: list[str]) -> None:
+    """Rank 0 holds rank 1 still, and lets it go on once it is told that it stands still."""
+    told = ""
+    try:
+        with open_session(load_config(SearchConfig, None, [*words, "run.stall_seconds=2"])) as session:
+            victim = session.world.gather_objects(os.getpid())[1]
+            if session.world.is_main:
+                os.kill(victim, signal.SIGSTOP)
+                try:
+                    session.world.agree(False)
+                finally:
+                    os.kill(victim, signal.SIGCONT)
+            else:
+                time.sleep(0.5)
+                session.world.agree(False)
+    except RunFailure as error:
+        told = str(error)
+    (folder / f"told-{os.environ['RANK']}").write_text(told)
+
+
 def perform(action: str, folder: str, count: str, *words: str) -> None:
     """One action of those above, in a run folder for this number of processes."""
     actions = {"steps": steps, "train": train, "segment": segment, "epochs": epochs, "drift": drift}
+    actions |= {"disagree": disagree, "stall": stall}
     run = Path(folder) / f"run{os.environ['WORLD_SIZE']}"
     actions[action](Path(folder), int(count), [*words, f"run.dir={run}"])
 

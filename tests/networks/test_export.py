@@ -6,9 +6,12 @@ import importlib.util
 import json
 import math
 import os
+import runpy
+import shlex
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,6 +35,7 @@ from nge_search.genotype import load_genotype
 from nge_search.networks import export
 from nge_search.networks.classify import classify, find_images, read_exported
 from nge_search.networks.export import export_run, read_weights
+from nge_search.networks.export_folder import RECORD
 from nge_search.networks.families import FAMILIES
 from nge_search.schema import EvalConfig
 
@@ -130,6 +134,7 @@ def test_weights_are_those_of_the_run_bit_for_bit(which, digits_run, tmp_path):
         assert given.keys() == expected.keys()
         assert all(torch.equal(given[name], expected[name]) for name in expected)
     assert sorted(path.name for path in out.iterdir()) == [
+        RECORD,
         "README.md",
         "config.json",
         "genotype.json",
@@ -204,6 +209,40 @@ def test_readme_loads_it(digits_model, digit, tmp_path):
     (found,) = classify(digits_model, [str(digit)])
     assert found.classes[0][0] == name
     assert found.classes[0][1] == pytest.approx(float(probability), abs=1e-6)
+
+
+@needs_onnx
+def test_all_that_the_readme_says_runs(digits_run, tmp_path, monkeypatch, capsys):
+    """In a folder with a blank in its name: shell lines and scripts, as they are written, from top to bottom."""
+    out = export_run(digits_run, tmp_path / "my model", formats=("onnx", "torch"))
+    monkeypatch.chdir(out)
+    blocks = (out / "README.md").read_text().split("```")[1::2]
+    languages = [block.partition("\n")[0] for block in blocks]
+    assert languages == ["sh", "python", "python", "python", "sh"]
+    (make, classify_line), script, onnx, pt2, (train_line,) = (block.splitlines()[1:] for block in blocks)
+    assert make.startswith("[ -e image.png ] || python -c ")
+    made = shlex.split(make.replace("python", sys.executable).partition("||")[2])
+    assert run(made, out).returncode == 0
+    assert len(find_images(["."])) == 1
+    assert main(shlex.split(classify_line)[1:]) == 0
+    named = capsys.readouterr().out.split()[1]
+    for number, lines in enumerate((script, onnx, pt2)):
+        (tmp_path / f"{number}.py").write_text("\n".join(lines))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what loading a .pt2 file warns of is torch's own affair
+            runpy.run_path(str(tmp_path / f"{number}.py"))
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in printed] == [named, named, "torch.Size([2,"]
+    assert main([*shlex.split(train_line)[1:], "threads=1", "run.progress=none"]) == 0
+    further = json.loads((out / "runs" / "eval" / "further" / "summary.json").read_text())
+    assert further["epochs"] == 1
+    assert further["params"] == json.loads((digits_run / "summary.json").read_text())["params"]
+
+
+def test_the_readme_speaks_of_what_is_there(digits_model):
+    text = (digits_model / "README.md").read_text()
+    assert "model.onnx" not in text
+    assert "model.pt2" not in text
 
 
 def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
@@ -324,11 +363,15 @@ def test_missing_onnx_is_named(digits_run, tmp_path, monkeypatch):
     assert not (tmp_path / "model").exists()
 
 
-def test_overwriting_keeps_other_files_and_leaves_none_of_another_format(digits_run, tmp_path):
+def write_something(model: torch.nn.Module, input_size: list[int], folder: Path) -> None:
+    (folder / "model.pt2").write_text("something")
+
+
+def test_overwriting_keeps_other_files_and_leaves_none_of_another_format(digits_run, tmp_path, monkeypatch):
     out = tmp_path / "model"
     out.mkdir()
-    export_run(digits_run, out)
-    (out / "model.pt2").touch()
+    monkeypatch.setitem(export.FORMATS, "torch", write_something)
+    export_run(digits_run, out, formats=("torch",))
     (out / "mine.txt").write_text("mine")
     with pytest.raises(UserError, match="is not empty"):
         export_run(digits_run, out)
@@ -338,17 +381,58 @@ def test_overwriting_keeps_other_files_and_leaves_none_of_another_format(digits_
     assert torch.equal(read_weights(out)["stem.0.weight"], trained(digits_run, "ema")["stem.0.weight"])
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "README.md", "config.json"])
+def test_what_no_export_wrote_is_not_replaced(name, digits_run, tmp_path):
+    out = tmp_path / "model"
+    out.mkdir()
+    (out / name).write_text("mine")
+    with pytest.raises(UserError, match=f"{name}' was not written by nge export"):
+        export_run(digits_run, out, overwrite=True)
+    assert [path.name for path in out.iterdir()] == [name]
+    assert (out / name).read_text() == "mine"
+
+
+def test_models_that_no_export_wrote_stay(digits_run, tmp_path, monkeypatch):
+    """One of a name that is not written this time, one that took the place of an export's, one behind a link."""
+    out, said = tmp_path / "model", []
+    out.mkdir()
+    (out / "model.onnx").write_text("mine")
+    monkeypatch.setitem(export.FORMATS, "torch", write_something)
+    export_run(digits_run, out, formats=("torch",), overwrite=True, say=said.append)
+    (out / "model.pt2").write_text("quantised by me")
+    export_run(digits_run, out, overwrite=True, say=said.append)
+    assert (out / "model.onnx").read_text() == "mine"
+    assert (out / "model.pt2").read_text() == "quantised by me"
+    assert len([line for line in said if "stays" in line]) == 3
+    (out / "model.safetensors").replace(tmp_path / "weights")
+    (out / "model.safetensors").symlink_to(tmp_path / "weights")
+    with pytest.raises(UserError, match=r"model\.safetensors' was not written"):
+        export_run(digits_run, out, overwrite=True)
+    assert (out / "model.safetensors").is_symlink()
+
+
+def test_exports_from_before_there_was_a_record_are_replaced(digits_run, tmp_path):
+    out = tmp_path / "model"
+    export_run(digits_run, out)
+    (out / RECORD).unlink()
+    export_run(digits_run, out, weights="ema", overwrite=True)
+    (out / RECORD).unlink()
+    (out / "README.md").write_text("# My model")
+    with pytest.raises(UserError, match="was not written by nge export"):
+        export_run(digits_run, out, overwrite=True)
+
+
 def test_an_interrupted_export_leaves_no_model(digits_run, tmp_path, monkeypatch):
     out = tmp_path / "model"
     with monkeypatch.context() as patch:
-        patch.setattr(export, "_readme", interrupt)
+        patch.setattr(export, "readme", interrupt)
         with pytest.raises(KeyboardInterrupt):
             export_run(digits_run, out)
     assert not out.exists()
     export_run(digits_run, out)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     with monkeypatch.context() as patch:
-        patch.setattr(export, "_readme", interrupt)
+        patch.setattr(export, "readme", interrupt)
         with pytest.raises(KeyboardInterrupt):
             export_run(digits_run, out, weights="ema", overwrite=True)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
@@ -359,8 +443,29 @@ def test_an_interrupted_export_leaves_no_model(digits_run, tmp_path, monkeypatch
             export_run(digits_run, out, weights="ema", overwrite=True)
     assert not (out / "config.json").exists()
     (out / ".nge-export.tmp").mkdir()  # as SIGKILL leaves it
+    (out / ".nge-export.tmp" / "model.onnx").touch()
     export_run(digits_run, out, overwrite=True)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    (out / ".nge-export.tmp").mkdir()
+    (out / ".nge-export.tmp" / "mine.txt").touch()
+    with pytest.raises(UserError, match="was not left by an export"):
+        export_run(digits_run, out, overwrite=True)
+    assert (out / ".nge-export.tmp" / "mine.txt").exists()
+
+
+def test_without_room_no_model_is_left_and_the_next_try_succeeds(digits_run, tmp_path, capsys, largest_file):
+    whole, out = tmp_path / "whole", tmp_path / "new" / "model"
+    words = ["export", str(digits_run), "--format", "torch", "--out"]
+    assert main([*words, str(whole)]) == 0
+    before = {path.name: path.read_bytes() for path in whole.iterdir()}
+    for room in (10, len(before["model.safetensors"]), len(before["model.pt2"]) - 1):
+        with largest_file(room):
+            refused([*words, str(out)], (f"cannot use '{out}'",), capsys)
+            refused([*words, str(whole), "--overwrite"], (f"cannot use '{whole}'",), capsys)
+        assert not out.exists()
+        assert {path.name: path.read_bytes() for path in whole.iterdir()} == before
+    assert main([*words, str(out)]) == 0
+    assert {path.name for path in out.iterdir()} == set(before)
 
 
 def interrupt(*_: object) -> None:
@@ -441,6 +546,19 @@ RUNS: dict[str, tuple[Damage, tuple[str, ...], tuple[str, ...]]] = {
     "no mean": (changed("dataset.json", "mean", value=[1.0]), (), ("'mean' must be 3 numbers, not [1.0]",)),
     "no spread": (changed("dataset.json", "std", value=[1, 1, 0]), (), ("'std' must be 3 numbers above 0",)),
     "other resize": (changed("dataset.json", "resize", value=63), (), ("'resize' is below 'image_size'",)),
+    "weights that are no tensors": (
+        lambda run: CheckpointFolder(run / "checkpoints").save(
+            {"kind": "eval", "task": {"network": {"a": 5}}, "position": {"epoch": 0}}, 2
+        ),
+        (),
+        ("not a checkpoint of a retraining",),
+    ),
+    "no place": (
+        lambda run: CheckpointFolder(run / "checkpoints").save({"kind": "eval", "task": {}, "position": 5}, 2),
+        (),
+        ("'position' must be an object",),
+    ),
+    "an image of kilometres": (changed("dataset.json", "image_size", value=60_000), (), ("'image_size'",)),
     "more classes": (
         changed("dataset.json", "classes", value=["a", "b"]),
         (),
@@ -495,6 +613,47 @@ MODELS: dict[str, tuple[Damage, tuple[str, ...]]] = {
     "another size": (
         changed("config.json", "model_args", "channels", value=8),
         ("model/model.safetensors", "'stem0.0.weight'", "(2, 3, 3, 3)", "(4, 3, 3, 3)"),
+    ),
+    "an image of kilometres": (
+        changed("config.json", "pretrained_cfg", "input_size", value=[3, 1 << 14, 1 << 14]),
+        ("'input_size'", "from 1 to 2048"),
+    ),
+    "an image without end": (
+        changed("config.json", "pretrained_cfg", "input_size", value=[3, 10**30, 10**30]),
+        ("'input_size'",),
+    ),
+    "a crop of nothing": (changed("config.json", "pretrained_cfg", "crop_pct", value=5e-324), ("'crop_pct'",)),
+    "a spread of nothing": (changed("config.json", "pretrained_cfg", "std", value=[1e-300] * 3), ("'std'",)),
+    "more cells than weights": (
+        changed("config.json", "model_args", "cells", value=1000),
+        ("'cells'", "from 1 to 3"),
+    ),
+    "channels without end": (changed("config.json", "model_args", "channels", value=10**12), ("'channels'",)),
+    "classes without end": (
+        changed("config.json", "label_names", value=["x"] * 300_000),
+        ("'num_classes'", "not 5"),
+    ),
+    "values without end": (
+        in_file("config.json", '{"a": [' + "[]," * 1_000_001 + "[]]}"),
+        ("more than the 2000000",),
+    ),
+    "weights that are a pipe": (
+        lambda model: (remove("model.safetensors")(model), os.mkfifo(model / "model.safetensors")),
+        ("model.safetensors' is a named pipe",),
+    ),
+    "weights with a header without end": (
+        in_file("model.safetensors", b"\xff" * 7 + b"\x0f" + b"{}"),
+        ("its header has",),
+    ),
+    "weights that are not finite": (
+        lambda model: save_file(
+            {
+                name: x * float("nan") if x.is_floating_point() else x
+                for name, x in load_file(model / "model.safetensors").items()
+            },
+            model / "model.safetensors",
+        ),
+        ("not finite",),
     ),
     "another shape": (narrower, ("'stem0.3.weight'", "(3, 2, 3, 3)", "(4, 2, 3, 3)")),
     "no weights": (remove("model.safetensors"), ("'model/model.safetensors' does not exist",)),

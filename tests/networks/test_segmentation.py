@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from PIL import Image
 import nge_search
 from nge_search.cli import main
 from nge_search.data.masked import IGNORED
-from nge_search.data.voc import load_voc, voc_palette
+from nge_search.data.voc import load_voc
+from nge_search.data.voc_masks import voc_palette
 from nge_search.engine.checkpoint import CheckpointFolder
 from nge_search.engine.distributed import World
 from nge_search.engine.loop import Loop
@@ -43,11 +45,16 @@ def newest(run: Path) -> dict:
     return CheckpointFolder(run / "checkpoints").load_newest()[0]
 
 
-def test_a_training_leaves_a_complete_run_folder(tmp_path, words_for, capsys):
+def test_a_training_leaves_a_complete_run_folder(tmp_path, words_for, capsys, require_listed):
     assert main(words_for("run", "run.tensorboard=true", "train.evaluate_every=2", "run.progress=lines")) == 0
     out = capsys.readouterr().out
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert f"test mIoU {summary['miou']:.2f} %" in out
+    assert "12 training masks: " in out
+    assert "17 classes never" in out
+    masks = json.loads((tmp_path / "run" / "dataset.json").read_text())["masks"]
+    assert masks["train"]["pixels"] == np.bincount(pixels_of(tmp_path, "train"), minlength=256)[:21].tolist()
+    assert masks["test"]["ignored"] == (pixels_of(tmp_path, "val") == IGNORED).sum() > 0
     assert summary["kind"] == "voc"
     assert set(SegmentationConfig.figures) <= set(summary)
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
@@ -59,6 +66,7 @@ def test_a_training_leaves_a_complete_run_folder(tmp_path, words_for, capsys):
     assert found["miou"] == pytest.approx(np.mean(iou))
     assert np.trace(found["confusion"]) / np.sum(found["confusion"]) == pytest.approx(found["pixel_accuracy"])
     assert len(found["pictures"]) == 7
+    require_listed(tmp_path / "run")
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert names >= {
         "config.yaml",
@@ -73,6 +81,86 @@ def test_a_training_leaves_a_complete_run_folder(tmp_path, words_for, capsys):
     again = capsys.readouterr()
     assert "has finished" not in again.err
     assert f"test mIoU {summary['miou']:.2f} %" in again.out
+
+
+def pixels_of(folder: Path, part: str) -> np.ndarray:
+    paths = sorted((folder / "VOC2012" / "SegmentationClass").glob(f"{part}_*.png"))
+    return np.concatenate([np.asarray(Image.open(path)).flatten() for path in paths])
+
+
+def rewrite_masks(folder: Path, part: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Save the masks of a list anew, in grey."""
+    for path in sorted((folder / "VOC2012" / "SegmentationClass").glob(f"{part}_*.png")):
+        Image.fromarray(change(np.asarray(Image.open(path)))).save(path)
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "says"),
+    [
+        (
+            "*",
+            lambda mask: np.where(mask > 0, 255, 0),
+            "in the training masks, no class but 'background' occurs, and ",
+        ),
+        (
+            "val",
+            lambda mask: np.zeros_like(mask),
+            "in the validation masks, no class but 'background' occurs; masks",
+        ),
+        (
+            "train",
+            lambda mask: np.full_like(mask, 255),
+            "in the training masks, 100.0 % of the pixels are 255, which",
+        ),
+    ],
+)
+def test_masks_that_say_nothing_are_refused_before_a_training(part, change, says, tmp_path, words_for, capsys):
+    rewrite_masks(tmp_path, part, lambda mask: change(mask).astype(np.uint8))
+    assert main(words_for("run")) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert "data.allow_sparse_masks=true" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("part", ["val", "*"])
+def test_a_figure_over_no_pixel_is_absent_everywhere(part, tmp_path, words_for, capsys):
+    rewrite_masks(tmp_path, part, lambda mask: np.full_like(mask, IGNORED))
+    more = "data.allow_sparse_masks=true", "train.epochs=2", "run.progress=lines", "run.log_every=1"
+    assert main(words_for("run", *more, "run.tensorboard=true")) == 0
+    out, run = capsys.readouterr().out, tmp_path / "run"
+    assert "100.0 % ignored" in out
+    assert "no validation pixel counted" in out
+    assert ("no training pixel counted" in out) == (part == "*")
+    assert "test mIoU unknown (no validation pixel counts) after 2 epochs, 1 seed, " in out
+    assert "nan" not in out.replace("tensorboard", "")
+    figures = ("miou", "pixel_accuracy", "best_miou", "best_epoch")
+    summary = json.loads((run / "summary.json").read_text())
+    assert [summary[figure] for figure in figures] == [None] * 4
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert all(
+        key.startswith("train_") for row in rows for key in row if key.endswith(("loss", "accuracy", "miou"))
+    )
+    assert ("train_loss" in rows[-1]) == (part == "val")
+    found = json.loads((run / "segmentation.json").read_text())
+    assert (found["miou"], found["pixel_accuracy"], set(found["iou"])) == (None, None, {None})
+    assert not any("NaN" in path.read_text() for path in run.glob("*.json*"))
+    assert main(words_for("run", *more)) == 0  # as a finished run
+    assert "test mIoU unknown" in capsys.readouterr().out
+
+
+def test_what_older_versions_wrote_over_no_pixel_is_read(tmp_path, words_for):
+    dataset = load_voc(MaskedDataConfig(name="voc", root=str(tmp_path / "VOC2012"), crop=48, workers=0))
+    config = SegmentationConfig(
+        data=MaskedDataConfig(name="voc", crop=48, workers=0),
+        network=DeepLabConfig(channels=4, cells=3, head_channels=8),
+    )
+    task = build_task(config, load_genotype("darts_v2"), dataset, World(torch.device("cpu")))
+    state = task.state_dict()
+    task.load_state_dict({**state, "best": {"epoch": 4, "miou": float("nan")}}, "a checkpoint")
+    assert task.best == {}
+    task.load_state_dict({**state, "best": {"epoch": 4, "miou": 0.5}}, "a checkpoint")
+    assert task.best == {"epoch": 4, "miou": 0.5}
 
 
 def test_rates_fall_with_the_steps(words_for):
@@ -140,7 +228,7 @@ def test_evaluation_batches_hold_one_size_and_every_image_once(voc_tree):
         assert (sizes == sizes[0]).all()
 
 
-def test_segment_writes_what_the_validation_predicts(tmp_path, words_for, capsys):
+def test_segment_writes_what_the_validation_predicts(tmp_path, words_for, capsys, largest_file):
     assert main(words_for("run")) == 0
     root, run, out = tmp_path / "VOC2012", tmp_path / "run", tmp_path / "out"
     images = tmp_path / "images"
@@ -165,6 +253,17 @@ def test_segment_writes_what_the_validation_predicts(tmp_path, words_for, capsys
     assert main(["segment", str(run), str(images), "--out", str(out)]) == 2
     assert "exists; choose another --out, or add --overwrite" in capsys.readouterr().err
     assert main(["segment", str(run), str(images), "--out", str(out), "--overwrite"]) == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    sizes = sorted(map(len, before.values()))
+    assert sizes[0] < sizes[-1]
+    for place, more in ((out, ["--overwrite"]), (tmp_path / "new" / "out", [])):
+        with largest_file(sizes[-1] - 1):  # there is room for some of the masks
+            assert main(["segment", str(run), str(images), "--out", str(place), *more]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: cannot use '{place}/")
+        assert error.count("\n") == 1
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert not (tmp_path / "new").exists()
 
 
 def test_segment_refuses(tmp_path, words_for, capsys):
@@ -190,9 +289,27 @@ def test_segment_refuses(tmp_path, words_for, capsys):
     assert "would replace an image" in capsys.readouterr().err
     assert main(["segment", str(run), str(broken), str(image), "--out", str(out)]) == 2
     assert (out / "val_000.png").exists()  # what can be read is done
+    (out / "val_000.png").unlink()
+    (out / "val_000.png").symlink_to(twin)
+    assert main(["segment", str(run), str(image), "--out", str(out), "--overwrite"]) == 2
+    assert "is a link" in capsys.readouterr().err
+    assert twin.read_bytes() == image.read_bytes()
     assert main(["export", str(run), "--out", str(tmp_path / "exported")]) == 2
-    assert "`nge segment` reads" in capsys.readouterr().err
+    assert f"use it as it is: nge segment {run} IMAGES --out FOLDER" in capsys.readouterr().err
+    assert main(["classify", str(run), str(image)]) == 2
+    assert f"use it as it is: nge segment {run} IMAGES --out FOLDER" in capsys.readouterr().err
     assert read_trained(run).classes[15] == "person"
+    description = run / "dataset.json"
+    whole = json.loads(description.read_text())
+    for classes, says in ((["x"] * 300, "300 classes"), (["x"] * 22, "tensor"), ("x", "'classes' must be")):
+        description.write_text(json.dumps(whole | {"classes": classes}))
+        assert main(["segment", str(run), str(image), "--out", str(tmp_path / "more")]) == 2
+        assert says in capsys.readouterr().err
+    description.write_text(json.dumps(whole))
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config.replace("channels: 4", "channels: 1024"))
+    assert main(["segment", str(run), str(image), "--out", str(tmp_path / "more")]) == 2
+    assert "tensor" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,16 @@ def test_features(kind):
     assert torch.equal(maps[-1], body.forward_features(images(kind)))
 
 
+@pytest.mark.parametrize(
+    ("stride", "reductions"), [(32, [4, 8, 8, 16, 32]), (16, [4, 8, 8, 16, 16]), (8, [4, 8, 8, 8, 8])]
+)
+@pytest.mark.parametrize("cells", [3, 6])
+def test_features_at_a_kept_resolution(stride, reductions, cells):
+    model = small("imagenet", features_only=True, cells=cells, output_stride=stride).eval()
+    assert model.feature_info.reduction() == reductions
+    assert [64 // one.shape[-1] for one in model(images("imagenet"))] == reductions
+
+
 @KINDS
 @pytest.mark.parametrize("cells", [1, 2, 3, 4])
 def test_features_of_shallow_networks(kind, cells):

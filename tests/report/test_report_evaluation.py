@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import math
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,14 @@ def png(side: int = 32, seed: int = 0) -> str:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     return base64.b64encode(buffer.getvalue()).decode()
+
+
+def with_part(image: str, kind: bytes, content: bytes) -> str:
+    """A PNG with one part more, behind its header."""
+    data = base64.b64decode(image)
+    checksum = zlib.crc32(kind + content).to_bytes(4, "big")
+    part = len(content).to_bytes(4, "big") + kind + content + checksum
+    return base64.b64encode(data[:33] + part + data[33:]).decode()
 
 
 def evaluation(classes: list[str], images: int = 100, seed: int = 0) -> dict:
@@ -81,7 +90,7 @@ def test_matrix_shows_every_count_and_the_accuracies(runs, report) -> None:
     ends = [cell["text"] for cell in page.find("td", within="confusion", class_="end")]
     assert ends == [f"{right}.00\u00a0%" for _, right in found["per_class"]]
     right = sum(right for _, right in found["per_class"])
-    assert f"end of epoch 14. {right} of 1000 images" in page.text("p", within="confusion")
+    assert f"end of epoch 15. {right} of 1000 images" in page.text("p", within="confusion")
     assert matrix["text"].startswith("true ↓ predicted →")
 
 
@@ -258,6 +267,10 @@ def altered(text: str, position: int, value: bytes) -> str:
         {"png": altered(png(), 16, b"\x7f\xff\xff\xff")},
         {"png": altered(png(), 20, b"\x00\x00\x00\x00")},
         {"png": png(256) + "A" * 400_000},
+        {"png": with_part(png(), b"zTXt", b"a\0\0" + zlib.compress(bytes(100)))},
+        {"png": with_part(png(), b"acTL", bytes(8))},
+        {"png": with_part(png(), b"iCCP", b"a\0\0" + zlib.compress(bytes(100)))},
+        {"png": with_part(png(), b"IHDR", b"\x7f\xff\xff\xff" * 2 + bytes(5))},
         {"label": 10},
         {"label": -1},
         {"label": True},

@@ -32,6 +32,9 @@ def test_search_report_holds_every_section_and_the_key_figures(runs, report) -> 
     for expected in (f"{last['valid_top1']:.2f} %", "54 min 52 s", "1487", "220 M", "NVIDIA H100 80GB HBM3"):
         assert expected in figures
     assert f"{last['entropy_normal']:.3g} / {last['entropy_reduce']:.3g}" in figures
+    assert "Expected mult-adds of the supernet" in figures
+    assert "under P, on all 14 edges of its cells" in figures
+    assert "of the network" not in figures
     assert "Finished: 25 epochs." in page.text()
     assert page.text("h1") == "demo"
     for title in ("Loss", "Top-1 accuracy", "Throughput", "Peak memory", "Entropy of P", "Dead units"):
@@ -84,7 +87,7 @@ def test_slider_holds_every_epoch(runs, report) -> None:
     assert (slider["attributes"]["max"], slider["attributes"]["value"]) == ("24", "24")
     (data,) = page.find("script", id="p-reduce-data")
     data = json.loads(data["text"])
-    assert data["epochs"] == [str(epoch) for epoch in range(25)]
+    assert data["epochs"] == [str(epoch) for epoch in range(1, 26)]
     for values, row in zip(data["values"], runs.rows(folder)):
         assert values == [pytest.approx(p, abs=5e-5) for p in row["p_reduce"]]
     assert all(len(kept) == 8 for kept in data["kept"])
@@ -95,7 +98,7 @@ def test_long_runs_keep_first_and_last_epoch_on_a_short_slider(runs, report) -> 
     page = report(folder)
     data = json.loads(page.find("script", id="p-normal-data")[0]["text"])
     assert len(data["epochs"]) == 100
-    assert (data["epochs"][0], data["epochs"][-1]) == ("0", "239")
+    assert (data["epochs"][0], data["epochs"][-1]) == ("1", "240")
     assert (folder / "report.html").stat().st_size < 1_000_000
 
 
@@ -140,7 +143,9 @@ def test_unfinished_run_says_how_far_it_is(runs, report) -> None:
     folder = runs.search(epochs=7, finished=False)
     os.utime(folder / "metrics.jsonl", (0, 0))
     page = report(folder)
-    assert "still running, or stopped, at epoch 6 (7 of 25 epochs recorded); last written 1970-01-01" in page.text()
+    assert (
+        "still running, or stopped, after epoch 7 (7 of 25 epochs recorded); last written 1970-01-01" in page.text()
+    )
     assert "no genotype.json yet" in page.text("section")
     assert len(page.find("rect", within="cells", class_="pill")) == 16  # from the last row
 
@@ -177,7 +182,7 @@ def test_nan_and_missing_values_leave_gaps(runs, report) -> None:
     assert math.isnan(shown[0][0])
     assert shown[3][1] == pytest.approx(rows[-1]["p_normal"][3][1], abs=5e-5)
     data = json.loads(page.find("script", id="p-reduce-data")[0]["text"])
-    assert data["epochs"] == ["0", "1", "2", "3", "5"]
+    assert data["epochs"] == ["1", "2", "3", "4", "6"]
     lines = [line["attributes"]["points"] for line in page.find("polyline", within="curves", class_="line s0")]
     assert [len(points.split()) for points in lines[:2]] == [2, 2]
     coordinates = [
@@ -231,9 +236,36 @@ def test_broken_lines_are_left_out_and_only_the_last_one_silently(runs, report) 
     (folder / "metrics.jsonl").write_text(whole + whole.splitlines()[-1][:200])
     page = report(folder)
     assert "left out" not in page.text()
-    assert json.loads(page.find("script", id="p-normal-data")[0]["text"])["epochs"] == ["0", "1", "2", "3"]
+    assert json.loads(page.find("script", id="p-normal-data")[0]["text"])["epochs"] == ["1", "2", "3", "4"]
     (folder / "metrics.jsonl").write_text("{half\n" + whole)
     assert "1 line(s) are not JSON objects" in report(folder).text()
+
+
+def test_files_that_are_no_files_cost_only_themselves(runs, report) -> None:
+    """Pipes, devices, and files far larger than a run writes."""
+    folder = runs.search(epochs=2)
+    for name, kind in (("summary.json", "named pipe"), ("environment.json", "device"), ("genotype.json", "bytes")):
+        (folder / name).unlink(missing_ok=True)
+        if kind == "named pipe":
+            os.mkfifo(folder / name)
+        elif kind == "device":
+            (folder / name).symlink_to("/dev/zero")
+        else:
+            os.truncate(os.open(folder / name, os.O_CREAT | os.O_WRONLY), 1 << 40)
+        assert f"{name} is left out" in report(folder).text("header")
+        assert kind in report(folder).text("header")
+
+
+def test_metrics_without_end_are_shown_as_far_as_they_go(runs, report, monkeypatch) -> None:
+    folder = runs.search(epochs=3)
+    rows = (folder / "metrics.jsonl").read_text()
+    (folder / "metrics.jsonl").write_text(rows + '{"epoch": 3, "x": [' + "1," * (1 << 20))
+    page = report(folder)
+    assert "line 4 has more than" in page.text("header")
+    assert json.loads(page.find("script", id="p-normal-data")[0]["text"])["epochs"] == ["1", "2", "3"]
+    (folder / "metrics.jsonl").write_text(rows)
+    monkeypatch.setattr("nge_search.report.run_folder._MOST_ROWS", 2)
+    assert "only its first 2 rows are shown" in report(folder).text("header")
 
 
 def test_an_epoch_written_again_after_a_resume_counts_once(runs, report) -> None:
@@ -242,8 +274,8 @@ def test_an_epoch_written_again_after_a_resume_counts_once(runs, report) -> None
     again = rows[2] | {"valid_top1": 12.34}
     runs.write_rows(folder, [*rows, again])
     data = json.loads(report(folder).find("script", id="p-normal-data")[0]["text"])
-    assert data["epochs"] == ["0", "1", "2", "3"]
-    assert "valid" in report(folder).tip("epoch 2", "12.34")
+    assert data["epochs"] == ["1", "2", "3", "4"]
+    assert "valid" in report(folder).tip("epoch 3", "12.34")
 
 
 def test_hostile_text_stays_text(runs, report) -> None:
@@ -297,7 +329,7 @@ def test_unfinished_eval_takes_its_errors_from_the_last_test(runs, report) -> No
     page = report(folder)
     last = runs.rows(folder)[-1]
     assert f"{100 - last['test_top1']:.2f} %" in page.text("dl")
-    assert "at epoch 4 (5 of 5 epochs recorded)" in page.text()
+    assert "after epoch 5 (5 of 5 epochs recorded)" in page.text()
     assert "cells" not in page.anchors
 
 
@@ -324,6 +356,30 @@ def test_config_that_is_no_yaml_is_shown_as_it_is(runs, report, config: str) -> 
     page = report(folder)
     if config.strip("\x00"):
         assert config in page.text("pre")
+
+
+@pytest.mark.parametrize(
+    ("config", "note"),
+    [
+        ("seed: !!int ''\n", "not what it claims"),
+        (
+            "b0: &b0 [x]\n"
+            + "".join(f"b{i + 1}: &b{i + 1} [*b{i}, *b{i}, *b{i}]\n" for i in range(12))
+            + "run: {name: *b12}\n",
+            "too many values",
+        ),
+        ("run: {name: " + "x" * (1 << 17) + "}\n", "bytes, more than"),
+        ("run: {name: 0x" + "f" * 6000 + "}\n", ""),
+        ("run: {name: [[a], {b: c}]}\ndata: {name: [x], root: {y: z}}\nsearch: 3\n", ""),
+        ("run: [name]\ndata: [a]\ntask: [benchmark]\n", ""),
+    ],
+)
+def test_hostile_config_costs_its_part_alone(runs, report, config: str, note: str) -> None:
+    folder = runs.search(epochs=1)
+    (folder / "config.yaml").write_text(config)
+    page = report(folder)
+    assert note in page.text("header")
+    assert page.text("title").startswith(folder.name)
 
 
 def test_not_a_run_folder(tmp_path: Path) -> None:
@@ -364,7 +420,16 @@ def test_failed_write_keeps_the_older_report(runs, monkeypatch) -> None:
     with pytest.raises(UserError, match="free some space"):
         write_report(folder)
     assert (folder / "report.html").read_bytes() == first
-    assert not [path for path in folder.iterdir() if path.name.endswith(".tmp")]
+    assert not [path for path in folder.iterdir() if path.name.endswith("tmp")]
+
+
+@pytest.mark.parametrize("content", ["<!DOCTYPE html><html><body>Coverage</body></html>", "mine"])
+def test_no_other_program_s_page_is_replaced(content: str, runs) -> None:
+    folder = runs.search(epochs=2)
+    (folder / "report.html").write_text(content)
+    with pytest.raises(UserError, match="not a report of this program"):
+        write_report(folder)
+    assert (folder / "report.html").read_text() == content
 
 
 def test_chromium_runs_the_page_without_errors_and_the_slider_shows_any_epoch(runs, parse, tmp_path: Path) -> None:

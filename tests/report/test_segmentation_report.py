@@ -192,7 +192,7 @@ def test_sections_in_order_and_a_curve_for_every_figure(folder, report) -> None:
         ("training: 82", "test: 77"),
         ("backbone: 0.005", "heads: 0.05"),
     ):
-        assert page.tip("epoch 2", *(f"\n{line}" for line in tip)).split("\n") == ["epoch 2", *tip]
+        assert page.tip("epoch 3", *(f"\n{line}" for line in tip)).split("\n") == ["epoch 3", *tip]
     assert "crop: 513" in page.text("pre", within="config")
 
 
@@ -217,7 +217,7 @@ def test_table_of_the_classes(folder, report) -> None:
     swatches = [swatch["attributes"]["style"] for swatch in page.find("i", within="iou", class_="swatch")]
     assert swatches == [f"background:#{colour}" for colour in ("000000", "000080", "c00000", "80c000")]
     reading = page.text("p", within="iou")
-    assert "Test at the end of epoch 3. 71.00 % of 1000 pixels of 12 images classified correctly." in reading
+    assert "Test at the end of epoch 4. 71.00 % of 1000 pixels of 12 images classified correctly." in reading
     assert "has since" not in reading
     assert "calc(100%*var(--p))" in page.text("style")
 
@@ -262,6 +262,71 @@ def test_pictures_in_rows_of_three(folder, report) -> None:
     assert captions == ["2007_000000", "2007_000001", "2007_000002"]
 
 
+def masks(**changes: object) -> dict:
+    """dataset.json, as a training writes it."""
+    sets = {
+        "train": {"images": 10582, "counted": 512, "pixels": [60, 30, 0, 5], "ignored": 5},
+        "test": {"images": 9, "counted": 9, "pixels": [8, 0, 1, 1], "ignored": 0},
+    }
+    return {"name": "voc", "classes": CLASSES, "masks": sets | changes}
+
+
+def test_shares_of_the_classes_in_the_masks(folder, report) -> None:
+    (folder / "dataset.json").write_text(json.dumps(masks()))
+    page = report(folder)
+    assert page.anchors == ["cells", "curves", "iou", "pictures", "masks", "genotype", "config", "environment"]
+    cells = [cell["text"].replace("\u00a0", " ") for cell in page.find("td", within="masks")]
+    assert [cells[at : at + 3] for at in range(0, len(cells), 3)] == [
+        ["background", "60.00 %", "80.00 %"],
+        ["boat", "30.00 %", "–"],
+        ["chair", "–", "10.00 %"],
+        ["train", "5.00 %", "10.00 %"],
+        ["ignored", "5.00 %", "–"],
+    ]
+    assert "512 of 10582 training; 9 of 9 validation" in page.text("p", within="masks")
+    assert "left out" not in page.text("header")
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        masks() | {"masks": value} for value in (None, [], "x", {}, {"train": {}}, {"train": None, "test": 3})
+    ]
+    + [masks() | {"classes": value} for value in (None, [], CLASSES[:2])]
+    + [
+        masks(test={"images": 9, "counted": 9, "pixels": [8, 0, 1, 1], "ignored": 0} | {key: value})
+        for key in ("images", "counted", "pixels", "ignored")
+        for value in (None, -1, 0.5, "9", [1], 10**400, True)
+    ],
+)  # fmt: skip
+def test_shares_of_another_form_are_left_out(folder, report, document: dict) -> None:
+    (folder / "dataset.json").write_text(json.dumps(document))
+    page = report(folder)
+    assert "masks" not in page.anchors
+    assert "dataset.json: masks is not of the expected form and is left out." in page.text("header")
+
+
+def test_runs_from_before_and_classifiers_have_no_shares(folder, runs, report) -> None:
+    (folder / "dataset.json").write_text(json.dumps({"name": "voc", "classes": CLASSES}))
+    assert "masks" not in report(folder).anchors
+    assert "left out" not in report(folder).text("header")
+
+
+def test_figures_over_no_pixel(folder, runs, report) -> None:
+    summary = json.loads((folder / "summary.json").read_text())
+    absent = dict.fromkeys(("miou", "pixel_accuracy", "best_miou", "best_epoch"))
+    runs.write_summary(folder, **summary | absent)
+    rows = [{key: value for key, value in row.items() if not key.startswith("test_")} for row in metrics(4)]
+    runs.write_rows(folder, rows)
+    nothing = {"miou": None, "pixel_accuracy": None, "iou": [None] * 4, "confusion": [[0] * 4] * 4}
+    save(folder, findings() | nothing)
+    page = report(folder)
+    assert "mIoU, test–last epoch, 1 seedPixel accuracy, test–Parameters" in page.text("dl")
+    assert table(page)[-1] == ["mean", "", "–", "", "–", ""]
+    assert "left out" not in page.text("header")
+    assert "nan" not in page.text("table", within="iou").lower()
+
+
 @pytest.mark.parametrize("count", [0, 30])
 def test_none_and_too_many_pictures(folder, report, count: int) -> None:
     document = findings()
@@ -278,7 +343,7 @@ def test_unfinished_run_takes_its_figures_from_the_rows(folder, runs, report) ->
     figures = page.text("dl")
     assert "mIoU, test71.00 %last epoch; best 72.00 % after 3 epochsPixel accuracy, test78.00 %" in figures
     assert "Parameters–Mult-adds–Training time4 min 2 sImages per second83.25" in figures
-    assert "Unfinished: still running, or stopped, at epoch 3 (4 of 46 epochs recorded)" in page.text("header")
+    assert "Unfinished: still running, or stopped, after epoch 4 (4 of 46 epochs recorded)" in page.text("header")
     assert "Semantic segmentation" in page.text("header")
     assert page.anchors == ["cells", "curves", "iou", "pictures", "genotype", "config", "environment"]
     (folder / "config.yaml").unlink()  # the rows alone tell what kind of run it is
@@ -294,9 +359,9 @@ def test_tests_that_are_some_epochs_old(folder, runs, report) -> None:
     runs.write_rows(folder, rows)
     save(folder, findings() | {"epoch": 1})
     page = report(folder)
-    assert "mIoU, test70.00 %test at the end of epoch 1Pixel accuracy, test76.00 %" in page.text("dl")
+    assert "mIoU, test70.00 %test at the end of epoch 2Pixel accuracy, test76.00 %" in page.text("dl")
     reading = page.text("p", within="iou")
-    assert "Test at the end of epoch 1. The run has since reached epoch 3." in reading
+    assert "Test at the end of epoch 2. The run has since reached epoch 4." in reading
 
 
 def test_lines_pass_over_epochs_without_a_test_and_break_where_a_figure_is_lost(folder, runs, report) -> None:

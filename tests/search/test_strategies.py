@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -412,7 +413,7 @@ def rows_of(run: Path) -> list[dict]:
     return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
 
 
-def test_a_search_in_a_table_leaves_a_run_folder(folder: Path, tmp_path: Path, capsys) -> None:
+def test_a_search_in_a_table_leaves_a_run_folder(folder: Path, tmp_path: Path, capsys, require_listed) -> None:
     run = tmp_path / "run"
     assert main(["search", *words(folder, run, run__tensorboard="true")]) == 0
     printed = capsys.readouterr().out
@@ -432,9 +433,15 @@ def test_a_search_in_a_table_leaves_a_run_folder(folder: Path, tmp_path: Path, c
     assert "after 30 queries" in printed
     assert SPACE.text(best) in printed
     assert list((run / "tensorboard").iterdir())
+    require_listed(run)
     report = (run / "report.html").read_text()
     assert SPACE.text(best) in report
     assert "47.5" in report
+    assert 'Signal <span class="unit">%</span>' in report
+    assert "Finished: 30 queries." in report
+    assert "query 30\n" in report
+    assert "query 0\n" not in report
+    assert f"{summary['signal']:.2f} %" in printed
     assert main(["search", *words(folder, run)]) == 0
     assert "has finished" in capsys.readouterr().out
     assert rows_of(run) == rows
@@ -461,6 +468,28 @@ def test_a_search_that_was_stopped_starts_again_and_finds_the_same(folder, tmp_p
     assert main(["report", str(cut)]) == 0
     nge_search.search(None, *words(folder, cut, run__progress="none"))
     assert rows_of(cut) == rows_of(whole)
+
+
+def test_ctrl_c_ends_a_loop_over_runs(folder, tmp_path, monkeypatch) -> None:
+    """Also one that goes on after a run that failed."""
+    asked, started = Queries.ask, []
+
+    def ask_and_stop(self, code):
+        signal.raise_signal(signal.SIGINT)
+        return asked(self, code)
+
+    monkeypatch.setattr(Queries, "ask", ask_and_stop)
+
+    def sweep() -> None:
+        for name in ("a", "b"):
+            started.append(name)
+            with contextlib.suppress(Exception):
+                nge_search.search(None, *words(folder, tmp_path / name, run__progress="none"))
+
+    with pytest.raises(nge_search.Interrupted) as stopped:
+        sweep()
+    assert started == ["a"]
+    assert stopped.value.exit_code == 130
 
 
 def test_settings_of_a_finished_search_cannot_change(folder: Path, tmp_path: Path, capsys) -> None:

@@ -171,6 +171,8 @@ def test_every_embedding_gives_a_spaces_matrices(space: Space, kind: str) -> Non
         ("|none~0|+|none~0|none~1|", "groups"),
         ("|sep_conv_3x3~0|+|none~0|none~1|+|none~0|none~1|none~2|", "not an operation"),
         ("|none~0|+|none~0|none~0|+|none~0|none~1|none~2|", "reads it twice"),
+        ("|none~" + "0" * 5000 + "|+|none~0|none~1|+|none~0|none~1|none~2|", "not an operation"),
+        ("|none~\u0660|+|none~0|none~1|+|none~0|none~1|none~2|", "not an operation"),
         ("|none~1|+|none~0|none~1|+|none~0|none~1|none~2|", "cannot read"),
         ("|none~0|+|none~0|none~1|+|none~0|none~1|", "node 2 to node 3 is missing"),
     ],
@@ -195,6 +197,12 @@ def test_bad_notation_of_nasbench201(text: str, why: str) -> None:
 def test_bad_notation_of_nasbench101(text: str, why: str) -> None:
     with pytest.raises(UserError, match=why):
         NasBench101Space().parse(text)
+
+
+@pytest.mark.parametrize("vertices", [10_000, 8, 1, 0, -3, True, 5.0, "5", None])
+def test_no_graph_is_made_of_more_vertices_than_nasbench101_has(vertices: object) -> None:
+    with pytest.raises(UserError, match="cells of 2 to 7 vertices, not "):
+        NasBench101Space(vertices)  # type: ignore[arg-type]
 
 
 def test_darts_takes_published_names_and_refuses_other_cells() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import statistics
 
 import pytest
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nge_search import operations
+from nge_search.errors import UserError
 from nge_search.genotype import SEARCH_OPERATIONS
 from nge_search.graph import CellSpace
 from nge_search.spaces import NasBench201Space
@@ -102,6 +105,44 @@ def test_equals_the_textbook(space, channels, cells, batch, size, training):
     reference, fused = build(SPACES[space], channels, cells)
     images, matrices = inputs(reference.space, batch, size)
     require_equal(run(fused, images, matrices, training), run(reference, images, matrices, training), 1e-10)
+
+
+@pytest.mark.parametrize(
+    ("space", "operations", "named"),
+    [
+        ("darts", ("sep_conv_3x3", "conv_7x1_1x7", "skip_connect"), "does not compute 'conv_7x1_1x7'"),
+        ("darts", ("skip_connect", "sep_conv_3x3", "skip_connect"), "two of 'skip_connect'"),
+        ("darts", ("dil_conv_3x3", "max_pool_3x3", "dil_conv_3x3"), "two of 'dil_conv_3x3'"),
+        ("nasbench201", (*DENSE.operations, "nor_conv_3x3"), "two of 'nor_conv_3x3'"),
+        (
+            "nasbench201",
+            ("none", "skip_connect", "nor_conv_3x3", "avg_pool_3x3"),
+            "cannot do without 'nor_conv_1x1'",
+        ),
+    ],
+)
+def test_operations_that_would_be_left_out_are_refused(space, operations, named):
+    form, graph = (Supernet, SPACES["darts"]) if space == "darts" else (DenseSupernet, DENSE)
+    textbook = form(dataclasses.replace(graph, operations=operations), 2, 3, CLASSES)
+    with pytest.raises(UserError, match=f"{named}; set supernet.kernel=reference"):
+        fuse(textbook)
+
+
+def test_an_operation_of_somebodys_own_is_refused(monkeypatch):
+    monkeypatch.setitem(operations._FACTORIES, "my_conv", lambda *_: nn.Identity())
+    monkeypatch.setattr("nge_search.supernet.nasbench201._operation", lambda *_: nn.Identity())
+    darts = Supernet(CellSpace(operations=("skip_connect", "my_conv")), 2, 3, CLASSES)
+    dense = DenseSupernet(dataclasses.replace(DENSE, operations=(*DENSE.operations, "my_conv")), 2, 3, CLASSES)
+    for textbook in (darts, dense):
+        with pytest.raises(UserError, match=r"does not compute 'my_conv'; set supernet\.kernel=reference"):
+            fuse(textbook)
+
+
+def test_a_larger_depthwise_convolution_is_computed(torch_kernels):  # those of a CPU would take long to compile
+    torch.manual_seed(0)
+    reference, fused = build(CellSpace(operations=("sep_conv_7x7", "skip_connect", "max_pool_3x3")))
+    images, matrices = inputs(reference.space, 3, 9)
+    require_equal(run(fused, images, matrices), run(reference, images, matrices), 1e-10)
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from nge_search.benchmarks.records import _crc32c, masked_crc32c
 from nge_search.engine import parallel
 from nge_search.supernet import folding, kernels, kernels_compiled, kernels_torch, layouts
 
@@ -386,10 +388,11 @@ def test_without_a_folder_for_compiled_code():
     code = (
         "import numba.core.caching as caching\n"
         "caching.CacheImpl._locator_classes = []\n"
-        "from nge_search.engine import parallel\n"
-        "from nge_search.supernet import kernels_cpu\n"
-        "print(parallel.CACHED)\n"
+        "from nge_search.benchmarks.records import _crc32c, masked_crc32c\n"
+        "import numpy as np\n"
+        "print(masked_crc32c(np.zeros(32, np.uint8)), _crc32c.stats.cache_path)\n"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ended.stdout == "False\n"
-    assert parallel.CACHED
+    checksum = masked_crc32c(np.zeros(32, np.uint8))
+    assert ended.stdout == f"{checksum} None\n"
+    assert Path(_crc32c.stats.cache_path).is_dir()
