@@ -28,6 +28,7 @@ from nge_search.config import to_yaml
 from nge_search.genotype import load_genotype
 from nge_search.schema import EvalConfig, SearchConfig
 from nge_search.spaces import NasBench101Space, NasBench201Space
+from nge_search.spaces.nasbench101 import digest
 
 _COMMON = ("threads=1", "run.progress=none", "run.tensorboard=false", "data.limit=64", "device=cpu")
 #: The words of a retraining, and of a search, of a second.
@@ -389,8 +390,8 @@ def _metrics() -> bytes:
 
 def _record_of(metrics: bytes) -> str:
     names = ["input", "conv3x3-bn-relu", "output"]
-    digest = NasBench101Space().parse_module("010001000", names).digest().hex()
-    return json.dumps([digest, 108, "010001000", ",".join(names), base64.b64encode(metrics).decode()])
+    name = digest(NasBench101Space().parse_graph("010001000", names)).hex()
+    return json.dumps([name, 108, "010001000", ",".join(names), base64.b64encode(metrics).decode()])
 
 
 _RECORD = _record_of(_metrics())

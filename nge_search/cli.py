@@ -209,11 +209,12 @@ def _show(words: Sequence[str]) -> None:
 
     lines, document = describe_network(options.genotype, options.network, **sizes)
     if options.draw:
-        from nge_search.genotype import load_genotype
+        from nge_search.architecture.load import load_architecture
         from nge_search.report import save_drawings
 
         Path(options.draw).mkdir(parents=True, exist_ok=True)
-        lines += [f"drew {path}" for path in save_drawings(load_genotype(options.genotype), Path(options.draw))]
+        cells = load_architecture(options.genotype).graphs
+        lines += [f"drew {path}" for path in save_drawings(cells, Path(options.draw))]
     if options.json:
         lines = json.dumps(document, indent=2).splitlines()
     show(*lines)

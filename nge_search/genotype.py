@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nge_search.architecture.graph import CONCAT, INPUT, SUM, Graph
 from nge_search.errors import UserError, nearest, plain, shorten
 from nge_search.files import read_text, user_path
 from nge_search.json_reader import parse_json
@@ -74,6 +75,28 @@ class Cell:
         first = EDGES_PER_NODE * (node - INPUT_NODES)
         return self.genes[first : first + EDGES_PER_NODE]
 
+    def graph(self) -> Graph:
+        """Two inputs, a sum for each inner node with its genes as incoming edges, and the output."""
+        output = INPUT_NODES + self.nodes
+        genes = [
+            (source, node, operation)
+            for node in range(INPUT_NODES, output)
+            for operation, source in self.incoming(node)
+        ]
+        nodes = [INPUT] * INPUT_NODES + [SUM] * self.nodes + [CONCAT]
+        return Graph.build(nodes, [*genes, *((node, output) for node in self.concat)], range(INPUT_NODES), [output])
+
+    @classmethod
+    def from_graph(cls, graph: Graph) -> Cell:
+        """The cell whose `graph` this is; edges count in the order in which they stand."""
+        output = len(graph.nodes) - 1
+        genes = [
+            (graph.edges[position].label.name, graph.edges[position].source)
+            for node in range(INPUT_NODES, output)
+            for position in graph.incoming[node]
+        ]
+        return cls(tuple(genes), tuple(graph.sources(output)))
+
 
 @dataclass(frozen=True)
 class Genotype:
@@ -90,6 +113,19 @@ class Genotype:
     def cells(self) -> tuple[tuple[str, Cell], ...]:
         """("normal", cell), ("reduce", cell)."""
         return ("normal", self.normal), ("reduce", self.reduce)
+
+    def graphs(self) -> dict[str, Graph]:
+        """The cells as graphs: operations on edges, inner nodes that add up, and an output that concatenates."""
+        return {kind: cell.graph() for kind, cell in self.cells()}
+
+    @classmethod
+    def from_graphs(cls, graphs: Mapping[str, Graph]) -> Genotype:
+        """The genotype whose `graphs` these are.
+
+        Raises:
+            UserError: graphs that are no cells in DARTS' notation.
+        """
+        return cls(*(Cell.from_graph(graphs[kind]) for kind in ("normal", "reduce")))
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object of DESIGN's genotype format."""

@@ -14,6 +14,7 @@ from nge_search.benchmarks.table import Table, build_table
 from nge_search.errors import UserError, shorten
 from nge_search.json_reader import parse_json
 from nge_search.spaces import Code, NasBench101Space
+from nge_search.spaces.nasbench101 import parameters
 
 _WHAT = "cell of NAS-Bench-101"
 _MOST_EPOCHS = 10_000
@@ -41,8 +42,7 @@ def read_tfrecord(path: Path) -> Table:
             if type(epochs) is not int or not 1 <= epochs <= _MOST_EPOCHS:
                 raise ValueError(f"{shorten(epochs)} epochs")
             if digest not in found:
-                module = space.parse_module(rows, operations.split(","))
-                code = space.code(module)
+                code = space.code(space.parse_graph(rows, operations.split(",")))
                 if space.key(code).hex() != digest:
                     raise ValueError("its hash is not its cell's")
                 found[digest] = code, {}
@@ -98,7 +98,7 @@ def _read_csv(path: Path, space: NasBench101Space, columns: dict[str, str]) -> T
     found: dict[bytes, tuple[Code, dict[str, Any]]] = {}
 
     def convert(row: dict[str, str]) -> tuple[bytes, Code, dict[str, float]]:
-        code = space.code(space.parse_module(row["adj_rowmajor"], row["ops"].split("|")))
+        code = space.code(space.parse_graph(row["adj_rowmajor"], row["ops"].split("|")))
         key = space.key(code)
         if row.get("hash") and key.hex() != row["hash"]:
             raise ValueError(f"its hash is {key.hex()}, not {row['hash']}")
@@ -114,7 +114,5 @@ def _read_csv(path: Path, space: NasBench101Space, columns: dict[str, str]) -> T
         for name, value in own.items():
             figures.setdefault(name, []).append(value)
     for code, figures in found.values():
-        pruned = space.module(code).pruned()
-        assert pruned is not None  # `parse_module` has seen to it
-        figures["params"] = pruned.parameters()
+        figures["params"] = parameters(space.graphs(code)["cell"])
     return build_table(space, found.values(), path.name, _WHAT)

@@ -28,9 +28,9 @@ def normal_initialiser(scheme: str, std: float) -> Initialise:
     return initialise
 
 
-def linear(fan_in: int, fan_out: int, initialise: Initialise) -> nn.Linear:
+def linear(fan_in: int, fan_out: int, initialise: Initialise, kind: type[nn.Linear] = nn.Linear) -> nn.Linear:
     """A fully connected layer without bias (the paper: "All the FC layers use no bias")."""
-    layer = nn.Linear(fan_in, fan_out, bias=False)
+    layer = kind(fan_in, fan_out, bias=False)
     initialise(layer.weight.data)
     return layer
 

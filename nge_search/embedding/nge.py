@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from nge_search.embedding.base import Initialise, Layers, linear
 from nge_search.graph import CellSpace
+from nge_search.graph_nn import GraphConvolution
 
 
 def propagation_matrix(space: CellSpace, adjacency: str) -> Tensor:
@@ -55,7 +56,7 @@ class GraphLayers(Layers):
         self.register_buffer("a_VV", propagation_matrix(space, adjacency).float(), persistent=False)
         self.space, self.adjacency = space, adjacency
         self.convolutions = nn.ModuleList(
-            linear(fan_in, fan_out, initialise) for fan_in, fan_out in itertools.pairwise(widths)
+            linear(fan_in, fan_out, initialise, GraphConvolution) for fan_in, fan_out in itertools.pairwise(widths)
         )
         self.add_heads(space, widths[-1], edge_dim, initialise)
 
@@ -69,6 +70,6 @@ class GraphLayers(Layers):
     def propagate(self, x_VD: Tensor) -> tuple[Tensor, list[Tensor]]:
         h_VF, activations = x_VD, []
         for convolution in self.convolutions:
-            h_VF = functional.relu(convolution(self.a_VV @ h_VF))
+            h_VF = functional.relu(convolution(h_VF, self.a_VV))
             activations.append(h_VF)
         return h_VF, activations

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor, nn
 
+from nge_search.architecture.graph import Graph
 from nge_search.genotype import Genotype
 from nge_search.networks.classifier import Classifier
 from nge_search.networks.layers import Stem
@@ -62,3 +65,8 @@ class CifarNetwork(Classifier):
     def stems(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         stem = self.stem(x_BCHW)
         return stem, stem
+
+
+def build(graphs: Mapping[str, Graph], **sizes: int) -> CifarNetwork:
+    """The network of DARTS' space's `graphs`; `sizes` are `CifarNetwork`'s."""
+    return CifarNetwork(Genotype.from_graphs(graphs), **sizes)  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from nge_search.report.charts import Reference
 from nge_search.report.numbers import duration, number, percent, plain
 from nge_search.report.page import Figure, Section, code, grid, records
 from nge_search.report.run_folder import RunFolder
-from nge_search.report.sections import cells, chart, configuration, dense_cell
+from nge_search.report.sections import cells, chart, configuration
 
 _MOST_SHOWN = 10
 
@@ -44,7 +44,7 @@ def sections(run: RunFolder) -> list[Section]:
     genotype = (run.summary or {}).get("genotype")
     text = code(json.dumps(genotype, indent=2), "genotype.json") if isinstance(genotype, dict) else ""
     return [
-        dense_cell(run.dense) if run.dense is not None else cells(run.genotype),
+        cells(run.graphs, text=run.notation),
         Section("genotype", "Genotype", text),
         Section("curves", "Queries", grid(curves)),
         Section("best", "Best by signal", _best(run)),

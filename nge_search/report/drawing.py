@@ -1,25 +1,23 @@
 """Cell drawings that a paper can print: matplotlib figures, SVG and PNG files, and pixels for TensorBoard.
 
-The same genotype gives the same bytes: no dates, a fixed hash salt, matplotlib's own fonts, and none of the
+The same graphs give the same bytes: no dates, a fixed hash salt, matplotlib's own fonts, and none of the
 user's matplotlib settings. matplotlib is imported when something is drawn, never before.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nge_search.architecture.graph import Graph
 from nge_search.files import write_atomic
-from nge_search.genotype import SPACE, Cell, Genotype
-from nge_search.report.dense_layout import lay_out_dense
 from nge_search.report.layout import Box, CellLayout, Point, arrow, control_points, lay_out
-from nge_search.report.palette import ALL_STYLES, CELL_TITLES, INK, PAPER, outline_colour
-from nge_search.spaces import Code, NasBench201Space
+from nge_search.report.palette import ALL_STYLES, INK, KIND_TITLES, PAPER, outline_colour, style_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,30 +35,23 @@ _SIDE = 8.0
 _FONT = "DejaVu Sans"
 _NOT_KEPT = "node outside the output"
 
-#: What can be drawn: the cells of a genotype, or the cell of a code of NAS-Bench-201.
-Drawable = Genotype | Code
+#: The cells of an architecture, by kind.
+Cells = Mapping[str, Graph]
 
 
-def drawable(document: dict[str, Any]) -> Drawable | None:
-    """What the JSON object of an architecture shows; None of a space whose cells are not drawn."""
-    if document["space"] == NasBench201Space.name:
-        return NasBench201Space().parse(document["architecture"])
-    return Genotype.from_dict(document) if document["space"] == SPACE else None
-
-
-def draw_cell(cell: Cell, title: str) -> Figure:
+def draw_cell(graph: Graph, title: str) -> Figure:
     """One cell with its title and legend, in a figure as large (in points) as its layout."""
     with _own_settings():
-        return _figure([(title, lay_out(cell))])
+        return _figure([(title, lay_out(graph))])
 
 
-def draw_genotype(found: Drawable) -> Figure:
-    """The normal cell above the reduction cell, with one legend for both; or the one cell."""
+def draw_cells(cells: Cells) -> Figure:
+    """All cells of an architecture, one above the other, with one legend."""
     with _own_settings():
-        return _figure(list(_layouts(found).values()))
+        return _figure(list(_layouts(cells).values()))
 
 
-def save_drawings(found: Drawable, folder: Path, stem: str = "genotype") -> list[Path]:
+def save_drawings(cells: Cells, folder: Path, stem: str = "genotype") -> list[Path]:
     """Write `stem`.svg and .png, and of two cells `stem`_normal and `stem`_reduce, each file atomically.
 
     The folder is made if it is missing.
@@ -68,7 +59,7 @@ def save_drawings(found: Drawable, folder: Path, stem: str = "genotype") -> list
     Returns:
         The paths.
     """
-    layouts = _layouts(found)
+    layouts = _layouts(cells)
     figures = {stem: list(layouts.values())}
     if len(layouts) > 1:
         figures.update({f"{stem}_{kind}": [titled] for kind, titled in layouts.items()})
@@ -84,23 +75,21 @@ def save_drawings(found: Drawable, folder: Path, stem: str = "genotype") -> list
     return paths
 
 
-def drawing_rgb(found: Drawable) -> np.ndarray:
+def drawing_rgb(cells: Cells) -> np.ndarray:
     """All cells as uint8 [height, width, 3], for TensorBoard."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     with _own_settings():
-        figure = _figure(list(_layouts(found).values()))
+        figure = _figure(list(_layouts(cells).values()))
         figure.set_dpi(SCREEN_DPI)
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
         return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
 
 
-def _layouts(found: Drawable) -> dict[str, tuple[str, CellLayout]]:
+def _layouts(cells: Cells) -> dict[str, tuple[str, CellLayout]]:
     """Title and layout of each kind of cell."""
-    if isinstance(found, Genotype):
-        return {kind: (CELL_TITLES[kind], lay_out(cell)) for kind, cell in found.cells()}
-    return {"cell": ("Cell", lay_out_dense(found))}
+    return {kind: (KIND_TITLES[kind], lay_out(graph)) for kind, graph in cells.items()}
 
 
 @contextmanager
@@ -128,6 +117,7 @@ def _figure(layouts: list[tuple[str, CellLayout]]) -> Figure:
 
     shown = frozenset().union(*(layout.operations for _, layout in layouts))
     legend = [operation for operation in ALL_STYLES if operation in shown]
+    legend += sorted(shown.difference(legend))
     if not all(box.kept for _, layout in layouts for box in layout.boxes):
         legend.append(_NOT_KEPT)
     width = max(*(layout.width for _, layout in layouts), 3 * _LEGEND_COLUMN) + 2 * _SIDE
@@ -156,8 +146,9 @@ def _draw_layout(axes: Axes, layout: CellLayout, corner: Point, prefix: str) -> 
         zorder = 1 + edge.source * 0.02
         _curves(axes, edge.curves, corner, PAPER, 4.0, zorder)
         _curves(axes, (*edge.curves, *edge.lanes), corner, _LINE, 1.1, zorder + 0.01)
-    if layout.edges:  # none in a cell of NAS-Bench-201 that computes nothing
+    if layout.joins:  # there are none where operations are on nodes
         _curves(axes, layout.joins, corner, _LINE, 1.1, 3)
+    if layout.edges:  # there are none in a cell that computes nothing
         _arrows(axes, (*layout.join_tips, *(tip for edge in layout.edges for tip in edge.tips)), corner)
     for box in layout.boxes:
         _draw_box(axes, box, (box.x + dx, box.y + dy), prefix)
@@ -196,7 +187,7 @@ def _draw_box(axes: Axes, box: Box, centre: Point, prefix: str) -> None:
         shape = Circle(centre, box.width / 2, facecolor=fill, edgecolor=_NODE_FILL, linewidth=1.1, zorder=5)
         size = 9.0
     elif box.kind == "pill":
-        style = ALL_STYLES[box.operation]
+        style = style_of(box.operation)
         text, ink = style.short, style.ink
         shape = _rounded(centre, box.width, box.height, box.height / 2, style.fill, outline_colour(style.fill))
     else:
@@ -214,7 +205,7 @@ def _draw_box(axes: Axes, box: Box, centre: Point, prefix: str) -> None:
         zorder=6,
         fontweight="bold" if box.kind == "node" else "normal",
     )
-    name = f"{prefix}-gene-{box.gene}-{box.operation}" if box.kind == "pill" else f"{prefix}-{box.kind}-{box.label}"
+    name = f"{prefix}-{box.name}"
     shape.set_gid(name)
     label.set_gid(f"{name}-label")
     axes.add_patch(shape)
@@ -238,7 +229,7 @@ def _draw_legend(axes: Axes, operations: list[str], per_row: int, width: float, 
         if operation == _NOT_KEPT:
             text, swatch = _NOT_KEPT, _rounded((x + 6, y), 8, 8, 4, PAPER, _NODE_FILL)
         else:
-            text, fill = ALL_STYLES[operation].long, ALL_STYLES[operation].fill
+            text, fill = style_of(operation).long, style_of(operation).fill
             swatch = _rounded((x + 6, y), 12, 8, 4, fill, outline_colour(fill))
         axes.add_patch(swatch)
         axes.text(x + 17, y, text, fontsize=7, color=INK, va="center_baseline", family=_FONT)

@@ -5,16 +5,25 @@ from __future__ import annotations
 import re
 from html import escape
 
-from nge_search.genotype import INPUT_NODES, Cell
-from nge_search.report.layout import Box, CellLayout, Point, arrow, control_points, lay_out
-from nge_search.report.palette import ALL_STYLES, STYLES, outline_colour
+from nge_search.architecture.graph import SUM, Graph
+from nge_search.report.layers import is_terminal
+from nge_search.report.layout import (
+    Box,
+    CellLayout,
+    Point,
+    arrow,
+    control_points,
+    drawn_number,
+    lay_out,
+)
+from nge_search.report.palette import outline_colour, style_of
 
-_INPUTS = ("c\u2096\u208b\u2082", "c\u2096\u208b\u2081")  # c with the index k-2, k-1
+INPUT_NAMES = ("c\u2096\u208b\u2082", "c\u2096\u208b\u2081")  # c with the index k-2, k-1
 
 
-def cell_svg(cell: Cell, title: str) -> str:
+def cell_svg(graph: Graph, title: str) -> str:
     """An <svg> element; its description spells the cell out for those who can't see it."""
-    return layout_svg(lay_out(cell), f"{title}: {describe(cell)}")
+    return layout_svg(lay_out(graph), f"{title}: {describe(graph)}")
 
 
 def layout_svg(layout: CellLayout, description: str) -> str:
@@ -33,18 +42,29 @@ def layout_svg(layout: CellLayout, description: str) -> str:
     return "".join([*parts, "</svg>"])
 
 
-def describe(cell: Cell) -> str:
-    """The cell in words: `node 0 = sep 3×3(cₖ₋₂) + skip(cₖ₋₁); ...; output = 0, 1`."""
-    sentences = []
-    for node in range(INPUT_NODES, INPUT_NODES + cell.nodes):
-        terms = [f"{STYLES[operation].short}({node_name(source)})" for operation, source in cell.incoming(node)]
-        sentences.append(f"{node_name(node)} = {' + '.join(terms)}")
-    return "; ".join(sentences) + f"; output = {', '.join(node_name(node) for node in cell.concat)}"
+def describe(graph: Graph) -> str:
+    """A cell in words: `node 0 = sep 3×3(cₖ₋₂) + skip(cₖ₋₁); ...; output = node 0, node 1`."""
+    sentences, inputs = [], len(graph.inputs)
+    for node in graph.order:
+        if node in graph.inputs:
+            continue
+        edges = [graph.edges[position] for position in graph.incoming[node]]
+        sources = [node_name(edge.source, inputs) for edge in edges]
+        if graph.nodes[node].name == SUM:
+            names = [style_of(edge.label.name).short for edge in edges]
+            text = " + ".join(f"{name}({source})" for name, source in zip(names, sources)) or "nothing"
+        elif is_terminal(graph, node):
+            sentences.append(f"output = {', '.join(sources)}")
+            continue
+        else:
+            text = f"{style_of(graph.nodes[node].name).short}({' + '.join(sources)})"
+        sentences.append(f"{node_name(node, inputs)} = {text}")
+    return "; ".join(sentences)
 
 
-def node_name(node: int) -> str:
-    """What drawings call node `node` of a genotype."""
-    return _INPUTS[node] if node < INPUT_NODES else f"node {node - INPUT_NODES}"
+def node_name(node: int, inputs: int = 2) -> str:
+    """What drawings call a node of a cell with so many inputs."""
+    return INPUT_NAMES[len(INPUT_NAMES) - inputs + node] if node < inputs else f"node {drawn_number(node, inputs)}"
 
 
 def _curves(curves: tuple[tuple[Point, Point], ...]) -> str:
@@ -71,9 +91,10 @@ def _box(box: Box) -> str:
     left, top, _, _ = box.bounds
     frame = f'x="{left:.1f}" y="{top:.1f}" width="{box.width:.1f}" height="{box.height:.1f}"'
     if box.kind == "pill":
-        style = ALL_STYLES[box.operation]
+        style = style_of(box.operation)
+        gene = f'data-gene="{box.edge}" ' if box.edge >= 0 else ""
         shape = (
-            f'<rect class="pill" data-gene="{box.gene}" data-operation="{box.operation}" {frame} '
+            f'<rect class="pill" {gene}data-operation="{escape(box.operation)}" {frame} '
             f'rx="{box.height / 2:.1f}" fill="{style.fill}" stroke="{outline_colour(style.fill)}">'
             f"<title>{escape(style.long)}</title></rect>"
         )

@@ -1,4 +1,4 @@
-"""A cell as a layered graph: which column each node stands in, and in which order inside its column.
+"""A graph in layers: which column each node stands in, and in which order inside its column.
 
 Every node stands one column right of its latest source (Sugiyama, Tagawa and Toda, 1981). An edge that skips
 columns gets a lane in each of them, and all edges of one source share its lanes: so no edge ever has to
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import NamedTuple
 
-from nge_search.genotype import EDGES_PER_NODE, INPUT_NODES, Cell
+from nge_search.architecture.graph import PLAIN, SUM, Graph
 
 _RESTARTS = 12
 _SWEEPS = 8
@@ -29,20 +29,19 @@ class Item(NamedTuple):
 
 @dataclass(frozen=True)
 class Link:
-    """A piece of edge between neighbouring columns. `gene`: the gene whose operation it reaches, or None."""
+    """A piece of edge between neighbouring columns. `edge`: position of that whose operation it reaches, if any."""
 
     start: Item
     end: Item
-    gene: int | None = None
+    edge: int | None = None
 
 
 @dataclass(frozen=True)
 class Layers:
-    """`columns`: the items from left to right, each column from top to bottom; `output` numbers c_k."""
+    """`columns`: the items from left to right, each column from top to bottom."""
 
     columns: tuple[tuple[Item, ...], ...]
     links: tuple[Link, ...]
-    output: int
 
     def position(self) -> dict[Item, int]:
         return {item: place for column in self.columns for place, item in enumerate(column)}
@@ -52,20 +51,27 @@ class Layers:
         return sum(_crossings(links, self.position()) for links in _by_gap(self.links, len(self.columns)))
 
 
-def depths(cell: Cell) -> list[int]:
-    """The column of every node, the output node last."""
-    depth = [0] * INPUT_NODES
-    for node in range(INPUT_NODES, INPUT_NODES + cell.nodes):
-        depth.append(1 + max(depth[source] for _, source in cell.incoming(node)))
-    return [*depth, 1 + max(depth)]
+def is_terminal(graph: Graph, node: int) -> bool:
+    """Whether a node is drawn as where the cell begins or ends: inputs, and outputs that do not add up."""
+    return node in graph.inputs or (node in graph.outputs and graph.nodes[node].name != SUM)
 
 
-def orderings(cell: Cell) -> Iterator[Layers]:
-    """Layered graphs of `cell` in differing, locally best orders; the same ones at every call.
+def columns_of(graph: Graph) -> list[int]:
+    """The column of every node: inputs in the first, outputs that only collect in the last."""
+    column = [0] * len(graph.nodes)
+    for node in graph.order:
+        if node not in graph.inputs:
+            column[node] = 1 + max((column[source] for source in graph.sources(node)), default=0)
+    last = 1 + max((column[node] for node in graph.order if node not in graph.outputs), default=0)
+    return [last if node in graph.outputs and is_terminal(graph, node) else at for node, at in enumerate(column)]
+
+
+def orderings(graph: Graph) -> Iterator[Layers]:
+    """The layers of `graph` in differing, locally best orders; the same ones at every call.
 
     The inputs keep their order (c_{k-2} above c_{k-1}), so that cells compare easily.
     """
-    columns, links = _build(cell)
+    columns, links = _build(graph)
     shuffle = random.Random(0)
     gaps = _by_gap(links, len(columns))
     for restart in range(_RESTARTS):
@@ -75,29 +81,24 @@ def orderings(cell: Cell) -> Iterator[Layers]:
         elif restart > 1:
             for column in order[1:]:
                 shuffle.shuffle(column)
-        yield Layers(tuple(map(tuple, _improve(order, gaps))), links, INPUT_NODES + cell.nodes)
+        yield Layers(tuple(map(tuple, _improve(order, gaps))), links)
 
 
-def _build(cell: Cell) -> tuple[list[list[Item]], tuple[Link, ...]]:
-    depth = depths(cell)
-    output = len(depth) - 1
-    edges: list[tuple[int, int, int | None]] = [
-        (source, INPUT_NODES + gene // EDGES_PER_NODE, gene) for gene, (_, source) in enumerate(cell.genes)
-    ]
-    edges += [(node, output, None) for node in cell.concat]
-    columns: list[list[Item]] = [[] for _ in range(depth[output] + 1)]
-    for node, column in enumerate(depth):
+def _build(graph: Graph) -> tuple[list[list[Item]], tuple[Link, ...]]:
+    column_of = columns_of(graph)
+    columns: list[list[Item]] = [[] for _ in range(max(column_of) + 1)]
+    for node, column in enumerate(column_of):
         columns[column].append(Item(column, node))
     links: list[Link] = []
-    for source, target, gene in edges:
-        last = Item(depth[source], source)
-        for column in range(depth[source] + 1, depth[target]):
+    for position, (source, target, label) in enumerate(graph.edges):
+        last = Item(column_of[source], source)
+        for column in range(column_of[source] + 1, column_of[target]):
             lane = Item(column, source, lane=True)
             if lane not in columns[column]:
                 columns[column].append(lane)
                 links.append(Link(last, lane))
             last = lane
-        links.append(Link(last, Item(depth[target], target), gene))
+        links.append(Link(last, Item(column_of[target], target), None if label == PLAIN else position))
     return columns, tuple(links)
 
 

@@ -1,7 +1,8 @@
 """Where every box, label, edge and arrowhead of a cell drawing lies, in points, before anything is drawn.
 
-An inner node is a block: its two operations as pills, one above the other, joined to a numbered circle on
-their right. Edges run left to right from circle to pill in the gaps between columns. Both renderers
+A node that adds up is a block: the operations on its incoming edges as pills, one above the other, joined to a
+numbered circle on their right. A node that is an operation is a pill itself. Edges run left to right, in the gaps
+between columns. Both renderers
 (`drawing`, with matplotlib; `inline_svg`, for the report) draw this layout, so both show the same picture.
 x grows to the right, y downwards.
 """
@@ -13,26 +14,33 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
 
-from nge_search.genotype import INPUT_NODES, Cell
-from nge_search.report.layers import Item, Layers, Link, orderings
+from nge_search.architecture.graph import SUM, Graph
+from nge_search.report.layers import Item, Layers, Link, is_terminal, orderings
 
 PILL_WIDTH, PILL_HEIGHT, PILL_GAP = 50.0, 17.0, 6.0
 RADIUS = 10.5
 _LINK = 19.0  # from pill to circle
 _BLOCK_WIDTH = PILL_WIDTH + _LINK + 2 * RADIUS
-_BLOCK_HEIGHT = 2 * PILL_HEIGHT + PILL_GAP
 _TERMINAL_WIDTH, _TERMINAL_HEIGHT = 36.0, 23.0
 _PORT_STEP = 13.0
 _LANE_HEIGHT = 2.0
 ARROW = 4.6
-INPUT_LABELS, OUTPUT_LABEL = ("c_{k-2}", "c_{k-1}"), "c_{k}"
+INPUT_LABELS, OUTPUT_LABEL = ("c_{k-2}", "c_{k-1}"), "c_{k}"  # a cell with one input reads the cell before it
 _MARGIN = 12.0
 _RELAXATIONS = 40
 
 
 @dataclass(frozen=True)
 class Box:
-    """A labelled shape centred on (x, y). `kind`: pill, node, input or output; `gene` and `operation` for pills."""
+    """A labelled shape centred on (x, y).
+
+    Attributes:
+        kind: pill (an operation), node (a circle that adds up), input or output.
+        name: of this box alone in its cell.
+        operation: of a pill.
+        edge: the position of the edge that a pill stands on; -1: on none.
+        kept: whether the cell's output reads a circle.
+    """
 
     kind: str
     label: str
@@ -40,8 +48,9 @@ class Box:
     y: float
     width: float
     height: float
+    name: str
     operation: str = ""
-    gene: int = -1
+    edge: int = -1
     kept: bool = True
 
     @property
@@ -82,12 +91,22 @@ class CellLayout:
 
 
 @lru_cache(maxsize=64)  # a report or a set of files draws each cell more than once
-def lay_out(cell: Cell) -> CellLayout:
-    """The layout of `cell` with the fewest crossings and, among those, the shortest vertical ways."""
-    candidates = list({layers.columns: layers for layers in orderings(cell)}.values())
+def lay_out(graph: Graph) -> CellLayout:
+    """The layout of a cell with the fewest crossings and, among those, the shortest vertical ways."""
+    candidates = list({layers.columns: layers for layers in orderings(graph)}.values())
     fewest = min(layers.crossings() for layers in candidates)
-    placed = [_Placement(cell, layers) for layers in candidates if layers.crossings() == fewest]
+    placed = [_Placement(graph, layers) for layers in candidates if layers.crossings() == fewest]
     return min(placed, key=lambda placement: placement.climb()).finish()
+
+
+def input_label(graph: Graph, node: int) -> str:
+    """What drawings call an input: of two the first is the output of the cell before the last."""
+    return INPUT_LABELS[len(INPUT_LABELS) - len(graph.inputs) + graph.inputs.index(node)]
+
+
+def drawn_number(node: int, inputs: int) -> int:
+    """The number of an inner node in drawings: from 0 behind two inputs, as in DARTS; behind one from 1."""
+    return node - (inputs if inputs > 1 else 0)
 
 
 def control_points(start: Point, end: Point) -> tuple[Point, Point]:
@@ -107,7 +126,7 @@ def arrow(tip: Point) -> tuple[Point, Point, Point, Point]:
 class _Placement:
     """Heights for one ordering of the columns, then widths, then the finished layout."""
 
-    cell: Cell
+    graph: Graph
     layers: Layers
     y: dict[Item, float] = field(default_factory=dict)
     arrival: dict[Link, float] = field(default_factory=dict)  # height at which a link ends, from its item's y
@@ -137,12 +156,18 @@ class _Placement:
         """Let links arrive in the order they come from: no two links into one box cross."""
         for item, links in self.entering.items():
             step = 0.0 if item.lane else self._arrival_step(item)
-            ranked = sorted(links, key=lambda link: (self.y[link.start], link.gene or 0))
+            ranked = sorted(links, key=lambda link: (self.y[link.start], link.edge or 0))
             for rank, link in enumerate(ranked):
                 self.arrival[link] = (rank - (len(ranked) - 1) / 2) * step
 
     def _arrival_step(self, item: Item) -> float:
-        return _PORT_STEP if item.node == self.layers.output else PILL_HEIGHT + PILL_GAP
+        """The distance between the ends of two links into an item; an operation is reached at one point."""
+        if self._is_block(item.node):
+            return PILL_HEIGHT + PILL_GAP
+        return _PORT_STEP if is_terminal(self.graph, item.node) else 0.0
+
+    def _is_block(self, node: int) -> bool:
+        return self.graph.nodes[node].name == SUM
 
     def _wish(self, item: Item) -> float:
         """The height at which the links of `item` run levelest; beside lanes they weigh more."""
@@ -174,13 +199,21 @@ class _Placement:
             self.y[item] = height + offset
 
     def _height(self, item: Item) -> float:
+        arriving = len(self.entering[item])
         if item.lane:
             return _LANE_HEIGHT
-        if item.node < INPUT_NODES:
-            return _TERMINAL_HEIGHT
-        if item.node == self.layers.output:
-            return max(_TERMINAL_HEIGHT, (len(self.entering[item]) - 1) * _PORT_STEP + 16)
-        return _BLOCK_HEIGHT
+        if self._is_block(item.node):
+            return max(2 * RADIUS, arriving * (PILL_HEIGHT + PILL_GAP) - PILL_GAP)
+        if is_terminal(self.graph, item.node):
+            return max(_TERMINAL_HEIGHT, (arriving - 1) * _PORT_STEP + 16)
+        return PILL_HEIGHT
+
+    def _width(self, item: Item) -> float:
+        if item.lane:
+            return 0.0
+        if self._is_block(item.node):
+            return _BLOCK_WIDTH
+        return _TERMINAL_WIDTH if is_terminal(self.graph, item.node) else PILL_WIDTH
 
     def _distance(self, upper: Item, lower: Item) -> float:
         lanes = upper.lane + lower.lane
@@ -195,15 +228,14 @@ class _Placement:
             self.y[item] = round(self.y[item] - top + _MARGIN, 2)
         left, right = [], []
         x = _MARGIN
-        last = len(self.layers.columns) - 1
-        for number in range(last + 1):
+        for number in range(len(self.layers.columns)):
             left.append(x)
-            x += _TERMINAL_WIDTH if number in (0, last) else _BLOCK_WIDTH
+            x += max(map(self._width, self.layers.columns[number]))
             right.append(x)
             climbs = [abs(self._end(link) - self.y[link.start]) for link in self._in_gap(number)]
             x += min(34.0 + 0.3 * max(climbs, default=0.0), 105.0)
         boxes, joins, tips = self._boxes(left, right)
-        edges = tuple(self._edge(node, left, right) for node in range(self.layers.output))
+        edges = tuple(self._edge(node, left, right) for node in range(len(self.graph.nodes)))
         return CellLayout(
             round(right[-1] + _MARGIN, 2),
             round(bottom - top + 2 * _MARGIN, 2),
@@ -226,24 +258,41 @@ class _Placement:
         nodes = [item for column in self.layers.columns for item in column if not item.lane]
         for item in sorted(nodes, key=lambda item: item.node):
             y, centre = self.y[item], (left[item.column] + right[item.column]) / 2
-            if item.node < INPUT_NODES:
-                label = INPUT_LABELS[item.node]
-                boxes.append(Box("input", label, centre, y, _TERMINAL_WIDTH, _TERMINAL_HEIGHT))
-            elif item.node == self.layers.output:
-                boxes.append(Box("output", OUTPUT_LABEL, centre, y, _TERMINAL_WIDTH, self._height(item)))
-            else:
-                kept = item.node in self.cell.concat
-                hub = right[item.column] - RADIUS
-                circle = Box("node", str(item.node - INPUT_NODES), hub, y, 2 * RADIUS, 2 * RADIUS, kept=kept)
-                boxes.append(circle)
+            if not self._is_block(item.node):
+                boxes.append(self._single(item, centre))
+                continue
+            hub = right[item.column] - RADIUS
+            circle = self._circle(item, hub)
+            boxes.append(circle)
+            if self.entering[item]:
                 tips.append((hub - RADIUS, y))
-                for link in self.entering[item]:
-                    boxes.append(self._pill(link, left[item.column]))
-                    joins.append(((left[item.column] + PILL_WIDTH, boxes[-1].y), (hub - RADIUS - ARROW / 2, y)))
+            for link in self.entering[item]:
+                boxes.append(self._pill(link, left[item.column]))
+                joins.append(((left[item.column] + PILL_WIDTH, boxes[-1].y), (hub - RADIUS - ARROW / 2, y)))
         return boxes, joins, tips
 
+    def _single(self, item: Item, centre: float) -> Box:
+        """An input, an output, or a node that is an operation."""
+        node, size = item.node, (self._width(item), self._height(item))
+        if node in self.graph.inputs:
+            label = input_label(self.graph, node)
+            return Box("input", label, centre, self.y[item], *size, name=f"input-{label}")
+        if is_terminal(self.graph, node):
+            return Box("output", OUTPUT_LABEL, centre, self.y[item], *size, name=f"output-{OUTPUT_LABEL}")
+        operation = self.graph.nodes[node].name
+        return Box(
+            "pill", operation, centre, self.y[item], *size, name=f"node-{node}-{operation}", operation=operation
+        )
+
+    def _circle(self, item: Item, hub: float) -> Box:
+        node, label = item.node, str(drawn_number(item.node, len(self.graph.inputs)))
+        kept = node in self.graph.outputs or any(
+            target in self.graph.outputs for target in self.graph.targets(node)
+        )
+        return Box("node", label, hub, self.y[item], 2 * RADIUS, 2 * RADIUS, name=f"node-{label}", kept=kept)
+
     def _pill(self, link: Link, left: float) -> Box:
-        operation = self.cell.genes[link.gene][0]
+        operation = self.graph.edges[link.edge].label.name
         return Box(
             "pill",
             operation,
@@ -251,8 +300,9 @@ class _Placement:
             round(self._end(link), 2),
             PILL_WIDTH,
             PILL_HEIGHT,
-            operation,
-            link.gene,
+            name=f"gene-{link.edge}-{operation}",
+            operation=operation,
+            edge=link.edge,
         )
 
     def _edge(self, node: int, left: list[float], right: list[float]) -> Edge:
@@ -260,8 +310,8 @@ class _Placement:
         for link in self.layers.links:
             if link.start.node != node:
                 continue
-            start = (right[link.start.column], self.y[link.start])
-            end = (left[link.end.column], round(self._end(link), 2))
+            start = (self._right(link.start, left, right), self.y[link.start])
+            end = (self._left(link.end, left, right), round(self._end(link), 2))
             if link.end.lane:
                 lanes.append((end, (right[link.end.column], end[1])))
                 curves.append((start, end))
@@ -269,6 +319,15 @@ class _Placement:
                 tips.append(end)
                 curves.append((start, (end[0] - ARROW / 2, end[1])))
         return Edge(node, tuple(curves), tuple(lanes), tuple(tips))
+
+    def _left(self, item: Item, left: list[float], right: list[float]) -> float:
+        """Where an item's shape begins: blocks and lanes fill their column, all else stands in its middle."""
+        if item.lane or self._is_block(item.node):
+            return left[item.column]
+        return (left[item.column] + right[item.column] - self._width(item)) / 2
+
+    def _right(self, item: Item, left: list[float], right: list[float]) -> float:
+        return left[item.column] + right[item.column] - self._left(item, left, right)
 
 
 def _weight(link: Link) -> float:

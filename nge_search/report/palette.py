@@ -40,12 +40,18 @@ STYLES: dict[str, OperationStyle] = {
     "conv_7x1_1x7": OperationStyle("7×1, 1×7", "7×1 then 1×7 conv.", "#8a4c8e", PAPER),
 }
 
-#: Those of NAS-Bench-201 as well, in the order of legends.
+_CONV1 = OperationStyle("conv 1×1", "1×1 convolution", "#a9d7f8")
+_CONV3 = OperationStyle("conv 3×3", "3×3 convolution", "#4fa3e0")
+
+#: Those of NAS-Bench-201 and NAS-Bench-101 as well, in the order of legends.
 ALL_STYLES = {
     **STYLES,
     "none": OperationStyle("none", "nothing", "#ffffff"),
-    "nor_conv_1x1": OperationStyle("conv 1×1", "1×1 convolution", "#a9d7f8"),
-    "nor_conv_3x3": OperationStyle("conv 3×3", "3×3 convolution", "#4fa3e0"),
+    "nor_conv_1x1": _CONV1,
+    "nor_conv_3x3": _CONV3,
+    "conv1x1-bn-relu": _CONV1,
+    "conv3x3-bn-relu": _CONV3,
+    "maxpool3x3": STYLES["max_pool_3x3"],
 }
 _UNKNOWN_FILLS = ("#c9ced6", "#9aa3af", "#6c7684")
 

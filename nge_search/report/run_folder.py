@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from nge_search import yaml_reader
+from nge_search.architecture.graph import Graph
+from nge_search.architecture.load import Architecture, read_architecture
 from nge_search.errors import UserError, from_os_error, plain
 from nge_search.files import read_text, user_path
-from nge_search.genotype import Genotype, is_tabulated
+from nge_search.genotype import Genotype
 from nge_search.json_reader import MOST_VALUES, count_values, read_json, read_json_lines
 from nge_search.report.evaluation import Evaluation, read_evaluation
 from nge_search.report.numbers import number
 from nge_search.report.segmentation import Masks, Segmentation, read_masks, read_segmentation
-from nge_search.spaces import Code, NasBench201Space
 
 Row = dict[str, Any]
 _Found = TypeVar("_Found")
@@ -33,8 +34,8 @@ class RunFolder:
     """`path` is the folder as the user gave it. `rows` are in order of epoch, one per epoch, the last written.
 
     Their "epoch" (in a table: query) is counted from 1, as people do, and not from 0 as in metrics.jsonl. What was
-    found is `genotype`, or in NAS-Bench-201 `dense`. `summary` is None while the run is unfinished; `notes` says in
-    one line each what could not be read.
+    found is `architecture`. `summary` is None while the run is unfinished; `notes` says in one line each what could
+    not be read.
     """
 
     path: Path
@@ -44,13 +45,27 @@ class RunFolder:
     environment: dict[str, Any]
     rows: tuple[Row, ...]
     summary: dict[str, Any] | None
-    genotype: Genotype | None
-    dense: Code | None
+    architecture: Architecture | None
     genotype_saved: bool
     evaluation: Evaluation | None
     segmentation: Segmentation | None
     masks: Masks | None
     notes: tuple[str, ...]
+
+    @property
+    def graphs(self) -> dict[str, Graph] | None:
+        """The cells that were found."""
+        return self.architecture.graphs if self.architecture else None
+
+    @property
+    def genotype(self) -> Genotype | None:
+        """What was found, where it is in DARTS' notation."""
+        return self.architecture.genotype if self.architecture else None
+
+    @property
+    def notation(self) -> str:
+        """What was found in its space's own notation; empty where that is the genotype."""
+        return self.architecture.text if self.architecture and self.genotype is None else ""
 
     def setting(self, section: str, name: str) -> Any:
         """A value of config.yaml, or None."""
@@ -90,20 +105,17 @@ def read_run_folder(directory: Path) -> RunFolder:
     config_text = reader.text("config.yaml", yaml_reader.LARGEST_BYTES)
     rows = reader.rows()
     summary = reader.json_object("summary.json")
-    found = reader.genotypes(summary, rows)
-    dense = next((code for _, document in found if (code := dense_code(document)) is not None), None)
-    genotype = reader.genotype(found) if dense is None else None
+    architecture = reader.architecture(reader.genotypes(summary, rows))
     config = reader.parse_config(config_text)
     return RunFolder(
         path=directory,
-        kind=_kind(summary, rows, genotype, config),
+        kind=_kind(summary, rows, architecture, config),
         config_text=config_text,
         config=config,
         environment=reader.json_object("environment.json") or {},
         rows=rows,
         summary=summary,
-        genotype=genotype,
-        dense=dense,
+        architecture=architecture,
         genotype_saved=(directory / "genotype.json").is_file(),
         evaluation=reader.found("evaluation.json", read_evaluation),
         segmentation=reader.found("segmentation.json", read_segmentation),
@@ -176,12 +188,12 @@ class _Reader:
         candidates += [("metrics.jsonl", row["genotype"]) for row in reversed(rows) if row.get("genotype")][:1]
         return candidates
 
-    def genotype(self, candidates: list[tuple[str, Any]]) -> Genotype | None:
-        """The first that is a genotype."""
+    def architecture(self, candidates: list[tuple[str, Any]]) -> Architecture | None:
+        """The first that is one."""
         for source, document in candidates:
-            if document and not is_tabulated(document):
+            if document:
                 try:
-                    return Genotype.from_dict(document, source)
+                    return read_architecture(document, source)
                 except UserError as error:
                     self.notes.append(f"The cells are not drawn from {error}")
         return None
@@ -221,18 +233,8 @@ def _is_shown(value: Any) -> bool:
     return value is None or isinstance(value, float)
 
 
-def dense_code(document: Any) -> Code | None:
-    """The architecture of a genotype's JSON object, if it is one of NAS-Bench-201."""
-    if not isinstance(document, dict) or document.get("space") != NasBench201Space.name:
-        return None
-    try:
-        return NasBench201Space().parse(str(document.get("architecture")))
-    except UserError:
-        return None
-
-
 def _kind(
-    summary: dict[str, Any] | None, rows: tuple[Row, ...], genotype: Genotype | None, config: dict[str, Any]
+    summary: dict[str, Any] | None, rows: tuple[Row, ...], architecture: Architecture | None, config: dict[str, Any]
 ) -> str:
     """`search`, `eval`, `voc` or another command's kind: as recorded, else as rows and configuration tell."""
     for document in (summary or {}, *reversed(rows)):
@@ -247,4 +249,4 @@ def _kind(
         return "voc"
     if keys & {"test_loss", "test_top1", "drop_path"} or config.get("task") == "classification":
         return "eval"
-    return "search" if genotype else "run"
+    return "search" if architecture else "run"

@@ -17,7 +17,6 @@ from nge_search.report.sections import (
     cells,
     chart,
     configuration,
-    dense_cell,
     genotype,
     hint,
     norm_charts,
@@ -80,8 +79,8 @@ def _counted_edges(run: RunFolder) -> str:
 def sections(run: RunFolder) -> list[Section]:
     traces = [trace for kind in _KINDS if (trace := read_trace(run, kind))]
     return [
-        cells(run.genotype) if run.dense is None else dense_cell(run.dense),
-        Section("retrain", "How to retrain", _retrain(run)) if run.dense is None else _look_up(run),
+        cells(run.graphs, text=run.notation),
+        Section("retrain", "How to retrain", _retrain(run)) if _is_darts(run) else _look_up(run),
         Section("curves", "Curves", grid(_curves(run))),
         Section("p", "Operation probabilities", _probabilities(traces)),
         Section("evolution", "How P evolved", _evolution(traces)),
@@ -91,6 +90,11 @@ def sections(run: RunFolder) -> list[Section]:
         genotype(run.genotype),
         *configuration(run),
     ]
+
+
+def _is_darts(run: RunFolder) -> bool:
+    """Whether what was found, if anything, is in DARTS' notation."""
+    return run.architecture is None or run.genotype is not None
 
 
 def _look_up(run: RunFolder) -> Section:

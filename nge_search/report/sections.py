@@ -7,15 +7,14 @@ import math
 from collections.abc import Iterable, Mapping
 from html import escape
 
+from nge_search.architecture.graph import CONCAT, SUM, Graph
 from nge_search.genotype import EDGES_PER_NODE, Genotype
 from nge_search.report.charts import SERIES_STYLES, Reference, Series, line_chart
-from nge_search.report.dense_layout import lay_out_dense
-from nge_search.report.inline_svg import cell_svg, layout_svg
+from nge_search.report.inline_svg import cell_svg
 from nge_search.report.numbers import duration, number, percent, plain, scaled
 from nge_search.report.page import Figure, Section, code, table
-from nge_search.report.palette import CELL_TITLES
+from nge_search.report.palette import CELL_TITLES, KIND_TITLES
 from nge_search.report.run_folder import RunFolder
-from nge_search.spaces import Code, NasBench201Space
 
 _BOOKKEEPING = frozenset({"epoch", "step", "seconds"})
 
@@ -42,33 +41,30 @@ def chart(
     return line_chart(title, series, unit, reference, from_zero, axis)
 
 
-def cells(genotype: Genotype | None, title: str = "Derived cells") -> Section:
-    """Both cells, drawn."""
-    if genotype is None:
+def cells(graphs: Mapping[str, Graph] | None, title: str = "", text: str = "") -> Section:
+    """All cells of an architecture, drawn; `text` is a notation to copy."""
+    title = title or ("Derived cells" if graphs is None or len(graphs) > 1 else "Derived cell")
+    if graphs is None:
         return Section("cells", title, "")
     drawings = "".join(
-        f"<figure><figcaption>{CELL_TITLES[kind]}</figcaption>"
-        f'<div class="scroll" tabindex="0">{cell_svg(cell, CELL_TITLES[kind])}</div></figure>'
-        for kind, cell in genotype.cells()
+        f"<figure><figcaption>{KIND_TITLES[kind]}</figcaption>"
+        f'<div class="scroll" tabindex="0">{cell_svg(graph, KIND_TITLES[kind])}</div></figure>'
+        for kind, graph in graphs.items()
     )
-    hint = (
-        '<p class="hint">A numbered circle adds up its two operations; the output concatenates the filled ones. '
-        "Rest the pointer on an operation for its full name.</p>"
-    )
-    return Section("cells", title, f'<div class="cells">{drawings}</div>{hint}')
+    words = [hint(f"{_reading(graphs)} Rest the pointer on an operation for its full name.")]
+    if text:
+        words.append(code(text, "architecture"))
+    return Section("cells", title, f'<div class="cells">{drawings}</div>{"".join(words)}')
 
 
-def dense_cell(found: Code) -> Section:
-    """A cell of NAS-Bench-201, drawn."""
-    text = NasBench201Space().text(found)
-    picture = layout_svg(lay_out_dense(found), f"Cell: {text}")
-    drawing = f'<figure><div class="scroll" tabindex="0">{picture}</div></figure>'
-    words = (
-        "A circle adds up what its edges bring; edges that carry none are left out. 0 is the input, 3 the output."
-    )
-    return Section(
-        "cells", "Derived cell", f'<div class="cells">{drawing}</div>{hint(words)}{code(text, "architecture")}'
-    )
+def _reading(graphs: Mapping[str, Graph]) -> str:
+    """How a drawing is to be read, by what it holds."""
+    names = {label.name for graph in graphs.values() for label in graph.nodes}
+    if CONCAT in names:
+        return "A numbered circle adds up its operations; the output concatenates the filled ones."
+    if SUM in names:
+        return "A numbered circle adds up what its edges bring, and the last is the output; none is left out."
+    return "An operation adds up what reaches it; the output concatenates what reaches it, and adds the input."
 
 
 def genotype(found: Genotype | None) -> Section:

@@ -58,7 +58,7 @@ def sections(run: RunFolder) -> list[Section]:
         *shared_charts(run),
     ]
     return [
-        cells(run.genotype, "Cells"),
+        cells(run.graphs, "Cells"),
         Section("curves", "Curves", grid(curves)),
         _classes(run),
         _pictures(run.segmentation),

@@ -6,10 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from nge_search.architecture.graph import Graph
+from nge_search.architecture.load import read_architecture
 from nge_search.errors import UserError
-from nge_search.genotype import EDGES_PER_NODE, INPUT_NODES, SEARCH_OPERATIONS, Cell, Genotype
+from nge_search.genotype import INPUT_NODES, SEARCH_OPERATIONS
 from nge_search.report.numbers import number
-from nge_search.report.run_folder import Row, RunFolder, dense_code
+from nge_search.report.run_folder import Row, RunFolder
 
 Matrix = tuple[tuple[float, ...], ...]
 Kept = frozenset[tuple[int, int]]
@@ -54,11 +56,10 @@ def read_trace(run: RunFolder, kind: str) -> Trace | None:
     rows = [row for row, axes in found if axes == (operations, edges)]
     kept = []
     for row in rows:
-        genotype = _genotype(row)
-        if genotype is None and row is run.rows[-1]:
-            genotype = run.genotype
-        dense = dense_code(row.get("genotype"))
-        kept.append(_kept(genotype, kind, operations, edges) if dense is None else frozenset(enumerate(dense)))
+        graphs = _graphs(row)
+        if graphs is None and row is run.rows[-1]:
+            graphs = run.graphs
+        kept.append(_kept((graphs or {}).get(kind), operations, edges))
     matrices = tuple(tuple(tuple(map(number, values)) for values in row[f"p_{kind}"]) for row in rows)
     return Trace(kind, operations, edges, tuple(row["epoch"] for row in rows), matrices, tuple(kept))
 
@@ -93,23 +94,21 @@ def _is_pair(value: Any) -> bool:
     return whole and 0 <= value[0] < value[1]
 
 
-def _genotype(row: Row) -> Genotype | None:
+def _graphs(row: Row) -> dict[str, Graph] | None:
     try:
-        return Genotype.from_dict(row["genotype"]) if "genotype" in row else None
+        return read_architecture(row["genotype"]).graphs if "genotype" in row else None
     except UserError:
-        return None  # the row's curves still count; RunFolder.notes tells of the genotype that is drawn
+        return None  # the row's curves still count; RunFolder.notes tells of the architecture that is drawn
 
 
-def _kept(genotype: Genotype | None, kind: str, operations: tuple[str, ...], edges: tuple) -> Kept:
-    if genotype is None:
+def _kept(graph: Graph | None, operations: tuple[str, ...], edges: tuple) -> Kept:
+    """Positions (edge, operation) of what a cell holds; an edge that it lacks holds `none`, if that is a choice."""
+    if graph is None:
         return frozenset()
-    cell: Cell = getattr(genotype, kind)
-    kept = set()
-    for position, (operation, source) in enumerate(cell.genes):
-        edge = (source, INPUT_NODES + position // EDGES_PER_NODE)
-        if edge in edges and operation in operations:
-            kept.add((edges.index(edge), operations.index(operation)))
-    return frozenset(kept)
+    chosen = {(edge.source, edge.target): edge.label.name for edge in graph.edges}
+    missing = "none" if "none" in operations else ""
+    names = [chosen.get(edge, missing) for edge in edges]
+    return frozenset((at, operations.index(name)) for at, name in enumerate(names) if name in operations)
 
 
 def spread(count: int, limit: int) -> list[int]:

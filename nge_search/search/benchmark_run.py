@@ -57,7 +57,7 @@ def run_benchmark(config: BenchmarkConfig) -> dict[str, Any]:
 
 
 def _search(config: BenchmarkConfig, benchmark: Benchmark, folder: RunFolder) -> dict[str, Any]:
-    from nge_search.report import drawable, save_drawings, write_report
+    from nge_search.report import save_drawings, write_report
 
     watch, logbook, interrupts = Stopwatch(), Logbook(folder, config.run), Interrupts()
 
@@ -101,9 +101,7 @@ def _search(config: BenchmarkConfig, benchmark: Benchmark, folder: RunFolder) ->
         "device": environment.device_name(_CPU),
     }
     folder.write_json("genotype.json", genotype)
-    drawn = drawable(genotype)
-    if drawn is not None:
-        save_drawings(drawn, folder.path)
+    save_drawings(benchmark.space.graphs(queries.codes[best]), folder.path)
     write_report(folder.path, summary)
     folder.finish(summary)
     return summary

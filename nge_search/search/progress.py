@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nge_search.architecture.load import read_architecture
 from nge_search.engine.logbook import Logbook
 from nge_search.genotype import PARAMETER_FREE
 from nge_search.schema import SearchConfig
@@ -97,9 +98,9 @@ def publish_epoch(logbook: Logbook, row: dict[str, Any], step: int, epochs: int,
                 scalars[f"p_{kind}/{source}-{target}/{name}"] = p
         logbook.image(f"p/{kind}", heatmap_rgb(np.array(row[f"p_{kind}"])), step)
     logbook.scalars(scalars, step)
-    from nge_search.report.drawing import drawable, drawing_rgb
+    from nge_search.report.drawing import drawing_rgb
 
-    logbook.image("genotype", drawing_rgb(drawable(row["genotype"])), step)
+    logbook.image("genotype", drawing_rgb(read_architecture(row["genotype"]).graphs), step)
     logbook.text("genotype", f"```\n{json.dumps(row['genotype'], indent=2)}\n```", step)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from nge_search.architecture.load import read_architecture
 from nge_search.data import Augmentation, Dataset, Feed, split_train_valid, store
 from nge_search.engine.precision import weight_dtype
 from nge_search.engine.session import Session, open_session
@@ -92,11 +93,11 @@ def _describe(dataset: Dataset) -> dict[str, Any]:
 
 
 def _write_results(session: Session, summary: dict[str, Any]) -> None:
-    from nge_search.report import drawable, save_drawings, write_report
+    from nge_search.report import save_drawings, write_report
 
     folder = session.folder
     assert folder is not None
     folder.write_json("genotype.json", summary["genotype"])
-    save_drawings(drawable(summary["genotype"]), folder.path)
+    save_drawings(read_architecture(summary["genotype"]).graphs, folder.path)
     write_report(folder.path, summary)
     folder.finish(summary)

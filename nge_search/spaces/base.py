@@ -5,13 +5,15 @@ Legend: N codes, L decisions of a code, E rows and O options of a matrix of prob
 
 from __future__ import annotations
 
+import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
+from nge_search.architecture.graph import Graph
 from nge_search.errors import UserError, shorten
 from nge_search.files import user_path
 from nge_search.genotype import FORMAT, LARGEST_FILE
@@ -38,9 +40,11 @@ class Space(ABC):
         name: of the space, as in JSON.
         graph: vertices, edges and operations of a cell.
         length: L.
+        networks: where the function is that builds a network of the space's graphs, as "module:function".
     """
 
     name: ClassVar[str]
+    networks: ClassVar[str]
     graph: CellSpace
     length: int
 
@@ -57,12 +61,28 @@ class Space(ABC):
         """The allowed codes that differ in one decision."""
 
     @abstractmethod
+    def graphs(self, code: Code) -> dict[str, Graph]:
+        """The architecture as graphs, one for each kind of cell."""
+
+    @abstractmethod
     def text(self, code: Code) -> str:
         """The architecture in the notation in which it was published, on one line."""
 
     @abstractmethod
     def parse(self, text: str) -> Code:
         """The code of an architecture in that notation; raises UserError for anything else."""
+
+    def network(self, code: Code, **sizes: int) -> nn.Module:
+        """The untrained network of an architecture: by default as published, for CIFAR-10.
+
+        Args:
+            sizes: of `channels` (of the first cell), `cells`, `classes` and `image_channels` those that differ.
+
+        Returns:
+            A module whose `forward` takes images [B, image_channels, H, W] and gives (logits [B, classes], None).
+        """
+        module, _, function = self.networks.partition(":")
+        return getattr(importlib.import_module(module), function)(self.graphs(code), **sizes)
 
     def allows(self, code: Code) -> bool:
         """Whether a code is an architecture of the space."""

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from nge_search.architecture.graph import Graph
 from nge_search.errors import UserError
 from nge_search.genotype import EDGES_PER_NODE, Cell, Genotype, load_genotype
 from nge_search.graph import CellSpace
@@ -32,6 +33,7 @@ class DartsSpace(EdgeSpace):
     """
 
     name = "darts"
+    networks = "nge_search.networks.cifar:build"
 
     def __init__(self, graph: CellSpace | None = None):
         self.graph = graph or CellSpace()
@@ -123,6 +125,10 @@ class DartsSpace(EdgeSpace):
                         raise UserError(f"{kind}: operation {operation} is not of this space")
                 code += [*sources, *(self.graph.operations.index(operation) for _, operation in genes)]
         return tuple(code)
+
+    def graphs(self, code: Code) -> dict[str, Graph]:
+        """The normal and the reduction cell; see `Genotype.graphs`."""
+        return self.genotype(code).graphs()
 
     def derive(self, matrices: Sequence[Tensor]) -> Code:
         return self.code(derive_genotype(*matrices, self.graph))

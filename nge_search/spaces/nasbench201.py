@@ -9,11 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nge_search.architecture.graph import INPUT, SUM, Graph
 from nge_search.errors import shorten
 from nge_search.graph import CellSpace
 from nge_search.spaces.base import Code, EdgeSpace, draw_rows
 
-OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
+NONE = "none"
+OPERATIONS = (NONE, "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 
 #: Of a network, between which it halves the resolution.
 STAGES = 3
@@ -30,6 +32,7 @@ class NasBench201Space(EdgeSpace):
     """
 
     name = "nasbench201"
+    networks = "nge_search.networks.nasbench201:build"
     graph = CellSpace(nodes=3, operations=OPERATIONS, inputs=1, kinds=("cell",))
     length = len(graph.edges)
     size = len(OPERATIONS) ** length
@@ -55,6 +58,16 @@ class NasBench201Space(EdgeSpace):
             for operation in range(len(self.graph.operations))
             if operation != code[edge]
         ]
+
+    def graphs(self, code: Code) -> dict[str, Graph]:
+        """The cell; where it has `none`, it has no edge."""
+        edges = [
+            (*edge, self.graph.operations[choice])
+            for edge, choice in zip(self.graph.edges, code)
+            if self.graph.operations[choice] != NONE
+        ]
+        sums = [SUM] * self.graph.nodes
+        return {"cell": Graph.build([INPUT, *sums], edges, [0], [self.graph.nodes])}
 
     def text(self, code: Code) -> str:
         parts = dict.fromkeys(self.graph.inner, "")

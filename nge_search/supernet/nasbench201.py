@@ -6,7 +6,7 @@ residual blocks and the stem have them. Slow and plain on purpose: the oracle of
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,8 @@ class Zero(nn.Module):
         return torch.zeros_like(x_BCHW)
 
 
-def _operation(name: str, channels: int) -> nn.Module:
+def build_operation(name: str, channels: int, affine: bool) -> nn.Module:
+    """An operation of the space on maps of `channels` channels; `affine`: its normalisation has scale and shift."""
     if name == "none":
         return Zero()
     if name == "skip_connect":
@@ -32,7 +33,7 @@ def _operation(name: str, channels: int) -> nn.Module:
     if name == "avg_pool_3x3":
         return nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False)
     kernel = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}[name]
-    return ReLUConvBN(channels, channels, kernel, padding=kernel // 2, affine=False)
+    return ReLUConvBN(channels, channels, kernel, padding=kernel // 2, affine=affine)
 
 
 class DenseCell(nn.Module):
@@ -42,7 +43,8 @@ class DenseCell(nn.Module):
         super().__init__()
         self.space, self.channels = space, channels
         self.edges = nn.ModuleList(
-            MixedOperation([_operation(name, channels) for name in space.operations]) for _ in space.edges
+            MixedOperation([build_operation(name, channels, affine=False) for name in space.operations])
+            for _ in space.edges
         )
 
     def forward(self, x_BCHW: Tensor, p_EO: Tensor) -> Tensor:
@@ -69,40 +71,56 @@ class ResidualBlock(nn.Module):
         return self.shortcut(x_BCHW) + self.second(self.first(x_BCHW))
 
 
-class DenseSupernet(nn.Module):
+class ThreeStages(nn.Module):
     """Stem, three stages of equal numbers of cells, normalisation, global pooling, classifier.
 
     Args:
-        space: the cell's graph and operations.
+        cell: makes a cell of so many channels.
         channels: C, doubled by each of the two residual blocks.
         cells: number of cells, a multiple of three.
         classes: number of classes.
         image_channels: channels of the images.
     """
 
-    def __init__(self, space: CellSpace, channels: int, cells: int, classes: int, image_channels: int = 3):
+    def __init__(
+        self, cell: Callable[[int], nn.Module], channels: int, cells: int, classes: int, image_channels: int = 3
+    ):
         super().__init__()
-        self.space = space
         self.stem = nn.Sequential(
             nn.Conv2d(image_channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
         )
         widths = [channels * 2**stage for stage in range(STAGES)]
-        self.stages = nn.ModuleList(
-            nn.ModuleList(DenseCell(space, width) for _ in range(cells // STAGES)) for width in widths
-        )
+        self.stages = nn.ModuleList(nn.ModuleList(cell(width) for _ in range(cells // STAGES)) for width in widths)
         self.reductions = nn.ModuleList(ResidualBlock(width, 2 * width) for width in widths[:-1])
         self.norm = nn.BatchNorm2d(widths[-1])
         self.classifier = nn.Linear(widths[-1], classes)
 
-    def forward(self, x_BCHW: Tensor, p_EO: Tensor) -> Tensor:
-        """Logits [B, classes] of images under the operation probabilities of the cells."""
+    def run(self, x_BCHW: Tensor, *given: Tensor) -> Tensor:
+        """Logits [B, classes] of images; every cell takes `given` beside what it reads."""
         x_BCHW = self.stem(x_BCHW)
         for stage, cells in enumerate(self.stages):
             if stage:
                 x_BCHW = self.reductions[stage - 1](x_BCHW)
             for cell in cells:
-                x_BCHW = cell(x_BCHW, p_EO)
+                x_BCHW = cell(x_BCHW, *given)
         return self.classifier(torch.relu(self.norm(x_BCHW)).mean(dim=(2, 3)))
+
+
+class DenseSupernet(ThreeStages):
+    """The network whose cells carry every operation on every edge.
+
+    Args:
+        space: the cell's graph and operations.
+        channels, cells, classes, image_channels: as of `ThreeStages`.
+    """
+
+    def __init__(self, space: CellSpace, channels: int, cells: int, classes: int, image_channels: int = 3):
+        super().__init__(lambda width: DenseCell(space, width), channels, cells, classes, image_channels)
+        self.space = space
+
+    def forward(self, x_BCHW: Tensor, p_EO: Tensor) -> Tensor:
+        """Logits [B, classes] of images under the operation probabilities of the cells."""
+        return self.run(x_BCHW, p_EO)
 
     def mixed_operations(self, size: int) -> Iterator[tuple[int, int, MixedOperation, tuple[int, int, int]]]:
         """As `reference.Supernet.mixed_operations`."""

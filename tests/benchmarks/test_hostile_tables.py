@@ -23,6 +23,7 @@ from nge_search.cli import main
 from nge_search.errors import UserError
 from nge_search.genotype import load_genotype
 from nge_search.spaces import NasBench101Space, NasBench201Space
+from nge_search.spaces.nasbench101 import digest
 
 CELL = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|nor_conv_1x1~1|none~2|"
 
@@ -124,8 +125,8 @@ def evaluation(**parts: int | float | bytes) -> bytes:
 
 def record(metrics: bytes, **parts: Any) -> bytes:
     names = "input,conv3x3-bn-relu,output"
-    digest = NasBench101Space().parse_module("010001000", names.split(",")).digest().hex()
-    given = {"digest": digest, "epochs": 108, "rows": "010001000", "operations": names} | parts
+    name = digest(NasBench101Space().parse_graph("010001000", names.split(","))).hex()
+    given = {"digest": name, "epochs": 108, "rows": "010001000", "operations": names} | parts
     return json.dumps([*given.values(), base64.b64encode(metrics).decode()]).encode()
 
 

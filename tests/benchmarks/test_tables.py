@@ -19,6 +19,8 @@ from nge_search.benchmarks.records import masked_crc32c, read_message
 from nge_search.cli import main
 from nge_search.errors import UserError
 from nge_search.spaces import DartsSpace, NasBench101Space, NasBench201Space
+from nge_search.spaces.nasbench101 import digest as hash_of
+from nge_search.spaces.nasbench101 import parameters
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 
@@ -92,11 +94,11 @@ TRAININGS = {  # by cell: (seconds, train, valid, test) of each training
 def write_tfrecord(path: Path, epochs: tuple[int, ...] = (108,), digest: str | None = None) -> Path:
     space, content = NasBench101Space(), b""
     for rows, names in CELLS.items():
-        module = space.parse_module(rows, names)
+        graph = space.parse_graph(rows, names)
         for budget in epochs:
             for training in TRAININGS[rows]:
-                metrics = base64.b64encode(model_metrics(training, module.parameters())).decode()
-                name = digest or module.digest().hex()
+                metrics = base64.b64encode(model_metrics(training, parameters(graph))).decode()
+                name = digest or hash_of(graph).hex()
                 content += record(json.dumps([name, budget, rows, ",".join(names), metrics]).encode())
     path.write_bytes(content)
     return path
@@ -194,8 +196,7 @@ def test_official_records_of_nasbench101(tmp_path: Path) -> None:
     assert figures["cifar10_test_4"] == pytest.approx(90)
     assert figures["cifar10_seconds_108"] == 1001
     assert figures["cifar10_seconds_108_halfway"] == 500.5
-    module = table.space.module(table.code(row)).pruned()
-    assert figures["params"] == module.parameters()
+    assert figures["params"] == parameters(table.space.graphs(table.code(row))["cell"])
     single = table.find(table.space.parse("0110000100010000 input,maxpool3x3,conv1x1-bn-relu,output"))
     assert np.isnan(table.repeats("cifar10_valid_108")[single, 1])
     assert table.figures(single)["cifar10_valid_108"] == pytest.approx(80)
@@ -440,9 +441,9 @@ def test_a_published_cell_has_its_published_hash_and_parameters() -> None:
     """Of one record of NAS-Bench-101's file."""
     rows = "0100110001000000010010000010000001000000010000000"
     inner = ["conv3x3-bn-relu", "maxpool3x3", "conv3x3-bn-relu", "conv3x3-bn-relu", "conv1x1-bn-relu"]
-    module = NasBench101Space().parse_module(rows, ["input", *inner, "output"])
-    assert module.digest().hex() == "00005c142e6f48ac74fdcf73e3439874"
-    assert module.parameters() == 8_555_530
+    graph = NasBench101Space().parse_graph(rows, ["input", *inner, "output"])
+    assert hash_of(graph).hex() == "00005c142e6f48ac74fdcf73e3439874"
+    assert parameters(graph) == 8_555_530
 
 
 # -- published data, where it is at hand
@@ -454,15 +455,15 @@ def test_every_published_hash_and_parameter_count() -> None:
     assert len(table) == 341
     for entry in json.loads(needs("nasbench101/nb101_30_full_metrics.json").read_text()):
         rows = "".join(str(value) for row in entry["adjacency"] for value in row)
-        module = NasBench101Space().parse_module(rows, entry["ops"]).pruned()
-        assert module.digest().hex() == entry["hash"]
-        assert module.parameters() == entry["trainable_parameters"]
+        graph = NasBench101Space().parse_graph(rows, entry["ops"]).pruned()
+        assert hash_of(graph).hex() == entry["hash"]
+        assert parameters(graph) == entry["trainable_parameters"]
     cells = needs("ec_nas/ec_nas_4epoch.csv")
     space = NasBench101Space(5)
     with open(cells, newline="") as file:
         for row in csv.DictReader(file):
-            module = space.parse_module(row["adj_rowmajor"], row["ops"].split("|")).pruned()
-            assert module.parameters() == int(row["trainable_params"])
+            graph = space.parse_graph(row["adj_rowmajor"], row["ops"].split("|")).pruned()
+            assert parameters(graph) == int(row["trainable_params"])
     table = open_table(cells)
     assert len(table) == 2532
     random = np.random.default_rng(0)

@@ -15,23 +15,44 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+from nge_search.architecture.graph import PLAIN, SUM, Graph
+from nge_search.architecture.load import read_architecture
+from nge_search.errors import UserError
 from nge_search.genotype import OPERATION_NAMES, PUBLISHED, Cell, Genotype
-from nge_search.report.dense_layout import lay_out_dense
-from nge_search.report.drawing import draw_cell, draw_genotype, drawable, drawing_rgb, save_drawings
-from nge_search.report.inline_svg import cell_svg, describe, layout_svg
-from nge_search.report.layers import depths, orderings
+from nge_search.report.drawing import draw_cell, draw_cells, drawing_rgb, save_drawings
+from nge_search.report.inline_svg import cell_svg, describe
+from nge_search.report.layers import columns_of, orderings
 from nge_search.report.layout import CellLayout, control_points, lay_out
 from nge_search.report.palette import ALL_STYLES, STYLES, lightness
-from nge_search.spaces import NasBench101Space, NasBench201Space
+from nge_search.spaces import SPACES, NasBench101Space, NasBench201Space
 
 SEEDS = [(nodes, seed) for nodes in (1, 2, 3, 4, 5, 7, 10) for seed in (0, 1)]
-DENSE = [(3, 3, 1, 2, 0, 4), (3,) * 6, (0, 0, 0, 1, 0, 0), (0,) * 6]  # of NAS-Bench-201
+#: Cells of NAS-Bench-201: some edges, all, a single one, none.
+DENSE = [
+    NasBench201Space().graphs(code)["cell"] for code in [(3, 3, 1, 2, 0, 4), (3,) * 6, (0, 0, 0, 1, 0, 0), (0,) * 6]
+]
+#: Cells of NAS-Bench-101: published ones, the smallest, and drawn ones.
+ON_NODES = [
+    NasBench101Space().graphs(code)["cell"]
+    for code in [
+        *(NasBench101Space().random(np.random.default_rng(seed)) for seed in range(8)),
+        NasBench101Space().parse("0100 input,output"),
+        NasBench101Space().parse("0111001100010000 input,conv3x3-bn-relu,maxpool3x3,output"),
+    ]
+]
+OTHERS = {f"dense {i}": {"cell": graph} for i, graph in enumerate(DENSE)} | {
+    f"on nodes {i}": {"cell": graph} for i, graph in enumerate(ON_NODES)
+}
 GENE = re.compile(r"(normal|reduction)-gene-(\d+)-(\w+?)$")
 
 
 def all_cells(make_random) -> list[Cell]:
     genotypes = [*PUBLISHED.values(), *(make_random(nodes, seed) for nodes, seed in SEEDS)]
     return [cell for genotype in genotypes for _, cell in genotype.cells()]
+
+
+def all_graphs(make_random) -> list[Graph]:
+    return [*(cell.graph() for cell in all_cells(make_random)), *DENSE, *ON_NODES]
 
 
 def overlap(first, second, slack: float = 0.0) -> bool:
@@ -45,7 +66,7 @@ def overlap(first, second, slack: float = 0.0) -> bool:
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_svg_shows_every_gene_of_both_cells(name: str, tmp_path: Path) -> None:
     genotype = PUBLISHED[name]
-    paths = save_drawings(genotype, tmp_path, name)
+    paths = save_drawings(genotype.graphs(), tmp_path, name)
     expected = [f"{name}{part}.{suffix}" for part in ("", "_normal", "_reduce") for suffix in ("svg", "png")]
     assert [path.name for path in paths] == expected
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(expected)  # no temporary file is left
@@ -64,7 +85,7 @@ def test_svg_shows_every_gene_of_both_cells(name: str, tmp_path: Path) -> None:
 
 
 def test_text_of_each_pill_names_its_own_operation() -> None:
-    figure = draw_genotype(PUBLISHED["amoebanet_a"])
+    figure = draw_cells(PUBLISHED["amoebanet_a"].graphs())
     shown = {text.get_gid(): text.get_text() for text in figure.axes[0].texts if text.get_gid()}
     for kind, cell in (("normal", PUBLISHED["amoebanet_a"].normal), ("reduction", PUBLISHED["amoebanet_a"].reduce)):
         for index, (operation, _) in enumerate(cell.genes):
@@ -73,12 +94,12 @@ def test_text_of_each_pill_names_its_own_operation() -> None:
 
 def test_same_genotype_gives_the_same_bytes_in_another_process(tmp_path: Path) -> None:
     genotype = PUBLISHED["nasnet_a"]
-    here = {path.name: path.read_bytes() for path in save_drawings(genotype, tmp_path / "here")}
+    here = {path.name: path.read_bytes() for path in save_drawings(genotype.graphs(), tmp_path / "here")}
     program = (
         "import matplotlib; matplotlib.rcParams.update({'lines.linewidth': 9, 'savefig.dpi': 31, 'font.size': 30,"
         " 'savefig.bbox': 'tight', 'savefig.transparent': True})\n"
         "from nge_search.genotype import PUBLISHED; from nge_search.report.drawing import save_drawings\n"
-        "from pathlib import Path; import sys; save_drawings(PUBLISHED['nasnet_a'], Path(sys.argv[1]))\n"
+        "from pathlib import Path; import sys; save_drawings(PUBLISHED['nasnet_a'].graphs(), Path(sys.argv[1]))\n"
         "assert matplotlib.rcParams['font.size'] == 30"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", program, str(tmp_path / "there")], check=True)
@@ -88,30 +109,30 @@ def test_same_genotype_gives_the_same_bytes_in_another_process(tmp_path: Path) -
 
 
 def test_drawings_replace_older_ones(tmp_path: Path) -> None:
-    save_drawings(PUBLISHED["darts_v1"], tmp_path)
+    save_drawings(PUBLISHED["darts_v1"].graphs(), tmp_path)
     before = (tmp_path / "genotype.svg").read_bytes()
-    save_drawings(PUBLISHED["darts_v2"], tmp_path)
+    save_drawings(PUBLISHED["darts_v2"].graphs(), tmp_path)
     assert (tmp_path / "genotype.svg").read_bytes() != before
     assert len(list(tmp_path.iterdir())) == 6
 
 
 def test_png_has_the_size_of_the_figure_in_print_resolution(tmp_path: Path) -> None:
-    save_drawings(PUBLISHED["darts_v2"], tmp_path)
+    save_drawings(PUBLISHED["darts_v2"].graphs(), tmp_path)
     header = (tmp_path / "genotype_normal.png").read_bytes()[:24]
     assert header[:8] == b"\x89PNG\r\n\x1a\n"
-    figure = draw_cell(PUBLISHED["darts_v2"].normal, "Normal cell")
+    figure = draw_cell(PUBLISHED["darts_v2"].normal.graph(), "Normal cell")
     assert struct.unpack(">II", header[16:24]) == tuple(int(side * 200) for side in figure.get_size_inches())
 
 
 def test_rgb_is_an_image_on_white() -> None:
-    image = drawing_rgb(PUBLISHED["darts_v2"])
+    image = drawing_rgb(PUBLISHED["darts_v2"].graphs())
     assert image.dtype == np.uint8
     assert image.ndim == 3
     assert image.shape[2] == 3
     assert (image[0] == 255).all()
     assert 0.02 < (image < 250).any(-1).mean() < 0.5
-    np.testing.assert_array_equal(image, drawing_rgb(PUBLISHED["darts_v2"]))
-    assert not np.array_equal(image, drawing_rgb(PUBLISHED["darts_v1"]))
+    np.testing.assert_array_equal(image, drawing_rgb(PUBLISHED["darts_v2"].graphs()))
+    assert not np.array_equal(image, drawing_rgb(PUBLISHED["darts_v1"].graphs()))
 
 
 def test_matplotlib_stays_unloaded_until_something_is_drawn() -> None:
@@ -119,26 +140,31 @@ def test_matplotlib_stays_unloaded_until_something_is_drawn() -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)
     program = (
         "import sys; from nge_search.report import drawing_rgb; from nge_search.genotype import PUBLISHED\n"
-        "drawing_rgb(PUBLISHED['darts_v1']); assert 'matplotlib.pyplot' not in sys.modules"
+        "drawing_rgb(PUBLISHED['darts_v1'].graphs()); assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)
 
 
 def all_layouts(make_random) -> list[CellLayout]:
-    return [*map(lay_out, all_cells(make_random)), *map(lay_out_dense, DENSE)]
+    return list(map(lay_out, all_graphs(make_random)))
 
 
-def test_every_node_and_gene_has_a_box(make_random) -> None:
+def test_every_node_and_operation_has_a_box(make_random) -> None:
     for cell in all_cells(make_random):
-        assert Counter(box.kind for box in lay_out(cell).boxes) == Counter(
+        assert Counter(box.kind for box in lay_out(cell.graph()).boxes) == Counter(
             input=2, node=cell.nodes, pill=len(cell.genes), output=1
         )
-    for code in DENSE:
-        boxes = lay_out_dense(code).boxes
-        assert [box.label for box in boxes if box.kind == "node"] == ["0", "1", "2", "3"]
-        shown = {box.gene: box.operation for box in boxes if box.kind == "pill"}
-        names = [NasBench201Space.graph.operations[operation] for operation in code]
-        assert shown == {edge: name for edge, name in enumerate(names) if name != "none"}
+    for graph in DENSE:
+        boxes = lay_out(graph).boxes
+        assert [box.label for box in boxes if box.kind in ("input", "node")] == ["c_{k-1}", "1", "2", "3"]
+        shown = {box.edge: box.operation for box in boxes if box.kind == "pill"}
+        assert shown == {position: edge.label.name for position, edge in enumerate(graph.edges)}
+    for graph in ON_NODES:
+        boxes = lay_out(graph).boxes
+        kinds = Counter(box.kind for box in boxes)
+        assert kinds == Counter(input=1, output=1, pill=len(graph.nodes) - 2)
+        assert [box.operation for box in boxes if box.kind == "pill"] == [label.name for label in graph.nodes[1:-1]]
+        assert len({box.name for box in boxes}) == len(boxes)
 
 
 def test_no_two_boxes_overlap_and_all_are_on_the_page(make_random) -> None:
@@ -164,66 +190,66 @@ def test_no_line_passes_through_a_box(make_random) -> None:
             for box in layout.boxes:
                 left, top, right, bottom = box.bounds
                 inside = (left < x) & (x < right) & (top < y) & (y < bottom)
-                if box.kind == "node":  # a dense cell's lines end on circles, not on their bounds
-                    inside &= np.hypot(x - box.x, y - box.y) < box.width / 2 - 0.01
                 assert not inside.any(), (box, start, end)
 
 
-def test_every_edge_is_drawn_from_its_source_to_its_pill(make_random) -> None:
-    for cell in all_cells(make_random):
-        layout = lay_out(cell)
-        pills = {box.gene: box for box in layout.boxes if box.kind == "pill"}
-        tips = {edge.source: {(round(x, 2), y) for x, y in edge.tips} for edge in layout.edges}
-        for index, (operation, source) in enumerate(cell.genes):
-            left, _, _, _ = pills[index].bounds
-            assert pills[index].operation == operation
-            assert (round(left, 2), pills[index].y) in tips[source]
-        assert sum(map(len, tips.values())) == len(cell.genes) + len(cell.concat)
+def test_every_edge_is_drawn_from_its_source_to_what_it_reaches(make_random) -> None:
+    """Labelled edges end at their own pill, which is joined to its circle; others at the left of their target."""
+    for graph in all_graphs(make_random):
+        layout = lay_out(graph)
+        shapes = {box.name.rpartition("-")[2] if box.kind == "node" else box.name: box for box in layout.boxes}
+        pills = {box.edge: box for box in layout.boxes if box.edge >= 0}
+        tips = {edge.source: sorted((round(x, 2), y) for x, y in edge.tips) for edge in layout.edges}
+        expected: dict[int, list[tuple[float, float]]] = {}
+        for position, (source, target, label) in enumerate(graph.edges):
+            if label != PLAIN:
+                left, _, right, _ = pills[position].bounds
+                expected.setdefault(source, []).append((round(left, 2), pills[position].y))
+                assert pills[position].operation == label.name
+                assert any(start == (right, pills[position].y) for start, _ in layout.joins)
+            else:
+                kind = "output" if target in graph.outputs else f"node-{target}"
+                box = next(box for name, box in shapes.items() if name.startswith(kind))
+                reached = [y for x, y in tips[source] if x == round(box.bounds[0], 2)]
+                assert any(box.bounds[1] <= y <= box.bounds[3] for y in reached), (source, target)
+        for source, ends in expected.items():
+            assert set(ends) <= set(tips[source])
+        assert sum(map(len, tips.values())) == len(graph.edges)
 
 
-def test_every_edge_of_a_dense_cell_runs_from_its_source_by_its_pill_to_its_target() -> None:
-    for code in DENSE:
-        layout = lay_out_dense(code)
-        nodes = {int(box.label): box for box in layout.boxes if box.kind == "node"}
-        pills = {box.gene: box for box in layout.boxes if box.kind == "pill"}
-        lines = {end: start for start, end in layout.joins}
-        genes = iter(sorted(pills))
-        for edge, tip in zip(layout.edges, layout.join_tips, strict=True):
-            gene = next(genes)
-            source, target = NasBench201Space.graph.edges[gene]
-            (start, turn), (lane, reached) = edge.curves[0], edge.lanes[0]
-            circle = nodes[source]
-            assert edge.source == source
-            assert np.hypot(start[0] - circle.x, start[1] - circle.y) == pytest.approx(circle.width / 2)
-            assert turn == lane
-            assert edge.tips == (reached,) == ((pills[gene].bounds[0], pills[gene].y),)
-            assert np.hypot(tip[0] - nodes[target].x, tip[1] - nodes[target].y) == pytest.approx(circle.width / 2)
-            assert lines[lines[tip]] == (pills[gene].bounds[2], pills[gene].y)
+@pytest.mark.parametrize("name", OTHERS)
+def test_cells_of_other_spaces_in_files_and_pixels(name: str, tmp_path: Path) -> None:
+    cells = OTHERS[name]
+    graph = cells["cell"]
+    paths = save_drawings(cells, tmp_path)
+    assert [path.name for path in paths] == ["genotype.svg", "genotype.png"]
+    root = ElementTree.fromstring(cell_svg(graph, "a <cell>"))
+    shown = sorted(element.get("data-operation") for element in root.iter("rect") if element.get("data-operation"))
+    names = [label.name for label in graph.nodes if label.name not in ("input", "output", SUM)]
+    names += [edge.label.name for edge in graph.edges if edge.label != PLAIN]
+    assert shown == sorted(names)
+    drawn = re.findall(r'id="cell-(?:gene|node)-\d+-[\w-]+?"', paths[0].read_text().replace("-label", ""))
+    assert len(drawn) == 2 * len(names)  # with its label
+    assert (drawing_rgb(cells) < 250).any()
 
 
-def test_a_dense_cell_in_files_and_pixels(tmp_path: Path) -> None:
-    for code in DENSE:
-        paths = save_drawings(code, tmp_path)
-        assert [path.name for path in paths] == ["genotype.svg", "genotype.png"]
-        drawn = len(re.findall(r'id="cell-gene-\d-\w+?"', paths[0].read_text().replace("-label", "")))
-        root = ElementTree.fromstring(layout_svg(lay_out_dense(code), "a <cell>"))
-        shown = [element.get("data-operation") for element in root.iter("rect")]
-        names = [NasBench201Space.graph.operations[operation] for operation in code if operation]
-        assert shown == names
-        assert drawn == 2 * len(names)  # with its label
-    assert not np.array_equal(drawing_rgb(DENSE[0]), drawing_rgb(DENSE[1])[: drawing_rgb(DENSE[0]).shape[0]])
+def test_what_is_read_of_a_json_object_of_any_space() -> None:
+    random = np.random.default_rng(0)
+    for space in (NasBench201Space(), NasBench101Space()):
+        code = space.random(random)
+        found = read_architecture(space.to_dict(code))
+        assert (found.space, found.graphs, found.text) == (space.name, space.graphs(code), space.text(code))
+        assert found.genotype is None
+    found = read_architecture(PUBLISHED["nasnet_a"].to_dict())
+    assert found.genotype == PUBLISHED["nasnet_a"]
+    assert Genotype.from_graphs(found.graphs) == found.genotype
+    with pytest.raises(UserError, match="space 'nosuch' is unknown; known are darts, "):
+        read_architecture({"space": "nosuch"})
 
 
-def test_what_is_drawn_of_a_json_object() -> None:
-    assert drawable(PUBLISHED["darts_v2"].to_dict()) == PUBLISHED["darts_v2"]
-    assert drawable(NasBench201Space().to_dict(DENSE[0])) == DENSE[0]
-    assert drawable(NasBench101Space().to_dict(NasBench101Space().random(np.random.default_rng(0)))) is None
-
-
-@pytest.mark.parametrize("name", [*PUBLISHED, "random", *DENSE])
+@pytest.mark.parametrize("name", [*PUBLISHED, "random", *OTHERS])
 def test_printed_labels_overlap_nothing_and_fit_their_boxes(name: str, make_random) -> None:
-    found = make_random(8, 5) if name == "random" else name
-    figure = draw_genotype(PUBLISHED.get(found, found))
+    figure = draw_cells(OTHERS.get(name) or (make_random(8, 5) if name == "random" else PUBLISHED[name]).graphs())
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     renderer = canvas.get_renderer()
@@ -244,7 +270,8 @@ def test_printed_labels_overlap_nothing_and_fit_their_boxes(name: str, make_rand
 
 def test_published_cells_are_drawn_with_few_crossings() -> None:
     crossings = {
-        name: [lay_out(cell).crossings for _, cell in genotype.cells()] for name, genotype in PUBLISHED.items()
+        name: [lay_out(graph).crossings for graph in genotype.graphs().values()]
+        for name, genotype in PUBLISHED.items()
     }
     assert crossings["darts_v2"] == [3, 1]
     assert crossings["nasnet_a"] == [1, 3]
@@ -252,20 +279,20 @@ def test_published_cells_are_drawn_with_few_crossings() -> None:
 
 
 def test_columns_follow_the_longest_path() -> None:
-    assert depths(PUBLISHED["darts_v2"].normal) == [0, 0, 1, 1, 1, 2, 3]
+    assert columns_of(PUBLISHED["darts_v2"].normal.graph()) == [0, 0, 1, 1, 1, 2, 3]
     chain = Cell(tuple(("skip_connect", node) for node in range(4) for _ in range(2) if node), (4,))
-    assert depths(chain) == [0, 0, 1, 2, 3, 4]
+    assert columns_of(chain.graph()) == [0, 0, 1, 2, 3, 4]
 
 
 def test_orderings_are_the_same_at_every_call_and_keep_the_inputs(make_random) -> None:
-    cell = make_random(6, 3).normal
+    cell = make_random(6, 3).normal.graph()
     first, second = list(orderings(cell)), list(orderings(cell))
     assert first == second
     assert all([item.node for item in layers.columns[0]] == [0, 1] for layers in first)
 
 
 def test_layout_of_the_smallest_cell() -> None:
-    layout = lay_out(Cell((("skip_connect", 0), ("max_pool_3x3", 1)), (2,)))
+    layout = lay_out(Cell((("skip_connect", 0), ("max_pool_3x3", 1)), (2,)).graph())
     boxes = {box.label: box for box in layout.boxes}
     order = ["c_{k-2}", "skip_connect", "0", "c_{k}"]
     assert [boxes[label].x for label in order] == sorted(boxes[label].x for label in order)
@@ -276,7 +303,9 @@ def test_layout_of_the_smallest_cell() -> None:
 
 def test_every_operation_has_a_name_and_a_tone_of_its_own() -> None:
     assert sorted(STYLES) == sorted(OPERATION_NAMES)
-    assert len({style.short for style in ALL_STYLES.values()}) == len(ALL_STYLES)
+    for space in SPACES.values():
+        operations = space().graph.operations
+        assert len({ALL_STYLES[operation].short for operation in operations}) == len(operations)
     tones = sorted(lightness(style.fill) for style in STYLES.values())
     assert min(np.diff(tones)) > 4  # a greyscale print keeps all of them apart
     for style in ALL_STYLES.values():  # WCAG AA: 4.5
@@ -287,11 +316,11 @@ def test_every_operation_has_a_name_and_a_tone_of_its_own() -> None:
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_inline_svg_shows_every_gene(name: str) -> None:
     for kind, cell in PUBLISHED[name].cells():
-        root = ElementTree.fromstring(cell_svg(cell, kind))
+        root = ElementTree.fromstring(cell_svg(cell.graph(), kind))
         genes = {
             int(element.get("data-gene")): element.get("data-operation")
             for element in root.iter("rect")
-            if element.get("class") == "pill"
+            if element.get("data-gene")
         }
         assert genes == {index: operation for index, (operation, _) in enumerate(cell.genes)}
         labels = Counter(element.text for element in root.iter("text") if element.get("class") == "pill-label")
@@ -300,14 +329,23 @@ def test_inline_svg_shows_every_gene(name: str) -> None:
 
 def test_description_spells_the_cell_out() -> None:
     cell = Cell((("sep_conv_3x3", 0), ("skip_connect", 1), ("max_pool_3x3", 2), ("dil_conv_5x5", 2)), (3,))
-    assert describe(cell) == (
+    assert describe(cell.graph()) == (
         "node 0 = sep 3×3(cₖ₋₂) + skip(cₖ₋₁); node 1 = max 3×3(node 0) + dil 5×5(node 0); output = node 1"
     )
 
 
+def test_description_of_operations_on_nodes_and_of_sums() -> None:
+    space = NasBench101Space()
+    code = space.parse("0111001100010000 input,conv3x3-bn-relu,maxpool3x3,output")
+    assert describe(space.graphs(code)["cell"]) == (
+        "node 1 = conv 3×3(cₖ₋₁); node 2 = max 3×3(cₖ₋₁ + node 1); output = cₖ₋₁, node 1, node 2"
+    )
+    assert describe(DENSE[2]) == "node 1 = nothing; node 2 = nothing; node 3 = skip(cₖ₋₁)"
+
+
 def test_legend_names_open_circles_only_where_there_are_any() -> None:
     def texts(genotype: Genotype) -> list[str]:
-        return [text.get_text() for text in draw_genotype(genotype).axes[0].texts]
+        return [text.get_text() for text in draw_cells(genotype.graphs()).axes[0].texts]
 
     assert "node outside the output" in texts(PUBLISHED["amoebanet_a"])
     assert "node outside the output" not in texts(PUBLISHED["darts_v2"])

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+from nge_search.architecture.graph import Graph
 from nge_search.embedding import build_embedding
 from nge_search.errors import UserError
 from nge_search.genotype import SPACE, is_tabulated, load_genotype
 from nge_search.graph import CellSpace
 from nge_search.schema import EmbeddingConfig, SupernetConfig
 from nge_search.spaces import DartsSpace, NasBench101Space, NasBench201Space, Space
-from nge_search.spaces.nasbench101 import OPERATIONS, Module
+from nge_search.spaces.nasbench101 import OPERATIONS, digest, parameters, vertex_channels
 from nge_search.supernet import build_space
 
 SMALL_DARTS = CellSpace(nodes=2, operations=("skip_connect", "max_pool_3x3", "sep_conv_3x3"))
@@ -224,33 +225,32 @@ def test_the_hash_is_of_the_graph_not_of_its_numbering() -> None:
     edges = {(0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 5), (0, 5)}
     operations = [OPERATIONS[0], OPERATIONS[2], OPERATIONS[1], OPERATIONS[0]]
 
-    def module(order: tuple[int, ...]) -> Module | None:
+    def numbered(order: tuple[int, ...]) -> Graph | None:
         place = {0: 0, 5: 5} | {vertex: position + 1 for position, vertex in enumerate(order)}
-        moved = {(place[source], place[target]) for source, target in edges}
+        moved = [(place[source], place[target]) for source, target in edges]
         if any(source >= target for source, target in moved):
             return None
-        matrix = tuple(tuple(int((i, j) in moved) for j in range(6)) for i in range(6))
-        return Module(matrix, tuple(operations[vertex - 1] for vertex in order))
+        return Graph.build(["input", *(operations[vertex - 1] for vertex in order), "output"], moved, [0], [5])
 
-    modules = [found for order in itertools.permutations((1, 2, 3, 4)) if (found := module(order)) is not None]
-    assert len(modules) == 6
-    assert len({found.digest() for found in modules}) == 1
-    space = NasBench101Space()
-    dangling = Module(
-        (
-            *tuple((*row[:5], int(i == 0), row[5]) for i, row in enumerate(modules[0].matrix[:5])),
-            (0,) * 7,
-            (0,) * 7,
-        ),
-        (*modules[0].operations, OPERATIONS[0]),
+    graphs = [found for order in itertools.permutations((1, 2, 3, 4)) if (found := numbered(order)) is not None]
+    assert len(graphs) == 6
+    assert len({digest(found) for found in graphs}) == 1
+    space, first = NasBench101Space(), graphs[0]
+    names = [label.name for label in first.nodes]
+    place = [*range(5), 6]  # vertex 5 hears the input and leads nowhere
+    dangling = Graph.build(
+        [*names[:5], OPERATIONS[0], "output"],
+        [*((place[edge.source], place[edge.target]) for edge in first.edges), (0, 5)],
+        [0],
+        [6],
     )
-    assert dangling.edges == 8
-    assert space.key(space.code(dangling)) == modules[0].digest()
-    other = Module(modules[0].matrix, (OPERATIONS[1], *modules[0].operations[1:]))
-    assert other.digest() != modules[0].digest()
+    assert len(dangling.edges) == 8
+    assert space.key(space.code(dangling)) == digest(first)
+    other = Graph.build(["input", OPERATIONS[1], *names[2:]], first.edges, [0], [5])
+    assert digest(other) != digest(first)
 
 
-def test_channels_and_parameters_of_a_module_by_hand() -> None:
+def test_channels_and_parameters_of_a_cell_by_hand() -> None:
     """Three vertices feed an output of 128 channels: 43, 43 and 42; one before them is as wide as the widest."""
     matrix = (
         (0, 1, 0, 0, 0, 1),
@@ -260,8 +260,10 @@ def test_channels_and_parameters_of_a_module_by_hand() -> None:
         (0, 0, 0, 0, 0, 1),
         (0, 0, 0, 0, 0, 0),
     )
-    module = Module(matrix, (OPERATIONS[0], OPERATIONS[1], OPERATIONS[2], OPERATIONS[0]))
-    assert module.channels(128, 128) == [128, 43, 43, 43, 42, 128]
+    rows = "".join(str(present) for row in matrix for present in row)
+    inner = [OPERATIONS[0], OPERATIONS[1], OPERATIONS[2], OPERATIONS[0]]
+    graph = NasBench101Space().parse_graph(rows, ["input", *inner, "output"])
+    assert vertex_channels(graph, 128, 128) == [128, 43, 43, 43, 42, 128]
     stem, classifier = 3 * 128 * 9 + 256, 513 * 10
 
     def cell(inputs: int, widths: list[int]) -> int:
@@ -276,4 +278,4 @@ def test_channels_and_parameters_of_a_module_by_hand() -> None:
         for _ in range(3):
             cells += cell(before, [third[0], *third, channels])
             before = channels
-    assert module.parameters() == stem + cells + classifier
+    assert parameters(graph) == stem + cells + classifier

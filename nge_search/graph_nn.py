@@ -1,0 +1,251 @@
+"""Neural networks on graphs: batches of graphs as tensors, and the layers by which nodes hear of each other.
+
+A batch comes in two forms with one result. `DenseBatch` pads small graphs (cells) to a common number of nodes, so
+that a step is a few batched products. `SparseBatch` joins graphs of any size into one list of edges and sums over
+segments; its memory is linear in nodes and edges.
+
+Legend: B graphs, V nodes of the largest, N nodes of all graphs together, E edges of all graphs together, K the most
+edges between two nodes, D and F features, G features of a gate, O options of a label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from nge_search.architecture.graph import Graph
+from nge_search.errors import UserError, nearest
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Numbers for the names of labels, from 1 in the order of `names`; 0 stands for what is not there."""
+
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """O: how many numbers there are, with that of what is not there."""
+        return len(self.names) + 1
+
+    def number(self, name: str) -> int:
+        """The number of a name; UserError for one that is unknown."""
+        try:
+            return self.names.index(name) + 1
+        except ValueError:
+            hint = nearest(name, self.names)
+            raise UserError(f"label '{name}' is none of {', '.join(self.names)}{hint}") from None
+
+
+@dataclass(frozen=True)
+class DenseBatch:
+    """Small graphs, padded to V nodes. Rows of matrices hear, columns are heard.
+
+    Attributes:
+        node_BV: numbers of the nodes' labels, int64; 0 where a graph has fewer nodes.
+        edge_BKVV: numbers of the edges' labels, int64; 0: no edge. K slots hold edges between the same two nodes.
+        a_BVV: weights with which nodes hear each other; by default the number of edges.
+    """
+
+    node_BV: Tensor
+    edge_BKVV: Tensor
+    a_BVV: Tensor
+
+    @property
+    def present_BV(self) -> Tensor:
+        """Which nodes are there, bool."""
+        return self.node_BV > 0
+
+    def reversed(self) -> DenseBatch:
+        """The graphs with their edges turned round."""
+        return DenseBatch(self.node_BV, self.edge_BKVV.transpose(2, 3), self.a_BVV.transpose(1, 2))
+
+    def hear(self, s_BVF: Tensor, gate_BKVVF: Tensor | None = None) -> Tensor:
+        """For each node the sum of what its edges bring: [B, V, F].
+
+        Args:
+            s_BVF: what nodes say.
+            gate_BKVVF: a factor for each edge; None: the weights of `a_BVV`.
+        """
+        if gate_BKVVF is None:
+            return self.a_BVV @ s_BVF
+        there_BKVV1 = (self.edge_BKVV > 0).unsqueeze(-1)
+        return torch.where(there_BKVV1, gate_BKVVF * s_BVF[:, None, None], 0).sum(dim=(1, 3))
+
+    def per_edge(self, value_OF: Tensor) -> Tensor:
+        """A row of a table for each edge by its label: [B, K, V, V, F]."""
+        return value_OF[self.edge_BKVV]
+
+    def per_node(self, value_OF: Tensor) -> Tensor:
+        """A row of a table for each node by its label: [B, V, F]."""
+        return value_OF[self.node_BV]
+
+    def mean(self, h_BVF: Tensor) -> Tensor:
+        """The mean over each graph's nodes: [B, F]."""
+        present_BV1 = self.present_BV.unsqueeze(-1)
+        total_BF = torch.where(present_BV1, h_BVF, 0).sum(dim=1)
+        return total_BF / present_BV1.sum(dim=1).clamp(min=1)
+
+
+@dataclass(frozen=True)
+class SparseBatch:
+    """Graphs of any size, joined: their nodes one behind the other, and lists of edges.
+
+    Attributes:
+        node_N: numbers of the nodes' labels, int64.
+        graph_N: the graph that each node belongs to, int64.
+        source_E, target_E: ends of the edges, as positions among the N nodes.
+        edge_E: numbers of the edges' labels, int64.
+        weight_E: weights with which targets hear sources.
+        graphs: B.
+    """
+
+    node_N: Tensor
+    graph_N: Tensor
+    source_E: Tensor
+    target_E: Tensor
+    edge_E: Tensor
+    weight_E: Tensor
+    graphs: int
+
+    def reversed(self) -> SparseBatch:
+        """The graphs with their edges turned round."""
+        ends = self.target_E, self.source_E
+        return SparseBatch(self.node_N, self.graph_N, *ends, self.edge_E, self.weight_E, self.graphs)
+
+    def hear(self, s_NF: Tensor, gate_EF: Tensor | None = None) -> Tensor:
+        """For each node the sum of what its edges bring: [N, F]; as `DenseBatch.hear`."""
+        factor_EF = self.weight_E[:, None].to(s_NF.dtype) if gate_EF is None else gate_EF
+        return torch.zeros_like(s_NF).index_add(0, self.target_E, factor_EF * s_NF[self.source_E])
+
+    def per_edge(self, value_OF: Tensor) -> Tensor:
+        """A row of a table for each edge by its label: [E, F]."""
+        return value_OF[self.edge_E]
+
+    def per_node(self, value_OF: Tensor) -> Tensor:
+        """A row of a table for each node by its label: [N, F]."""
+        return value_OF[self.node_N]
+
+    def mean(self, h_NF: Tensor) -> Tensor:
+        """The mean over each graph's nodes: [B, F]."""
+        total_BF = h_NF.new_zeros(self.graphs, h_NF.shape[1]).index_add(0, self.graph_N, h_NF)
+        return total_BF / torch.bincount(self.graph_N, minlength=self.graphs).clamp(min=1)[:, None]
+
+
+Batch = DenseBatch | SparseBatch
+
+
+def pad(graphs: Sequence[Graph], nodes: Vocabulary, edges: Vocabulary) -> DenseBatch:
+    """Graphs as a padded batch. Their outputs stand last: padding comes before the outputs, as NAS-Bench-101 pads.
+
+    Raises:
+        UserError: a label that a vocabulary lacks.
+    """
+    width = max((len(graph.nodes) for graph in graphs), default=0)
+    slots = max((_most_parallel(graph) for graph in graphs), default=1)
+    node_BV = torch.zeros(len(graphs), width, dtype=torch.int64)
+    edge_BKVV = torch.zeros(len(graphs), slots, width, width, dtype=torch.int64)
+    for b, graph in enumerate(graphs):
+        place = _places(graph, width)
+        for node, label in enumerate(graph.nodes):
+            node_BV[b, place[node]] = nodes.number(label.name)
+        used: dict[tuple[int, int], int] = {}
+        for source, target, label in graph.edges:
+            pair = place[target], place[source]
+            slot = used.get(pair, 0)
+            used[pair] = slot + 1
+            edge_BKVV[(b, slot, *pair)] = edges.number(label.name)
+    return DenseBatch(node_BV, edge_BKVV, (edge_BKVV > 0).sum(dim=1).to(torch.get_default_dtype()))
+
+
+def join(graphs: Sequence[Graph], nodes: Vocabulary, edges: Vocabulary) -> SparseBatch:
+    """Graphs as one list of edges; nodes keep their order.
+
+    Raises:
+        UserError: a label that a vocabulary lacks.
+    """
+    node_N, graph_N, ends, edge_E = [], [], [], []
+    for b, graph in enumerate(graphs):
+        first = len(node_N)
+        node_N += [nodes.number(label.name) for label in graph.nodes]
+        graph_N += [b] * len(graph.nodes)
+        ends += [(first + edge.source, first + edge.target) for edge in graph.edges]
+        edge_E += [edges.number(edge.label.name) for edge in graph.edges]
+    source_E, target_E = torch.tensor(ends, dtype=torch.int64).reshape(-1, 2).unbind(dim=1)
+    numbers = (torch.tensor(values, dtype=torch.int64) for values in (node_N, graph_N))
+    return SparseBatch(
+        *numbers, source_E, target_E, torch.tensor(edge_E, dtype=torch.int64), torch.ones(len(ends)), len(graphs)
+    )
+
+
+def _places(graph: Graph, width: int) -> list[int]:
+    """Where each node stands among `width`: outputs at the end, all others in their order from the front."""
+    inner = [node for node in range(len(graph.nodes)) if node not in graph.outputs]
+    place = dict(zip(inner, range(width)))
+    place.update(zip(graph.outputs, range(width - len(graph.outputs), width)))
+    return [place[node] for node in range(len(graph.nodes))]
+
+
+def _most_parallel(graph: Graph) -> int:
+    counts: dict[tuple[int, int], int] = {}
+    for edge in graph.edges:
+        counts[edge[:2]] = counts.get(edge[:2], 0) + 1
+    return max(counts.values(), default=1)
+
+
+class GraphConvolution(nn.Linear):
+    """Nodes hear of each other, then a linear layer: W (A h) (Kipf and Welling, 2017; no activation)."""
+
+    def forward(self, h: Tensor, batch: Batch | Tensor) -> Tensor:
+        """[..., V, F] from [..., V, D]; `batch` may also be the matrix A [..., V, V] of weights alone."""
+        heard = batch @ h if isinstance(batch, Tensor) else batch.hear(h)
+        return super().forward(heard)
+
+
+class GatedConvolution(nn.Module):
+    """An operation's embedding opens and closes the way of what passes it (GATES: Ning et al., 2020, Section 3.2).
+
+    With S = X W, and r_j = 1 for the nodes that also hear themselves, it is
+
+        y_j = sigmoid(U o_j + c) * sum_i S_i + r_j S_j + b
+
+    with operations on nodes (a node's gate acts on all that it hears), and with operations on edges
+
+        y_j = sum_e sigmoid(U o_e + c) * S_source(e) + r_j S_j + b.
+
+    Args:
+        inputs, outputs: D and F.
+        gates: G, features of an operation's embedding.
+        bias: add b.
+    """
+
+    def __init__(self, inputs: int, outputs: int, gates: int, bias: bool = False):
+        super().__init__()
+        self.weight_DF = nn.Parameter(torch.empty(inputs, outputs))
+        bound = outputs**-0.5
+        nn.init.uniform_(self.weight_DF, -bound, bound)
+        self.gate = nn.Linear(gates, outputs)
+        self.bias_F = nn.Parameter(torch.zeros(outputs)) if bias else None
+
+    def extra_repr(self) -> str:
+        return f"{self.weight_DF.shape[0]}, {self.weight_DF.shape[1]}, bias={self.bias_F is not None}"
+
+    def forward(
+        self, x: Tensor, batch: Batch, operations: Tensor, on_edges: bool = False, itself: Tensor | None = None
+    ) -> Tensor:
+        """[B, V, F] or [N, F] of `batch`'s form.
+
+        Args:
+            x: what nodes hold, [B, V, D] or [N, D].
+            operations: embeddings of the operations, [B, V, G] or [N, G]; on edges [B, K, V, V, G] or [E, G].
+            on_edges: whether they are on edges.
+            itself: r, a number for each node, [B, V] or [N]; None: no node hears itself.
+        """
+        s = x @ self.weight_DF
+        gate = torch.sigmoid(self.gate(operations))
+        y = batch.hear(s, gate) if on_edges else gate * batch.hear(s)
+        if itself is not None:
+            y = y + itself.unsqueeze(-1) * s
+        return y if self.bias_F is None else y + self.bias_F

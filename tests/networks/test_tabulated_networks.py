@@ -1,0 +1,143 @@
+"""The networks of NAS-Bench-101 and NAS-Bench-201: published sizes, and what they compute, against other forms."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from nge_search.counting import count_parameters
+from nge_search.networks.nasbench101 import ConvBNReLU, NasBench101Cell
+from nge_search.spaces import SPACES, Code, DartsSpace, NasBench101Space, NasBench201Space, Space
+from nge_search.spaces.nasbench101 import parameters
+from nge_search.supernet.nasbench201 import DenseSupernet
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+
+
+def needs(name: str) -> Path:
+    path = DATA / name
+    if not path.is_file():
+        pytest.skip(f"published data is not at hand ({name})")
+    return path
+
+
+def on_paper(space: Space, code: Code) -> nn.Module:
+    """The network without memory for its weights."""
+    with torch.device("meta"):
+        return space.network(code)
+
+
+def test_nasbench201_equals_its_supernet_with_one_operation_an_edge() -> None:
+    """P with a one for each chosen operation makes of the textbook supernet the network, in float64."""
+    torch.manual_seed(0)
+    space, random = NasBench201Space(), np.random.default_rng(1)
+    supernet = DenseSupernet(space.graph, 4, 3, 5).double()
+    x_BCHW = torch.randn(3, 3, 9, 9, dtype=torch.float64)
+    for code in [space.random(random) for _ in range(6)] + [(0,) * 6, (0, 0, 0, 3, 0, 0), (3, 0, 0, 0, 0, 0)]:
+        network = space.network(code, channels=4, cells=3, classes=5).double()
+        for name in ("stem", "reductions", "norm", "classifier"):
+            getattr(network, name).load_state_dict(getattr(supernet, name).state_dict())
+        for own, theirs in zip(network.stages, supernet.stages):
+            for cell, mixed in zip(own, theirs):
+                for edge, operation in zip(cell.graph.edges, cell.operations):
+                    place = space.graph.edges.index((edge.source, edge.target))
+                    choice = space.graph.operations.index(edge.label.name)
+                    operation.load_state_dict(mixed.edges[place][choice].state_dict(), strict=False)
+        p_EO = nn.functional.one_hot(torch.tensor(code), len(space.graph.operations)).double()
+        logits, auxiliary = network(x_BCHW)
+        assert auxiliary is None
+        torch.testing.assert_close(logits, supernet(x_BCHW, p_EO), rtol=1e-10, atol=1e-10)
+
+
+def test_nasbench101_parameters_are_those_of_the_published_formula() -> None:
+    space, random = NasBench101Space(), np.random.default_rng(0)
+    for text in [space.text(space.random(random)) for _ in range(5)] + ["0100 input,output"]:
+        code = space.parse(text)
+        assert count_parameters(on_paper(space, code)) == parameters(space.graphs(code)["cell"])
+
+
+def test_nasbench101_cell_step_by_step() -> None:
+    """A cell with a truncation, a projection into an inner vertex, two that are concatenated, and one added."""
+    space = NasBench101Space()
+    inner = ["conv3x3-bn-relu", "maxpool3x3", "conv1x1-bn-relu"]
+    rows = "0110100110000010000100000"
+    graph = space.parse_graph(rows, ["input", *inner, "output"])
+    torch.manual_seed(0)
+    cell = NasBench101Cell(graph, 4, 7).double().eval()
+    assert cell.widths == [4, 4, 4, 3, 7]
+    x = torch.randn(2, 4, 6, 6, dtype=torch.float64)
+
+    def convolved(module: nn.Module, given: torch.Tensor) -> torch.Tensor:
+        assert isinstance(module, ConvBNReLU)
+        found = nn.functional.conv2d(given, module[0].weight, padding=module[0].kernel_size[0] // 2)
+        return (found / (1 + 1e-5) ** 0.5).clamp(min=0)  # statistics of a new normalisation: 0 and 1
+
+    one = convolved(cell.operations[0], convolved(cell.projections["1"], x))
+    two = nn.functional.max_pool2d(one + convolved(cell.projections["2"], x), 3, 1, 1)
+    three = convolved(cell.operations[2], one[:, :3])
+    expected = torch.cat([two, three], dim=1) + convolved(cell.projections["4"], x)
+    torch.testing.assert_close(cell(x), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("darts", "darts_v2"),
+        ("nasbench101", "0110100011000010000100000 input,conv3x3-bn-relu,maxpool3x3,conv1x1-bn-relu,output"),
+        ("nasbench201", "|nor_conv_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|none~0|avg_pool_3x3~1|nor_conv_3x3~2|"),
+    ],
+)
+def test_networks_of_all_spaces_train(name: str, text: str) -> None:
+    """Every parameter of a network of any size gets a gradient, and odd sides are no obstacle."""
+    space = SPACES[name]()
+    network = space.network(space.parse(text), channels=4, cells=3, classes=7, image_channels=1)
+    logits, auxiliary = network(torch.randn(2, 1, 13, 13))
+    assert logits.shape == (2, 7)
+    assert auxiliary is None
+    logits.square().sum().backward()
+    assert not [name for name, parameter in network.named_parameters() if parameter.grad is None]
+
+
+def test_graphs_of_darts_cells_give_the_genotype_back() -> None:
+    space = DartsSpace()
+    genotype = space.genotype(space.parse("darts_v2"))
+    graphs = space.graphs(space.code(genotype))
+    assert list(graphs) == ["normal", "reduce"]
+    assert type(genotype).from_graphs(graphs) == genotype
+    normal = graphs["normal"]
+    assert normal.sources(6) == [2, 3, 4, 5]
+    assert sorted(label.name for *_, label in normal.edges if label.name) == sorted(
+        op for op, _ in genotype.normal.genes
+    )
+    assert len(normal.operations_on_nodes().nodes) == 2 + 8 + 1
+
+
+# -- published data, where it is at hand
+
+
+def test_published_parameters_of_nasbench101() -> None:
+    """The 30 rows with complete figures, and every 100th of EC-NAS' 2,532."""
+    space = NasBench101Space()
+    for entry in json.loads(needs("nasbench101/nb101_30_full_metrics.json").read_text()):
+        rows = "".join(str(value) for row in entry["adjacency"] for value in row)
+        network = on_paper(space, space.code(space.parse_graph(rows, entry["ops"])))
+        assert count_parameters(network) == entry["trainable_parameters"]
+    with open(needs("ec_nas/ec_nas_4epoch.csv"), newline="") as file:
+        for row in list(csv.DictReader(file))[::100]:
+            code = space.code(space.parse_graph(row["adj_rowmajor"], row["ops"].split("|")))
+            assert count_parameters(on_paper(space, code)) == int(row["trainable_params"])
+
+
+def test_published_parameters_of_nasbench201() -> None:
+    space = NasBench201Space()
+    with open(needs("nasbench201/nasbench201.csv"), newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows[:: len(rows) // 25]:
+        network = on_paper(space, space.parse(row["arch"]))
+        assert count_parameters(network) / 1e6 == pytest.approx(float(row["params_m"]), abs=6e-5)  # four digits
