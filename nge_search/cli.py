@@ -188,9 +188,9 @@ def _derive(words: Sequence[str]) -> None:
 
 
 def _show(words: Sequence[str]) -> None:
-    parser = _Parser(prog="nge show", description="A genotype's cells and the size of the network they form.")
-    parser.add_argument("genotype", type=_path, help="published name, JSON file or run folder")
-    parser.add_argument("--network", choices=NETWORKS, default="cifar", help="network to stack (cifar)")
+    parser = _Parser(prog="nge show", description="An architecture's cells and the size of the network they form.")
+    parser.add_argument("genotype", type=_path, help="published name, notation, JSON file or run folder")
+    parser.add_argument("--network", choices=NETWORKS, help="network to stack (cifar, or the benchmark's own)")
     for name, meaning in (
         ("channels", "channels C of the first cell"),
         ("cells", "number of cells"),
@@ -365,7 +365,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "search": (_search, "search for a cell (train_search.py)"),
     "eval": (_eval, "train a derived network and report its test error (train_eval.py)"),
     "derive": (_derive, "print the genotype of a search, at any epoch"),
-    "show": (_show, "a genotype's cells, parameters and mult-adds"),
+    "show": (_show, "an architecture's cells, parameters and mult-adds"),
     "export": (_export, "a trained network for timm, ONNX and torch.export"),
     "classify": (_classify, "what images show, by an exported network"),
     "segment": (_segment, "the class of every pixel of images, by a segmentation run"),

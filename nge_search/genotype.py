@@ -53,7 +53,7 @@ Gene = tuple[str, int]
 
 
 def is_tabulated(document: Any) -> bool:
-    """Whether a JSON object is an architecture whose accuracy is looked up in a table, and not trained anew."""
+    """Whether a JSON object is an architecture of a benchmark, in its notation and not in DARTS'."""
     return isinstance(document, dict) and document.get("space") in _TABULATED
 
 
@@ -157,7 +157,8 @@ class Genotype:
             raise UserError(f"a genotype is a JSON object, not {type(document).__name__}")
         if is_tabulated(document):
             raise UserError(
-                f"a cell of {document['space']} is not trained anew; `nge table TABLE --find` looks its accuracy up"
+                f"a cell of {document['space']} is not in DARTS' notation; `nge table TABLE --find` looks its "
+                f"accuracy up, network.kind={document['space']} trains it"
             )
         if isinstance(document.get("space"), str) and document["space"] != SPACE:
             raise UserError(f"space {shorten(document['space'])} is unknown; allowed is '{SPACE}'")

@@ -149,8 +149,9 @@ _RAND_AUGMENT = re.compile(
     r"rand(-(m\d{1,2}|n[1-9]|p(0(\.\d+)?|1(\.0+)?)|mstd\d+(\.\d+)?|mmax[1-9]\d?|inc[01]|t(weights|3aw?)))*"
 )
 
-#: Kinds of networks that a genotype is stacked into.
-NETWORKS = ("cifar", "imagenet")
+#: Kinds of networks that cells are stacked into; those of benchmarks from their own cells.
+NETWORKS = ("cifar", "imagenet", "nasbench101", "nasbench201")
+_PUBLISHED_NETWORKS = NETWORKS[2:]
 
 #: What a derived network is trained for.
 TASKS = ("classification", "segmentation")
@@ -547,7 +548,8 @@ class NetworkConfig(Section):
     )
     kind: str = option(
         "cifar",
-        "cifar: a stem at full resolution; imagenet: a stem of stride 8.",
+        "cifar: a stem at full resolution; imagenet: a stem of stride 8; nasbench101, nasbench201: the networks "
+        "that these benchmarks trained, of their own cells in three stages.",
         choices=NETWORKS,
     )
     channels: int = option(36, "Channels C of the first cell.", at_least=1, at_most=1024)
@@ -571,6 +573,15 @@ class NetworkConfig(Section):
         at_least=0,
         below=1,
     )
+
+    def check(self) -> None:
+        if self.kind not in _PUBLISHED_NETWORKS:
+            return
+        if self.cells % 3:
+            raise self.refuse("cells", f"{self.key('kind')}={self.kind} has three stages; set a multiple of 3")
+        for name in ("auxiliary", "drop_path"):
+            if getattr(self, name):
+                raise self.refuse(name, f"networks of {self.key('kind')}={self.kind} have none; leave it out")
 
 
 @dataclass

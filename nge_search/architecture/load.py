@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nge_search.architecture.graph import Graph
 from nge_search.errors import UserError, nearest, plain, shorten
-from nge_search.genotype import PUBLISHED, SPACE, Genotype
+from nge_search.files import user_path
+from nge_search.genotype import LARGEST_FILE, PUBLISHED, SPACE, Genotype
 from nge_search.json_reader import read_json
+from nge_search.registry import resolve
 
 #: Where the spaces are defined, by their names in JSON.
 SPACES = {
@@ -19,7 +20,9 @@ SPACES = {
     "nasbench201": "nge_search.spaces.nasbench201:NasBench201Space",
 }
 
-_LARGEST_BYTES = 1 << 20
+
+#: What tells the notation of a space from a path.
+_NOTATIONS = {"nasbench201": "~0|", "nasbench101": " input,"}
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,17 @@ class Architecture:
     document: dict[str, Any]
     genotype: Genotype | None = None
 
+    @property
+    def cells(self) -> Genotype | dict[str, Graph]:
+        """What a network is stacked from."""
+        return self.graphs if self.genotype is None else self.genotype
+
 
 def load_architecture(reference: str | Path) -> Architecture:
-    """The architecture that a published name (`darts_v2`), a JSON file, or a run folder stands for.
+    """The architecture that a published name (`darts_v2`), a notation, a JSON file, or a run folder stands for.
 
     Raises:
-        UserError: neither, or a malformed one.
+        UserError: none of them, or a malformed one.
     """
     text = str(reference)
     if not text.isprintable():
@@ -53,14 +61,17 @@ def load_architecture(reference: str | Path) -> Architecture:
     name = text.lower().replace("-", "_")
     if name in PUBLISHED:
         return of_genotype(PUBLISHED[name])
-    path = Path(text)
+    space = next((space for space, mark in _NOTATIONS.items() if mark in text), None)
+    if space is not None:
+        return _in_space(space, text, None)
+    path = user_path(text)
     path = path / "genotype.json" if path.is_dir() else path
     if not path.exists():
         raise UserError(
-            f"'{plain(text)}' is neither a file, a run folder with a genotype.json, nor one of "
+            f"architecture '{plain(text)}' is neither a file, a run folder with a genotype.json, nor one of "
             f"{', '.join(PUBLISHED)}{nearest(name, PUBLISHED)}"
         )
-    return read_architecture(read_json(path, _LARGEST_BYTES), str(path))
+    return read_architecture(read_json(path, LARGEST_FILE), str(path))
 
 
 def read_architecture(document: Any, source: str = "architecture") -> Architecture:
@@ -74,13 +85,17 @@ def read_architecture(document: Any, source: str = "architecture") -> Architectu
         return of_genotype(Genotype.from_dict(document, source))
     if space not in SPACES:
         raise UserError(f"{source}: space {shorten(space)} is unknown; known are {', '.join(SPACES)}")
-    module, _, name = SPACES[space].partition(":")
-    found = getattr(importlib.import_module(module), name)()
     try:
-        code = found.parse(found.notation(document))
-        return Architecture(space, found.graphs(code), found.text(code), document)
+        return _in_space(space, None, document)
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
+
+
+def _in_space(name: str, text: str | None, document: dict[str, Any] | None) -> Architecture:
+    """An architecture in the notation of a space, or in its JSON object."""
+    space = resolve(SPACES[name])()
+    code = space.parse(space.notation(document) if text is None else text)
+    return Architecture(name, space.graphs(code), space.text(code), document or space.to_dict(code))
 
 
 def of_genotype(genotype: Genotype) -> Architecture:

@@ -165,6 +165,11 @@ def _read_run(run: Path, which: str) -> _Trained:
     if not path.exists():
         raise UserError(f"'{run}' has no {_DATASET_FILE}; repeat the training with this version, or add the file")
     images = Reader(str(path), read_json(path))
+    if config.network.kind not in ARCHITECTURES:
+        exported, place = " and ".join(ARCHITECTURES), run / "checkpoints"
+        raise UserError(
+            f"'{run}' trains network.kind={config.network.kind}, but exported are {exported}; see {place}"
+        )
     return _Trained(checkpoint.weights, config, load_genotype(run / "genotype.json"), images, tuple(notices))
 
 

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from nge_search.architecture.graph import Graph
 from nge_search.spaces.nasbench101 import CELLS_PER_STACK, KERNELS, STACKS, STEM, vertex_channels
 
+#: Of the published networks: channels of the stem and the first stack, and three cells in each of three stacks.
+CHANNELS, CELLS = STEM, STACKS * CELLS_PER_STACK
+
 _MOMENTUM, _EPSILON = 0.003, 1e-5  # TensorFlow's 0.997 is the share that is kept
 
 
@@ -75,13 +78,13 @@ class NasBench101Network(nn.Module):
         image_channels: channels of the images.
     """
 
-    drop_slots = 0
+    drop_slots, compiled = 0, False
 
     def __init__(
         self,
         graph: Graph,
-        channels: int = STEM,
-        cells: int = STACKS * CELLS_PER_STACK,
+        channels: int = CHANNELS,
+        cells: int = CELLS,
         classes: int = 10,
         image_channels: int = 3,
     ):
@@ -96,6 +99,11 @@ class NasBench101Network(nn.Module):
             before = width
         self.pool = nn.MaxPool2d(2, ceil_mode=True)
         self.classifier = nn.Linear(before, classes)
+
+    @property
+    def cells(self) -> list[nn.Module]:
+        """All cells, in order."""
+        return [cell for stack in self.stacks for cell in stack]
 
     def forward(self, x_BCHW: Tensor, keep_BD: Tensor | None = None) -> tuple[Tensor, None]:
         """Logits [B, classes]; there is no auxiliary head, and no operation that drop-path may drop."""

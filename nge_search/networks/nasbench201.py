@@ -44,12 +44,17 @@ class NasBench201Network(ThreeStages):
         channels, cells, classes, image_channels: as of `ThreeStages`.
     """
 
-    drop_slots = 0
+    drop_slots, compiled = 0, False
 
     def __init__(
         self, graph: Graph, channels: int = CHANNELS, cells: int = CELLS, classes: int = 10, image_channels: int = 3
     ):
         super().__init__(lambda width: NasBench201Cell(graph, width), channels, cells, classes, image_channels)
+
+    @property
+    def cells(self) -> list[nn.Module]:
+        """All cells, in order."""
+        return [cell for stage in self.stages for cell in stage]
 
     def forward(self, x_BCHW: Tensor, keep_BD: Tensor | None = None) -> tuple[Tensor, None]:
         """Logits [B, classes]; there is no auxiliary head, and no operation that drop-path may drop."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
+from nge_search.architecture.graph import Graph
+from nge_search.architecture.load import Architecture, load_architecture
 from nge_search.counting import count_parameters, multiply_adds
 from nge_search.data import Augmentation, Dataset, Feed, ImageSource, store
 from nge_search.engine.checkpoint import load_module
@@ -13,11 +16,14 @@ from nge_search.engine.distributed import World
 from nge_search.engine.precision import weight_dtype
 from nge_search.engine.session import Session, open_session
 from nge_search.errors import UserError
-from nge_search.genotype import Genotype, load_genotype
+from nge_search.genotype import Genotype
 from nge_search.networks.classifier import Classifier
-from nge_search.networks.families import FAMILIES
+from nge_search.networks.families import FAMILIES, Trainable, require_fits
 from nge_search.networks.training import ClassifierTraining
 from nge_search.schema import DataConfig, EvalConfig, NetworkConfig
+
+#: What a network is stacked from.
+Cells = Genotype | Mapping[str, Graph]
 
 
 def run_eval(config: EvalConfig) -> dict[str, Any]:
@@ -30,18 +36,20 @@ def run_eval(config: EvalConfig) -> dict[str, Any]:
         RunFailure: numbers are no longer finite.
         Interrupted: SIGTERM or SIGINT, after the state was saved.
     """
-    genotype = load_genotype(config.network.genotype)
+    architecture = load_architecture(config.network.genotype)
+    require_fits(architecture, config.network.kind, "network.kind")
+    cells = architecture.cells
     with open_session(config) as session:
-        session.world.on_main(lambda: require_same_genotype(session, genotype))
+        session.world.on_main(lambda: require_same_architecture(session, architecture))
         if session.finished is not None:
             return session.finished
         dataset = session.load_dataset()
-        task = build_task(config, genotype, dataset, session.world)
-        plain = build_network(config, genotype, dataset, auxiliary=False)
+        task = build_task(config, cells, dataset, session.world)
+        plain = build_network(config, cells, dataset, auxiliary=False)
         shape = (1, dataset.channels, dataset.image_size, dataset.image_size)
         size = {"params": count_parameters(plain), "macs": multiply_adds(plain, shape)}
         session.say(f"{size['params']:,} parameters, {size['macs'] / 1e6:.2f}M mult-adds per image")
-        documents = {"genotype.json": genotype.to_dict(), "dataset.json": _describe(dataset, config.data)}
+        documents = {"genotype.json": architecture.document, "dataset.json": _describe(dataset, config.data)}
         loop = session.train(task, documents)
         with loop.closing() as row:
             averaged = {"ema_top1_error": 100 - row["ema_top1"]} if "ema_top1" in row else {}
@@ -55,28 +63,29 @@ def run_eval(config: EvalConfig) -> dict[str, Any]:
                 **averaged,
                 **({"unreadable_images": len(task.unreadable)} if task.unreadable else {}),
                 **size,
-                genotype=genotype.to_dict(),
+                genotype=architecture.document,
             )
         session.world.on_main(lambda: write_results(session, summary))
         return summary
 
 
-def build_task(config: EvalConfig, genotype: Genotype, dataset: Dataset, world: World) -> ClassifierTraining:
-    """The configured training, at its start, of the network stacked from `genotype`.
+def build_task(config: EvalConfig, cells: Cells, dataset: Dataset, world: World) -> ClassifierTraining:
+    """The configured training, at its start, of the network stacked from `cells`.
 
     Raises:
         UserError: the auxiliary head does not fit the images, or weights to start from do not fit the network.
     """
     if config.network.auxiliary:
-        family = FAMILIES[config.network.kind]
-        family.network.require_auxiliary_fits(dataset.image_size, config.network.cells)
-    network = build_network(config, genotype, dataset, config.network.auxiliary)
+        kind = FAMILIES[config.network.kind].network
+        assert issubclass(kind, Classifier)  # the settings see to it
+        kind.require_auxiliary_fits(dataset.image_size, config.network.cells)
+    network = build_network(config, cells, dataset, config.network.auxiliary)
     if config.network.weights:
         world.everywhere(lambda: _load_weights(config.network, network))
     return ClassifierTraining(config, network, *_feeds(config, dataset, world), dataset, world)
 
 
-def _load_weights(section: NetworkConfig, network: Classifier) -> None:
+def _load_weights(section: NetworkConfig, network: Trainable) -> None:
     """Start from `network.weights`; raises UserError, naming the first tensor that does not fit."""
     from nge_search.networks.export import read_weights
 
@@ -95,11 +104,11 @@ def _load_weights(section: NetworkConfig, network: Classifier) -> None:
     load_module(network, {**{name: own[name] for name in kept}, **given}, source)
 
 
-def build_network(config: EvalConfig, genotype: Genotype, dataset: Dataset, auxiliary: bool) -> Classifier:
+def build_network(config: EvalConfig, cells: Cells, dataset: Dataset, auxiliary: bool) -> Trainable:
     """The untrained network; without its auxiliary head it is the one whose size papers give."""
     section = config.network
     return FAMILIES[section.kind].build(
-        genotype,
+        cells,
         section.channels,
         section.cells,
         len(dataset.classes),
@@ -133,12 +142,14 @@ def _feeds(config: EvalConfig, dataset: Dataset, world: World) -> tuple[Feed, Fe
     )
 
 
-def require_same_genotype(session: Session, genotype: Genotype) -> None:
-    """Refuse a folder that trains another genotype, whatever its name."""
+def require_same_architecture(session: Session, architecture: Architecture) -> None:
+    """Refuse a folder that trains another architecture, whatever its name."""
     folder = session.folder
     assert folder is not None
     path = folder.path / "genotype.json"
-    if not session.config.run.overwrite and path.is_file() and load_genotype(path) != genotype:
+    if session.config.run.overwrite or not path.is_file():
+        return
+    if load_architecture(path).cells != architecture.cells:
         raise UserError(
             f"run folder '{folder.path}' trains another genotype than network.genotype="
             f"{session.config.network.genotype}; set another run.dir=, or run.overwrite=true"

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from nge_search.architecture.load import load_architecture
 from nge_search.counting import count_parameters, multiply_adds
 from nge_search.data import Feed, ResidentImages, StreamedImages, fits
 from nge_search.data.masked import MaskedDataset, MaskedSource
@@ -19,9 +20,10 @@ from nge_search.engine.checkpoint import load_module
 from nge_search.engine.distributed import World
 from nge_search.engine.precision import weight_dtype
 from nge_search.engine.session import open_session
-from nge_search.genotype import Genotype, load_genotype
+from nge_search.genotype import Genotype
 from nge_search.networks.deeplab import DeepLabV3
-from nge_search.networks.run import require_same_genotype, write_results
+from nge_search.networks.families import require_fits
+from nge_search.networks.run import require_same_architecture, write_results
 from nge_search.networks.segmentation import SegmentationTraining
 from nge_search.schema_segmentation import DeepLabConfig, MaskedDataConfig, SegmentationConfig
 
@@ -36,9 +38,12 @@ def run_segmentation(config: SegmentationConfig) -> dict[str, Any]:
         RunFailure: numbers are no longer finite.
         Interrupted: SIGTERM or SIGINT, after the state was saved.
     """
-    genotype = load_genotype(config.network.genotype)
+    architecture = load_architecture(config.network.genotype)
+    require_fits(architecture, "imagenet", "network.kind")
+    genotype = architecture.genotype
+    assert genotype is not None  # DARTS' space is the backbone's
     with open_session(config) as session:
-        session.world.on_main(lambda: require_same_genotype(session, genotype))
+        session.world.on_main(lambda: require_same_architecture(session, architecture))
         if session.finished is not None:
             return session.finished
         dataset = session.load_dataset(load_masked)

@@ -20,8 +20,9 @@ from nge_search.engine.optimisers import SCHEDULES, build_sgd, clip_gradients, s
 from nge_search.engine.precision import forward_context, full_precision, weight_dtype
 from nge_search.engine.sync_batchnorm import synchronise_statistics
 from nge_search.json_reader import Reader
-from nge_search.networks.classifier import Classifier, drop_path_factors
+from nge_search.networks.classifier import drop_path_factors
 from nge_search.networks.evaluation import describe_evaluation, draw_confusion, draw_worst
+from nge_search.networks.families import Trainable
 from nge_search.networks.mixing import Mixing
 from nge_search.networks.phases import (
     EvaluationPhase,
@@ -45,7 +46,7 @@ class ClassifierTraining(NetworkTraining):
     """
 
     def __init__(
-        self, config: EvalConfig, network: Classifier, train: Feed, test: Feed, dataset: Dataset, world: World
+        self, config: EvalConfig, network: Trainable, train: Feed, test: Feed, dataset: Dataset, world: World
     ):
         self.config, self.world, self.dataset = config, world, dataset
         self.train, self.test = train, test
@@ -237,7 +238,7 @@ class ClassifierTraining(NetworkTraining):
                 logbook.image("test/worst", draw_worst(found["worst"]), step)
 
 
-def _compile(network: Classifier) -> None:
+def _compile(network: Trainable) -> None:
     """Compile each cell by itself: cells of one shape share their code, and no whole network is traced."""
     import torch._dynamo
 

@@ -83,7 +83,7 @@ def sections(run: RunFolder) -> list[Section]:
         *([chart(run, "Unreadable images", {"unreadable_images": "images"}, from_zero=True)] if unreadable else []),
     ]
     return [
-        cells(run.graphs, "Cells"),
+        cells(run.graphs, "Cells", run.notation),
         Section("curves", "Curves", grid(curves)),
         evaluation_sections.confusion(run.evaluation),
         evaluation_sections.worst(run.evaluation),

@@ -5,7 +5,6 @@ Legend: N codes, L decisions of a code, E rows and O options of a matrix of prob
 
 from __future__ import annotations
 
-import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -19,6 +18,7 @@ from nge_search.files import user_path
 from nge_search.genotype import FORMAT, LARGEST_FILE
 from nge_search.graph import CellSpace
 from nge_search.json_reader import read_json
+from nge_search.registry import resolve
 
 #: An architecture: its decisions as small integers, in an order that the space defines.
 Code = tuple[int, ...]
@@ -81,8 +81,7 @@ class Space(ABC):
         Returns:
             A module whose `forward` takes images [B, image_channels, H, W] and gives (logits [B, classes], None).
         """
-        module, _, function = self.networks.partition(":")
-        return getattr(importlib.import_module(module), function)(self.graphs(code), **sizes)
+        return resolve(self.networks)(self.graphs(code), **sizes)
 
     def allows(self, code: Code) -> bool:
         """Whether a code is an architecture of the space."""

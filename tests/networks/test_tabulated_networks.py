@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from nge_search.cli import main
 from nge_search.counting import count_parameters
 from nge_search.networks.nasbench101 import ConvBNReLU, NasBench101Cell
 from nge_search.spaces import SPACES, Code, DartsSpace, NasBench101Space, NasBench201Space, Space
@@ -116,6 +118,56 @@ def test_graphs_of_darts_cells_give_the_genotype_back() -> None:
         op for op, _ in genotype.normal.genes
     )
     assert len(normal.operations_on_nodes().nodes) == 2 + 8 + 1
+
+
+NOTATIONS = {
+    "nasbench101": "0111001100010000 input,conv3x3-bn-relu,maxpool3x3,output",
+    "nasbench201": "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|nor_conv_1x1~0|none~1|avg_pool_3x3~2|",
+}
+
+
+@pytest.mark.parametrize("kind", NOTATIONS)
+def test_a_cell_of_a_benchmark_is_shown_and_trained(kind: str, tmp_path: Path, capsys) -> None:
+    """From its notation, and from the JSON file of a search; finished, reported, resumed; not exported."""
+    space = SPACES[kind]()
+    code = space.parse(NOTATIONS[kind])
+    assert main(["show", NOTATIONS[kind], "--json", "--draw", str(tmp_path / "drawn")]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["params"] == count_parameters(on_paper(space, code))
+    assert shown["genotype"]["architecture"] == space.text(code)
+    assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["genotype.png", "genotype.svg"]
+    file = tmp_path / "cell.json"
+    file.write_text(json.dumps(space.to_dict(code, {"method": "by hand"})))
+    small = ["threads=1", "run.progress=none", "run.tensorboard=false", "data.limit=64", "train.batch_size=16"]
+    small += [f"network.kind={kind}", "network.channels=4", "network.cells=3", f"run.dir={tmp_path / 'run'}"]
+    words = ["eval", *small, f"network.genotype={file}", "train.epochs=2"]
+    assert main(words) == 0
+    assert main(words) == 0  # prints the result
+    assert capsys.readouterr().out.count("test error ") == 2
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["genotype"] == space.to_dict(code, {"method": "by hand"})
+    assert space.text(code) in html.unescape((tmp_path / "run" / "report.html").read_text())
+    other = space.text(space.random(np.random.default_rng(5)))
+    assert main(["eval", *small, f"network.genotype='{other}'", "train.epochs=2"]) == 2
+    assert "trains another genotype" in capsys.readouterr().err
+    assert main(["export", str(tmp_path / "run"), "--out", str(tmp_path / "out")]) == 2
+    assert f"trains network.kind={kind}, but exported are cifar and imagenet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["network.kind=nasbench201", "network.cells=4"], "network.cells=4"),
+        (["network.kind=nasbench101", "network.cells=3", "network.auxiliary=true"], "network.auxiliary=True"),
+        (["network.kind=nasbench201", "network.cells=3", "network.drop_path=0.1"], "network.drop_path=0.1"),
+        (["network.kind=nasbench201", "network.cells=3"], "network.kind=nasbench201 takes cells of nasbench201"),
+        (["network.genotype='|nor_conv_3x3~0|+|nosuch~0|none~1|'"], "is no architecture of nasbench201"),
+    ],
+)
+def test_networks_that_do_not_fit(words: list[str], says: str, capsys, tmp_path: Path) -> None:
+    assert main(["eval", "data.name=digits", f"run.dir={tmp_path / 'run'}", *words]) == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 # -- published data, where it is at hand

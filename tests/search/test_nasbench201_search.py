@@ -70,7 +70,10 @@ def test_what_a_search_shows(run: Path, dense_search, capsys) -> None:
     assert json.loads(capsys.readouterr().out) == rows_of(run)[0]["genotype"]
     assert nge_search.derive(run)["architecture"] == architecture
     assert main(["eval", f"network.genotype={run}", "data.name=digits"]) == 2
-    assert "a cell of nasbench201 is not trained anew; `nge table TABLE --find`" in capsys.readouterr().err
+    assert "network.kind=cifar takes cells of darts" in (refusal := capsys.readouterr().err)
+    assert "set network.kind=nasbench201" in refusal
+    assert main(["eval", "task=segmentation", f"network.genotype={run}"]) == 2
+    assert "network.kind=imagenet takes cells of darts" in capsys.readouterr().err
     events = EventAccumulator(str(run / "tensorboard"), size_guidance={"images": 0, "scalars": 0})
     events.Reload()
     assert {"architecture/entropy_cell", "p_cell/0-3/nor_conv_3x3"} <= set(events.Tags()["scalars"])
