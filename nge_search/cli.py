@@ -212,8 +212,7 @@ def _show(words: Sequence[str]) -> None:
         from nge_search.genotype import load_genotype
         from nge_search.report import save_drawings
 
-        Path(options.draw).mkdir(parents=True, exist_ok=True)
-        lines += [f"drew {path}" for path in save_drawings(load_genotype(options.genotype), Path(options.draw))]
+        lines += [f"drew {path}" for path in save_drawings(load_genotype(options.genotype), options.draw)]
     if options.json:
         lines = json.dumps(document, indent=2).splitlines()
     show(*lines)
@@ -340,7 +339,7 @@ def _report(words: Sequence[str]) -> None:
     options = parser.parse_args(words)
     from nge_search.report import write_report
 
-    show(str(write_report(Path(options.run))))
+    show(str(write_report(options.run)))
 
 
 def _bench(words: Sequence[str]) -> None:
@@ -356,7 +355,7 @@ def _doctor(words: Sequence[str]) -> None:
     options = parser.parse_args(words)
     from nge_search.doctor import examine, lines
 
-    findings = examine(Path(options.root))
+    findings = examine(options.root)
     show(*(json.dumps(findings, indent=2).splitlines() if options.json else lines(findings)))
 
 

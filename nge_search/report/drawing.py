@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nge_search.files import write_atomic
+from nge_search.files import user_path, write_atomic
 from nge_search.genotype import SPACE, Cell, Genotype
 from nge_search.report.dense_layout import lay_out_dense
 from nge_search.report.layout import Box, CellLayout, Point, arrow, control_points, lay_out
@@ -60,7 +60,7 @@ def draw_genotype(found: Drawable) -> Figure:
         return _figure(list(_layouts(found).values()))
 
 
-def save_drawings(found: Drawable, folder: Path, stem: str = "genotype") -> list[Path]:
+def save_drawings(found: Drawable, folder: str | Path, stem: str = "genotype") -> list[Path]:
     """Write `stem`.svg and .png, and of two cells `stem`_normal and `stem`_reduce, each file atomically.
 
     The folder is made if it is missing.
@@ -73,12 +73,13 @@ def save_drawings(found: Drawable, folder: Path, stem: str = "genotype") -> list
     if len(layouts) > 1:
         figures.update({f"{stem}_{kind}": [titled] for kind, titled in layouts.items()})
     paths = []
-    Path(folder).mkdir(parents=True, exist_ok=True)
+    folder = user_path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     with _own_settings():
         for name, titled in figures.items():
             figure = _figure(titled)
             for suffix in ("svg", "png"):
-                path = Path(folder) / f"{name}.{suffix}"
+                path = folder / f"{name}.{suffix}"
                 write_atomic(path, _encode(figure, suffix))
                 paths.append(path)
     return paths
