@@ -62,7 +62,7 @@ def voc_palette() -> tuple[Colour, ...]:
 
 
 def read_mask_header(path: str) -> MaskHeader:
-    """The size of a mask, without decoding its pixels.
+    """The size and the palette of a mask, without decoding its pixels.
 
     Raises:
         UserError: no image, or one of a kind that does not keep whole numbers; names the file.
