@@ -212,9 +212,8 @@ def _show(words: Sequence[str]) -> None:
         from nge_search.architecture.load import load_architecture
         from nge_search.report import save_drawings
 
-        Path(options.draw).mkdir(parents=True, exist_ok=True)
         cells = load_architecture(options.genotype).graphs
-        lines += [f"drew {path}" for path in save_drawings(cells, Path(options.draw))]
+        lines += [f"drew {path}" for path in save_drawings(cells, options.draw)]
     if options.json:
         lines = json.dumps(document, indent=2).splitlines()
     show(*lines)
@@ -341,7 +340,7 @@ def _report(words: Sequence[str]) -> None:
     options = parser.parse_args(words)
     from nge_search.report import write_report
 
-    show(str(write_report(Path(options.run))))
+    show(str(write_report(options.run)))
 
 
 def _bench(words: Sequence[str]) -> None:
@@ -357,7 +356,7 @@ def _doctor(words: Sequence[str]) -> None:
     options = parser.parse_args(words)
     from nge_search.doctor import examine, lines
 
-    findings = examine(Path(options.root))
+    findings = examine(options.root)
     show(*(json.dumps(findings, indent=2).splitlines() if options.json else lines(findings)))
 
 

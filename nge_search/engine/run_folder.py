@@ -170,6 +170,11 @@ class RunFolder:
             raise UserError(f"{path} is damaged; start anew with run.overwrite=true") from None
         if isinstance(old, dict):
             self.refuse_other_config(old, f"run folder '{self.path}'")
+        elif self.summary is not None:  # without one, the checkpoint tells the settings
+            raise UserError(
+                f"{path} is missing or damaged, so nothing tells whether this finished run has these settings; "
+                "restore it, set another run.dir=, or start anew with run.overwrite=true"
+            )
 
     def refuse_other_config(self, old: dict[str, Any], source: str) -> None:
         """Raise UserError, naming the first key that differs, unless `old` may be continued."""

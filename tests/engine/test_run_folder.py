@@ -367,3 +367,20 @@ def test_a_run_lists_all_that_it_writes(require_listed: Callable[[Path], None]) 
     words = ["eval", *WORDS, "run.dir=run", "run.overwrite=true", "data.name=folder", "data.root=gone"]
     assert main(words) == 2
     assert tree(Path("run")) == kept
+
+
+def test_a_finished_run_whose_settings_are_lost_is_not_shown_as_that_of_others() -> None:
+    folder = begun()
+    folder.write_json("summary.json", {"kind": "eval", **dict.fromkeys(EvalConfig.figures, 0)})
+    folder.close()
+    opened().close()
+    for text in (None, "", "null", "[1]"):
+        (Path("run") / "config.yaml").unlink()
+        if text is not None:
+            (Path("run") / "config.yaml").write_text(text)
+        with pytest.raises(UserError, match="is missing or damaged, so nothing tells"):
+            opened()
+        (Path("run") / "config.yaml").touch()
+    (Path("run") / "config.yaml").write_text("{}")
+    with pytest.raises(UserError, match="epochs was 600, now 2"):
+        opened("run", "train.epochs=2")
