@@ -16,7 +16,7 @@ import yaml
 
 from nge_search.cli import main
 from nge_search.config import load_config
-from nge_search.engine import environment
+from nge_search.engine import environment, run_lock
 from nge_search.engine.run_files import LOCK, MARK, is_run, own_files, read_mark
 from nge_search.engine.run_folder import RunFolder
 from nge_search.errors import RunFailure, UserError
@@ -218,6 +218,21 @@ def test_links_are_refused_before_anything_is_deleted(name: str, tmp_path: Path)
     with pytest.raises(UserError, match=name):
         opened("run", "run.overwrite=true").begin()
     assert tree(tmp_path) == before
+
+
+def test_a_lock_is_not_free_before_its_file_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closing the file takes the kernel's lock from all threads of the process."""
+    folder, held = opened(), []
+    close = os.close
+
+    def look(descriptor: int) -> None:
+        held.append(folder._lock._key in run_lock._held)
+        close(descriptor)
+
+    monkeypatch.setattr(run_lock.os, "close", look)
+    folder.close()
+    monkeypatch.undo()
+    assert held == [True, True]
 
 
 def test_the_lock_holds_between_threads() -> None:
