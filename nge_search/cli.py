@@ -175,10 +175,13 @@ def _derive(words: Sequence[str]) -> None:
     parser.add_argument("run", type=_path, help="run folder of a search")
     parser.add_argument("--epoch", type=int, help="epoch, from 1; default: the last")
     parser.add_argument("--out", type=_path, help="file to write; default: print")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file that --out names")
     options = parser.parse_args(words)
     from nge_search.api import derive
     from nge_search.files import write_atomic
 
+    if options.out and not options.overwrite and os.path.lexists(options.out):
+        raise UserError(f"'{options.out}' is there already; choose another file, or add --overwrite")
     found = derive(options.run, options.epoch)
     text = json.dumps(found, indent=2) + "\n" if isinstance(found, dict) else found.to_json()
     if options.out:

@@ -20,6 +20,8 @@ from nge_search.engine import environment, run_lock
 from nge_search.engine.run_files import LOCK, MARK, is_run, own_files, read_mark
 from nge_search.engine.run_folder import RunFolder
 from nge_search.errors import RunFailure, UserError
+from nge_search.files import write_atomic
+from nge_search.genotype import load_genotype
 from nge_search.networks.training import ClassifierTraining
 from nge_search.schema import EvalConfig
 
@@ -399,3 +401,15 @@ def test_a_finished_run_whose_settings_are_lost_is_not_shown_as_that_of_others()
     (Path("run") / "config.yaml").write_text("{}")
     with pytest.raises(UserError, match="epochs was 600, now 2"):
         opened("run", "train.epochs=2")
+
+
+@pytest.mark.parametrize("value", ["run", "run/genotype.json", "./run/../run/"])
+def test_what_overwriting_would_delete_is_not_read_from(value: str) -> None:
+    folder = begun()
+    folder.close()
+    write_atomic(folder.path / "genotype.json", load_genotype("darts_v2").to_json())
+    before = tree(folder.path)
+    with pytest.raises(UserError, match=r"network.genotype=.* is in the run folder that run.overwrite=true"):
+        opened("run", "run.overwrite=true", f"network.genotype={value}")
+    assert tree(folder.path) == before
+    opened("run", "run.overwrite=true", "network.genotype=darts_v2").close()
