@@ -175,10 +175,13 @@ def _derive(words: Sequence[str]) -> None:
     parser.add_argument("run", type=_path, help="run folder of a search")
     parser.add_argument("--epoch", type=int, help="epoch, from 1; default: the last")
     parser.add_argument("--out", type=_path, help="file to write; default: print")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file that --out names")
     options = parser.parse_args(words)
     from nge_search.api import derive
     from nge_search.files import write_atomic
 
+    if options.out and not options.overwrite and os.path.lexists(options.out):
+        raise UserError(f"'{options.out}' is there already; choose another file, or add --overwrite")
     found = derive(options.run, options.epoch)
     text = json.dumps(found, indent=2) + "\n" if isinstance(found, dict) else found.to_json()
     if options.out:
@@ -212,9 +215,8 @@ def _show(words: Sequence[str]) -> None:
         from nge_search.architecture.load import load_architecture
         from nge_search.report import save_drawings
 
-        Path(options.draw).mkdir(parents=True, exist_ok=True)
         cells = load_architecture(options.genotype).graphs
-        lines += [f"drew {path}" for path in save_drawings(cells, Path(options.draw))]
+        lines += [f"drew {path}" for path in save_drawings(cells, options.draw)]
     if options.json:
         lines = json.dumps(document, indent=2).splitlines()
     show(*lines)
@@ -341,7 +343,7 @@ def _report(words: Sequence[str]) -> None:
     options = parser.parse_args(words)
     from nge_search.report import write_report
 
-    show(str(write_report(Path(options.run))))
+    show(str(write_report(options.run)))
 
 
 def _bench(words: Sequence[str]) -> None:
@@ -357,7 +359,7 @@ def _doctor(words: Sequence[str]) -> None:
     options = parser.parse_args(words)
     from nge_search.doctor import examine, lines
 
-    findings = examine(Path(options.root))
+    findings = examine(options.root)
     show(*(json.dumps(findings, indent=2).splitlines() if options.json else lines(findings)))
 
 

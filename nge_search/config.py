@@ -126,6 +126,14 @@ def to_yaml(config: RunningConfig) -> str:
     return yaml.safe_dump(to_dict(config), sort_keys=False)
 
 
+def inputs(config: RunningConfig) -> Iterator[tuple[str, str]]:
+    """Key and value of every setting that names something to read, if it is given."""
+    values = dict(_flatten_plain(to_dict(config)))
+    for setting in _settings(type(config)):
+        if setting.item.metadata["path"] and setting.key != "run.dir" and values[setting.key]:
+            yield setting.key, values[setting.key]
+
+
 def first_difference(old: Mapping[str, Any], config: RunningConfig) -> str | None:
     """`key was X, now Y` for the first setting that a resumed run may not change; None if there is none."""
     old_values = dict(_flatten_plain(old))

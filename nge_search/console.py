@@ -14,7 +14,11 @@ def show(*lines: str, file: TextIO | None = None) -> None:
     stream = sys.stdout if file is None else file
     text = "\n".join(printable(line) for line in lines)
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+    try:
+        print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+    except OSError as error:  # a full disk, for example: of this stream, and not of a run folder
+        error.filename = error.filename or getattr(stream, "name", "standard output")
+        raise
 
 
 def escape_what_cannot_be_shown() -> None:

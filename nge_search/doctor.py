@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 from nge_search.engine.environment import device_name, package_versions
+from nge_search.files import user_path
 from nge_search.schema import DATASETS
 
 _EXTRAS = {
@@ -23,8 +24,9 @@ _EXTRAS = {
 }
 
 
-def examine(root: Path) -> dict[str, Any]:
+def examine(root: str | Path) -> dict[str, Any]:
     """Everything `nge doctor` reports, as a JSON object; `root` is where datasets are looked for."""
+    root = user_path(root)
     gpus = [device_name(torch.device("cuda", index)) for index in range(torch.cuda.device_count())]
     return {
         "python": sys.version.split()[0],

@@ -88,6 +88,12 @@ def test_derive_reads_any_epoch(search_run, capsys, tmp_path):
     assert json.loads(capsys.readouterr().out) == json.loads((search_run / "genotype.json").read_text())
     out = tmp_path / "first.json"
     assert main(["derive", str(search_run), "--epoch", "1", "--out", str(out)]) == 0
+    for own in (out, search_run / "config.yaml"):
+        before = own.read_bytes()
+        assert main(["derive", str(search_run), "--out", str(own)]) == 2
+        assert "is there already" in capsys.readouterr().err
+        assert own.read_bytes() == before
+    assert main(["derive", str(search_run), "--epoch", "1", "--out", str(out), "--overwrite"]) == 0
     assert load_genotype(out) == nge_search.derive(search_run, 1)
 
 

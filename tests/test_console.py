@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -12,8 +13,9 @@ from PIL import Image
 
 from nge_search.cli import main
 from nge_search.console import escape_what_cannot_be_shown, show
-from nge_search.engine.logbook import print_line
+from nge_search.engine.logbook import Logbook, print_line
 from nge_search.errors import printable
+from nge_search.schema import RunConfig
 
 
 def terminal(encoding: str) -> io.TextIOWrapper:
@@ -92,3 +94,33 @@ def test_whole_way_of_names_that_are_not_utf8(
     assert all(r"\udce4 " in line and r"b\x1b[31m\nb" in line for line in lines)
     assert main(["classify", "ex", "d", "--json"]) == 0
     assert capfd.readouterr().out.count(r"\udcff") == 6
+
+
+class _Broken(io.TextIOWrapper):
+    """A stream whose every flush fails."""
+
+    def __init__(self, error: OSError):
+        super().__init__(io.BytesIO(), encoding="utf-8")
+        self._error = error
+
+    def flush(self) -> None:
+        raise self._error
+
+
+def test_a_full_disk_under_the_output_is_named_as_such() -> None:
+    with pytest.raises(OSError, match="standard output") as caught:
+        show("a line", file=_Broken(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
+    assert caught.value.filename == "standard output"
+
+
+@pytest.mark.parametrize("mode", ["bar", "lines"])
+def test_a_run_goes_on_where_nobody_listens(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", _Broken(BrokenPipeError()))
+    logbook = Logbook(None, RunConfig())
+    logbook._mode = mode
+    logbook.say("a line")
+
+
+def test_progress_where_standard_error_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    assert Logbook._choose_mode("auto") == "lines"

@@ -15,11 +15,18 @@ import pytest
 import yaml
 
 import nge_search
+from nge_search.benchmarks import open_table
+from nge_search.benchmarks.table import build_table, open_folder
 from nge_search.cli import main
 from nge_search.config import first_difference, load_config, search_schema, to_dict, to_yaml
+from nge_search.doctor import examine
 from nge_search.errors import UserError
 from nge_search.genotype import load_genotype
+from nge_search.networks.classify import find_images, read_exported
+from nge_search.networks.export import export_run, read_weights
+from nge_search.networks.segment import read_trained
 from nge_search.recipes import retrain_command
+from nge_search.report import save_drawings, write_report
 from nge_search.schema import EvalConfig, SearchConfig
 from nge_search.schema_benchmark import BenchmarkConfig
 from nge_search.schema_segmentation import SegmentationConfig
@@ -263,6 +270,23 @@ def test_commands_expand_the_home_folder(home: Path, capsys: pytest.CaptureFixtu
     assert load_genotype(home / "derived.json") == load_genotype("~/run") == nge_search.derive("~/run") == genotype
     assert not list(Path.cwd().iterdir())
     assert search_schema("~/mine.yaml") is BenchmarkConfig
+
+
+def test_the_home_folder_is_meant_from_python_too(home: Path) -> None:
+    genotype = load_genotype("darts_v1")
+    assert save_drawings(genotype, "~/drawings", "cell")[0] == home / "drawings" / "cell.svg"
+    build_table(NasBench201Space(), [((1, 2, 3, 4, 0, 1), {"accuracy": 9.0})], "mine", "row").save("~/small")
+    assert len(open_table("~/small")) == len(open_folder(Path("~/small"))) == 1
+    (home / "photos").mkdir()
+    (home / "photos/a.png").touch()
+    assert find_images(["~/photos", Path("~/photos/a.png"), "./b.png"]) == [f"{home}/photos/a.png"] * 2 + [
+        "./b.png"
+    ]
+    assert examine("~/sets")["root"] == f"{home}/sets"
+    for read in (read_exported, read_trained, read_weights, write_report, lambda path: export_run(path, "~/out")):
+        with pytest.raises(UserError, match=f"'{home}/nothing"):
+            read("~/nothing")
+    assert not list(Path.cwd().iterdir())
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ from nge_search.engine.distributed import choose_device
 from nge_search.engine.environment import describe
 from nge_search.engine.memory import keep_freed_memory
 from nge_search.errors import UserError
+from nge_search.files import user_path
 from nge_search.genotype import load_genotype
 from nge_search.networks.families import FAMILIES
 from nge_search.schema import DataConfig
@@ -74,7 +75,7 @@ _NUMBERS = (
 def _training_images(options: argparse.Namespace) -> Iterator[Path]:
     """The folder of the class folders: that of --root, or one made for the occasion."""
     if options.root:
-        root = Path(os.path.expanduser(options.root)) / "train"
+        root = user_path(options.root) / "train"
         if not root.is_dir():
             raise UserError(f"--root={options.root}: holds no train/ with a folder of images per class")
         yield root

@@ -13,7 +13,7 @@ from nge_search.benchmarks.query import Answer, Benchmark, Queries
 from nge_search.benchmarks.rows import columns
 from nge_search.benchmarks.table import Table, open_folder
 from nge_search.errors import UserError
-from nge_search.files import require_regular
+from nge_search.files import require_regular, user_path
 
 __all__ = ["Answer", "Benchmark", "Queries", "Table", "open_table"]
 
@@ -36,7 +36,7 @@ def open_table(path: str | Path) -> Table:
     Raises:
         UserError: no such file, or one that none of the readers takes.
     """
-    path = Path(path)
+    path = user_path(path)
     if path.is_dir():
         return open_folder(path)
     if not path.exists():

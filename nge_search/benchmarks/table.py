@@ -20,7 +20,7 @@ import numpy as np
 
 from nge_search.array_reader import open_array
 from nge_search.errors import UserError, nearest, plain
-from nge_search.files import new_folder, sync_folder, write_atomic, write_json
+from nge_search.files import new_folder, sync_folder, user_path, write_atomic, write_json
 from nge_search.json_reader import Reader, read_json
 from nge_search.spaces import SPACES, Code, NasBench101Space, Space
 from nge_search.spaces.nasbench101 import VERTICES
@@ -109,7 +109,7 @@ class Table:
             UserError: a folder that holds something.
             OSError: it cannot be written; nothing is left behind.
         """
-        folder = Path(folder)
+        folder = user_path(folder)
         if folder.exists() and any(not _LEFT.fullmatch(entry.name) for entry in folder.iterdir()):
             raise UserError(f"'{folder}' is not empty; choose another --out")
         header = {
@@ -237,7 +237,7 @@ def open_folder(folder: str | Path) -> Table:
     Raises:
         UserError: another folder, or files that are missing or do not fit each other.
     """
-    folder = Path(folder)
+    folder = user_path(folder)
     path = folder / _HEADER
     if folder.is_dir() and not os.path.lexists(path):
         raise UserError(f"'{folder}' holds no {_HEADER}; `nge table FILE --out FOLDER` makes such a folder")

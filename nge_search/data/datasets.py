@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +16,7 @@ from nge_search.data.image_transforms import ImageTransforms
 from nge_search.data.sources import Dataset, MemoryImages
 from nge_search.data.split import hold_out, limited
 from nge_search.errors import UserError
+from nge_search.files import user_path
 from nge_search.schema import DataConfig
 
 _DIGITS_TEST_FRACTION = 1 / 3
@@ -63,7 +62,7 @@ def _cifar_part(config: DataConfig, train: bool) -> Any:
     from torchvision import datasets  # takes a second to import
 
     kind = datasets.CIFAR10 if config.name == "cifar10" else datasets.CIFAR100
-    root = Path(os.path.expanduser(config.root))
+    root = user_path(config.root)
     with warnings.catch_warnings():
         # CIFAR's files come from an old NumPy, at which NumPy 2.4.0 to 2.4.4 warn.
         warnings.filterwarnings("ignore", message=r"dtype\(\): align should be passed")

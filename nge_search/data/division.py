@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,9 +19,9 @@ TRAIN_NAMES = ("train", "training")
 #: The first of these that is there is the test set.
 TEST_NAMES = ("test", "testing", "val", "valid", "validation", "eval", "evaluation")
 
-#: A name with one of those words in it: 'training_set', 'seg_test', 'val2017'.
+#: A name with one of those words in it: 'training_set', 'seg_test', 'val2017', 'trainA'.
 _NAMED_AFTER_SPLIT = re.compile(
-    rf"(.*[^a-z])?(?:(?P<train>{'|'.join(TRAIN_NAMES)})|{'|'.join(TEST_NAMES)})(s|_?set)?([^a-z].*)?"
+    rf"(.*[^a-z])?(?:(?P<train>{'|'.join(TRAIN_NAMES)})|{'|'.join(TEST_NAMES)})(s|_?set|[ab])?([^a-z].*)?"
 )
 _ADVICE = "put the classes into train/ and test/, or set data.root to the folder that holds the class folders"
 
@@ -88,16 +88,28 @@ def _classes_alone(root: Path, folders: Sequence[str], named: Sequence[str]) -> 
             f"'{root}' holds {some(named)} without class folders in it; expected folders of images per class, as "
             f"{named[0]}/<class>/"
         )
-    words = [_NAMED_AFTER_SPLIT.fullmatch(folded(name)) for name in folders]
-    if len(folders) > 1 and all(words) and len({bool(word["train"]) for word in words if word}) == 2:
-        raise UserError(f"the folders {some(folders)} of '{root}' look like splits, not like classes; {_ADVICE}")
-    for name in folders:
-        inner = subfolders(root / name)
-        if any(_is_named(part, TRAIN_NAMES) for part in inner) and any(
-            _is_named(part, TEST_NAMES) for part in inner
-        ):
-            raise UserError(f"'{root / name}' holds {some(inner)}, which look like splits of a class; {_ADVICE}")
-    return Division(root, None)
+    inner = {name: subfolders(root / name) for name in folders}
+    words = {name: word for name in folders if (word := _NAMED_AFTER_SPLIT.fullmatch(folded(name)))}
+    nested = all(inner[name] and not images_in(root / name) for name in words)
+    if len({bool(word["train"]) for word in words.values()}) == 2 and (nested or len(words) == len(folders)):
+        raise UserError(f"the folders {some([*words])} of '{root}' look like splits, not like classes; {_ADVICE}")
+    for name, parts in inner.items():
+        if all(any(_is_named(part, names) for part in parts) for names in (TRAIN_NAMES, TEST_NAMES)):
+            raise UserError(f"'{root / name}' holds {some(parts)}, which look like splits of a class; {_ADVICE}")
+    return Division(root, None, _alike_inside(root, inner))
+
+
+def _alike_inside(root: Path, inner: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """A remark where all folders hold the same folders and no images: those may be the classes, these versions."""
+    parts = next(iter(inner.values()), [])
+    if len(inner) < 2 or len(parts) < 2 or any(found != parts for found in inner.values()):
+        return ()
+    if any(images_in(root / name) for name in inner):
+        return ()
+    return (
+        f"the classes are {some([*inner])}, and each of them holds {some(parts)}; if those are the classes, merge "
+        "the folders, or set data.root to one of them",
+    )
 
 
 def _may_be_classes(root: Path, trains: Sequence[str], others: Sequence[str]) -> bool:

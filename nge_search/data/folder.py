@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ from nge_search.data.sources import Dataset, FileImages
 from nge_search.data.split import class_sizes, hold_out, limited
 from nge_search.data.tree import Tree, folded, read_tree, some, subfolders
 from nge_search.errors import UserError
+from nge_search.files import user_path
 from nge_search.schema import DataConfig
 
 _TRAIN = "train"
@@ -89,7 +89,7 @@ def _readable(
 
 
 def _existing_root(config: DataConfig) -> Path:
-    root = Path(os.path.expanduser(config.root))
+    root = user_path(config.root)
     if not root.exists():
         raise config.refuse("root", "there is no such folder; set data.root to the folder of your images")
     if not root.is_dir():

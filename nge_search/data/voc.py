@@ -20,7 +20,7 @@ from nge_search.data.image_transforms import Draw
 from nge_search.data.masked import MaskedDataset
 from nge_search.data.masked_crops import MaskedCrops
 from nge_search.data.voc_lists import LISTS, MASKS, MORE_MASKS, Lists, Pair, augmented_list, find_root
-from nge_search.data.voc_masks import VOC_CLASSES, load_mask, read_mask_header
+from nge_search.data.voc_masks import VOC_CLASSES, Colour, MaskHeader, load_mask, read_mask_header
 from nge_search.errors import UserError
 from nge_search.schema import DATASETS
 from nge_search.schema_segmentation import MaskedDataConfig
@@ -56,7 +56,10 @@ def load_voc(config: MaskedDataConfig) -> MaskedDataset:
         chosen = permutation(len(train), seed=0, epoch=0, stream=Stream.LIMIT)[: config.limit]
         train = [train[i] for i in chosen.sort().values.tolist()]
     facts = DATASETS["folder"]
-    headers = for_each(partial(_header, max_pixels=config.max_pixels), [*train, *val], max(1, config.workers))
+    pairs = [*train, *val]
+    found = for_each(partial(_headers, max_pixels=config.max_pixels), pairs, max(1, config.workers))
+    _require_one_meaning([(pair.mask, mask) for pair, (_, mask) in zip(pairs, found)])
+    headers = [image for image, _ in found]
     sizes = torch.tensor([(header.height, header.width) for header in headers])
     crops = MaskedCrops(config, facts.mean)
     return MaskedDataset(
@@ -126,8 +129,8 @@ def read_pair(pair: Pair, max_pixels: int) -> Tensor:
     return torch.cat([colours, classes[None]])
 
 
-def _header(pair: Pair, max_pixels: int) -> Header:
-    """The image's header, to which its mask's fits."""
+def _headers(pair: Pair, max_pixels: int) -> tuple[Header, MaskHeader]:
+    """The image's header, and its mask's, which fits it."""
     image, mask = read_header(pair.image, max_pixels), read_mask_header(pair.mask)
     if (image.width, image.height) != (mask.width, mask.height):
         raise _different_sizes(pair, (image.width, image.height), (mask.width, mask.height))
@@ -137,7 +140,21 @@ def _header(pair: Pair, max_pixels: int) -> Header:
             f"image '{pair.image}' has the EXIF orientation {image.orientation}, its mask '{pair.mask}' "
             f"{mask.orientation}; how they lie on each other is not clear, save both turned, without an orientation"
         )
-    return image
+    return image, mask
+
+
+def _require_one_meaning(masks: Sequence[tuple[str, MaskHeader]]) -> None:
+    """Refuse masks whose palettes give one colour to several classes: their values are numbered file by file."""
+    first: dict[Colour, tuple[int, str]] = {}
+    for path, mask in masks:
+        for colour, value in mask.colours:
+            before, other = first.setdefault(colour, (value, path))
+            if before != value:
+                raise UserError(
+                    f"the palettes of masks '{other}' and '{path}' have the colour {colour} for the values "
+                    f"{before} and {value}, so that values do not mean the same class in all files; save the "
+                    "classes as 8 bits of grey, or with one palette"
+                )
 
 
 def _different_sizes(pair: Pair, image: Sequence[int], mask: Sequence[int]) -> UserError:

@@ -37,11 +37,15 @@ _FEW_BITS = ("L;2", "L;4")
 
 
 class MaskHeader(NamedTuple):
-    """What a mask's file says of it: sides in pixels as it is turned by `orientation`, EXIF's number for that."""
+    """What a mask's file says of it: sides in pixels as it is turned by `orientation`, EXIF's number for that.
+
+    `colours` are those that its palette gives to classes, by value, where they are neither VOC's nor greys.
+    """
 
     width: int
     height: int
     orientation: int
+    colours: tuple[tuple[Colour, int], ...] = ()
 
 
 @cache
@@ -58,7 +62,7 @@ def voc_palette() -> tuple[Colour, ...]:
 
 
 def read_mask_header(path: str) -> MaskHeader:
-    """The size of a mask, without decoding its pixels.
+    """The size and the palette of a mask, without decoding its pixels.
 
     Raises:
         UserError: no image, or one of a kind that does not keep whole numbers; names the file.
@@ -69,7 +73,9 @@ def read_mask_header(path: str) -> MaskHeader:
         _require_exact(image, path)
         turn = orientation(image)
         width, height = image.size
-    return MaskHeader(*((height, width) if turn >= ON_ITS_SIDE else (width, height)), turn)
+        palette = image.getpalette("RGB") if image.mode in ("P", "PA") else None
+    sides = (height, width) if turn >= ON_ITS_SIDE else (width, height)
+    return MaskHeader(*sides, turn, _own_colours(bytes(palette or b"")))
 
 
 def load_mask(path: str) -> np.ndarray:
@@ -165,6 +171,17 @@ def _renumbered_grey(palette: bytes) -> tuple[int, int] | None:
     if not red == green == blue or not all(grey < len(VOC_CLASSES) or grey == IGNORED for grey in red):
         return None
     return next(((value, grey) for value, grey in enumerate(red) if grey not in (value, 0, IGNORED)), None)
+
+
+@lru_cache(maxsize=64)
+def _own_colours(palette: bytes) -> tuple[tuple[Colour, int], ...]:
+    """Colours of a palette that name no class by themselves, each with its value; none that occurs twice."""
+    colours = [tuple(palette[at : at + 3]) for at in range(0, len(palette), 3)][: len(VOC_CLASSES)]
+    return tuple(
+        (colour, value)
+        for value, colour in enumerate(colours)
+        if len(set(colour)) > 1 and colour not in voc_palette() and colours.count(colour) == 1
+    )
 
 
 @lru_cache(maxsize=64)

@@ -40,14 +40,15 @@ class Logbook:
     @staticmethod
     def _choose_mode(progress: str) -> str:
         if progress == "auto":
-            return "bar" if sys.stderr.isatty() else "lines"
+            is_terminal = sys.stderr is not None and sys.stderr.isatty()  # None: closed by whoever started us
+            return "bar" if is_terminal else "lines"
         return progress
 
     def say(self, text: str) -> None:
         """One line for the person at the terminal."""
         if self._mode == "bar":
             with tqdm.external_write_mode(file=sys.stdout):
-                show(text)
+                print_line(text)
         elif self._mode == "lines" and not print_line(text):
             self._mode = "none"
 

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from nge_search.config import first_difference, to_yaml
+from nge_search.config import first_difference, inputs, to_yaml
 from nge_search.engine import run_files
 from nge_search.engine.checkpoint import CheckpointFolder
 from nge_search.engine.run_lock import RunLock
@@ -39,6 +39,8 @@ class RunFolder:
         self._config = config
         self._begun = False
         self._refuse_unusable()
+        if config.run.overwrite:
+            self._refuse_own_inputs()
         self._lock = RunLock(self.path)
         try:
             self._refuse_unusable()  # now that nobody else changes it
@@ -67,6 +69,16 @@ class RunFolder:
         run_files.delete_leftovers(self.path)
         if self._config.run.overwrite:
             run_files.delete_run(self.path)
+
+    def _refuse_own_inputs(self) -> None:
+        """Raise UserError if what the run is to read would be deleted by run.overwrite."""
+        own = os.path.realpath(self.path)
+        for key, value in inputs(self._config):
+            found = os.path.realpath(value)
+            if own in (found, os.path.dirname(found)) and os.path.exists(found) and key != "data.root":
+                raise UserError(
+                    f"{key}={value} is in the run folder that run.overwrite=true would delete; set another run.dir="
+                )
 
     def require_present(self) -> None:
         """Raise RunFailure if the folder is no longer the one that the run began in: it is not made anew."""
@@ -170,6 +182,11 @@ class RunFolder:
             raise UserError(f"{path} is damaged; start anew with run.overwrite=true") from None
         if isinstance(old, dict):
             self.refuse_other_config(old, f"run folder '{self.path}'")
+        elif self.summary is not None:  # without one, the checkpoint tells the settings
+            raise UserError(
+                f"{path} is missing or damaged, so nothing tells whether this finished run has these settings; "
+                "restore it, set another run.dir=, or start anew with run.overwrite=true"
+            )
 
     def refuse_other_config(self, old: dict[str, Any], source: str) -> None:
         """Raise UserError, naming the first key that differs, unless `old` may be continued."""

@@ -69,10 +69,10 @@ class RunLock:
         self._drop()
 
     def _drop(self) -> None:
-        if self._key is not None:
-            _held.pop(self._key, None)
         for descriptor in self._descriptors:
             os.close(descriptor)
+        if self._key is not None:  # only now: another thread's lock would have gone with the file closed here
+            _held.pop(self._key, None)
         self._descriptors, self._key = [], None
 
     def _take(self, folder: Path) -> bool:

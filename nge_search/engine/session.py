@@ -156,7 +156,7 @@ def _refuse_place_among_images(config: CommandConfig) -> None:
     if config.data.name != "folder" or is_run(Path(config.run.dir)):
         return
     given = (config.data.root, config.run.dir)
-    root, place = (Path(os.path.realpath(os.path.expanduser(path))) for path in given)
+    root, place = (Path(os.path.realpath(path)) for path in given)
     if root not in place.parents or not root.is_dir():
         return
     divided = any(entry.name.casefold() in TRAIN_NAMES for entry in root.iterdir())

@@ -21,6 +21,7 @@ from nge_search.data.tree import files_below, is_image_name
 from nge_search.engine.distributed import choose_device
 from nge_search.engine.precision import allow_tf32
 from nge_search.errors import UserError
+from nge_search.files import user_path
 from nge_search.json_reader import Reader, read_json
 from nge_search.networks.export import (
     CONFIG_FILE,
@@ -94,7 +95,7 @@ def read_exported(folder: str | Path) -> Exported:
     Raises:
         UserError: another folder, or a damaged one.
     """
-    folder = Path(folder)
+    folder = user_path(folder)
     if not (folder / CONFIG_FILE).exists():
         if (folder / "config.yaml").is_file():
             use = use_of(folder) or f"a run folder; export it first: nge export {quote(str(folder))} --out FOLDER"
@@ -149,7 +150,8 @@ def find_images(places: Sequence[str]) -> list[str]:
     Raises:
         UserError: a folder that holds no image file, cannot be read, or holds a link to another folder.
     """
-    return [path for place in places for path in (_in_folder(place) if os.path.isdir(place) else [place])]
+    given = [str(user_path(place)) if os.fspath(place).startswith("~") else os.fspath(place) for place in places]
+    return [path for place in given for path in (_in_folder(place) if os.path.isdir(place) else [place])]
 
 
 def _in_folder(folder: str) -> list[str]:

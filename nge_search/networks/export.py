@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from nge_search.config import load_config
 from nge_search.engine.checkpoint import CheckpointFolder, require_same_tensors
 from nge_search.errors import RunFailure, UserError, nearest, plain
+from nge_search.files import user_path
 from nge_search.genotype import Genotype, load_genotype
 from nge_search.json_reader import Reader, read_json
 from nge_search.networks.export_folder import CONFIG_FILE, GENOTYPE_FILE, README_FILE, WEIGHTS_FILE, staged
@@ -72,7 +73,7 @@ def export_run(
         UserError: a run, folder, format or choice of weights that cannot be used.
         RunFailure: an exported file does not compute what the network does.
     """
-    run, out = Path(run), Path(out)
+    run, out = user_path(run), user_path(out)
     for name in formats:
         if name not in FORMATS:
             raise UserError(
@@ -106,7 +107,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     Raises:
         UserError: anything else.
     """
-    path = Path(path)
+    path = user_path(path)
     if path.is_dir() and (path / CONFIG_FILE).is_file():
         path = path / WEIGHTS_FILE
     if path.is_dir():

@@ -56,6 +56,9 @@ def staged(out: Path, overwrite: bool, say: Callable[[str], None]) -> Iterator[P
         try:
             yield staging
             _publish(staging, out, say)
+        except OSError as error:
+            error.filename, error.filename2 = str(out), None  # the name that the user knows
+            raise
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 

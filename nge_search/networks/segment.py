@@ -20,7 +20,7 @@ from nge_search.engine.checkpoint import CheckpointFolder, require_same_tensors
 from nge_search.engine.distributed import choose_device
 from nge_search.engine.precision import allow_tf32
 from nge_search.errors import UserError
-from nge_search.files import new_folder, refuse_odd_target, write_atomic
+from nge_search.files import new_folder, refuse_odd_target, user_path, write_atomic
 from nge_search.genotype import load_genotype
 from nge_search.json_reader import Reader, read_json
 from nge_search.networks.classify import find_images
@@ -69,7 +69,7 @@ def read_trained(run: str | Path) -> TrainedSegmenter:
     Raises:
         UserError: another folder, or a damaged one.
     """
-    run = Path(run)
+    run = user_path(run)
     if (run / CONFIG_FILE).is_file():
         raise UserError(
             f"'{run}' is an exported classifier; use it as it is: nge classify {quote(str(run))} IMAGES"
@@ -118,7 +118,7 @@ def segment(
         UserError: a run, a folder or a device that cannot be used, or PNGs that would replace each other or other
             files. An image that cannot be read is passed on.
     """
-    chosen, out = choose_device(device), Path(out)
+    chosen, out = choose_device(device), user_path(out)
     targets = _targets(find_images(images), out, overwrite)
     trained = read_trained(run)
     trained.network.to(chosen)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nge_search.architecture.graph import Graph
-from nge_search.files import write_atomic
+from nge_search.files import user_path, write_atomic
 from nge_search.report.layout import Box, CellLayout, Point, arrow, control_points, lay_out
 from nge_search.report.palette import ALL_STYLES, INK, KIND_TITLES, PAPER, outline_colour, style_of
 
@@ -51,7 +51,7 @@ def draw_cells(cells: Cells) -> Figure:
         return _figure(list(_layouts(cells).values()))
 
 
-def save_drawings(cells: Cells, folder: Path, stem: str = "genotype") -> list[Path]:
+def save_drawings(cells: Cells, folder: str | Path, stem: str = "genotype") -> list[Path]:
     """Write `stem`.svg and .png, and of two cells `stem`_normal and `stem`_reduce, each file atomically.
 
     The folder is made if it is missing.
@@ -64,12 +64,13 @@ def save_drawings(cells: Cells, folder: Path, stem: str = "genotype") -> list[Pa
     if len(layouts) > 1:
         figures.update({f"{stem}_{kind}": [titled] for kind, titled in layouts.items()})
     paths = []
-    Path(folder).mkdir(parents=True, exist_ok=True)
+    folder = user_path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     with _own_settings():
         for name, titled in figures.items():
             figure = _figure(titled)
             for suffix in ("svg", "png"):
-                path = Path(folder) / f"{name}.{suffix}"
+                path = folder / f"{name}.{suffix}"
                 write_atomic(path, _encode(figure, suffix))
                 paths.append(path)
     return paths

@@ -29,7 +29,7 @@ _UNITS = {
 }
 
 
-def write_report(run_dir: Path, summary: dict[str, Any] | None = None) -> Path:
+def write_report(run_dir: str | Path, summary: dict[str, Any] | None = None) -> Path:
     """Write `run_dir`/report.html, for a finished or an unfinished run.
 
     Args:
@@ -39,7 +39,7 @@ def write_report(run_dir: Path, summary: dict[str, Any] | None = None) -> Path:
     Raises:
         UserError: `run_dir` is not the folder of a run, or cannot be read or written.
     """
-    run = read_run_folder(Path(run_dir))
+    run = read_run_folder(run_dir)
     if summary is not None:
         run = dataclasses.replace(run, summary=summary)
     path = run.path / "report.html"

@@ -90,7 +90,7 @@ class RunFolder:
         return value if math.isfinite(value) else self.last(key)
 
 
-def read_run_folder(directory: Path) -> RunFolder:
+def read_run_folder(directory: str | Path) -> RunFolder:
     """Read everything the report shows.
 
     Raises:

@@ -80,6 +80,9 @@ def test_a_class_named_as_a_split_may_have_folders_beside_its_images(write_tree:
         (("Train/a", "Train/b", "train/a", "train/b"), "'Train', 'train', which are all training sets"),
         (("training_set/a", "training_set/b", "test_set/a", "test_set/b"), "look like splits, not like classes"),
         (("seg_train/a", "seg_train/b", "seg_test/a", "seg_test/b"), "look like splits, not like classes"),
+        (("seg_train/seg_train/a", "seg_test/seg_test/a", "seg_pred/seg_pred"), "'seg_test', 'seg_train' of"),
+        (("my-train/a", "my-train/b", "my-val/a", "my-val/b", "extra"), "'my-train', 'my-val' of"),
+        (("trainA", "trainB", "testA", "testB"), "look like splits, not like classes"),
         (("a/train", "a/test", "b/train", "b/test"), "'test', 'train', which look like splits of a class"),
     ],
 )
@@ -95,6 +98,19 @@ def test_classes_with_the_word_in_their_names_are_classes(write_tree: Callable) 
         "steam train",
         "train_station",
     )
+
+
+def test_classes_with_words_of_both_splits_in_their_names_are_classes(write_tree: Callable) -> None:
+    classes = ("bus", "test_tube", "train_station")
+    assert read(write_tree(*classes, "test_tube/of glass", "train_station/at night")).classes == classes
+
+
+def test_folders_that_hold_the_same_folders_are_named(write_tree: Callable) -> None:
+    dataset = read(write_tree(*(f"{version}/{name}" for version in ("colour", "grey") for name in "ab")))
+    assert dataset.classes == ("colour", "grey")
+    assert any("the classes are 'colour', 'grey', and each of them holds 'a', 'b'" in x for x in dataset.notices)
+    for folders in (("c/a", "c/b", "g/a", "g/x"), ("c/a", "g/a"), ("c/a", "c/b", "g/a", "g/b", "g")):
+        assert not any("the classes are" in notice for notice in read(write_tree(*folders)).notices)
 
 
 def test_a_folder_that_is_two_is_refused(write_tree: Callable) -> None:

@@ -103,6 +103,26 @@ def test_the_palette_of_a_mask_may_give_vocs_colours_in_another_order(voc_tree):
     np.testing.assert_array_equal(load(root).train.read_mask(0), truth)
 
 
+def test_masks_with_values_numbered_file_by_file_are_refused(voc_tree):
+    """As they are where masks of the user's own colours are converted to palettes one by one."""
+    root = voc_tree(2, 1)
+
+    def paint(name: str, *colours: tuple[int, int, int]) -> None:
+        image = Image.open(mask_of(root, name))
+        image.putpalette([part for colour in colours for part in colour])
+        image.save(mask_of(root, name))
+
+    red, green, blue = (250, 0, 0), (0, 250, 0), (0, 0, 250)
+    paint("train_000", (0, 0, 0), red, green)
+    for other in ((red, (0, 0, 0)), ((0, 0, 0), green), ((9, 9, 9), blue, red)):
+        paint("val_000", *other)
+        with pytest.raises(UserError, match="do not mean the same class in all files"):
+            load(root)
+    for other in (((0, 0, 0), red, green, blue), ((0, 0, 0), blue), (green, (1, 1, 1), green), ((7, 7, 7), red)):
+        paint("val_000", *other)
+        assert len(load(root).test) == 1
+
+
 def test_other_names_of_files_change_nothing(voc_tree):
     root = voc_tree(3, 2)
     before = load(root).train.read([1])

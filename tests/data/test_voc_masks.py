@@ -51,7 +51,7 @@ def test_whole_numbers_are_classes_in_every_mode(path: str) -> None:
     ):
         image.save(path)
         np.testing.assert_array_equal(load_mask(path), truth)
-        assert read_mask_header(path) == (3, 2, 1)
+        assert read_mask_header(path)[:3] == (3, 2, 1)
     for name in ("mask.bmp", "mask.tif"):
         other = str(Path(path).with_name(name))
         Image.fromarray(truth).save(other)
@@ -195,7 +195,7 @@ def exif(orientation: int) -> bytes:
 def test_a_mask_is_turned_as_exif_says(orientation: int, expected: list[list[int]], path: str) -> None:
     save_palette(path, [[0, 1, 1], [2, 3, 4]], list(voc_palette()), eXIf=exif(orientation))
     assert load_mask(path).tolist() == expected
-    assert read_mask_header(path) == (len(expected[0]), len(expected), orientation)
+    assert read_mask_header(path)[:3] == (len(expected[0]), len(expected), orientation)
 
 
 def test_an_orientation_behind_the_pixels_is_refused(path: str) -> None:

@@ -16,10 +16,12 @@ import yaml
 
 from nge_search.cli import main
 from nge_search.config import load_config
-from nge_search.engine import environment
+from nge_search.engine import environment, run_lock
 from nge_search.engine.run_files import LOCK, MARK, is_run, own_files, read_mark
 from nge_search.engine.run_folder import RunFolder
 from nge_search.errors import RunFailure, UserError
+from nge_search.files import write_atomic
+from nge_search.genotype import load_genotype
 from nge_search.networks.training import ClassifierTraining
 from nge_search.schema import EvalConfig
 
@@ -220,6 +222,21 @@ def test_links_are_refused_before_anything_is_deleted(name: str, tmp_path: Path)
     assert tree(tmp_path) == before
 
 
+def test_a_lock_is_not_free_before_its_file_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closing the file takes the kernel's lock from all threads of the process."""
+    folder, held = opened(), []
+    close = os.close
+
+    def look(descriptor: int) -> None:
+        held.append(folder._lock._key in run_lock._held)
+        close(descriptor)
+
+    monkeypatch.setattr(run_lock.os, "close", look)
+    folder.close()
+    monkeypatch.undo()
+    assert held == [True, True]
+
+
 def test_the_lock_holds_between_threads() -> None:
     first, errors = begun(), []
 
@@ -367,3 +384,32 @@ def test_a_run_lists_all_that_it_writes(require_listed: Callable[[Path], None]) 
     words = ["eval", *WORDS, "run.dir=run", "run.overwrite=true", "data.name=folder", "data.root=gone"]
     assert main(words) == 2
     assert tree(Path("run")) == kept
+
+
+def test_a_finished_run_whose_settings_are_lost_is_not_shown_as_that_of_others() -> None:
+    folder = begun()
+    folder.write_json("summary.json", {"kind": "eval", **dict.fromkeys(EvalConfig.figures, 0)})
+    folder.close()
+    opened().close()
+    for text in (None, "", "null", "[1]"):
+        (Path("run") / "config.yaml").unlink()
+        if text is not None:
+            (Path("run") / "config.yaml").write_text(text)
+        with pytest.raises(UserError, match="is missing or damaged, so nothing tells"):
+            opened()
+        (Path("run") / "config.yaml").touch()
+    (Path("run") / "config.yaml").write_text("{}")
+    with pytest.raises(UserError, match="epochs was 600, now 2"):
+        opened("run", "train.epochs=2")
+
+
+@pytest.mark.parametrize("value", ["run", "run/genotype.json", "./run/../run/"])
+def test_what_overwriting_would_delete_is_not_read_from(value: str) -> None:
+    folder = begun()
+    folder.close()
+    write_atomic(folder.path / "genotype.json", load_genotype("darts_v2").to_json())
+    before = tree(folder.path)
+    with pytest.raises(UserError, match=r"network.genotype=.* is in the run folder that run.overwrite=true"):
+        opened("run", "run.overwrite=true", f"network.genotype={value}")
+    assert tree(folder.path) == before
+    opened("run", "run.overwrite=true", "network.genotype=darts_v2").close()

@@ -158,6 +158,8 @@ def stall(folder: Path, count: int, words: list[str]) -> None:
     told = ""
     try:
         with open_session(load_config(SearchConfig, None, [*words, "run.stall_seconds=2"])) as session:
+            woken: list[int] = []
+            signal.signal(signal.SIGCONT, lambda number, frame: woken.append(number))
             victim = session.world.gather_objects(os.getpid())[1]
             if session.world.is_main:
                 os.kill(victim, signal.SIGSTOP)
@@ -166,7 +168,8 @@ def stall(folder: Path, count: int, words: list[str]) -> None:
                 finally:
                     os.kill(victim, signal.SIGCONT)
             else:
-                time.sleep(0.5)
+                while not woken:  # however late rank 0 holds it still
+                    time.sleep(0.05)
                 session.world.agree(False)
     except RunFailure as error:
         told = str(error)
