@@ -8,9 +8,9 @@ from typing import Any
 
 from nge_search.architecture.graph import Graph
 from nge_search.errors import UserError, nearest, plain, shorten
-from nge_search.files import user_path
+from nge_search.files import read_text, user_path
 from nge_search.genotype import LARGEST_FILE, PUBLISHED, SPACE, Genotype
-from nge_search.json_reader import read_json
+from nge_search.json_reader import parse_json
 from nge_search.registry import resolve
 
 #: Where the spaces are defined, by their names in JSON.
@@ -71,7 +71,7 @@ def load_architecture(reference: str | Path) -> Architecture:
             f"architecture '{plain(text)}' is neither a file, a run folder with a genotype.json, nor one of "
             f"{', '.join(PUBLISHED)}{nearest(name, PUBLISHED)}"
         )
-    return read_architecture(read_json(path, LARGEST_FILE), str(path))
+    return read_architecture(parse_json(read_text(path, LARGEST_FILE), str(path)), str(path))
 
 
 def read_architecture(document: Any, source: str = "architecture") -> Architecture:
@@ -84,7 +84,8 @@ def read_architecture(document: Any, source: str = "architecture") -> Architectu
     if not isinstance(space, str) or space == SPACE:
         return of_genotype(Genotype.from_dict(document, source))
     if space not in SPACES:
-        raise UserError(f"{source}: space {shorten(space)} is unknown; known are {', '.join(SPACES)}")
+        known = ", ".join(f"'{name}'" for name in SPACES)
+        raise UserError(f"{source}: space {shorten(space)} is unknown; known are {known}")
     try:
         return _in_space(space, None, document)
     except UserError as error:

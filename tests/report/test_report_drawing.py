@@ -243,7 +243,7 @@ def test_what_is_read_of_a_json_object_of_any_space() -> None:
     found = read_architecture(PUBLISHED["nasnet_a"].to_dict())
     assert found.genotype == PUBLISHED["nasnet_a"]
     assert Genotype.from_graphs(found.graphs) == found.genotype
-    with pytest.raises(UserError, match="space 'nosuch' is unknown; known are darts, "):
+    with pytest.raises(UserError, match="space 'nosuch' is unknown; known are 'darts', "):
         read_architecture({"space": "nosuch"})
 
 
