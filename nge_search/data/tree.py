@@ -28,6 +28,12 @@ _UNLABELLED = "images"
 
 _LARGEST_ANNOTATIONS = 1 << 26
 
+#: Folders of data sets that say something of every pixel, or of boxes; alone they are no classes.
+_OF_MASKS = frozenset(
+    ("image", "images", "img", "imgs", "mask", "masks", "label", "labels", "annotation", "annotations", "gt",
+     "groundtruth", "ground_truth", "segmentation", "jpegimages", "segmentationclass", "segmentationobject")
+)  # fmt: skip
+
 #: Files named so are taken for images until they are opened; any other file is looked into at once.
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp"}
@@ -82,6 +88,11 @@ def read_tree(root: Path, *, strict: bool = True) -> Tree:
     if len(classes) == 1:
         raise UserError(f"'{root}' has a single class folder, '{classes[0]}'; expected one per class, at least two")
     _require_different(root, classes)
+    if _OF_MASKS.issuperset(map(folded, classes)):
+        raise UserError(
+            f"'{root}' holds {some(classes)}, which look like images and their masks or labels, not like classes; "
+            f"data.name=voc reads images with masks (task=segmentation)"
+        )
     files = [_class_files(root / name, strict) for name in classes]
     for name, paths in zip(classes, files):
         if not paths:

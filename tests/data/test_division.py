@@ -54,6 +54,13 @@ def test_which_test_set_is_used_is_said(write_tree: Callable) -> None:
     assert dataset.notices == ("not used, beside 'train', 'test': 'val', 'more'",)
 
 
+@pytest.mark.parametrize(
+    "folders", [("images", "masks"), ("train/images", "train/labels"), ("JPEGImages", "SegmentationClass")]
+)
+def test_images_beside_their_masks_are_no_classes(folders: tuple[str, ...], write_tree: Callable) -> None:
+    assert "look like images and their masks" in refusal(write_tree(*folders, count=4))
+
+
 @pytest.mark.parametrize("name", ["train", "test", "Val", "evaluation"])
 def test_a_class_may_be_named_as_a_split(name: str, write_tree: Callable) -> None:
     dataset = read(write_tree("bus", "car", name))
