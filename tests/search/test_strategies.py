@@ -542,7 +542,7 @@ def test_help_and_derive(folder: Path, tmp_path: Path, capsys) -> None:
     assert main(["search", *words(folder, run)]) == 0
     with pytest.raises(UserError, match=r"a search in a table; its architecture is in genotype\.json"):
         nge_search.derive(run)
-    with pytest.raises(UserError, match="nge table TABLE --find"):
+    with pytest.raises(UserError, match=r"takes cells of darts, .*; set network\.kind=nasbench201"):
         nge_search.evaluate(None, f"network.genotype={run}", f"run.dir={tmp_path / 'eval'}")
 
 

@@ -130,7 +130,7 @@ def test_operations_that_would_be_left_out_are_refused(space, operations, named)
 
 def test_an_operation_of_somebodys_own_is_refused(monkeypatch):
     monkeypatch.setitem(operations._FACTORIES, "my_conv", lambda *_: nn.Identity())
-    monkeypatch.setattr("nge_search.supernet.nasbench201._operation", lambda *_: nn.Identity())
+    monkeypatch.setattr("nge_search.supernet.nasbench201.build_operation", lambda *_, **__: nn.Identity())
     darts = Supernet(CellSpace(operations=("skip_connect", "my_conv")), 2, 3, CLASSES)
     dense = DenseSupernet(dataclasses.replace(DENSE, operations=(*DENSE.operations, "my_conv")), 2, 3, CLASSES)
     for textbook in (darts, dense):
