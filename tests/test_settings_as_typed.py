@@ -274,7 +274,7 @@ def test_commands_expand_the_home_folder(home: Path, capsys: pytest.CaptureFixtu
 
 def test_the_home_folder_is_meant_from_python_too(home: Path) -> None:
     genotype = load_genotype("darts_v1")
-    assert save_drawings(genotype, "~/drawings", "cell")[0] == home / "drawings" / "cell.svg"
+    assert save_drawings(genotype.graphs(), "~/drawings", "cell")[0] == home / "drawings" / "cell.svg"
     build_table(NasBench201Space(), [((1, 2, 3, 4, 0, 1), {"accuracy": 9.0})], "mine", "row").save("~/small")
     assert len(open_table("~/small")) == len(open_folder(Path("~/small"))) == 1
     (home / "photos").mkdir()
