@@ -128,7 +128,7 @@ def to_yaml(config: RunningConfig) -> str:
 
 def inputs(config: RunningConfig) -> Iterator[tuple[str, str]]:
     """Key and value of every setting that names something to read, if it is given."""
-    values = dict(_flatten_plain(to_dict(config)))
+    values = dict(flatten(to_dict(config)))
     for setting in _settings(type(config)):
         if setting.item.metadata["path"] and setting.key != "run.dir" and values[setting.key]:
             yield setting.key, values[setting.key]
@@ -136,8 +136,8 @@ def inputs(config: RunningConfig) -> Iterator[tuple[str, str]]:
 
 def first_difference(old: Mapping[str, Any], config: RunningConfig) -> str | None:
     """`key was X, now Y` for the first setting that a resumed run may not change; None if there is none."""
-    old_values = dict(_flatten_plain(old))
-    new_values = dict(_flatten_plain(to_dict(config)))
+    old_values = dict(flatten(old))
+    new_values = dict(flatten(to_dict(config)))
     for setting in _settings(type(config)):
         before, now = old_values.get(setting.key, setting.default), new_values[setting.key]
         if before != now and not setting.item.metadata["free_on_resume"]:
@@ -251,10 +251,11 @@ def _settings(schema: type, prefix: str = "") -> Iterator[_Setting]:
             yield _Setting(prefix + item.name, item, kinds)
 
 
-def _flatten_plain(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of every leaf of nested mappings."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            yield from _flatten_plain(value, f"{prefix}{key}.")
+            yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
@@ -267,7 +268,7 @@ def _flatten(tree: Mapping[str, Any], schema: type, prefix: str = "") -> Iterato
         key = f"{prefix}{name}"
         if name not in names:
             if isinstance(value, Mapping):
-                key = next((inner for inner, _ in _flatten_plain(value, f"{key}.")), key)
+                key = next((inner for inner, _ in flatten(value, f"{key}.")), key)
             if "." in str(name):
                 raise UserError(f"key '{plain(key)}': in a file, write each part of it as a section of its own")
             raise UserError(f"unknown key '{plain(key)}'{_suggest(key, schema, prefix)}; --help lists all keys")

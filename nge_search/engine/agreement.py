@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from nge_search.config import to_dict
+from nge_search.config import flatten, to_dict
 from nge_search.data.content import AnyDataset, content_of
 from nge_search.engine.distributed import World
 from nge_search.engine.loop import named_tensors
@@ -35,7 +35,7 @@ def require_same_settings(world: World, config: CommandConfig) -> None:
     """Raise UserError on every rank unless all run the same code with the same settings."""
     if world.size == 1:
         return
-    settings = dict(_flat(to_dict(config)))
+    settings = dict(flatten(to_dict(config)))
     own = {
         "the kind of run": config.kind,
         "the code of nge_search (digest)": code_digest(),
@@ -99,11 +99,3 @@ def _require_same(world: World, own: Mapping[str, Any], advice: str) -> None:
             f"rank {rank} differs from rank 0 in {name}: {shorten(theirs)}, on rank 0 {shorten(ours)}; {advice}",
             shared=True,
         )
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import nge_search
-from nge_search.config import to_dict
+from nge_search.config import flatten, to_dict
 from nge_search.engine import agreement
 from nge_search.engine.agreement import (
     PER_MACHINE,
@@ -72,7 +72,7 @@ def test_another_kind_of_run_is_named(two: World) -> None:
 
 
 def test_settings_that_may_differ_exist() -> None:
-    known = {name for schema in (EvalConfig, SearchConfig) for name, _ in agreement._flat(to_dict(schema()))}
+    known = {name for schema in (EvalConfig, SearchConfig) for name, _ in flatten(to_dict(schema()))}
     assert known >= PER_MACHINE
 
 
