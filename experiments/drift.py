@@ -15,13 +15,13 @@ from pathlib import Path
 
 from torch import Tensor
 
-from nge_search.config import load_config
 from nge_search.data import Batch
 from nge_search.engine.environment import results_header
 from nge_search.engine.session import open_session
 from nge_search.files import write_json
-from nge_search.schema import SearchConfig
-from nge_search.search.run import build_task
+from nge_search.gradient.run import build_task
+from nge_search.settings.load import load_config
+from nge_search.settings.schema import SearchConfig
 
 CONFIG = Path(__file__).parents[1] / "configs" / "search" / "digits.yaml"
 

@@ -22,13 +22,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from nge_search.benchmarks.records import masked_crc32c
-from nge_search.benchmarks.table import build_table
-from nge_search.config import to_yaml
-from nge_search.genotype import load_genotype
-from nge_search.schema import EvalConfig, SearchConfig
+from nge_search.architecture.genotype import load_genotype
+from nge_search.settings.load import to_yaml
+from nge_search.settings.schema import EvalConfig, SearchConfig
 from nge_search.spaces import NasBench101Space, NasBench201Space
 from nge_search.spaces.nasbench101 import digest
+from nge_search.tables.table import build_table
+from nge_search.tables.tfrecord import masked_crc32c
 
 _COMMON = ("threads=1", "run.progress=none", "run.tensorboard=false", "data.limit=64", "device=cpu")
 #: The words of a retraining, and of a search, of a second.

@@ -23,11 +23,11 @@ import numpy as np
 import torch
 from scipy.stats import wilcoxon
 
-from nge_search.benchmarks import Benchmark, open_table
 from nge_search.engine.environment import results_header
 from nge_search.files import write_json
-from nge_search.schema_benchmark import STRATEGIES, PolicyConfig, StrategySection
-from nge_search.search.asking import ask
+from nge_search.settings.strategies import STRATEGIES, PolicyConfig, StrategySection
+from nge_search.strategies.query_loop import ask
+from nge_search.tables import Benchmark, open_table
 
 RESULTS = Path(__file__).parent / "results"
 #: By space, the signal and the score of each setting.

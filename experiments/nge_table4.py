@@ -31,13 +31,13 @@ from retrain_cifar10 import unpack
 from torch.nn import functional
 
 import nge_search
-from nge_search.benchmarks import Table, open_table
+from nge_search.architecture.cell_space import CellSpace
 from nge_search.embedding import build_embedding
 from nge_search.engine.environment import results_header
 from nge_search.files import write_json
-from nge_search.graph import CellSpace
-from nge_search.schema import EmbeddingConfig
+from nge_search.settings.schema import EmbeddingConfig
 from nge_search.spaces import DartsSpace, NasBench201Space
+from nge_search.tables import Table, open_table
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "experiments" / "results"

@@ -14,12 +14,12 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
+from nge_search.architecture.cell_space import CellSpace
 from nge_search.engine.distributed import World
 from nge_search.engine.environment import results_header
 from nge_search.files import write_json
-from nge_search.graph import CellSpace
-from nge_search.schema import EmbeddingConfig, SearchConfig, SearchSection
-from nge_search.search.architecture import ArchitectureOptimiser
+from nge_search.gradient.architecture import ArchitectureOptimiser
+from nge_search.settings.schema import EmbeddingConfig, SearchConfig, SearchSection
 
 SPACE = CellSpace()
 STEPS = 600

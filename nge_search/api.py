@@ -10,14 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from nge_search.config import load_config, search_schema, to_dict, training_schema
+from nge_search.architecture.genotype import Genotype, is_tabulated
 from nge_search.errors import UserError, plain
 from nge_search.files import user_path
-from nge_search.genotype import Genotype, is_tabulated
 from nge_search.json_reader import read_json_lines
-from nge_search.schema import EvalConfig, RunningConfig, SearchConfig
-from nge_search.schema_benchmark import BenchmarkConfig
-from nge_search.schema_segmentation import SegmentationConfig
+from nge_search.settings.load import load_config, search_schema, to_dict, training_schema
+from nge_search.settings.schema import EvalConfig, RunningConfig, SearchConfig
+from nge_search.settings.segmentation import SegmentationConfig
+from nge_search.settings.strategies import BenchmarkConfig
 
 Config = TypeVar("Config", bound=RunningConfig)
 
@@ -54,10 +54,10 @@ def search(
     """
     resolved = _resolve(search_schema, config, overrides, SearchConfig, BenchmarkConfig)
     if isinstance(resolved, BenchmarkConfig):
-        from nge_search.search.benchmark_run import run_benchmark
+        from nge_search.strategies.run import run_benchmark
 
         return run_benchmark(resolved)
-    from nge_search.search.run import run_search
+    from nge_search.gradient.run import run_search
 
     return run_search(resolved)
 
@@ -71,10 +71,10 @@ def evaluate(
     """
     resolved = _resolve(training_schema, config, overrides, EvalConfig, SegmentationConfig)
     if isinstance(resolved, SegmentationConfig):
-        from nge_search.networks.segmentation_run import run_segmentation
+        from nge_search.training.segmentation_run import run_segmentation
 
         return run_segmentation(resolved)
-    from nge_search.networks.run import run_eval
+    from nge_search.training.run import run_eval
 
     return run_eval(resolved)
 

@@ -12,17 +12,17 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from nge_search.config import help_text, load_config, search_schema, to_yaml, training_schema
+from nge_search.architecture.genotype import SPACE
 from nge_search.console import escape_what_cannot_be_shown, show
 from nge_search.engine.interrupt import Interrupted
 from nge_search.engine.launch import Launch, read_launch
 from nge_search.errors import UserError, from_os_error, nearest, plain, shorten
 from nge_search.files import user_path
-from nge_search.genotype import SPACE
 from nge_search.recipes import retrain_command
-from nge_search.schema import NETWORKS, EvalConfig, RunningConfig, SearchConfig
-from nge_search.schema_benchmark import BenchmarkConfig
-from nge_search.schema_segmentation import SegmentationConfig
+from nge_search.settings.load import help_text, load_config, search_schema, to_yaml, training_schema
+from nge_search.settings.schema import NETWORKS, EvalConfig, RunningConfig, SearchConfig
+from nge_search.settings.segmentation import SegmentationConfig
+from nge_search.settings.strategies import BenchmarkConfig
 
 Choice = Callable[[str | None, Sequence[str]], type[RunningConfig]]
 
@@ -71,13 +71,13 @@ def _configured(choose: Choice, program: str, words: Sequence[str]) -> RunningCo
 def _search(words: Sequence[str]) -> None:
     config = _configured(search_schema, "nge search", words)
     if isinstance(config, BenchmarkConfig):
-        from nge_search.search.benchmark_run import run_benchmark
+        from nge_search.strategies.run import run_benchmark
 
         summary = run_benchmark(config)
         with _summarised(config):
             _say(_benchmark_lines(config, summary))
     elif isinstance(config, SearchConfig):
-        from nge_search.search.run import run_search
+        from nge_search.gradient.run import run_search
 
         summary = run_search(config)
         with _summarised(config):
@@ -208,7 +208,7 @@ def _show(words: Sequence[str]) -> None:
     for name, size in sizes.items():
         if size is not None and not 1 <= size <= 4096:
             raise UserError(f"--{name.replace('_', '-')}={size}: must be between 1 and 4096")
-    from nge_search.networks.show import describe_network
+    from nge_search.deploy.show import describe_network
 
     lines, document = describe_network(options.genotype, options.network, **sizes)
     if options.draw:
@@ -237,8 +237,8 @@ def _export(words: Sequence[str]) -> None:
         "--overwrite", action="store_true", help="replace an earlier export; other files in FOLDER are kept"
     )
     options = parser.parse_args(words)
-    from nge_search.networks.export import FORMATS, export_run
-    from nge_search.networks.export_folder import FILES
+    from nge_search.deploy.export import FORMATS, export_run
+    from nge_search.deploy.export_folder import FILES
 
     formats = tuple(FORMATS) if "all" in options.format else tuple(options.format)
     out = export_run(
@@ -260,7 +260,7 @@ def _classify(words: Sequence[str]) -> None:
     for name in ("top", "batch"):
         if not 1 <= getattr(options, name) <= 1 << 20:
             raise UserError(f"--{name}={getattr(options, name)}: must be between 1 and {1 << 20}")
-    from nge_search.networks.classify import classify
+    from nge_search.deploy.classify import classify
 
     unread: list[UserError] = []
     given = {name: getattr(options, name) for name in ("top", "batch", "device")}
@@ -290,7 +290,7 @@ def _segment(words: Sequence[str]) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace PNGs that are there")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute (auto)")
     options = parser.parse_args(words)
-    from nge_search.networks.segment import segment
+    from nge_search.deploy.segment import segment
 
     unread: list[UserError] = []
     more = {"overwrite": options.overwrite, "device": options.device}
@@ -324,7 +324,7 @@ def _table(words: Sequence[str]) -> None:
         help="print what is known of an architecture, as JSON: its notation, its JSON file, or a run folder",
     )
     options = parser.parse_args(words)
-    from nge_search.benchmarks import open_table
+    from nge_search.tables import open_table
 
     table = open_table(options.table)
     if options.out:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nge_search.genotype import OPERATION_NAMES, PARAMETER_FREE
+from nge_search.architecture.genotype import OPERATION_NAMES, PARAMETER_FREE
 
 #: Of an operation's input and of its output.
 Rates = tuple[int, int]

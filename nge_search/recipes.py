@@ -15,8 +15,8 @@ from typing import Any
 
 from nge_search.errors import UserError
 from nge_search.json_reader import Reader, read_json
-from nge_search.schema import DataConfig
-from nge_search.setting_values import as_word
+from nge_search.settings.schema import DataConfig
+from nge_search.settings.values import as_word
 from nge_search.yaml_reader import read_yaml
 
 _PUBLISHED = ("digits", "cifar10", "cifar100", "imagenet", "tiny_imagenet")

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from nge_search.engine import run_files
-from nge_search.supernet import kernels_torch
+from nge_search.supernet.kernels import pytorch
 
 ROOT = Path(__file__).parents[1]
 
@@ -94,7 +94,7 @@ def require_listed() -> Callable[[Path], None]:
 def torch_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Supernets compute as on a GPU: the fast one with PyTorch's kernels, and all operations, drawn or not."""
     for module in ("mixing", "nasbench201_fused", "preprocess", "stage"):
-        monkeypatch.setattr(f"nge_search.supernet.{module}.choose", lambda _: kernels_torch)
+        monkeypatch.setattr(f"nge_search.supernet.{module}.choose", lambda _: pytorch)
     for module in ("reference", "stacking"):
         monkeypatch.setattr(f"nge_search.supernet.{module}.drawn", lambda _: None)
 

@@ -12,8 +12,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import nge_search
+from nge_search.architecture.genotype import load_genotype
 from nge_search.cli import main
-from nge_search.genotype import load_genotype
 
 RUN_FILES = {
     "config.yaml", "environment.json", "metrics.jsonl", "tensorboard", "checkpoints", "genotype.json",
@@ -197,7 +197,7 @@ def test_importing_the_package_does_not_import_torch():
 
 
 def test_the_function_keeps_its_name_once_the_subpackage_is_loaded():
-    code = "import nge_search; from nge_search.search.run import run_search; print(callable(nge_search.search))"
+    code = "import nge_search; from nge_search.gradient.run import run_search; print(callable(nge_search.search))"
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert finished.stdout.strip() == "True"
 

@@ -13,9 +13,9 @@ from PIL import Image
 
 from nge_search.cli import main
 from nge_search.console import escape_what_cannot_be_shown, show
-from nge_search.engine.logbook import Logbook, print_line
+from nge_search.engine.logger import Logbook, print_line
 from nge_search.errors import printable
-from nge_search.schema import RunConfig
+from nge_search.settings.schema import RunConfig
 
 
 def terminal(encoding: str) -> io.TextIOWrapper:

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nge_search.benchmarks import Benchmark
-from nge_search.benchmarks.table import build_table
-from nge_search.schema_benchmark import STRATEGIES, PolicyConfig, StrategySection
-from nge_search.search.asking import ask
+from nge_search.settings.strategies import STRATEGIES, PolicyConfig, StrategySection
 from nge_search.spaces import NasBench201Space
+from nge_search.strategies.query_loop import ask
+from nge_search.tables import Benchmark
+from nge_search.tables.table import build_table
 
 ROOT = Path(__file__).parents[1]
 

@@ -13,9 +13,9 @@ from PIL import Image
 
 import nge_search
 from nge_search.cli import main
-from nge_search.config import load_config
 from nge_search.recipes import Images, fitted, kind_of, retrain_command, use_of, word
-from nge_search.schema import EvalConfig
+from nge_search.settings.load import load_config
+from nge_search.settings.schema import EvalConfig
 
 
 @pytest.mark.parametrize("name", ["digits", "cifar10", "cifar100", "tiny_imagenet", "folder"])

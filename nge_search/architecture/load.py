@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nge_search.architecture.genotype import LARGEST_FILE, PUBLISHED, SPACE, Genotype
 from nge_search.architecture.graph import Graph
 from nge_search.errors import UserError, nearest, plain, shorten
 from nge_search.files import read_text, user_path
-from nge_search.genotype import LARGEST_FILE, PUBLISHED, SPACE, Genotype
 from nge_search.json_reader import parse_json
 from nge_search.registry import resolve
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nge_search.genotype import Cell, Genotype
+from nge_search.architecture.genotype import Cell, Genotype
 
 
 def _convolve_twice(channels: int, size: int, stride: int) -> nn.Module:

@@ -24,17 +24,17 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from nge_search.architecture.genotype import load_genotype
 from nge_search.bench.measuring import Clock, heading
 from nge_search.data import Augmentation, Dataset, Draw, Feed, FileImages, ImageTransforms, StreamedImages
-from nge_search.data.tree import read_tree
+from nge_search.data.class_folders import read_tree
 from nge_search.engine.distributed import choose_device
 from nge_search.engine.environment import describe
 from nge_search.engine.memory import keep_freed_memory
 from nge_search.errors import UserError
 from nge_search.files import user_path
-from nge_search.genotype import load_genotype
 from nge_search.networks.families import FAMILIES
-from nge_search.schema import DataConfig
+from nge_search.settings.schema import DataConfig
 
 _CLASSES = 2
 _WIDTH, _HEIGHT, _QUALITY = 500, 375, 90

@@ -22,19 +22,19 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from nge_search.architecture.genotype import load_genotype
 from nge_search.bench.darts import DartsNetwork
 from nge_search.bench.measuring import Clock, heading
 from nge_search.bench.serving import Served, in_turn, serve
-from nge_search.config import load_config
 from nge_search.data import Dataset, MemoryImages
 from nge_search.engine.distributed import World, choose_device
 from nge_search.engine.environment import describe, peak_memory_mb
 from nge_search.engine.memory import keep_freed_memory
 from nge_search.errors import UserError
-from nge_search.genotype import load_genotype
 from nge_search.networks.cifar import CifarNetwork
-from nge_search.networks.run import build_task
-from nge_search.schema import EvalConfig
+from nge_search.settings.load import load_config
+from nge_search.settings.schema import EvalConfig
+from nge_search.training.run import build_task
 
 FORMS = {"darts": "DARTS' way (eager, fp32, NCHW, DataLoader)", "fast": "ours"}
 _CLASSES, _IMAGES, _SIDE = 10, 4096, 32

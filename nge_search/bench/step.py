@@ -10,15 +10,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from nge_search.bench.measuring import Clock, heading
-from nge_search.config import load_config
 from nge_search.engine.environment import describe, peak_memory_mb
-from nge_search.engine.logbook import Logbook
+from nge_search.engine.logger import Logbook
 from nge_search.engine.loop import Loop, Phase
 from nge_search.engine.session import Session, open_session
 from nge_search.errors import UserError
-from nge_search.schema import SearchConfig
-from nge_search.search.bilevel import BilevelSearch
-from nge_search.search.run import build_task
+from nge_search.gradient.bilevel import BilevelSearch
+from nge_search.gradient.run import build_task
+from nge_search.settings.load import load_config
+from nge_search.settings.schema import SearchConfig
 
 
 def main(words: Sequence[str], parser_class: type[argparse.ArgumentParser]) -> None:

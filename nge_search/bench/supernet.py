@@ -23,14 +23,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from nge_search.bench.measuring import Clock, heading
 from nge_search.bench.serving import Served, in_turn, serve
+from nge_search.engine.cuda_graphs import record_cuda_graph
 from nge_search.engine.distributed import choose_device
 from nge_search.engine.environment import describe, peak_memory_mb
 from nge_search.engine.precision import forward_context, full_precision
-from nge_search.engine.recording import record_cuda_graph
 from nge_search.errors import UserError
-from nge_search.schema import SupernetConfig
-from nge_search.search.cost import ExpectedCost
-from nge_search.supernet import DenseSupernet, Supernet, build_space, build_supernet, exchange, fuse
+from nge_search.gradient.cost import ExpectedCost
+from nge_search.settings.schema import SupernetConfig
+from nge_search.supernet import DenseSupernet, Supernet, build_space, build_supernet, fuse
+from nge_search.supernet import state_dict as exchange
 
 CLASSES = 10
 #: Steps of the weights under a mixture and under one operation for each edge, and of the architecture.

@@ -2,8 +2,8 @@
 
 from nge_search.data.augmentation import Augmentation
 from nge_search.data.datasets import load_dataset
-from nge_search.data.feed import Batch, Feed
 from nge_search.data.image_transforms import Draw, ImageTransforms
+from nge_search.data.loader import Batch, Feed
 from nge_search.data.sources import Dataset, FileImages, ImageSource, MemoryImages
 from nge_search.data.split import split_train_valid
 from nge_search.data.storage import Raw, ResidentImages, Store, StreamedImages, fits, store

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from nge_search.data.counter import Stream, fold, global_generators_kept, integers, seed_global_generators
 from nge_search.data.sources import Dataset
-from nge_search.schema import DataConfig
+from nge_search.keyed_random import Stream, fold, global_generators_kept, integers, seed_global_generators
+from nge_search.settings.schema import DataConfig
 
 
 @dataclass(frozen=True)

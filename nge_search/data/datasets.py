@@ -17,7 +17,7 @@ from nge_search.data.sources import Dataset, MemoryImages
 from nge_search.data.split import hold_out, limited
 from nge_search.errors import UserError
 from nge_search.files import user_path
-from nge_search.schema import DataConfig
+from nge_search.settings.schema import DataConfig
 
 _DIGITS_TEST_FRACTION = 1 / 3
 _DIGITS_LARGEST = 16

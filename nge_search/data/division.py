@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from nge_search.data.tree import folded, images_in, is_data, is_image_name, is_labelled, some, subfolders
+from nge_search.data.class_folders import folded, images_in, is_data, is_image_name, is_labelled, some, subfolders
 from nge_search.errors import UserError
 
 TRAIN_NAMES = ("train", "training")

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import torch
 
+from nge_search.data.class_folders import Tree, folded, read_tree, some, subfolders
 from nge_search.data.decoding import Header, changes, for_each, read_header
 from nge_search.data.division import Division, divide, unused
 from nge_search.data.image_transforms import ImageTransforms
 from nge_search.data.sources import Dataset, FileImages
 from nge_search.data.split import class_sizes, hold_out, limited
-from nge_search.data.tree import Tree, folded, read_tree, some, subfolders
 from nge_search.errors import UserError
 from nge_search.files import user_path
-from nge_search.schema import DataConfig
+from nge_search.settings.schema import DataConfig
 
 _TRAIN = "train"
 _VAL = "val"

@@ -18,8 +18,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from nge_search.data.counter import Stream, fold, global_generators_kept, seed_global_generators, uniform
-from nge_search.schema import DataConfig
+from nge_search.keyed_random import Stream, fold, global_generators_kept, seed_global_generators, uniform
+from nge_search.settings.schema import DataConfig
 
 _CPU = torch.device("cpu")
 _TRIES = 10
@@ -68,7 +68,7 @@ class ImageTransforms:
 
     def __post_init__(self) -> None:
         if self.augments and self.config.hue:
-            import nge_search.data.hue  # noqa: F401 - compiled here, once, and not by every worker
+            import nge_search.native.hue  # noqa: F401 - compiled here, once, and not by every worker
 
     def choices(self, positions: Sequence[int], draw: Draw | None) -> list[Choice] | list[None]:
         """The choices of the images at these positions of the source; None for each where nothing is drawn."""
@@ -148,7 +148,7 @@ def jitter(image: Image.Image, strength: float, hue: float, numbers: Sequence[fl
     """ColorJitter(strength, strength, strength, hue) for `numbers` in [0, 1): order, three factors, hue's shift."""
     from torchvision.transforms import functional  # takes a second to import
 
-    from nge_search.data.hue import shift_hue  # compiled, which takes seconds once
+    from nge_search.native.hue import shift_hue  # compiled, which takes seconds once
 
     low, high = max(0.0, 1 - strength), 1 + strength
     factors = [low + (high - low) * number for number in numbers[1:4]]

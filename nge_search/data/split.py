@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nge_search.data.counter import Stream, permutation
 from nge_search.errors import UserError
-from nge_search.schema import DataConfig
+from nge_search.keyed_random import Stream, permutation
+from nge_search.settings.schema import DataConfig
 
 _FEWEST_PER_CLASS = 2
 

@@ -27,7 +27,7 @@ from nge_search.data.image_transforms import Draw
 from nge_search.data.sources import ImageSource, MemoryImages
 from nge_search.data.workers import from_workers, glance, own_session, share
 from nge_search.errors import UserError
-from nge_search.schema import DataConfig
+from nge_search.settings.schema import DataConfig
 
 _MEGABYTE = 10**6
 _READ_AT_ONCE = 256

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from torch import nn
 
+from nge_search.architecture.cell_space import CellSpace
 from nge_search.embedding.base import NodeEmbedding, normal_initialiser
 from nge_search.embedding.baselines import DirectParameters, PlainLayers, RecurrentLayers
 from nge_search.embedding.nge import GraphLayers, propagation_matrix
-from nge_search.graph import CellSpace
-from nge_search.schema import EmbeddingConfig
+from nge_search.settings.schema import EmbeddingConfig
 
 __all__ = ["NodeEmbedding", "build_embedding", "propagation_matrix"]
 

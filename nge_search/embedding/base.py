@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nge_search.graph import CellSpace, Table
+from nge_search.architecture.cell_space import CellSpace, Table
 
 Initialise = Callable[[Tensor], Tensor]
 

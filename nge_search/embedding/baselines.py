@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from nge_search.architecture.cell_space import CellSpace
 from nge_search.embedding.base import Initialise, Layers
-from nge_search.graph import CellSpace
 
 
 class DirectParameters(nn.Module):

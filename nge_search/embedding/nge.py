@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nge_search.architecture.cell_space import CellSpace
 from nge_search.embedding.base import Initialise, Layers, linear
-from nge_search.graph import CellSpace
 from nge_search.graph_nn import GraphConvolution
 
 

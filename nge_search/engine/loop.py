@@ -17,19 +17,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nge_search.config import to_dict
 from nge_search.data import Batch
 from nge_search.engine import environment
 from nge_search.engine.checkpoint import random_state, restore_random_state
 from nge_search.engine.checkpoint_parts import json_section, read_parts
 from nge_search.engine.distributed import World
 from nge_search.engine.interrupt import Interrupted, InterruptedUnsaved, Interrupts
-from nge_search.engine.logbook import Logbook
+from nge_search.engine.logger import Logbook
 from nge_search.engine.meters import Confusion, Meter, Outcomes, PixelMeter
 from nge_search.engine.run_folder import RunFolder, Stopwatch
 from nge_search.errors import RunFailure, UserError, plain, shorten
 from nge_search.json_reader import Reader
-from nge_search.schema import CommandConfig
+from nge_search.settings.load import to_dict
+from nge_search.settings.schema import CommandConfig
 
 FORMAT = "nge-checkpoint/2"
 

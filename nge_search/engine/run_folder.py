@@ -8,14 +8,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from nge_search.config import first_difference, inputs, to_yaml
 from nge_search.engine import run_files
 from nge_search.engine.checkpoint import CheckpointFolder
 from nge_search.engine.run_lock import RunLock
 from nge_search.errors import RunFailure, UserError, plain
 from nge_search.files import write_all, write_atomic, write_json
 from nge_search.json_reader import read_json, read_json_lines
-from nge_search.schema import RunningConfig
+from nge_search.settings.load import first_difference, inputs, to_yaml
+from nge_search.settings.schema import RunningConfig
 from nge_search.yaml_reader import read_yaml
 
 

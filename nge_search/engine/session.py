@@ -13,22 +13,22 @@ import torch
 
 from nge_search.data import Dataset, load_dataset
 from nge_search.data.division import TEST_NAMES, TRAIN_NAMES
-from nge_search.data.masked import MaskedDataset
+from nge_search.data.segmentation.dataset import MaskedDataset
 from nge_search.data.workers import worker_failure
 from nge_search.engine import environment
 from nge_search.engine.agreement import require_same_images, require_same_settings, require_same_start
-from nge_search.engine.announcing import announced_by
 from nge_search.engine.checkpoint import seed_everything
 from nge_search.engine.distributed import World, join_world
 from nge_search.engine.launch import read_launch
-from nge_search.engine.logbook import print_line
+from nge_search.engine.logger import print_line
 from nge_search.engine.loop import Loop, Task
 from nge_search.engine.memory import keep_freed_memory
 from nge_search.engine.precision import allow_tf32
 from nge_search.engine.run_files import is_run
 from nge_search.engine.run_folder import RunFolder
 from nge_search.errors import UserError
-from nge_search.schema import CommandConfig
+from nge_search.native.announcing import announced_by
+from nge_search.settings.schema import CommandConfig
 
 Loaded = TypeVar("Loaded", Dataset, MaskedDataset)
 

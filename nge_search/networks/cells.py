@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nge_search import genotype as description
-from nge_search.genotype import INPUT_NODES
-from nge_search.networks.layers import Shared, plainly
+from nge_search.architecture import genotype as description
+from nge_search.architecture.genotype import INPUT_NODES
+from nge_search.networks.fast_forms import Shared, plainly
 from nge_search.operations import build_operation, build_preprocess
 
 

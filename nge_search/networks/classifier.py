@@ -9,11 +9,11 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from nge_search.architecture.cell_space import reduction_positions
+from nge_search.architecture.genotype import Genotype
 from nge_search.errors import UserError
-from nge_search.genotype import Genotype
-from nge_search.graph import reduction_positions
 from nge_search.networks.cells import DerivedCell
-from nge_search.networks.layers import Shared, suits
+from nge_search.networks.fast_forms import Shared, suits
 
 
 class Classifier(nn.Module, ABC):

@@ -10,7 +10,7 @@ from torch.nn import functional
 from torchvision.models.segmentation.deeplabv3 import ASPP
 from torchvision.models.segmentation.fcn import FCNHead
 
-from nge_search.genotype import Genotype
+from nge_search.architecture.genotype import Genotype
 from nge_search.networks.imagenet import ImageNetNetwork
 
 #: Of the pyramid's 3x3 convolutions, at output stride 16.

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nge_search.architecture.genotype import SPACE, Genotype
 from nge_search.architecture.graph import Graph
 from nge_search.architecture.load import Architecture
 from nge_search.errors import UserError, plain
-from nge_search.genotype import SPACE, Genotype
 from nge_search.networks import nasbench101, nasbench201
 from nge_search.networks.cifar import CifarNetwork
 from nge_search.networks.classifier import Classifier

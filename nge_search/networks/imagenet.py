@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from nge_search.genotype import Genotype
+from nge_search.architecture.genotype import Genotype
 from nge_search.networks.classifier import Classifier
-from nge_search.networks.layers import Stem
+from nge_search.networks.fast_forms import Stem
 
 
 class AuxiliaryHead(nn.Sequential):

@@ -16,14 +16,14 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nge_search.architecture.cell_space import reduction_positions
+from nge_search.architecture.genotype import Genotype, load_genotype
 from nge_search.errors import UserError, shorten
-from nge_search.genotype import Genotype, load_genotype
-from nge_search.graph import reduction_positions
 from nge_search.networks.cifar import CifarNetwork
 from nge_search.networks.classifier import Classifier, drop_path_factors
 from nge_search.networks.families import FAMILIES
 from nge_search.networks.imagenet import ImageNetNetwork
-from nge_search.schema import DATASETS
+from nge_search.settings.schema import DATASETS
 
 #: timm's name of each kind of network.
 ARCHITECTURES = {"cifar": "nge_cifar", "imagenet": "nge_imagenet"}

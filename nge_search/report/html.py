@@ -9,9 +9,12 @@ from typing import Any
 
 from nge_search.errors import UserError, from_os_error, printable
 from nge_search.files import write_atomic
-from nge_search.report import benchmark_sections, eval_sections, search_sections, segmentation_sections
-from nge_search.report.numbers import number, plain
-from nge_search.report.page import BEGINNING, document, notice
+from nge_search.report.pages import classification as eval_sections
+from nge_search.report.pages import queries as benchmark_sections
+from nge_search.report.pages import search as search_sections
+from nge_search.report.pages import segmentation as segmentation_sections
+from nge_search.report.parts.numbers import number, plain
+from nge_search.report.parts.page import BEGINNING, document, notice
 from nge_search.report.run_folder import RunFolder, read_run_folder
 
 _SUBTITLES = {

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from nge_search import yaml_reader
+from nge_search.architecture.genotype import Genotype
 from nge_search.architecture.graph import Graph
 from nge_search.architecture.load import Architecture, read_architecture
 from nge_search.errors import UserError, from_os_error, plain
 from nge_search.files import read_text, user_path
-from nge_search.genotype import Genotype
 from nge_search.json_reader import MOST_VALUES, count_values, read_json, read_json_lines
-from nge_search.report.evaluation import Evaluation, read_evaluation
-from nge_search.report.numbers import number
-from nge_search.report.segmentation import Masks, Segmentation, read_masks, read_segmentation
+from nge_search.report.parts.evaluation import Evaluation, read_evaluation
+from nge_search.report.parts.numbers import number
+from nge_search.report.parts.segmentation import Masks, Segmentation, read_masks, read_segmentation
 
 Row = dict[str, Any]
 _Found = TypeVar("_Found")

@@ -12,11 +12,11 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor, nn
 
+from nge_search.architecture.cell_space import CellSpace
+from nge_search.architecture.genotype import FORMAT, LARGEST_FILE
 from nge_search.architecture.graph import Graph
 from nge_search.errors import UserError, shorten
 from nge_search.files import user_path
-from nge_search.genotype import FORMAT, LARGEST_FILE
-from nge_search.graph import CellSpace
 from nge_search.json_reader import read_json
 from nge_search.registry import resolve
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from nge_search.architecture.cell_space import CellSpace
+from nge_search.architecture.genotype import EDGES_PER_NODE, Cell, Genotype, load_genotype
 from nge_search.architecture.graph import Graph
 from nge_search.errors import UserError
-from nge_search.genotype import EDGES_PER_NODE, Cell, Genotype, load_genotype
-from nge_search.graph import CellSpace
 from nge_search.spaces.base import Code, EdgeSpace, draw_rows
 from nge_search.spaces.derive import derive_genotype
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from nge_search.genotype import EDGES_PER_NODE, Cell, Genotype
-from nge_search.graph import CellSpace
+from nge_search.architecture.cell_space import CellSpace
+from nge_search.architecture.genotype import EDGES_PER_NODE, Cell, Genotype
 
 
 def derive_cell(p_EO: Tensor, space: CellSpace) -> Cell:

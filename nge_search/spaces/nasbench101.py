@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nge_search.architecture.cell_space import CellSpace
 from nge_search.architecture.graph import INPUT, OUTPUT, Edge, Graph, Label
 from nge_search.errors import UserError, shorten
-from nge_search.graph import CellSpace
 from nge_search.spaces.base import Code, Space, draw_rows
 
 #: In the order that the published hash numbers them by.

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nge_search.architecture.cell_space import CellSpace
 from nge_search.architecture.graph import INPUT, SUM, Graph
 from nge_search.errors import shorten
-from nge_search.graph import CellSpace
 from nge_search.spaces.base import Code, EdgeSpace, draw_rows
 
 NONE = "none"

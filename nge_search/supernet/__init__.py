@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from nge_search.graph import CellSpace
-from nge_search.schema import SupernetConfig
+from nge_search.architecture.cell_space import CellSpace
+from nge_search.settings.schema import SupernetConfig
 from nge_search.spaces import DartsSpace, EdgeSpace, NasBench201Space
 from nge_search.supernet.fused import FusedSupernet
 from nge_search.supernet.nasbench201 import DenseSupernet

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from nge_search.graph import CellSpace
+from nge_search.architecture.cell_space import CellSpace
 from nge_search.operations import ReLUConvBN
 from nge_search.spaces.nasbench201 import STAGES
 from nge_search.supernet.reference import MixedOperation

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from nge_search.engine.sync_batchnorm import SyncedBatchNorm2d
 from nge_search.supernet import folding
+from nge_search.supernet.cell_function import Plan, mix
 from nge_search.supernet.folding import Moments, Setting, wide
-from nge_search.supernet.kernels import choose, empty
-from nge_search.supernet.mixing import Plan, mix
+from nge_search.supernet.kernels.contract import choose
+from nge_search.supernet.kernels.memory import empty
 from nge_search.supernet.nasbench201 import DenseCell, DenseSupernet
 from nge_search.supernet.stacking import StackedCell, StackedNetwork, move, require_known
 from nge_search.supernet.stage import EdgeGradients, Given

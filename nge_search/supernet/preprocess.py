@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from nge_search.supernet.folding import Setting, wide
-from nge_search.supernet.kernels import choose, empty
+from nge_search.supernet.kernels.contract import choose
+from nge_search.supernet.kernels.memory import empty
 
 
 class _Preprocess(torch.autograd.Function):

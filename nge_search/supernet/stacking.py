@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from nge_search.errors import UserError, plain
-from nge_search.supernet.drawn import drawn
 from nge_search.supernet.folding import wide
+from nge_search.supernet.sampled import drawn
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from nge_search.supernet import folding
 from nge_search.supernet.folding import Folded, FoldGradients, Moments, Setting, wide
-from nge_search.supernet.kernels import choose, empty
+from nge_search.supernet.kernels.contract import choose
+from nge_search.supernet.kernels.memory import empty
 
 
 @dataclass(frozen=True)

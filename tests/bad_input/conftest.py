@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from nge_search.cli import main
-from nge_search.search.bilevel import BilevelSearch
+from nge_search.gradient.bilevel import BilevelSearch
 
 #: Nobody reads more than this.
 LONGEST_LINE = 1000

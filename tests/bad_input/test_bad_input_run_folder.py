@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from nge_search.architecture.genotype import load_genotype
 from nge_search.cli import main
-from nge_search.genotype import load_genotype
-from nge_search.networks.training import ClassifierTraining
+from nge_search.training.classification import ClassifierTraining
 
 Damage = Callable[[Path], object]
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from nge_search.data import Dataset, MemoryImages
-from nge_search.schema import DataConfig
+from nge_search.settings.schema import DataConfig
 
 WriteTree = Callable[..., Path]
 

@@ -11,8 +11,8 @@ from scipy import stats
 
 from nge_search.data import Augmentation
 from nge_search.data.augmentation import crop, cut_out
-from nge_search.data.counter import Stream, integers
-from nge_search.schema import DataConfig
+from nge_search.keyed_random import Stream, integers
+from nge_search.settings.schema import DataConfig
 
 CASES = [
     DataConfig(name="cifar10", cutout=4),

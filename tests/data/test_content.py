@@ -14,10 +14,10 @@ from PIL import Image
 
 from nge_search.data import load_dataset
 from nge_search.data.content import Content, _spread, content_of
-from nge_search.data.voc import load_voc
+from nge_search.data.segmentation.voc import load_voc
 from nge_search.engine import agreement
-from nge_search.schema import DataConfig
-from nge_search.schema_segmentation import MaskedDataConfig
+from nge_search.settings.schema import DataConfig
+from nge_search.settings.segmentation import MaskedDataConfig
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import torch
 from nge_search.data import Augmentation, Batch, Feed, ResidentImages, StreamedImages, load_dataset, store
 from nge_search.data.sources import FileImages
 from nge_search.errors import UserError
-from nge_search.schema import DataConfig
+from nge_search.settings.schema import DataConfig
 
 CPU = torch.device("cpu")
 #: How images are stored: all on the device, or read by no or two workers, one by one augmented or not.

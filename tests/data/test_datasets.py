@@ -17,7 +17,7 @@ from torchvision import datasets as vision
 
 from nge_search.data import load_dataset
 from nge_search.errors import UserError
-from nge_search.schema import DATASETS, DataConfig
+from nge_search.settings.schema import DATASETS, DataConfig
 
 
 class OldPickler(pickle.Pickler):

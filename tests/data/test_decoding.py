@@ -18,9 +18,9 @@ from nge_search.data import load_dataset
 from nge_search.data.decoding import load, orientation, read_header, upright
 from nge_search.data.image_transforms import ImageTransforms
 from nge_search.data.sources import FileImages
+from nge_search.deploy.classify import Exported
 from nge_search.errors import UserError
-from nge_search.networks.classify import Exported
-from nge_search.schema import DataConfig
+from nge_search.settings.schema import DataConfig
 
 #: What turns the upright image into what is stored, by EXIF orientation, on [H, W, C].
 STORED: dict[int, Callable[[np.ndarray], np.ndarray]] = {

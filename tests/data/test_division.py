@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from nge_search.data import Dataset, load_dataset
+from nge_search.deploy.classify import find_images
 from nge_search.errors import UserError
-from nge_search.networks.classify import find_images
-from nge_search.schema import DataConfig
+from nge_search.settings.schema import DataConfig
 
 
 def read(root: Path) -> Dataset:

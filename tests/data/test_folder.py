@@ -16,7 +16,7 @@ from nge_search.data import FileImages, load_dataset
 from nge_search.data.decoding import load, to_tensor
 from nge_search.data.image_transforms import centre
 from nge_search.errors import UserError
-from nge_search.schema import MOST_PIXELS, DataConfig
+from nge_search.settings.schema import MOST_PIXELS, DataConfig
 
 
 def folder(root: Path, **settings: object) -> DataConfig:

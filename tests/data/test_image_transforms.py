@@ -28,7 +28,7 @@ from nge_search.data import (
 from nge_search.data.decoding import load, to_image, to_tensor
 from nge_search.data.image_transforms import Box, centre, crop_box, jitter, resized_crop
 from nge_search.errors import UserError
-from nge_search.schema import DataConfig
+from nge_search.settings.schema import DataConfig
 
 CPU = torch.device("cpu")
 DRAW = Draw(3, 1)

@@ -14,7 +14,7 @@ from PIL import Image
 from nge_search.data import Augmentation, Feed, load_dataset, store
 from nge_search.doctor import examine
 from nge_search.errors import UserError
-from nge_search.schema import DATASETS, DataConfig
+from nge_search.settings.schema import DATASETS, DataConfig
 
 CPU = torch.device("cpu")
 

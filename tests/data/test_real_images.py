@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from nge_search.data import load_dataset
-from nge_search.schema import DataConfig
+from nge_search.settings.schema import DataConfig
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from nge_search.data import split_train_valid
 from nge_search.data.split import class_sizes, equal_per_class, hold_out, limited, share_per_class
 from nge_search.errors import UserError
-from nge_search.schema import DataConfig
+from nge_search.settings.schema import DataConfig
 
 
 def labels_of(sizes: list[int], order_seed: int = 0) -> torch.Tensor:

@@ -9,7 +9,7 @@ import torch
 
 from nge_search.data import Draw, MemoryImages, ResidentImages, StreamedImages, fits, store
 from nge_search.errors import UserError
-from nge_search.schema import DataConfig
+from nge_search.settings.schema import DataConfig
 
 CPU = torch.device("cpu")
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from nge_search.architecture.cell_space import CellSpace
 from nge_search.embedding import build_embedding, propagation_matrix
-from nge_search.graph import CellSpace
-from nge_search.schema import EmbeddingConfig
+from nge_search.settings.schema import EmbeddingConfig
 
 SPACE = CellSpace()
 

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 import nge_search
-from nge_search.config import flatten, to_dict
 from nge_search.engine import agreement
 from nge_search.engine.agreement import (
     PER_MACHINE,
@@ -22,7 +21,8 @@ from nge_search.engine.agreement import (
 )
 from nge_search.engine.distributed import World
 from nge_search.errors import UserError
-from nge_search.schema import EvalConfig, SearchConfig
+from nge_search.settings.load import flatten, to_dict
+from nge_search.settings.schema import EvalConfig, SearchConfig
 
 
 class Two(World):

@@ -15,12 +15,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.tensorboard.summary import scalar
 
 from nge_search.cli import main
-from nge_search.config import load_config
 from nge_search.engine.event_file import EVENTS, EventFile
-from nge_search.engine.logbook import Logbook
+from nge_search.engine.logger import Logbook
 from nge_search.engine.loop import Loop
 from nge_search.engine.run_folder import RunFolder
-from nge_search.schema import SearchConfig
+from nge_search.settings.load import load_config
+from nge_search.settings.schema import SearchConfig
 
 
 def shown(folder: Path) -> dict[str, list[int]]:

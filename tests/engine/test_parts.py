@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from nge_search.cli import main
-from nge_search.config import load_config
 from nge_search.engine import checkpoint
 from nge_search.engine.checkpoint import CheckpointFolder, load_module, read_checkpoint
 from nge_search.engine.distributed import World
@@ -22,7 +21,8 @@ from nge_search.engine.optimisers import build_sgd, clip_gradients, cosine, set_
 from nge_search.engine.session import open_session
 from nge_search.errors import UserError
 from nge_search.files import write_atomic
-from nge_search.schema import SearchConfig
+from nge_search.settings.load import load_config
+from nge_search.settings.schema import SearchConfig
 
 WORLD = World(torch.device("cpu"))
 

@@ -20,7 +20,7 @@ from nge_search.cli import main
 from nge_search.data.sources import Dataset
 from nge_search.engine import environment
 from nge_search.engine.checkpoint import CheckpointFolder
-from nge_search.engine.logbook import Logbook
+from nge_search.engine.logger import Logbook
 from nge_search.engine.loop import Loop
 
 LONGER = ("data.limit=192", "search.epochs=3", "run.checkpoint_seconds=0")

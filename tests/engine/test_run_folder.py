@@ -14,16 +14,16 @@ import pytest
 import torch
 import yaml
 
+from nge_search.architecture.genotype import load_genotype
 from nge_search.cli import main
-from nge_search.config import load_config
 from nge_search.engine import environment, run_lock
 from nge_search.engine.run_files import LOCK, MARK, is_run, own_files, read_mark
 from nge_search.engine.run_folder import RunFolder
 from nge_search.errors import RunFailure, UserError
 from nge_search.files import write_atomic
-from nge_search.genotype import load_genotype
-from nge_search.networks.training import ClassifierTraining
-from nge_search.schema import EvalConfig
+from nge_search.settings.load import load_config
+from nge_search.settings.schema import EvalConfig
+from nge_search.training.classification import ClassifierTraining
 
 WORDS = (
     "threads=1", "run.progress=none", "run.tensorboard=false", "data.limit=40", "device=cpu", "network.channels=2",

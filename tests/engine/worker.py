@@ -17,20 +17,20 @@ from pathlib import Path
 
 import torch
 
+from nge_search.architecture.genotype import load_genotype
 from nge_search.cli import main
-from nge_search.config import load_config
 from nge_search.data import Batch
 from nge_search.engine.distributed import World
 from nge_search.engine.loop import Phase
 from nge_search.engine.session import open_session
 from nge_search.errors import RunFailure, UserError
-from nge_search.genotype import load_genotype
-from nge_search.networks.run import build_task as build_training
-from nge_search.networks.segmentation_run import build_task as build_segmentation
-from nge_search.networks.segmentation_run import load_masked
-from nge_search.schema import EvalConfig, SearchConfig
-from nge_search.schema_segmentation import SegmentationConfig
-from nge_search.search.run import build_task, run_search
+from nge_search.gradient.run import build_task, run_search
+from nge_search.settings.load import load_config
+from nge_search.settings.schema import EvalConfig, SearchConfig
+from nge_search.settings.segmentation import SegmentationConfig
+from nge_search.training.run import build_task as build_training
+from nge_search.training.segmentation_run import build_task as build_segmentation
+from nge_search.training.segmentation_run import load_masked
 
 
 def steps(folder: Path, count: int, words: list[str]) -> None:

@@ -18,13 +18,13 @@ import pytest
 import torch
 from PIL import Image
 
-from nge_search.config import load_config
+from nge_search.architecture.genotype import load_genotype
 from nge_search.engine.loop import Phase, Task
 from nge_search.engine.session import open_session
-from nge_search.genotype import load_genotype
-from nge_search.networks.run import build_task as build_training
-from nge_search.schema import EvalConfig, SearchConfig
-from nge_search.search.run import build_task as build_search
+from nge_search.gradient.run import build_task as build_search
+from nge_search.settings.load import load_config
+from nge_search.settings.schema import EvalConfig, SearchConfig
+from nge_search.training.run import build_task as build_training
 
 STEPS = 5
 SETTINGS = (

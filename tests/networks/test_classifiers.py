@@ -7,10 +7,10 @@ import json
 import pytest
 import torch
 
+from nge_search.architecture.genotype import PUBLISHED, load_genotype
 from nge_search.bench.darts import DartsNetwork
 from nge_search.cli import main
 from nge_search.errors import UserError
-from nge_search.genotype import PUBLISHED, load_genotype
 from nge_search.networks.families import FAMILIES
 from nge_search.networks.imagenet import ImageNetNetwork
 

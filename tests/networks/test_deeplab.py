@@ -8,12 +8,12 @@ from torch import nn
 from torch.nn import functional
 from torchvision.models.segmentation.deeplabv3 import ASPP
 
+from nge_search.architecture.genotype import load_genotype
 from nge_search.counting import count_parameters
 from nge_search.engine.sync_batchnorm import freeze_statistics
-from nge_search.genotype import load_genotype
 from nge_search.networks.deeplab import DeepLabV3
 from nge_search.networks.imagenet import ImageNetNetwork
-from nge_search.networks.segmentation import predict
+from nge_search.training.segmentation import predict
 
 
 def small(output_stride: int = 16, auxiliary: bool = False) -> DeepLabV3:

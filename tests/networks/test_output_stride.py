@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from nge_search.genotype import OPERATION_NAMES, PUBLISHED, Cell, Genotype, load_genotype
+from nge_search.architecture.genotype import OPERATION_NAMES, PUBLISHED, Cell, Genotype, load_genotype
 from nge_search.networks.imagenet import ImageNetNetwork
 from nge_search.operations import DilatedAvgPool, DilatedMaxPool, build_operation
 
@@ -94,7 +94,7 @@ def test_training_is_the_same_with_and_without_the_fast_layers(monkeypatch):
     images = torch.randn(2, 3, 130, 97, dtype=torch.float64).to(memory_format=torch.channels_last)
     found = []
     for smallest in (1, 1 << 60):
-        monkeypatch.setattr("nge_search.networks.layers._SMALLEST", smallest)
+        monkeypatch.setattr("nge_search.networks.fast_forms._SMALLEST", smallest)
         network.load_state_dict(start)
         network.zero_grad()
         network(images)[0].square().sum().backward()

@@ -8,8 +8,8 @@ import torch
 from timm.data import resolve_data_config
 from timm.optim import create_optimizer_v2
 
+from nge_search.architecture.genotype import load_genotype
 from nge_search.errors import UserError
-from nge_search.genotype import load_genotype
 from nge_search.networks.families import FAMILIES
 from nge_search.networks.timm_models import ARCHITECTURES
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nge_search.genotype import OPERATION_NAMES, SEARCH_OPERATIONS, Cell, Genotype
+from nge_search.architecture.genotype import OPERATION_NAMES, SEARCH_OPERATIONS, Cell, Genotype
 from nge_search.report import write_report
 
 EDGES = [[source, target] for target in range(2, 6) for source in range(target)]

@@ -7,8 +7,8 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from nge_search.report.charts import Reference, Series, line_chart, runs_of_finite, ticks
-from nge_search.report.numbers import duration, percent, plain, scaled, share
+from nge_search.report.parts.charts import Reference, Series, line_chart, runs_of_finite, ticks
+from nge_search.report.parts.numbers import duration, percent, plain, scaled, share
 
 NAN = math.nan
 

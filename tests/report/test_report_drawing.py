@@ -15,15 +15,15 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+from nge_search.architecture.genotype import OPERATION_NAMES, PUBLISHED, Cell, Genotype
 from nge_search.architecture.graph import PLAIN, SUM, Graph
 from nge_search.architecture.load import read_architecture
 from nge_search.errors import UserError
-from nge_search.genotype import OPERATION_NAMES, PUBLISHED, Cell, Genotype
-from nge_search.report.drawing import draw_cell, draw_cells, drawing_rgb, save_drawings
-from nge_search.report.inline_svg import cell_svg, describe
-from nge_search.report.layers import columns_of, orderings
-from nge_search.report.layout import CellLayout, control_points, lay_out
-from nge_search.report.palette import ALL_STYLES, STYLES, lightness
+from nge_search.report.drawing.figure import draw_cell, draw_cells, drawing_rgb, save_drawings
+from nge_search.report.drawing.inline_svg import cell_svg, describe
+from nge_search.report.drawing.layers import columns_of, orderings
+from nge_search.report.drawing.layout import CellLayout, control_points, lay_out
+from nge_search.report.drawing.palette import ALL_STYLES, STYLES, lightness
 from nge_search.spaces import SPACES, NasBench101Space, NasBench201Space
 
 SEEDS = [(nodes, seed) for nodes in (1, 2, 3, 4, 5, 7, 10) for seed in (0, 1)]
@@ -98,7 +98,8 @@ def test_same_genotype_gives_the_same_bytes_in_another_process(tmp_path: Path) -
     program = (
         "import matplotlib; matplotlib.rcParams.update({'lines.linewidth': 9, 'savefig.dpi': 31, 'font.size': 30,"
         " 'savefig.bbox': 'tight', 'savefig.transparent': True})\n"
-        "from nge_search.genotype import PUBLISHED; from nge_search.report.drawing import save_drawings\n"
+        "from nge_search.architecture.genotype import PUBLISHED\n"
+        "from nge_search.report.drawing.figure import save_drawings\n"
         "from pathlib import Path; import sys; save_drawings(PUBLISHED['nasnet_a'].graphs(), Path(sys.argv[1]))\n"
         "assert matplotlib.rcParams['font.size'] == 30"
     )
@@ -139,7 +140,8 @@ def test_matplotlib_stays_unloaded_until_something_is_drawn() -> None:
     program = "import nge_search.report, sys; assert 'matplotlib' not in sys.modules"
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)
     program = (
-        "import sys; from nge_search.report import drawing_rgb; from nge_search.genotype import PUBLISHED\n"
+        "import sys; from nge_search.report import drawing_rgb\n"
+        "from nge_search.architecture.genotype import PUBLISHED\n"
         "drawing_rgb(PUBLISHED['darts_v1'].graphs()); assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)

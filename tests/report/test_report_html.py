@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from nge_search.architecture.genotype import Genotype
 from nge_search.errors import UserError
-from nge_search.genotype import Genotype
 from nge_search.recipes import retrain_command
 from nge_search.report import write_report
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from nge_search.genotype import Genotype
-from nge_search.networks.segmentation_results import describe_segmentation
+from nge_search.architecture.genotype import Genotype
 from nge_search.report import write_report
+from nge_search.training.segmentation_results import describe_segmentation
 
 CLASSES = ["background", "boat", "chair", "train"]
 COLOURS = [[0, 0, 0], [0, 0, 128], [192, 0, 0], [128, 192, 0]]

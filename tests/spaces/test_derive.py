@@ -7,9 +7,9 @@ import itertools
 import pytest
 import torch
 
-from nge_search.genotype import PUBLISHED, load_genotype
-from nge_search.graph import CellSpace
-from nge_search.search.progress import parameter_free_share
+from nge_search.architecture.cell_space import CellSpace
+from nge_search.architecture.genotype import PUBLISHED, load_genotype
+from nge_search.gradient.progress import parameter_free_share
 from nge_search.spaces import DartsSpace, NasBench201Space
 from nge_search.spaces.derive import derive_cell, derive_genotype
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from nge_search.architecture.cell_space import CellSpace
+from nge_search.architecture.genotype import SPACE, is_tabulated, load_genotype
 from nge_search.architecture.graph import Graph
 from nge_search.embedding import build_embedding
 from nge_search.errors import UserError
-from nge_search.genotype import SPACE, is_tabulated, load_genotype
-from nge_search.graph import CellSpace
-from nge_search.schema import EmbeddingConfig, SupernetConfig
+from nge_search.settings.schema import EmbeddingConfig, SupernetConfig
 from nge_search.spaces import DartsSpace, NasBench101Space, NasBench201Space, Space
 from nge_search.spaces.nasbench101 import OPERATIONS, digest, parameters, vertex_channels
 from nge_search.supernet import build_space

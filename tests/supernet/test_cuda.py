@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch.utils._pytree import tree_leaves
 
-from nge_search.config import load_config
+from nge_search.architecture.cell_space import CellSpace
 from nge_search.engine.session import open_session
-from nge_search.graph import CellSpace
-from nge_search.schema import SearchConfig
-from nge_search.search.run import build_task
+from nge_search.gradient.run import build_task
+from nge_search.settings.load import load_config
+from nge_search.settings.schema import SearchConfig
 from nge_search.supernet import FusedSupernet, Supernet
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

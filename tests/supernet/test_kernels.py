@@ -14,11 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from nge_search.benchmarks.records import _crc32c, masked_crc32c
-from nge_search.engine import parallel
-from nge_search.supernet import folding, kernels, kernels_compiled, kernels_torch, layouts
+from nge_search.native import threads as parallel
+from nge_search.supernet import folding
+from nge_search.supernet import memory_format as layouts
+from nge_search.supernet.kernels import compiled, contract, memory, pytorch
+from nge_search.tables.tfrecord import _crc32c, masked_crc32c
 
-BACKENDS = {"compiled": kernels_compiled, "torch": kernels_torch}
+BACKENDS = {"compiled": compiled, "torch": pytorch}
 
 
 @pytest.fixture(params=sorted(BACKENDS))
@@ -126,7 +128,7 @@ def test_convolutions_of_random_shapes(data):
     torch.manual_seed(0)
     mixed = data.draw(st.booleans())
     check_convolution(
-        kernels_compiled,
+        compiled,
         batch=data.draw(st.integers(1, 4)),
         height=data.draw(st.integers(1, 13)),
         width=data.draw(st.integers(1, 19)),
@@ -153,7 +155,7 @@ def test_any_number_of_threads(threads, monkeypatch):
     """And without the OpenMP library: the same bits."""
     torch.manual_seed(0)
     images, taps = [draw(5, 6, 7, 8)], [draw(3, 8, 1, 5, 5)]
-    convolution = kernels_compiled.Convolution(taps, [2], [0, 3], 1)
+    convolution = compiled.Convolution(taps, [2], [0, 3], 1)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -308,18 +310,18 @@ def test_folded_normalisations_equal_plain_ones(backend, chances):
 
 def test_memory_of_maps_is_used_again_only_when_nobody_reads_it():
     like = torch.empty(0, dtype=torch.float32)
-    first = kernels.empty((512, 1031), like)
+    first = memory.empty((512, 1031), like)
     view, address = first[3], first.data_ptr()
     assert address % 64 == 0
     del first
     gc.collect()
-    assert kernels.empty((512, 1031), like).data_ptr() != address  # the view still reads it
+    assert memory.empty((512, 1031), like).data_ptr() != address  # the view still reads it
     del view
     gc.collect()
-    assert address in {kernels.empty((512, 1031), like).data_ptr() for _ in range(2)}
-    kernels.forget_memory()
-    assert not kernels._idle
-    small = kernels.empty((3, 5), like)
+    assert address in {memory.empty((512, 1031), like).data_ptr() for _ in range(2)}
+    memory.forget_memory()
+    assert not memory._idle
+    small = memory.empty((3, 5), like)
     assert small.shape == (3, 5)
     assert small.is_contiguous()
 
@@ -327,16 +329,16 @@ def test_memory_of_maps_is_used_again_only_when_nobody_reads_it():
 def test_memory_that_is_laid_out_otherwise_is_refused():
     image = draw(2, 4, 4, 8).transpose(1, 2)
     with pytest.raises(AssertionError):
-        kernels_compiled.Convolution([draw(1, 8, 1, 3, 3)], [1], [0, 1], 1).forward([image], None, False)
+        compiled.Convolution([draw(1, 8, 1, 3, 3)], [1], [0, 1], 1).forward([image], None, False)
     with pytest.raises(AssertionError):
         parallel.run(None, 1, np.zeros(3, dtype=np.float32))
 
 
 def test_the_choice_of_kernels():
-    assert kernels.choose(draw(1)) is kernels_compiled
-    assert kernels.choose(draw(1).float()) is kernels_compiled
-    assert kernels.choose(draw(1).bfloat16()) is kernels_torch
-    assert kernels.choose(torch.empty(1, device="meta")) is kernels_torch
+    assert contract.choose(draw(1)) is compiled
+    assert contract.choose(draw(1).float()) is compiled
+    assert contract.choose(draw(1).bfloat16()) is pytorch
+    assert contract.choose(torch.empty(1, device="meta")) is pytorch
 
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
@@ -388,7 +390,7 @@ def test_without_a_folder_for_compiled_code():
     code = (
         "import numba.core.caching as caching\n"
         "caching.CacheImpl._locator_classes = []\n"
-        "from nge_search.benchmarks.records import _crc32c, masked_crc32c\n"
+        "from nge_search.tables.tfrecord import _crc32c, masked_crc32c\n"
         "import numpy as np\n"
         "print(masked_crc32c(np.zeros(32, np.uint8)), _crc32c.stats.cache_path)\n"
     )

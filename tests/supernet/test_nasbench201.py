@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nge_search.counting import count_parameters
-from nge_search.search.cost import ExpectedCost
+from nge_search.gradient.cost import ExpectedCost
 from nge_search.spaces import NasBench201Space
 from nge_search.supernet import DenseSupernet
 

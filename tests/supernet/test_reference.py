@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional
 
+from nge_search.architecture.cell_space import CellSpace, reduction_positions
 from nge_search.counting import count_parameters
-from nge_search.graph import CellSpace, reduction_positions
 from nge_search.supernet import Supernet
 from nge_search.supernet.reference import MixedCell
 

@@ -1,0 +1,162 @@
+"""PASCAL VOC 2012's images with masks, or others in its layout: lists of names, JPEG files, palette PNGs.
+
+`voc_lists` says which files belong together, `voc_masks` how a mask is read.
+
+Legend: N images of a source, n images read at once, H and W sides in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.utils.data import get_worker_info
+
+from nge_search.data.decoding import ON_ITS_SIDE, Header, changes, for_each, load, read_header, to_tensor
+from nge_search.data.image_transforms import Draw
+from nge_search.data.segmentation.crops import MaskedCrops
+from nge_search.data.segmentation.dataset import MaskedDataset
+from nge_search.data.segmentation.voc_lists import LISTS, MASKS, MORE_MASKS, Lists, Pair, augmented_list, find_root
+from nge_search.data.segmentation.voc_masks import VOC_CLASSES, Colour, MaskHeader, load_mask, read_mask_header
+from nge_search.errors import UserError
+from nge_search.keyed_random import Stream, permutation
+from nge_search.settings.schema import DATASETS
+from nge_search.settings.segmentation import MaskedDataConfig
+
+
+def load_voc(config: MaskedDataConfig) -> MaskedDataset:
+    """The images of `data.root`, in PASCAL VOC's layout. Only headers are read here.
+
+    Raises:
+        UserError: folders, lists or files that are missing or do not fit each other; one line.
+    """
+    root = find_root(config)
+    lists, augmented = Lists(root), augmented_list(root)
+    if config.train_set == "train_aug" and augmented is None:
+        raise config.refuse(
+            "train_set",
+            f"'{root}' lacks {LISTS / 'train_aug.txt'} or {MORE_MASKS}/; add them, or set it to train",
+        )
+    if augmented is not None and config.train_set != "train":
+        train, notices = lists.read(augmented, (MORE_MASKS, MASKS)), []
+    else:
+        train, notices = lists.read(root / LISTS / "train.txt", (MASKS,)), []
+        if config.train_set == "auto":
+            notices = [f"no train_aug list in '{root}': training on the {len(train)} images of train.txt"]
+    val = lists.read(root / LISTS / "val.txt", (MASKS,))
+    shared = sorted({pair.image for pair in train} & {pair.image for pair in val})
+    if shared:
+        raise UserError(
+            f"'{shared[0]}' is in the training list and in val.txt ({len(shared)} such images); a validation on "
+            "training images says nothing, take them out of one list"
+        )
+    if config.limit:
+        chosen = permutation(len(train), seed=0, epoch=0, stream=Stream.LIMIT)[: config.limit]
+        train = [train[i] for i in chosen.sort().values.tolist()]
+    facts = DATASETS["folder"]
+    pairs = [*train, *val]
+    found = for_each(partial(_headers, max_pixels=config.max_pixels), pairs, max(1, config.workers))
+    _require_one_meaning([(pair.mask, mask) for pair, (_, mask) in zip(pairs, found)])
+    headers = [image for image, _ in found]
+    sizes = torch.tensor([(header.height, header.width) for header in headers])
+    crops = MaskedCrops(config, facts.mean)
+    return MaskedDataset(
+        name=config.name,
+        train=VocImages(train, sizes[: len(train)], crops, config.max_pixels),
+        test=VocImages(val, sizes[len(train) :], None, config.max_pixels),
+        classes=VOC_CLASSES,
+        mean=facts.mean,
+        std=facts.std,
+        notices=(*notices, *changes(headers)),
+    )
+
+
+class VocImages:
+    """Images and masks in files, decoded on every read; `crops` is what training does to them."""
+
+    def __init__(self, pairs: Sequence[Pair], sizes_N2: Tensor, crops: MaskedCrops | None, max_pixels: int):
+        self.pairs = tuple(pairs)
+        self.sizes_N2 = sizes_N2
+        self.labels_N = torch.zeros(len(self.pairs), dtype=torch.int64)
+        self._crops = crops
+        self._max_pixels = max_pixels
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    @property
+    def nbytes(self) -> int:
+        return 4 * int(self.sizes_N2.prod(dim=1).sum())
+
+    @property
+    def files(self) -> Sequence[str]:
+        return [path for pair in self.pairs for path in (pair.image, pair.mask)]
+
+    @property
+    def augments(self) -> bool:
+        return self._crops is not None and self._crops.changes(self.sizes_N2)
+
+    def read(self, indices: Sequence[int] | Tensor, draw: Draw | None = None) -> Tensor:
+        """As `MaskedSource` says. In a worker process one thread decodes, elsewhere torch's number of them."""
+        positions = torch.as_tensor(indices, dtype=torch.int64).tolist()
+        threads = 1 if get_worker_info() else torch.get_num_threads()
+
+        def one(position: int) -> Tensor:
+            pixels_4HW = read_pair(self.pairs[position], self._max_pixels)
+            return self._crops(pixels_4HW, position, draw) if draw is not None and self._crops else pixels_4HW
+
+        images = for_each(one, positions, threads)
+        return torch.stack(images) if images else torch.zeros((0, 4, 0, 0), dtype=torch.uint8)
+
+    def read_mask(self, index: int) -> Tensor:
+        return torch.from_numpy(load_mask(self.pairs[index].mask))
+
+    def describe(self, index: int) -> str:
+        return self.pairs[index].image
+
+
+def read_pair(pair: Pair, max_pixels: int) -> Tensor:
+    """Colours and classes of an image: uint8 [4, H, W].
+
+    Raises:
+        UserError: a damaged file, or a mask with values that are no classes.
+    """
+    colours, classes = to_tensor(load(pair.image, max_pixels)), torch.from_numpy(load_mask(pair.mask))
+    if colours.shape[1:] != classes.shape:
+        raise _different_sizes(pair, colours.shape[:0:-1], classes.shape[::-1])
+    return torch.cat([colours, classes[None]])
+
+
+def _headers(pair: Pair, max_pixels: int) -> tuple[Header, MaskHeader]:
+    """The image's header, and its mask's, which fits it."""
+    image, mask = read_header(pair.image, max_pixels), read_mask_header(pair.mask)
+    if (image.width, image.height) != (mask.width, mask.height):
+        raise _different_sizes(pair, (image.width, image.height), (mask.width, mask.height))
+    told_by_sides = mask.orientation == 1 and image.orientation >= ON_ITS_SIDE and image.width != image.height
+    if image.orientation != mask.orientation and not told_by_sides:
+        raise UserError(
+            f"image '{pair.image}' has the EXIF orientation {image.orientation}, its mask '{pair.mask}' "
+            f"{mask.orientation}; how they lie on each other is not clear, save both turned, without an orientation"
+        )
+    return image, mask
+
+
+def _require_one_meaning(masks: Sequence[tuple[str, MaskHeader]]) -> None:
+    """Refuse masks whose palettes give one colour to several classes: their values are numbered file by file."""
+    first: dict[Colour, tuple[int, str]] = {}
+    for path, mask in masks:
+        for colour, value in mask.colours:
+            before, other = first.setdefault(colour, (value, path))
+            if before != value:
+                raise UserError(
+                    f"the palettes of masks '{other}' and '{path}' have the colour {colour} for the values "
+                    f"{before} and {value}, so that values do not mean the same class in all files; save the "
+                    "classes as 8 bits of grey, or with one palette"
+                )
+
+
+def _different_sizes(pair: Pair, image: Sequence[int], mask: Sequence[int]) -> UserError:
+    sizes = f"{mask[0]}x{mask[1]}, its image '{pair.image}' {image[0]}x{image[1]}"
+    return UserError(f"mask '{pair.mask}' is {sizes}; they must agree")

@@ -1,0 +1,1 @@
+"""What a finished training is good for: exports, predictions on images, and what an architecture is."""

@@ -1,0 +1,176 @@
+"""Images through a trained segmentation network: a palette PNG for each, whose pixels are classes."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from shlex import quote
+
+import torch
+from torch import Tensor
+
+from nge_search.architecture.genotype import load_genotype
+from nge_search.data.decoding import for_each, load, to_tensor
+from nge_search.data.segmentation.augmentation import MaskedAugmentation
+from nge_search.deploy.classify import find_images
+from nge_search.deploy.export import CONFIG_FILE
+from nge_search.engine.checkpoint import CheckpointFolder, require_same_tensors
+from nge_search.engine.distributed import choose_device
+from nge_search.engine.precision import allow_tf32
+from nge_search.errors import UserError
+from nge_search.files import new_folder, refuse_odd_target, user_path, write_atomic
+from nge_search.json_reader import Reader, read_json
+from nge_search.networks.deeplab import DeepLabV3
+from nge_search.recipes import kind_of, use_of
+from nge_search.settings.load import load_config
+from nge_search.settings.segmentation import SegmentationConfig
+from nge_search.training.segmentation import predict
+from nge_search.training.segmentation_results import palette_image
+from nge_search.training.segmentation_run import build_network
+
+_MOST_CLASSES = 255  # a pixel of a mask is a byte, and one of its values is for pixels that do not count
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """An image, the PNG with its classes, and the share of pixels of each class that occurs; or why it has none."""
+
+    path: str
+    mask: Path | None = None
+    shares: tuple[tuple[str, float], ...] = ()
+    error: UserError | None = None
+
+
+@dataclass(frozen=True)
+class TrainedSegmenter:
+    """A network in evaluation mode, its classes, and how images are prepared and evaluated."""
+
+    network: DeepLabV3
+    classes: tuple[str, ...]
+    normalisation: MaskedAugmentation
+    scales: tuple[float, ...]
+    flip: bool
+
+    @torch.inference_mode()
+    def __call__(self, pixels_3HW: Tensor) -> Tensor:
+        """The class of every pixel of a uint8 image: int64 [H, W], on the image's device."""
+        nothing_1HW = torch.zeros_like(pixels_3HW[:1])
+        images = self.normalisation.evaluate(torch.cat([pixels_3HW, nothing_1HW])[None])
+        return predict(self.network, images[:, :3], self.scales, self.flip).argmax(dim=1)[0]
+
+
+def read_trained(run: str | Path) -> TrainedSegmenter:
+    """The network that a segmentation run has trained, so far or to its end, on the CPU.
+
+    Raises:
+        UserError: another folder, or a damaged one.
+    """
+    run = user_path(run)
+    if (run / CONFIG_FILE).is_file():
+        raise UserError(
+            f"'{run}' is an exported classifier; use it as it is: nge classify {quote(str(run))} IMAGES"
+        )
+    if not (run / "config.yaml").is_file():
+        raise UserError(f"'{run}' is not the folder of a segmentation run, such as runs/voc/scenes")
+    state, path, _ = CheckpointFolder(run / "checkpoints").load_newest()
+    kind = (kind_of(run) or SegmentationConfig.kind) if state is None else state.get("kind")
+    if kind != SegmentationConfig.kind:
+        use = use_of(run, str(kind)) or "the folder of another kind of run"
+        raise UserError(f"'{run}' is not the folder of a segmentation run: it is {use}")
+    if state is None:
+        raise UserError(f"'{run}' has no checkpoint yet, so there are no weights to take")
+    config = load_config(SegmentationConfig, run / "config.yaml")
+    images = Reader(str(run / "dataset.json"), read_json(run / "dataset.json"))
+    classes = images.names("classes")
+    if len(classes) > _MOST_CLASSES:
+        raise UserError(
+            f"{images.source} is damaged: {len(classes)} classes, of which a mask holds {_MOST_CLASSES}"
+        )
+    with torch.device("meta"):  # takes no memory, whatever sizes the files claim
+        network = build_network(config.network, load_genotype(run / "genotype.json"), len(classes), False)
+    given = Reader(str(path), state).section("task").section("network").document
+    weights = {
+        name: tensor.float() if isinstance(tensor, Tensor) and tensor.is_floating_point() else tensor
+        for name, tensor in given.items()
+        if not str(name).startswith("backbone.auxiliary.")
+    }
+    require_same_tensors(network.state_dict(), weights, str(path))
+    network.load_state_dict(weights, assign=True)
+    return TrainedSegmenter(
+        network.eval().to(memory_format=torch.channels_last),
+        tuple(classes),
+        MaskedAugmentation(False, images.numbers("mean", 3), images.numbers("std", 3, above=0)),
+        config.train.scales,
+        config.train.eval_flip,
+    )
+
+
+def segment(
+    run: str | Path, images: Sequence[str], out: str | Path, *, overwrite: bool = False, device: str = "auto"
+) -> Iterator[Segmented]:
+    """Write `out`/NAME.png, in VOC's palette, for every image in files and folders, in their order.
+
+    Raises:
+        UserError: a run, a folder or a device that cannot be used, or PNGs that would replace each other or other
+            files. An image that cannot be read is passed on.
+    """
+    chosen, out = choose_device(device), user_path(out)
+    targets = _targets(find_images(images), out, overwrite)
+    trained = read_trained(run)
+    trained.network.to(chosen)
+    allow_tf32(False)
+    with new_folder(out), _none_of_few() as written:
+        for path, target in targets.items():
+            try:
+                (image,) = for_each(load, [path], threads=1)  # which silences what Pillow says of metadata
+                classes_HW = trained(to_tensor(image).to(chosen)).cpu()
+            except UserError as error:
+                yield Segmented(path, error=error)
+                continue
+            content = io.BytesIO()
+            palette_image(classes_HW).save(content, "PNG")
+            is_new = not target.exists()
+            write_atomic(target, content.getvalue())
+            written += [target] * is_new
+            yield Segmented(path, target, _shares(classes_HW, trained.classes))
+
+
+@contextlib.contextmanager
+def _none_of_few() -> Iterator[list[Path]]:
+    """A list of new files that go again where the disk has no room for the next: they would be in the way later."""
+    written: list[Path] = []
+    try:
+        yield written
+    except OSError:
+        for path in written:
+            path.unlink(missing_ok=True)
+        raise
+
+
+def _shares(classes_HW: Tensor, names: Sequence[str]) -> tuple[tuple[str, float], ...]:
+    """The share of pixels of each class that occurs, largest first."""
+    counts = torch.bincount(classes_HW.flatten(), minlength=len(names)) / classes_HW.numel()
+    shares = sorted(((share, name) for share, name in zip(counts.tolist(), names) if share), reverse=True)
+    return tuple((name, share) for share, name in shares)
+
+
+def _targets(paths: Sequence[str], out: Path, overwrite: bool) -> dict[str, Path]:
+    """Where the PNG of each image goes."""
+    targets: dict[str, Path] = {}
+    taken: dict[Path, str] = {}
+    given = {os.path.realpath(path) for path in paths}
+    for path in paths:
+        target = out / f"{Path(path).stem}.png"
+        if target in taken:
+            raise UserError(f"'{taken[target]}' and '{path}' would both become '{target}'; segment them one by one")
+        if os.path.realpath(target) in given:
+            raise UserError(f"'{target}' would replace an image that is to be segmented; choose another --out")
+        refuse_odd_target(target)
+        if target.exists() and not overwrite:
+            raise UserError(f"'{target}' exists; choose another --out, or add --overwrite")
+        targets[path], taken[target] = target, path
+    return targets

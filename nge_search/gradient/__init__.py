@@ -1,0 +1,1 @@
+"""Search by gradient descent: a supernet and the embedding are trained in turn."""

@@ -1,0 +1,103 @@
+"""A whole search: data, supernet and embedding, the loop, and the files it leaves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nge_search.architecture.load import read_architecture
+from nge_search.data import Augmentation, Dataset, Feed, split_train_valid, store
+from nge_search.engine.precision import weight_dtype
+from nge_search.engine.session import Session, open_session
+from nge_search.gradient.bilevel import BilevelSearch
+from nge_search.settings.schema import SearchConfig
+from nge_search.supernet.kernels.memory import forget_memory
+
+
+def run_search(config: SearchConfig) -> dict[str, Any]:
+    """Search as configured, or take up an unfinished search in `config.run.dir`; return its summary.
+
+    Raises:
+        UserError: data or a run folder that cannot be used.
+        RunFailure: numbers are no longer finite.
+        Interrupted: SIGTERM or SIGINT, after the state was saved.
+    """
+    with open_session(config) as session:
+        if session.finished is not None:
+            return session.finished
+        task = build_task(session)
+        try:
+            loop = session.train(task, {"dataset.json": session.facts})
+        finally:
+            forget_memory()
+        with loop.closing() as row:
+            task.space.parse(task.space.notation(row["genotype"]))  # a checkpoint may hold anything there
+            summary = session.summary(
+                loop,
+                genotype=row["genotype"],
+                valid_top1=float(row["valid_top1"]),
+                expected_macs=float(row["expected_macs"]),
+            )
+        session.world.on_main(lambda: _write_results(session, summary))
+        return summary
+
+
+def build_task(session: Session) -> BilevelSearch:
+    """The search's state on this rank: its images, supernet and embedding, untrained."""
+    config, world = session.config, session.world
+    assert isinstance(config, SearchConfig)
+    dataset = session.load_dataset()
+    session.facts = _describe(dataset)
+    train_index, valid_index = split_train_valid(dataset.train.labels_N, dataset.classes, config.data, config.seed)
+    session.say(
+        f"{dataset.name}: {len(train_index)} images train the weights, {len(valid_index)} the architecture; "
+        f"{len(dataset.classes)} classes, {dataset.image_size}x{dataset.image_size} pixels"
+    )
+    images = store(dataset.train, config.data, world.device, config.run.worker_patience)
+    augmentation = Augmentation(config.data, dataset)
+
+    def feed(index, stream: str, train: bool) -> Feed:
+        return Feed(
+            images,
+            index,
+            augmentation,
+            batch_size=config.search.batch_size,
+            train=train,
+            seed=config.seed,
+            stream=stream,
+            rank=world.rank,
+            world_size=world.size,
+            dtype=weight_dtype(config.precision),
+        )
+
+    return BilevelSearch(
+        config,
+        len(dataset.classes),
+        dataset.channels,
+        dataset.image_size,
+        feed(train_index, "train", True),
+        feed(valid_index, "architecture", True),
+        feed(valid_index, "valid", False),
+        world,
+    )
+
+
+def _describe(dataset: Dataset) -> dict[str, Any]:
+    """What a retraining of what is found should fit."""
+    return {
+        "name": dataset.name,
+        "classes": list(dataset.classes),
+        "train_images": len(dataset.train),
+        "image_size": dataset.image_size,
+        "channels": dataset.channels,
+    }
+
+
+def _write_results(session: Session, summary: dict[str, Any]) -> None:
+    from nge_search.report import save_drawings, write_report
+
+    folder = session.folder
+    assert folder is not None
+    folder.write_json("genotype.json", summary["genotype"])
+    save_drawings(read_architecture(summary["genotype"]).graphs, folder.path)
+    write_report(folder.path, summary)
+    folder.finish(summary)

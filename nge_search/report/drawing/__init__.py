@@ -1,0 +1,1 @@
+"""Drawings of cells: where nodes go, and the SVG that shows them."""

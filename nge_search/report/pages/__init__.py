@@ -1,0 +1,1 @@
+"""One page per kind of run: what its report shows, in which order."""

@@ -1,0 +1,67 @@
+"""The report of a search in a table: what was found, against what there is, query by query."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from nge_search.report.parts.charts import Reference
+from nge_search.report.parts.numbers import duration, number, percent, plain
+from nge_search.report.parts.page import Figure, Section, code, grid, records
+from nge_search.report.parts.sections import cells, chart, configuration
+from nge_search.report.run_folder import RunFolder
+
+_MOST_SHOWN = 10
+
+
+def figures(run: RunFolder) -> list[Figure]:
+    """The headline: what the search saw, what the cell is worth, what it cost."""
+    best = number((run.summary or {}).get("best"))
+    cost = run.figure("simulated_seconds")
+    return [
+        Figure(percent(run.figure("score")), "Score of the chosen cell", _of(best)),
+        Figure(
+            percent(run.figure("best_signal")), "Signal of the chosen cell", str(run.setting("benchmark", "signal"))
+        ),
+        Figure(plain(len(run.rows), 6), "Distinct queries", str(run.setting("strategy", "name"))),
+        Figure(duration(run.figure("seconds")), "Search time", str((run.summary or {}).get("device", ""))),
+        Figure(duration(cost) if cost else "–", "Training time saved", "of all architectures asked for"),
+    ]
+
+
+def _of(best: float) -> str:
+    return f"the best in the table {percent(best)}" if math.isfinite(best) else ""
+
+
+def sections(run: RunFolder) -> list[Section]:
+    best = number((run.summary or {}).get("best"))
+    reference = Reference(best, "best in the table") if math.isfinite(best) else None
+    curves = [
+        chart(run, "Score of the best by signal", {"score": "score"}, "%", reference=reference, axis="query"),
+        chart(run, "Signal", {"signal": "of the query", "best_signal": "best so far"}, "%", axis="query"),
+    ]
+    genotype = (run.summary or {}).get("genotype")
+    text = code(json.dumps(genotype, indent=2), "genotype.json") if isinstance(genotype, dict) else ""
+    return [
+        cells(run.graphs, text=run.notation),
+        Section("genotype", "Genotype", text),
+        Section("curves", "Queries", grid(curves)),
+        Section("best", "Best by signal", _best(run)),
+        *configuration(run),
+    ]
+
+
+def _best(run: RunFolder) -> str:
+    """The architectures with the best signals."""
+
+    def signal(row: dict[str, Any]) -> float:
+        value = number(row.get("signal"))
+        return value if math.isfinite(value) else -math.inf
+
+    shown = sorted(run.rows, key=signal, reverse=True)[:_MOST_SHOWN]
+    rows = [
+        (str(row.get("architecture", "")), plain(row["epoch"], 6), percent(number(row.get("signal"))))
+        for row in shown
+    ]
+    return records("Architectures with the best signals", ["architecture"], ["query", "signal"], rows)

@@ -1,0 +1,1 @@
+"""What the pages of a report are made of: charts, tables, figures, text."""

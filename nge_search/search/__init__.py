@@ -1,1 +1,0 @@
-"""Architecture search: the bilevel loop, the derivation of a cell, and what they need."""

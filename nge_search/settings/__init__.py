@@ -1,0 +1,1 @@
+"""Every setting of every command: its name, default, meaning and limits; no torch."""

@@ -1,0 +1,291 @@
+"""From a YAML file and `key=value` words to a checked configuration, with one-line errors and `--help`.
+
+The schema is `nge_search.settings.schema`, how a value is read `nge_search.settings.values`; merging is OmegaConf's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import textwrap
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from nge_search.errors import UserError, from_os_error, nearest, plain, shorten
+from nge_search.files import read_text, user_path
+from nge_search.settings.schema import SEARCH_TASKS, TASKS, EvalConfig, RunningConfig, SearchConfig, Section
+from nge_search.settings.segmentation import SegmentationConfig
+from nge_search.settings.strategies import BenchmarkConfig
+from nge_search.settings.values import read_path, read_value, read_word
+from nge_search.yaml_reader import LARGEST_BYTES, Written, parse_written
+
+Config = TypeVar("Config", bound=RunningConfig)
+
+#: Of a file's name, in bytes, on the usual file systems.
+_LONGEST_NAME = 255
+
+#: Of a key, more than any key has.
+_MOST_PARTS = 8
+
+
+def load_config(
+    schema: type[Config], path: str | Path | None = None, overrides: Sequence[str | Mapping[str, Any]] = ()
+) -> Config:
+    """Defaults, then the YAML file, then the overrides (`key=value` words, or nested mappings).
+
+    Raises:
+        UserError: an unreadable file, an unknown key, a value of the wrong type or out of its limits,
+            or settings that do not go together.
+    """
+    settings = {setting.key: setting for setting in _settings(schema)}
+    layers: list[tuple[str, Mapping[str, Any]]] = []
+    if path is not None:
+        path = user_path(path)
+        layers.append((str(path), _read_yaml(path)))
+    layers.extend(("", _layer(item, schema, settings)) for item in overrides)
+    merged = OmegaConf.structured(schema)
+    for source, layer in layers:
+        try:
+            for key, value in _flatten(layer, schema):
+                OmegaConf.update(merged, key, settings[key].read(value))
+        except UserError as error:
+            raise UserError(f"{source}: {error}" if source else str(error)) from None
+        except OmegaConfBaseException as error:
+            raise UserError(f"{source or layer}: {str(error).splitlines()[0]}") from None
+    try:
+        config = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        raise UserError(str(error).splitlines()[0]) from None
+    assert isinstance(config, schema)
+    if not config.run.name:
+        config.run.name = Path(path).stem if path is not None else "default"
+    if not config.run.dir:
+        _require_folder_name(config.run.name)
+        config.run.dir = str(Path("runs") / schema.kind / config.run.name)
+    return config
+
+
+def _require_folder_name(name: str) -> None:
+    """Refuse a run's name that, as the name of its folder, would lead elsewhere or be mistaken for another one."""
+    why = None
+    if "/" in name or name in (".", ".."):
+        why = "it names a folder below runs/, so it holds no '/' and is not '..'; set run.dir= for another place"
+    elif name.startswith("~"):
+        why = "a folder of that name is easily taken for a home folder; choose another"
+    elif name != name.strip():
+        why = "it begins or ends with a blank, which nobody sees in a folder's name"
+    elif not name.isprintable():
+        why = "control characters are not allowed"
+    elif len(name.encode("utf-8")) > _LONGEST_NAME:
+        why = f"longer than {_LONGEST_NAME} bytes, which the name of a folder may have"
+    if why:
+        raise UserError(f"run.name={shorten(name)}: {why}")
+
+
+def training_schema(
+    path: str | Path | None = None, overrides: Sequence[str | Mapping[str, Any]] = ()
+) -> type[EvalConfig] | type[SegmentationConfig]:
+    """The schema of `train_eval.py`'s settings: by the `task` that the file, or after it an override, names."""
+    return SegmentationConfig if _task(path, overrides, TASKS) == "segmentation" else EvalConfig
+
+
+def search_schema(
+    path: str | Path | None = None, overrides: Sequence[str | Mapping[str, Any]] = ()
+) -> type[SearchConfig] | type[BenchmarkConfig]:
+    """The schema of `train_search.py`'s settings, told as by `training_schema`."""
+    return BenchmarkConfig if _task(path, overrides, SEARCH_TASKS) == "benchmark" else SearchConfig
+
+
+def _task(path: str | Path | None, overrides: Sequence[str | Mapping[str, Any]], tasks: Sequence[str]) -> str:
+    """The task that is named last; the first of `tasks` where none is."""
+    layers: list[Mapping[str, Any]] = [] if path is None else [_read_yaml(user_path(path))]
+    for item in overrides:
+        if isinstance(item, Mapping):
+            layers.append(item)
+        elif str(item).startswith("task="):
+            layers.append({"task": read_word(*_split(item), (str,))})
+    task = next((layer["task"] for layer in reversed(layers) if "task" in layer), tasks[0])
+    task = read_value("task", task, (str,))
+    if task not in tasks:
+        raise UserError(f"task={plain(task)}: allowed are {', '.join(tasks)}{nearest(task, tasks)}")
+    return task
+
+
+def to_dict(config: RunningConfig) -> dict[str, Any]:
+    """Plain dictionaries, lists and scalars."""
+    return dataclasses.asdict(config)
+
+
+def to_yaml(config: RunningConfig) -> str:
+    return yaml.safe_dump(to_dict(config), sort_keys=False)
+
+
+def inputs(config: RunningConfig) -> Iterator[tuple[str, str]]:
+    """Key and value of every setting that names something to read, if it is given."""
+    values = dict(flatten(to_dict(config)))
+    for setting in _settings(type(config)):
+        if setting.item.metadata["path"] and setting.key != "run.dir" and values[setting.key]:
+            yield setting.key, values[setting.key]
+
+
+def first_difference(old: Mapping[str, Any], config: RunningConfig) -> str | None:
+    """`key was X, now Y` for the first setting that a resumed run may not change; None if there is none."""
+    old_values = dict(flatten(old))
+    new_values = dict(flatten(to_dict(config)))
+    for setting in _settings(type(config)):
+        before, now = old_values.get(setting.key, setting.default), new_values[setting.key]
+        if before != now and not setting.item.metadata["free_on_resume"]:
+            return f"{setting.key} was {shorten(before)}, now {shorten(now)}"
+    return None
+
+
+def help_text(schema: type[RunningConfig]) -> str:
+    """Every key with its default, its allowed values and its meaning."""
+    lines = []
+    section = ""
+    for setting in _settings(schema):
+        if setting.key.rpartition(".")[0] != section:
+            section = setting.key.rpartition(".")[0]
+            lines.append("")
+        lines.append(f"  {setting.key}={_shown(setting.default)}")
+        meaning, choices = setting.item.metadata["meaning"], setting.item.metadata["choices"]
+        if choices and list not in setting.types:
+            meaning += f" ({' | '.join(choices)})"
+        lines.extend(textwrap.wrap(meaning, 92, initial_indent="      ", subsequent_indent="      "))
+    return "\n".join(lines) + "\n"
+
+
+def _shown(value: Any) -> str:
+    """A default as a user would type it."""
+    if isinstance(value, list):
+        return "[" + ",".join(value) + "]"
+    if isinstance(value, bool) or value is None:
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    """The sections of a config file; their scalars as they are written."""
+    try:
+        text = read_text(path, LARGEST_BYTES)
+    except UserError as error:
+        raise UserError(f"config file {error}") from None
+    except OSError as error:
+        raise from_os_error(error) or UserError(f"config file '{path}': {error.strerror}") from None
+    content = parse_written(text, str(path))
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: a config is a list of 'section: keys', not {shorten(content)}")
+    return content
+
+
+def _split(word: str) -> tuple[str, str]:
+    """The key, and everything behind the first `=`."""
+    key, equals, text = word.partition("=")
+    if not equals or not key:
+        raise UserError(f"'{plain(word)}' is not a setting; write key=value, for example search.epochs=25")
+    return key, text
+
+
+def _layer(item: str | Mapping[str, Any], schema: type, settings: Mapping[str, _Setting]) -> Mapping[str, Any]:
+    """A `key=value` word as a nested mapping; mappings as they are."""
+    if isinstance(item, Mapping):
+        return item
+    if not isinstance(item, str):
+        raise UserError(f"{shorten(item)} is not a setting; write key=value, or give a mapping")
+    key, text = _split(item)
+    if key in settings:
+        value = read_word(key, text, settings[key].types)
+    else:
+        value = read_word(key, text, None) if key in _sections(schema) else Written(text)
+    for part in reversed(key.split(".", _MOST_PARTS)):
+        value = {part: value}
+    return value
+
+
+@dataclasses.dataclass(frozen=True)
+class _Setting:
+    """One leaf of the schema: its dotted key, what `option` recorded, and the Python types it takes."""
+
+    key: str
+    item: dataclasses.Field
+    types: tuple[type, ...]
+
+    @property
+    def default(self) -> Any:
+        factory = self.item.default_factory
+        return self.item.default if factory is dataclasses.MISSING else factory()
+
+    def read(self, value: Any) -> Any:
+        """What was written, or a Python object, as a value of the setting; UserError if it is none."""
+        if self.item.metadata["path"]:
+            return read_path(self.key, value, self.default)
+        return read_value(self.key, value, self.types)
+
+
+def _sections(schema: type) -> dict[str, type]:
+    hints = typing.get_type_hints(schema)
+    names = [item.name for item in dataclasses.fields(schema)]
+    return {
+        name: hints[name] for name in names if isinstance(hints[name], type) and issubclass(hints[name], Section)
+    }
+
+
+def _settings(schema: type, prefix: str = "") -> Iterator[_Setting]:
+    """Every setting of the schema, in its order."""
+    sections, hints = _sections(schema), typing.get_type_hints(schema)
+    for item in dataclasses.fields(schema):
+        if item.name in sections:
+            yield from _settings(sections[item.name], f"{prefix}{item.name}.")
+        else:
+            hint = hints[item.name]
+            union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+            kinds = typing.get_args(hint) if union else (typing.get_origin(hint) or hint,)
+            yield _Setting(prefix + item.name, item, kinds)
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of every leaf of nested mappings."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _flatten(tree: Mapping[str, Any], schema: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of every leaf; refuses keys that the schema does not have."""
+    sections = _sections(schema)
+    names = [item.name for item in dataclasses.fields(schema)]
+    for name, value in tree.items():
+        key = f"{prefix}{name}"
+        if name not in names:
+            if isinstance(value, Mapping):
+                key = next((inner for inner, _ in flatten(value, f"{key}.")), key)
+            if "." in str(name):
+                raise UserError(f"key '{plain(key)}': in a file, write each part of it as a section of its own")
+            raise UserError(f"unknown key '{plain(key)}'{_suggest(key, schema, prefix)}; --help lists all keys")
+        if name in sections:
+            if not isinstance(value, Mapping):
+                raise UserError(
+                    f"{key}={shorten(value)}: '{key}' is a section; set one of its keys, as {key}.KEY=value"
+                )
+            yield from _flatten(value, sections[name], f"{key}.")
+        elif isinstance(value, Mapping):
+            raise UserError(f"{key}={shorten(value)}: takes one value, not a section")
+        else:
+            yield key, value
+
+
+def _suggest(key: str, schema: type, prefix: str) -> str:
+    """The nearest valid key: by its last part within the section, else by the whole."""
+    keys = [setting.key for setting in _settings(schema, prefix)] + [prefix + name for name in _sections(schema)]
+    same_name = [known for known in keys if known.rpartition(".")[2] == key.rpartition(".")[2]]
+    return f"; did you mean '{same_name[0]}'?" if same_name else nearest(key, keys)

@@ -1,0 +1,170 @@
+"""The settings of a semantic segmentation: `train_eval.py` with `task=segmentation`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from nge_search.settings.schema import (
+    MAX_PIXELS,
+    MOST_PIXELS,
+    TASKS,
+    CommandConfig,
+    NetworkTrainSection,
+    Section,
+    option,
+)
+from nge_search.settings.values import decimal
+
+#: Names of datasets with masks.
+MASKED_DATASETS = ("scenes", "voc")
+
+
+@dataclass
+class MaskedDataConfig(Section):
+    """Which images and masks, and how training crops them."""
+
+    prefix: ClassVar[str] = "data"
+
+    name: str = option(
+        "scenes", "Dataset: generated scenes, or voc for PASCAL VOC's layout.", choices=MASKED_DATASETS
+    )
+    root: str = option(
+        "data",
+        "Folder that holds JPEGImages/, SegmentationClass/ and ImageSets/ (scenes needs none).",
+        free_on_resume=True,
+        path=True,
+    )
+    train_set: str = option(
+        "auto",
+        "Training images: train; train_aug, with the SBD masks in SegmentationClassAug/; auto: train_aug if it is "
+        "there.",
+        choices=("auto", "train", "train_aug"),
+    )
+    limit: int = option(0, "Use at most this many training images; 0: all.", at_least=0)
+    max_pixels: int = option(
+        MAX_PIXELS,
+        "Largest number of pixels of an image file; one whose header claims more is not decoded.",
+        at_least=1,
+        at_most=MOST_PIXELS,
+        free_on_resume=True,
+    )
+    crop: int = option(513, "Side in pixels of training crops.", at_least=16, at_most=2049)
+    scale_min: float = option(0.5, "Smallest factor by which a training image is resized.", above=0, at_most=8)
+    scale_max: float = option(2.0, "Largest factor by which a training image is resized.", above=0, at_most=8)
+    flip: bool = option(True, "Mirror training images at random, left to right.")
+    resident: str = option(
+        "auto",
+        "Hold training images on the device: always, never (a DataLoader reads them), or auto: if they fit and are "
+        "not resized.",
+        choices=("auto", "always", "never"),
+        free_on_resume=True,
+    )
+    resident_megabytes: int = option(
+        4096, "Largest image set, in MB, that data.resident=auto holds.", at_least=1, free_on_resume=True
+    )
+    workers: int = option(2, "Worker processes of the DataLoader.", at_least=0, free_on_resume=True)
+    allow_sparse_masks: bool = option(
+        False,
+        "Accept a set of masks in which at most one class occurs, or of whose pixels over 95 % are ignored.",
+        free_on_resume=True,
+    )
+
+    #: A damaged image or mask always ends the run.
+    corrupt: ClassVar[str] = "stop"
+    download: ClassVar[bool] = False
+
+    def check(self) -> None:
+        if self.scale_min > self.scale_max:
+            raise self.refuse("scale_min", f"above data.scale_max={self.scale_max}")
+
+
+@dataclass
+class DeepLabConfig(Section):
+    """DeepLabv3 on a derived network."""
+
+    prefix: ClassVar[str] = "network"
+
+    genotype: str = option(
+        "darts_v2",
+        "A genotype: published name, JSON file, or finished search's run folder.",
+        free_on_resume=True,  # the cells themselves are compared
+        path=True,
+    )
+    channels: int = option(48, "Channels C of the first cell.", at_least=1, at_most=1024)
+    cells: int = option(14, "Number of cells; those at 1/3 and 2/3 of the depth reduce.", at_least=2, at_most=200)
+    output_stride: int = option(
+        16,
+        "How many times smaller than the image the features are; below 32, strides of reductions become dilations: "
+        "8 | 16 | 32.",
+    )
+    head_channels: int = option(256, "Channels of the pyramid's branches.", at_least=1, at_most=4096)
+    dropout: float = option(0.5, "Dropout behind the pyramid.", at_least=0, below=1)
+    weights: str = option(
+        "",
+        "Start the backbone from these weights of an ImageNet network: an exported folder, a .safetensors file or "
+        "a run folder; empty: at random.",
+        path=True,
+    )
+    auxiliary: bool = option(False, "Train a second, convolutional head at 2/3 of the backbone's depth.")
+    auxiliary_weight: float = option(0.4, "Weight of the auxiliary head's loss.", at_least=0)
+
+    def check(self) -> None:
+        if self.output_stride not in (8, 16, 32):
+            raise self.refuse("output_stride", "allowed are 8, 16, 32")
+
+
+@dataclass
+class SegmentationTrainSection(NetworkTrainSection):
+    """How a segmentation network is trained."""
+
+    learning_rate: float = option(0.007, "SGD's initial learning rate for the backbone.", at_least=0)
+    head_learning_rate: float = option(0.07, "SGD's initial learning rate for the heads.", at_least=0)
+    power: float = option(
+        0.9, "The rate of step s of S is the initial one times (1 - s / S) to this power (poly).", at_least=0
+    )
+    weight_decay: float = option(1e-4, "L2 penalty on the weights.", at_least=0)
+    clip: float = option(0.0, "Largest gradient norm of the weights; 0: no clipping.", at_least=0)
+    epochs: int = option(46, "Epochs.", at_least=1)
+    batch_size: int = option(16, "Images per step, over all ranks together.", at_least=2)
+    eval_batch_size: int = option(
+        16, "Images per evaluation step, over all ranks together; only images of one size share a step.", at_least=1
+    )
+    eval_scales: str = option(
+        "1", "Factors by which evaluation resizes each image, as 0.75,1,1.25; their probabilities are averaged."
+    )
+    eval_flip: bool = option(False, "Average with the mirrored image in evaluation.")
+    freeze_statistics: bool = option(
+        False, "Leave the backbone's batch normalisation as network.weights= has it, scales and shifts included."
+    )
+
+    def check(self) -> None:
+        super().check()
+        if self.learning_rate_min > self.head_learning_rate:
+            raise self.refuse("learning_rate_min", f"above train.head_learning_rate={self.head_learning_rate}")
+        scales = [decimal(scale) for scale in self.eval_scales.split(",")]
+        if any(scale is None or not 0.1 <= scale <= 8 for scale in scales):
+            raise self.refuse("eval_scales", "expected numbers from 0.1 to 8, as 0.75,1,1.25")
+
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """`eval_scales` as numbers."""
+        return tuple(float(scale) for scale in self.eval_scales.split(","))
+
+
+@dataclass
+class SegmentationConfig(CommandConfig):
+    """Settings of `train_eval.py` with `task=segmentation`."""
+
+    kind: ClassVar[str] = "voc"
+    #: What summary.json of a finished run holds at least.
+    figures: ClassVar[tuple[str, ...]] = ("miou", "params", "macs", "epochs", "seconds")
+
+    task: str = option("segmentation", "What is trained; each has settings of its own.", choices=TASKS)
+    data: MaskedDataConfig = field(default_factory=MaskedDataConfig)
+    network: DeepLabConfig = field(default_factory=DeepLabConfig)
+    train: SegmentationTrainSection = field(default_factory=SegmentationTrainSection)
+
+    def check(self) -> None:
+        if self.train.freeze_statistics and not self.network.weights:
+            raise self.train.refuse("freeze_statistics", "there are no statistics to keep without network.weights=")

@@ -1,0 +1,1 @@
+"""Search by queries: architectures are chosen one by one, each judged by an evaluator."""

@@ -1,0 +1,106 @@
+"""A distribution over architectures that learns: an embedding's P, or free parameters, moved by Adam.
+
+Legend: N architectures, L decisions of a code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nge_search.embedding import build_embedding
+from nge_search.errors import RunFailure
+from nge_search.settings.strategies import PolicyConfig
+from nge_search.spaces import Code, Space
+
+#: The least probability whose logarithm is taken: an option below it is not pushed down any further.
+_LEAST = 1e-30
+
+
+class Policy:
+    """P over a space's decisions, as in gradient search, and the steps that move its parameters.
+
+    Methods raise RunFailure once P is no longer finite.
+
+    Args:
+        space: of the architectures.
+        config: what gives P, Adam's rate, betas and weight decay.
+        seed: of the initial parameters; torch's global generator is left as it was.
+    """
+
+    def __init__(self, space: Space, config: PolicyConfig, seed: int):
+        self.space = space
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.embedding = build_embedding(config, space.graph)
+        nodes = self.embedding.node_vectors()
+        own = {id(x) for x in nodes}
+        decay, self.rate = config.weight_decay, config.rate
+        groups = [
+            {"params": [p for p in self.embedding.parameters() if id(p) not in own], "weight_decay": decay},
+            {"params": nodes, "weight_decay": decay if config.weight_decay_on_x else 0.0},
+        ]
+        self.optimiser = torch.optim.Adam(
+            [group for group in groups if group["params"]],
+            lr=self.rate,
+            betas=(config.beta1, config.beta2),
+            fused=True,
+        )
+        self._matrices: list[np.ndarray] | None = None
+
+    def matrices(self) -> list[np.ndarray]:
+        """The present probabilities, one matrix for each of the graph's tables."""
+        if self._matrices is None:
+            with torch.no_grad():
+                found = self.embedding()
+            self._check_finite(*found)
+            self._matrices = [p_EO.double().numpy() for p_EO in found]
+        return self._matrices
+
+    def log_probability(self, codes: Sequence[Code]) -> Tensor:
+        """Of each architecture: [N], differentiable."""
+        matrices = [p_EO.clamp_min(_LEAST) for p_EO in self.embedding()]
+        log_N = self.space.log_probability(torch.tensor(codes), matrices)
+        self._check_finite(log_N)
+        return log_N
+
+    def _check_finite(self, *values: Tensor) -> None:
+        if not all(bool(x.isfinite().all()) for x in values):
+            raise RunFailure(
+                f"the policy's probabilities are no longer finite; lower embedding.learning_rate={self.rate:g}"
+            )
+
+    def gradients(self, codes: Sequence[Code], weights_N: np.ndarray) -> list[Tensor]:
+        """Of sum_i w_i log P(a_i) with respect to the embedding's parameters.
+
+        With w_i = R(a_i) - b for architectures drawn from P this is REINFORCE's estimate (Williams, 1992) of the
+        gradient of the expected reward, for any b that does not depend on a_i. Where the space does not allow all
+        codes, log P lacks what normalises it, and the estimate is unbiased for b equal to the expected reward only.
+        """
+        log_N = self.log_probability(codes)
+        total = (log_N * torch.as_tensor(weights_N, dtype=log_N.dtype)).sum()
+        return list(torch.autograd.grad(total, list(self.embedding.parameters()), materialize_grads=True))
+
+    def ascend(self, codes: Sequence[Code], weights_N: np.ndarray, steps: int = 1) -> None:
+        """Steps of Adam up these gradients."""
+        for _ in range(steps):
+            for parameter, gradient in zip(self.embedding.parameters(), self.gradients(codes, weights_N)):
+                parameter.grad = gradient.neg_()
+            self.optimiser.step()
+        self._matrices = None
+
+
+def rank_weights(rewards: Sequence[float], temperature: float, contrast: float) -> np.ndarray:
+    """Weights [N] by rank: exp(-rank / temperature), summing to one, less `contrast` shared by all alike.
+
+    The best has rank 0; equals all have the mean of their ranks. Invariant to any increasing change of the rewards.
+    """
+    reward_N = np.asarray(rewards, dtype=np.float64)
+    sorted_N = np.sort(reward_N)
+    above_N = len(reward_N) - np.searchsorted(sorted_N, reward_N, side="right")
+    level_N = np.searchsorted(sorted_N, reward_N, side="right") - np.searchsorted(sorted_N, reward_N, side="left")
+    weight_N = np.exp(-(above_N + (level_N - 1) / 2) / temperature)
+    return weight_N / weight_N.sum() - contrast / len(reward_N)

@@ -1,0 +1,121 @@
+"""A whole search in a table of accuracies: the table, the strategy, and the files it leaves."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+
+from nge_search.engine import environment
+from nge_search.engine.interrupt import Interrupted, Interrupts
+from nge_search.engine.launch import read_launch
+from nge_search.engine.logger import Logbook, print_line
+from nge_search.engine.run_folder import RunFolder, Stopwatch
+from nge_search.errors import UserError
+from nge_search.settings.strategies import BenchmarkConfig
+from nge_search.strategies.query_loop import ask
+from nge_search.tables import Benchmark, Queries, open_table
+
+_CPU = torch.device("cpu")
+
+
+def run_benchmark(config: BenchmarkConfig) -> dict[str, Any]:
+    """Search as configured; return the summary. A run that was killed starts again and finds the same.
+
+    Raises:
+        UserError: a table, column, budget or run folder that cannot be used.
+        RunFailure: the policy's probabilities are no longer finite.
+        Interrupted: SIGTERM or SIGINT; queries so far are recorded.
+    """
+    if read_launch(os.environ).size > 1:
+        raise UserError("a search in a table is a matter of seconds; start it without torchrun", shared=True)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    folder = RunFolder(config)
+    try:
+        if folder.summary is not None:
+            if config.run.progress != "none":
+                print_line(f"run '{config.run.dir}' has finished; run.overwrite=true starts it anew")
+            return folder.summary
+        section = config.benchmark
+        if not section.table:
+            raise section.refuse("table", "give a table; `nge table --help` says how to make one")
+        benchmark = Benchmark(open_table(section.table), section.signal, section.score, section.repeats)
+        Queries(benchmark, config.strategy.queries)  # refuses a budget before anything is written
+        config.embedding.check_vertices(benchmark.space.graph.vertices)
+        folder.begin()
+        folder.truncate_metrics(0)
+        folder.write_config()
+        folder.write_json("environment.json", environment.describe(_CPU, 1, config.seed))
+        return _search(config, benchmark, folder)
+    except OSError as error:
+        error.filename = error.filename or config.run.dir
+        raise
+    finally:
+        folder.close()
+
+
+def _search(config: BenchmarkConfig, benchmark: Benchmark, folder: RunFolder) -> dict[str, Any]:
+    from nge_search.report import save_drawings, write_report
+
+    watch, logbook, interrupts = Stopwatch(), Logbook(folder, config.run), Interrupts()
+
+    def after(queries: Queries) -> None:
+        row = _row(queries, watch)
+        logbook.row(row)
+        logbook.scalars({name: row[name] for name in ("signal", "best_signal", "score")}, len(queries))
+        logbook.advance()
+        if len(queries) % config.run.log_every == 0:
+            values = {"best signal": row["best_signal"], "its score": row["score"]}
+            logbook.progress("queries", len(queries), config.strategy.queries, values)
+        if interrupts.received:
+            raise Interrupted(interrupts.received)
+
+    logbook.start_phase("queries", config.strategy.queries, 0)
+    try:
+        with interrupts:
+            queries = ask(benchmark, config.strategy, config.embedding, config.seed, after)
+    finally:
+        logbook.close()
+    best = int(queries.chosen()[-1])
+    provenance = {
+        "method": config.strategy.name,
+        "table": benchmark.table.source,
+        "signal": benchmark.signal_name,
+        "seed": config.seed,
+    }
+    genotype = benchmark.space.to_dict(queries.codes[best], provenance)
+    summary = {
+        "kind": config.kind,
+        "genotype": genotype,
+        "architecture": benchmark.space.text(queries.codes[best]),
+        "signal": queries.answers[best].signal,
+        "score": float(queries.scores()[-1]),
+        "score_column": benchmark.score_name,
+        "best": benchmark.best(),
+        "queries": len(queries),
+        "simulated_seconds": float(queries.seconds()[-1]),
+        "figures": benchmark.table.figures(queries.answers[best].row),
+        "seconds": round(watch.seconds, 2),
+        "device": environment.device_name(_CPU),
+    }
+    folder.write_json("genotype.json", genotype)
+    save_drawings(benchmark.space.graphs(queries.codes[best]), folder.path)
+    write_report(folder.path, summary)
+    folder.finish(summary)
+    return summary
+
+
+def _row(queries: Queries, watch: Stopwatch) -> dict[str, Any]:
+    """The last query, for metrics.jsonl; `epoch` counts queries from 0."""
+    best = int(queries.chosen()[-1])
+    return {
+        "epoch": len(queries) - 1,
+        "architecture": queries.benchmark.space.text(queries.codes[-1]),
+        "signal": queries.answers[-1].signal,
+        "best_signal": queries.answers[best].signal,
+        "score": float(queries.scores()[-1]),
+        "simulated_seconds": float(queries.seconds()[-1]),
+        "seconds": round(watch.seconds, 3),
+    }

@@ -1,0 +1,148 @@
+"""The nodes of a cell from its inputs, as one operation under autograd.
+
+A cell is given by its stages, in order: each has `sources` and `targets` as `Stage`, and `begin`, which gives the
+stage's part of a pass, with what `StagePass` has. Stages are computed when the nodes that they leave are known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from nge_search.supernet.folding import Setting, wide
+from nge_search.supernet.kernels.contract import choose
+from nge_search.supernet.kernels.memory import empty
+from nge_search.supernet.stage import EdgeGradients, Given
+
+
+class Divided(Protocol):
+    """A cell's P and stacked weights, divided by stage."""
+
+    def stage(self, s: int) -> Any:
+        """Those of a stage, as its `begin` takes them; gradients come in the same form, that of P as `p`."""
+
+    def gradients(self, stages: Sequence[Any], weights: Sequence[Tensor]) -> list[Tensor]:
+        """Those of all stages, stacked as the cell's weights are, in their types."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What of a cell is the same in all passes.
+
+    Attributes:
+        stages: in order.
+        inputs: nodes that are given.
+        outputs: nodes that are wanted, the last ones.
+        divide: from P [E, O], wide, and stacked weights.
+    """
+
+    stages: Sequence[Any]
+    inputs: int
+    outputs: int
+    divide: Callable[[Tensor, Sequence[Tensor]], Divided]
+
+
+@dataclass
+class Observed:
+    """What a pass tells of normalisations: per stage as `StagePass.seen`, and the number of positions."""
+
+    stages: list[Given] = field(default_factory=list)
+    count: Tensor | None = None
+
+
+class _Mix(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, setting: Setting, plan: Plan, given: Sequence[Given] | None, observed: Observed, *tensors: Tensor
+    ) -> tuple[Tensor, ...]:
+        inputs = plan.inputs
+        ctx.save_for_backward(*tensors[inputs + 1 :])
+        states, (p_EO, *weights) = [x.detach() for x in tensors[:inputs]], tensors[inputs:]
+        ctx.weights, ctx.passes, ctx.plan = plan.divide(p_EO, weights), [], plan
+        for s, stage in enumerate(plan.stages):
+            if stage.sources[-1] >= inputs:
+                states.append(_combine(ctx.passes, stage.sources[-1]))
+            images = [states[source] for source in stage.sources]
+            ctx.passes.append(
+                stage.begin(setting, images, ctx.weights.stage(s), given[s] if given is not None else None)
+            )
+            observed.stages.append(ctx.passes[-1].seen)
+        observed.count = ctx.passes[-1].count
+        states.append(_combine(ctx.passes, len(states)))
+        # other tensors than those that passes hold: outputs know this operation, and it must not know them
+        return tuple(state.detach() for state in states[-plan.outputs :])
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
+        weights, plan, passes, first = ctx.saved_tensors, ctx.plan, ctx.passes, ctx.plan.inputs
+        inputs, need_weights = ctx.needs_input_grad[4:][:first], any(ctx.needs_input_grad[5 + first :])
+        dys: list[Any] = [None] * (plan.stages[-1].targets[-1] + 1 - len(outer)) + list(outer)
+        gradients: list[dict[int, EdgeGradients]] = [{} for _ in plan.stages]
+        found: list[Any] = []
+        target = len(dys) - 1
+        for stage in reversed(plan.stages):
+            while target > stage.sources[-1]:
+                _spread(passes, gradients, target, dys[target])
+                target -= 1
+            last = passes.pop()
+            dx = [empty(x.shape, x) for x in last.images] if any(inputs) or target >= first else None
+            own = gradients.pop()
+            found.append(last.backward([own[e] for e in range(len(own))], dx, need_weights))
+            for source, change in zip(stage.sources, dx or ()):
+                before = dys[source]
+                dys[source] = change if before is None else change.add_(before)
+        found.reverse()
+        d_weights = ctx.weights.gradients(found, weights) if need_weights else [None] * len(weights)
+        d_p = torch.cat([own.p for own in found])
+        return None, None, None, None, *dys[:first], d_p, *d_weights
+
+
+def _ending(passes: Sequence[Any], target: int) -> list[tuple[int, int]]:
+    """The edges that end in a node: by pass, and number in it."""
+    return [(s, e) for s, own in enumerate(passes) for e, t in enumerate(own.stage.targets) if t == target]
+
+
+def _combine(passes: Sequence[Any], target: int) -> Tensor:
+    """A node [B, H, W, C]: the sum over its edges of products, scaled parts and biases."""
+    edges = [(passes[s], e) for s, e in _ending(passes, target)]
+    like = passes[0].like
+    zs, xs = [z for own, e in edges for z in own.maps(e)], [x for own, e in edges for x in own.parts(e)]
+    bias = torch.stack([own.biases[e] for own, e in edges]).sum(dim=0).to(like.dtype)
+    rights, scales = [right for own, e in edges for right in own.rights[e]], [own.scales[e] for own, e in edges]
+    return choose(like).combine(zs, rights, xs, scales, bias)
+
+
+def _spread(passes: Sequence[Any], gradients: Sequence[dict[int, EdgeGradients]], target: int, dy: Tensor) -> None:
+    """Hand each edge that ends in a node, by pass and number, its part of the node's gradient."""
+    like = passes[0].like
+    edges = _ending(passes, target)
+    zs, xs = [passes[s].maps(e) for s, e in edges], [passes[s].parts(e) for s, e in edges]
+    dy = dy.contiguous()
+    found = choose(like).combine_backward([z for own in zs for z in own], [x for own in xs for x in own], dy)
+    d_bias, d_scales, d_rights = (part.to(wide(like)) for part in found)
+    parts = d_rights.split([len(own) for own in zs]), d_scales.split([len(own) for own in xs])
+    for (s, e), right, scale in zip(edges, *parts):
+        gradients[s][e] = EdgeGradients(dy, right, scale, d_bias)
+
+
+def mix(
+    setting: Setting,
+    plan: Plan,
+    given: Sequence[Given] | None,
+    images: Sequence[Tensor],
+    p_EO: Tensor,
+    weights: Sequence[Tensor],
+) -> tuple[list[Tensor], Observed]:
+    """The wanted nodes of a cell, each [B, H, W, C], and what was observed of normalisations.
+
+    Args:
+        given: without observation, running statistics by stage.
+        images: the cell's inputs [B, H, W, C].
+        p_EO, weights: as `plan.divide` takes them.
+    """
+    observed = Observed()
+    return list(_Mix.apply(setting, plan, given, observed, *images, p_EO, *weights)), observed

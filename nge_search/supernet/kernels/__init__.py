@@ -1,0 +1,1 @@
+"""The large operations of a cell, by the backend that computes them best where the data are."""

@@ -1,0 +1,68 @@
+"""Accuracies of single genotypes of DARTS' space, trained or predicted: JSON lists of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from nge_search.architecture.genotype import FORMAT, Genotype
+from nge_search.errors import UserError
+from nge_search.files import read_bytes
+from nge_search.json_reader import parse_json
+from nge_search.spaces import Code, DartsSpace
+from nge_search.tables.table import Table, build_table
+
+_LARGEST_BYTES, _MOST_VALUES = 1 << 28, 6_000_000
+
+#: What values that are not of the expected form raise.
+_STUMBLES = (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError, UserError)
+
+
+def read_pairs(path: Path) -> Table:
+    """The table of a JSON list of objects, each with a `genotype` and figures by name.
+
+    A genotype has its pairs in one list, or node by node; figures within another object take its name before
+    theirs. Genotypes that are given several times have their figures as repeats.
+
+    Raises:
+        UserError: no such list, or a genotype that is not of DARTS' space; names its place.
+    """
+    space = DartsSpace()
+    document = parse_json(read_bytes(path, _LARGEST_BYTES), f"'{path}'", _MOST_VALUES)
+    if not isinstance(document, list):
+        raise UserError(f"'{path}' is not a list of genotypes with their figures")
+    found: dict[bytes, tuple[Code, dict[str, Any]]] = {}
+    given_as: dict[str, str] = {}
+    for position, entry in enumerate(document):
+        try:
+            code = space.code(_genotype(entry["genotype"]))
+            figures = found.setdefault(space.key(code), (code, {}))[1]
+            for given, value in _figures(entry, ""):
+                name = re.sub(r"\W+", "_", given)  # it becomes a file's name
+                if given_as.setdefault(name, given) != given:
+                    raise ValueError(f"'{given}' and '{given_as[name]}' would be one column, {name}; rename one")
+                figures.setdefault(name, []).append(value)
+        except _STUMBLES as error:
+            raise UserError(f"'{path}' entry {position}: {error}") from None
+    return build_table(space, found.values(), path.name, "genotype of DARTS' space")
+
+
+def _genotype(given: dict[str, Any]) -> Genotype:
+    document: dict[str, Any] = {"format": FORMAT, "space": "darts"}
+    for kind in ("normal", "reduce"):
+        genes = given[kind]
+        if genes and isinstance(genes[0][0], list):
+            genes = [gene for node in genes for gene in node]
+        document[kind] = genes
+        document[f"{kind}_concat"] = given.get(f"{kind}_concat", given.get("concat"))
+    return Genotype.from_dict(document)
+
+
+def _figures(given: dict[str, Any], prefix: str) -> Iterator[tuple[str, float]]:
+    for name, value in given.items():
+        if isinstance(value, dict) and name != "genotype":
+            yield from _figures(value, f"{prefix}{name}_")
+        elif isinstance(value, (int, float)) and name != "id":
+            yield prefix + name, float(value)

@@ -1,0 +1,1 @@
+"""Trainings of derived networks: classification and semantic segmentation."""

@@ -1,0 +1,177 @@
+"""A whole retraining: data, a network stacked from a genotype, the loop, and the files it leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from nge_search.architecture.genotype import Genotype
+from nge_search.architecture.graph import Graph
+from nge_search.architecture.load import Architecture, load_architecture
+from nge_search.counting import count_parameters, multiply_adds
+from nge_search.data import Augmentation, Dataset, Feed, ImageSource, store
+from nge_search.engine.checkpoint import load_module
+from nge_search.engine.distributed import World
+from nge_search.engine.precision import weight_dtype
+from nge_search.engine.session import Session, open_session
+from nge_search.errors import UserError
+from nge_search.networks.classifier import Classifier
+from nge_search.networks.families import FAMILIES, Trainable, require_fits
+from nge_search.settings.schema import DataConfig, EvalConfig, NetworkConfig
+from nge_search.training.classification import ClassifierTraining
+
+#: What a network is stacked from.
+Cells = Genotype | Mapping[str, Graph]
+
+
+def run_eval(config: EvalConfig) -> dict[str, Any]:
+    """Train `config.network.genotype` as configured, or take up an unfinished training; return its summary.
+
+    The headline error is that of the last epoch, not the best.
+
+    Raises:
+        UserError: a genotype, data or run folder that cannot be used.
+        RunFailure: numbers are no longer finite.
+        Interrupted: SIGTERM or SIGINT, after the state was saved.
+    """
+    architecture = load_architecture(config.network.genotype)
+    require_fits(architecture, config.network.kind, "network.kind")
+    cells = architecture.cells
+    with open_session(config) as session:
+        session.world.on_main(lambda: require_same_architecture(session, architecture))
+        if session.finished is not None:
+            return session.finished
+        dataset = session.load_dataset()
+        task = build_task(config, cells, dataset, session.world)
+        plain = build_network(config, cells, dataset, auxiliary=False)
+        shape = (1, dataset.channels, dataset.image_size, dataset.image_size)
+        size = {"params": count_parameters(plain), "macs": multiply_adds(plain, shape)}
+        session.say(f"{size['params']:,} parameters, {size['macs'] / 1e6:.2f}M mult-adds per image")
+        documents = {"genotype.json": architecture.document, "dataset.json": _describe(dataset, config.data)}
+        loop = session.train(task, documents)
+        with loop.closing() as row:
+            averaged = {"ema_top1_error": 100 - row["ema_top1"]} if "ema_top1" in row else {}
+            summary = session.summary(
+                loop,
+                top1_error=100 - row["test_top1"],
+                **({"top5_error": 100 - row["test_top5"]} if "test_top5" in row else {}),
+                seeds=1,
+                best_top1_error=100 - task.best["top1"],
+                best_epoch=task.best["epoch"] + 1,
+                **averaged,
+                **({"unreadable_images": len(task.unreadable)} if task.unreadable else {}),
+                **size,
+                genotype=architecture.document,
+            )
+        session.world.on_main(lambda: write_results(session, summary))
+        return summary
+
+
+def build_task(config: EvalConfig, cells: Cells, dataset: Dataset, world: World) -> ClassifierTraining:
+    """The configured training, at its start, of the network stacked from `cells`.
+
+    Raises:
+        UserError: the auxiliary head does not fit the images, or weights to start from do not fit the network.
+    """
+    if config.network.auxiliary:
+        kind = FAMILIES[config.network.kind].network
+        assert issubclass(kind, Classifier)  # the settings see to it
+        kind.require_auxiliary_fits(dataset.image_size, config.network.cells)
+    network = build_network(config, cells, dataset, config.network.auxiliary)
+    if config.network.weights:
+        world.everywhere(lambda: _load_weights(config.network, network))
+    return ClassifierTraining(config, network, *_feeds(config, dataset, world), dataset, world)
+
+
+def _load_weights(section: NetworkConfig, network: Trainable) -> None:
+    """Start from `network.weights`; raises UserError, naming the first tensor that does not fit."""
+    from nge_search.deploy.export import read_weights
+
+    given, own = read_weights(section.weights), network.state_dict()
+    source = f"network.weights={section.weights}"
+    if section.reset_classifier:
+        given = {name: tensor for name, tensor in given.items() if not name.startswith("classifier.")}
+    there, here = given.get("classifier.weight"), own["classifier.weight"]
+    if there is not None and there.shape[1:] == here.shape[1:] and len(there) != len(here):
+        raise UserError(
+            f"{source}: classifier.weight is {tuple(there.shape)}, for {len(there)} classes; the data has "
+            f"{len(here)}, which needs {tuple(here.shape)}; set network.reset_classifier=true to train a new one"
+        )
+    kept = [name for name in own if name.startswith("auxiliary.")]  # never exported
+    kept += [name for name in own if section.reset_classifier and name.startswith("classifier.")]
+    load_module(network, {**{name: own[name] for name in kept}, **given}, source)
+
+
+def build_network(config: EvalConfig, cells: Cells, dataset: Dataset, auxiliary: bool) -> Trainable:
+    """The untrained network; without its auxiliary head it is the one whose size papers give."""
+    section = config.network
+    return FAMILIES[section.kind].build(
+        cells,
+        section.channels,
+        section.cells,
+        len(dataset.classes),
+        dataset.channels,
+        auxiliary,
+        section.stem_multiplier if section.kind == "cifar" else None,
+    )
+
+
+def _feeds(config: EvalConfig, dataset: Dataset, world: World) -> tuple[Feed, Feed]:
+    augmentation = Augmentation(config.data, dataset)
+
+    def feed(source: ImageSource, batch_size: int, train: bool) -> Feed:
+        return Feed(
+            store(source, config.data, world.device, config.run.worker_patience),
+            torch.arange(len(source)),
+            augmentation,
+            batch_size=batch_size,
+            train=train,
+            seed=config.seed,
+            stream="train",
+            rank=world.rank,
+            world_size=world.size,
+            pieces=config.train.accumulate if train else 1,
+            dtype=weight_dtype(config.precision),
+        )
+
+    return (
+        feed(dataset.train, config.train.batch_size, True),
+        feed(dataset.test, config.train.eval_batch_size, False),
+    )
+
+
+def require_same_architecture(session: Session, architecture: Architecture) -> None:
+    """Refuse a folder that trains another architecture, whatever its name."""
+    folder = session.folder
+    assert folder is not None
+    path = folder.path / "genotype.json"
+    if session.config.run.overwrite or not path.is_file():
+        return
+    if load_architecture(path).cells != architecture.cells:
+        raise UserError(
+            f"run folder '{folder.path}' trains another genotype than network.genotype="
+            f"{session.config.network.genotype}; set another run.dir=, or run.overwrite=true"
+        )
+
+
+def _describe(dataset: Dataset, settings: DataConfig) -> dict[str, Any]:
+    """What has to be known of the images to use the network elsewhere."""
+    return {
+        "name": dataset.name,
+        "classes": list(dataset.classes),
+        "image_size": dataset.image_size,
+        "channels": dataset.channels,
+        "mean": list(dataset.mean),
+        "std": list(dataset.std),
+        "resize": settings.resize,
+    }
+
+
+def write_results(session: Session, summary: dict[str, Any]) -> None:
+    from nge_search.report import write_report
+
+    assert session.folder is not None
+    write_report(session.folder.path, summary)
+    session.folder.finish(summary)

@@ -1,0 +1,184 @@
+"""A whole training of a segmentation network: data, DeepLabv3 on a genotype, the loop, and the files it leaves."""
+
+from __future__ import annotations
+
+import math
+from itertools import groupby
+from typing import Any
+
+import torch
+
+from nge_search.architecture.genotype import Genotype
+from nge_search.architecture.load import load_architecture
+from nge_search.counting import count_parameters, multiply_adds
+from nge_search.data import Feed, ResidentImages, StreamedImages, fits
+from nge_search.data.segmentation.augmentation import MaskedAugmentation
+from nge_search.data.segmentation.dataset import MaskedDataset, MaskedSource
+from nge_search.data.segmentation.scenes import load_scenes
+from nge_search.data.segmentation.shares import Shares, count_shares, notice, to_document
+from nge_search.data.segmentation.voc import load_voc
+from nge_search.engine.checkpoint import load_module
+from nge_search.engine.distributed import World
+from nge_search.engine.precision import weight_dtype
+from nge_search.engine.session import open_session
+from nge_search.networks.deeplab import DeepLabV3
+from nge_search.networks.families import require_fits
+from nge_search.settings.segmentation import DeepLabConfig, MaskedDataConfig, SegmentationConfig
+from nge_search.training.run import require_same_architecture, write_results
+from nge_search.training.segmentation import SegmentationTraining
+
+
+def run_segmentation(config: SegmentationConfig) -> dict[str, Any]:
+    """Train DeepLabv3 on `config.network.genotype`, or take up an unfinished training; return its summary.
+
+    The headline mIoU is that of the last epoch, not the best; it is None where no validation pixel counts.
+
+    Raises:
+        UserError: a genotype, data, weights or run folder that cannot be used.
+        RunFailure: numbers are no longer finite.
+        Interrupted: SIGTERM or SIGINT, after the state was saved.
+    """
+    architecture = load_architecture(config.network.genotype)
+    require_fits(architecture, "imagenet", "network.kind")
+    genotype = architecture.genotype
+    assert genotype is not None  # DARTS' space is the backbone's
+    with open_session(config) as session:
+        session.world.on_main(lambda: require_same_architecture(session, architecture))
+        if session.finished is not None:
+            return session.finished
+        dataset = session.load_dataset(load_masked)
+        shares = session.world.on_main(lambda: count_shares(dataset, config.data))
+        session.say(notice(shares, dataset.classes))
+        task = build_task(config, genotype, dataset, session.world)
+        plain = build_network(config.network, genotype, len(dataset.classes), auxiliary=False)
+        shape = (1, 3, config.data.crop, config.data.crop)
+        size = {"params": count_parameters(plain), "macs": multiply_adds(plain, shape)}
+        backbone = count_parameters(plain.backbone)
+        session.say(
+            f"{size['params']:,} parameters ({backbone:,} in the backbone; the paper's network: 10.31M), "
+            f"{size['macs'] / 1e6:.2f}M mult-adds per crop"
+        )
+        documents = {"genotype.json": genotype.to_dict(), "dataset.json": _describe(dataset, shares)}
+        loop = session.train(task, documents)
+        with loop.closing() as row:
+            summary = session.summary(
+                loop,
+                miou=_figure(row, "test_miou"),
+                pixel_accuracy=_figure(row, "test_pixel_accuracy"),
+                seeds=1,
+                best_miou=task.best.get("miou"),
+                best_epoch=task.best["epoch"] + 1 if task.best else None,
+                **size,
+                backbone_params=backbone,
+                genotype=genotype.to_dict(),
+            )
+        session.world.on_main(lambda: write_results(session, summary))
+        return summary
+
+
+def _figure(row: dict[str, Any], key: str) -> float | None:
+    """A figure of the last epoch; None for one over nothing, which older versions wrote as NaN."""
+    value = row.get(key, math.nan)
+    return None if math.isnan(value) else value
+
+
+def load_masked(config: MaskedDataConfig) -> MaskedDataset:
+    """The dataset that `data.name` names, as `load_scenes` and `load_voc` give it."""
+    return {"scenes": load_scenes, "voc": load_voc}[config.name](config)
+
+
+def build_task(
+    config: SegmentationConfig, genotype: Genotype, dataset: MaskedDataset, world: World
+) -> SegmentationTraining:
+    """The configured training, at its start.
+
+    Raises:
+        UserError: weights to start from do not fit the backbone.
+    """
+    section = config.network
+    network = build_network(section, genotype, len(dataset.classes), section.auxiliary)
+    if section.weights:
+        world.everywhere(lambda: _load_backbone(section, network))
+    return SegmentationTraining(config, network, *_feeds(config, dataset, world), dataset, world)
+
+
+def build_network(section: DeepLabConfig, genotype: Genotype, classes: int, auxiliary: bool) -> DeepLabV3:
+    """The network before training; without its auxiliary head it is the one whose size papers give."""
+    return DeepLabV3(
+        genotype,
+        section.channels,
+        section.cells,
+        classes,
+        section.output_stride,
+        section.head_channels,
+        auxiliary,
+    )
+
+
+def _load_backbone(section: DeepLabConfig, network: DeepLabV3) -> None:
+    """Start from `network.weights`; raises UserError, naming the first tensor that does not fit."""
+    from nge_search.deploy.export import read_weights
+
+    given, own = read_weights(section.weights), network.backbone.state_dict()
+    kept = {name: tensor for name, tensor in own.items() if name.startswith("auxiliary.")}
+    given = {name: tensor for name, tensor in given.items() if not name.startswith("classifier.")}
+    load_module(network.backbone, {**kept, **given}, f"network.weights={section.weights}")
+
+
+def _feeds(config: SegmentationConfig, dataset: MaskedDataset, world: World) -> tuple[Feed, Feed]:
+    augmentation = MaskedAugmentation(config.data.flip, dataset.mean, dataset.std)
+    section = config.train
+    common = {"rank": world.rank, "world_size": world.size, "dtype": weight_dtype(config.precision)}
+    train = Feed(
+        _store(dataset.train, config, world.device),
+        torch.arange(len(dataset.train)),
+        augmentation,
+        batch_size=section.batch_size,
+        train=True,
+        seed=config.seed,
+        stream="train",
+        pieces=section.accumulate,
+        **common,
+    )
+    order_M, ends = batches_of_one_size(dataset.test, section.eval_batch_size)
+    test = Feed(
+        _store(dataset.test, config, world.device),
+        order_M,
+        augmentation,
+        batch_size=section.eval_batch_size,
+        train=False,
+        ends=ends,
+        **common,
+    )
+    return train, test
+
+
+def batches_of_one_size(source: MaskedSource, most: int) -> tuple[torch.Tensor, list[int]]:
+    """An order of all images, int64 [N], and where batches of at most `most` images of one size end in it."""
+    sizes = [tuple(size) for size in source.sizes_N2.tolist()]
+    order = sorted(range(len(sizes)), key=lambda i: (sizes[i], i))
+    ends: list[int] = []
+    for _, group in groupby(order, key=sizes.__getitem__):
+        first, count = ends[-1] if ends else 0, len(list(group))
+        ends += [*range(first + most, first + count, most), first + count]
+    return torch.tensor(order, dtype=torch.int64), ends
+
+
+def _store(
+    source: MaskedSource, config: SegmentationConfig, device: torch.device
+) -> ResidentImages | StreamedImages:
+    same_size = bool((source.sizes_N2 == source.sizes_N2[:1]).all())
+    if same_size and fits(source, config.data, device):
+        return ResidentImages(source, device)
+    return StreamedImages(source, device, config.data.workers, patience=config.run.worker_patience)
+
+
+def _describe(dataset: MaskedDataset, shares: dict[str, Shares]) -> dict[str, Any]:
+    """What has to be known of the images to use the network elsewhere, and what their masks hold."""
+    return {
+        "name": dataset.name,
+        "classes": list(dataset.classes),
+        "mean": list(dataset.mean),
+        "std": list(dataset.std),
+        "masks": to_document(shares),
+    }

@@ -1,0 +1,122 @@
+"""Configurations: layers, the files that ship, `--help`."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+import nge_search
+from nge_search.cli import main
+from nge_search.errors import UserError
+from nge_search.settings.load import (
+    first_difference,
+    help_text,
+    load_config,
+    search_schema,
+    to_dict,
+    to_yaml,
+    training_schema,
+)
+from nge_search.settings.schema import EvalConfig, SearchConfig
+from nge_search.settings.segmentation import SegmentationConfig
+from nge_search.settings.strategies import BenchmarkConfig
+
+
+def leaves(tree, prefix=""):
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def test_defaults_then_file_then_words(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("seed: 4\nsearch:\n  epochs: 7\n  learning_rate: 1e-2\n")
+    config = load_config(SearchConfig, path, ["search.epochs=9", "data.flip=null"])
+    assert (config.seed, config.search.epochs, config.search.learning_rate) == (4, 9, 0.01)
+    assert config.search.batch_size == 64
+    assert config.run.name == "mine"
+    assert config.run.dir == "runs/search/mine"
+
+
+def test_the_defaults_are_the_paper_s():
+    config = SearchConfig()
+    assert (config.supernet.channels, config.supernet.cells, config.search.epochs) == (16, 8, 25)
+    assert (config.search.learning_rate, config.search.momentum, config.search.weight_decay) == (0.025, 0.9, 3e-4)
+    assert config.search.learning_rate_min == 0
+    assert (config.embedding.learning_rate, config.embedding.weight_decay) == (6e-4, 1e-3)
+    assert (config.embedding.input_dim, config.embedding.hidden_dim, config.embedding.output_dim) == (64, 128, 64)
+    assert (config.embedding.edge_dim, config.embedding.layers) == (64, 3)
+
+
+def test_every_shipped_config_is_valid(checkout):
+    paths = sorted((checkout / "configs").glob("*/*.yaml"))
+    assert len(paths) >= 5
+    for path in paths:
+        choose = search_schema if path.parent.name == "search" else training_schema
+        load_config(choose(path), path)
+
+
+def test_the_task_that_is_named_last_decides(checkout):
+    path = checkout / "configs" / "eval" / "voc.yaml"
+    assert training_schema() is training_schema(None, ["seed=1"]) is EvalConfig
+    assert training_schema(path) is training_schema(None, [{"task": "segmentation"}]) is SegmentationConfig
+    assert training_schema(path, ["task=classification"]) is EvalConfig
+    with pytest.raises(UserError, match="task=x: allowed are classification, segmentation"):
+        training_schema(None, ["task=x"])
+
+
+@pytest.mark.parametrize(
+    ("words", "schema"),
+    [("search", SearchConfig), ("eval", EvalConfig), ("eval task=segmentation", SegmentationConfig)],
+)
+def test_help_lists_every_key_with_its_default(words, schema, capsys):
+    assert main([*words.split(), "--help"]) == 0
+    printed = capsys.readouterr().out
+    assert help_text(schema) in printed
+    for key in leaves(to_dict(schema())):
+        assert f"  {key}=" in printed
+    assert "search.epochs=25" in printed or schema is not SearchConfig
+
+
+def test_print_config_gives_a_config_file_back(tmp_path, capsys):
+    assert main(["search", "--print-config", "search.epochs=3", "data.name=cifar10", "data.cutout=8"]) == 0
+    path = tmp_path / "printed.yaml"
+    path.write_text(capsys.readouterr().out)
+    config = load_config(SearchConfig, path)
+    assert (config.search.epochs, config.data.cutout) == (3, 8)
+    assert yaml.safe_load(to_yaml(config)) == to_dict(config)
+
+
+def test_only_settings_that_matter_forbid_a_resume():
+    old = to_dict(load_config(SearchConfig, None, ["run.log_every=7", "data.root=/elsewhere", "threads=3"]))
+    assert first_difference(old, load_config(SearchConfig)) is None
+    old["embedding"]["kind"] = "rnn"
+    assert first_difference(old, load_config(SearchConfig)) == "embedding.kind was 'rnn', now 'nge'"
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("search.epoch=3", "did you mean 'search.epochs'?"),
+        ("searh.epochs=3", "did you mean 'search.epochs'?"),
+        ("epochs=3", "did you mean 'search.epochs'?"),
+        ("embedding.kind=gne", "did you mean 'nge'?"),
+    ],
+)
+def test_messages_name_the_nearest_key(word, message):
+    with pytest.raises(UserError) as caught:
+        load_config(SearchConfig, None, [word])
+    assert message in str(caught.value)
+
+
+def test_what_is_no_configuration_of_a_command_is_refused() -> None:
+    for command, others in (
+        (nge_search.search, (5, EvalConfig(), SegmentationConfig())),
+        (nge_search.evaluate, (5, SearchConfig(), BenchmarkConfig())),
+    ):
+        for config in others:
+            why = f"a configuration is a file, a mapping or a .*, not {type(config).__name__}"
+            with pytest.raises(UserError, match=why):
+                command(config)
