@@ -23,8 +23,9 @@ import torch
 from PIL import Image
 
 from nge_search.architecture.genotype import load_genotype
+from nge_search.settings.classification import EvalConfig
 from nge_search.settings.load import to_yaml
-from nge_search.settings.schema import EvalConfig, SearchConfig
+from nge_search.settings.search import SearchConfig
 from nge_search.spaces import NasBench101Space, NasBench201Space
 from nge_search.spaces.nasbench101 import digest
 from nge_search.tables.table import build_table

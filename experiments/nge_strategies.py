@@ -7,7 +7,7 @@
 
 On NAS-Bench-201 three settings: validation after 200 epochs as the signal and CIFAR-10's test accuracy as the
 score; validation after 12 epochs with the same score; and CIFAR-100's validation accuracy as both. --embeddings
-adds `nge_reinforce` with P from the other embeddings. Strategies have the defaults of `nge search task=benchmark`,
+adds `nge_reinforce` with P from the other embeddings. Strategies have the defaults of `nge search task=queries`,
 the same everywhere. Writes nge_strategies_SPACE.json and .png under experiments/results/.
 """
 
@@ -25,7 +25,8 @@ from scipy.stats import wilcoxon
 
 from nge_search.engine.environment import results_header
 from nge_search.files import write_json
-from nge_search.settings.strategies import STRATEGIES, PolicyConfig, StrategySection
+from nge_search.settings.names import STRATEGIES
+from nge_search.settings.strategies import PolicySection, StrategySection
 from nge_search.strategies.query_loop import ask
 from nge_search.tables import Benchmark, open_table
 
@@ -101,7 +102,7 @@ def search(job: tuple[str, tuple[str, str], str, str, int, int]) -> np.ndarray:
     table, columns, name, kind, queries, seed = job
     benchmark = Benchmark(_table(table), *columns)
     strategy = StrategySection(name=name, queries=queries)
-    scores = ask(benchmark, strategy, PolicyConfig(kind=kind), seed).scores()
+    scores = ask(benchmark, strategy, PolicySection(kind=kind), seed).scores()
     return np.r_[scores, np.full(queries - len(scores), scores[-1])]
 
 

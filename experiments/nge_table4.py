@@ -35,7 +35,7 @@ from nge_search.architecture.cell_space import CellSpace
 from nge_search.embedding import build_embedding
 from nge_search.engine.environment import results_header
 from nge_search.files import write_json
-from nge_search.settings.schema import EmbeddingConfig
+from nge_search.settings.embedding import EmbeddingSection
 from nge_search.spaces import DartsSpace, NasBench201Space
 from nge_search.tables import Table, open_table
 
@@ -245,11 +245,11 @@ def on_edges(seeds: int = 20) -> None:
     more a step that follows P's gradient moves all edges than one of them.
     """
     variants = {
-        "nge": EmbeddingConfig(),
-        "nge, adjacency=symmetric": EmbeddingConfig(adjacency="symmetric"),
-        "nge, adjacency=printed": EmbeddingConfig(adjacency="printed"),
-        "rnn": EmbeddingConfig(kind="rnn"),
-        "plain": EmbeddingConfig(kind="plain"),
+        "nge": EmbeddingSection(),
+        "nge, adjacency=symmetric": EmbeddingSection(adjacency="symmetric"),
+        "nge, adjacency=printed": EmbeddingSection(adjacency="printed"),
+        "rnn": EmbeddingSection(kind="rnn"),
+        "plain": EmbeddingSection(kind="plain"),
     }
     results: dict[str, dict[str, dict[str, float]]] = {}
     for space in (NasBench201Space(), DartsSpace()):
@@ -263,7 +263,7 @@ def on_edges(seeds: int = 20) -> None:
 
 
 @torch.no_grad()
-def likeness(settings: EmbeddingConfig, space: CellSpace, seed: int) -> tuple[float, float]:
+def likeness(settings: EmbeddingSection, space: CellSpace, seed: int) -> tuple[float, float]:
     """Mean cosine and share of the first direction, of one initialisation."""
     torch.manual_seed(seed)
     embedding, seen = build_embedding(settings, space), []

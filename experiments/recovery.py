@@ -19,7 +19,8 @@ from nge_search.engine.distributed import World
 from nge_search.engine.environment import results_header
 from nge_search.files import write_json
 from nge_search.gradient.architecture import ArchitectureOptimiser
-from nge_search.settings.schema import EmbeddingConfig, SearchConfig, SearchSection
+from nge_search.settings.embedding import EmbeddingSection
+from nge_search.settings.search import SearchConfig, SearchSection
 
 SPACE = CellSpace()
 STEPS = 600
@@ -29,7 +30,9 @@ KINDS = ("nge", "direct", "plain", "rnn")
 def recovered(kind: str, seed: int, entropy_weight: float = 0.0, sign: float = 1.0) -> int:
     """How many of 14 arbitrary choices are found; `sign=-1` flips P's gradient, so that nothing should be."""
     torch.manual_seed(seed)
-    config = SearchConfig(embedding=EmbeddingConfig(kind=kind), search=SearchSection(entropy_weight=entropy_weight))
+    config = SearchConfig(
+        embedding=EmbeddingSection(kind=kind), search=SearchSection(entropy_weight=entropy_weight)
+    )
     free = [torch.zeros(SPACE.shape)] * 2
     architecture = ArchitectureOptimiser(config, SPACE, World(torch.device("cpu")), free)
     best = torch.randint(len(SPACE.operations), (len(SPACE.edges),))

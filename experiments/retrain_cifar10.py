@@ -23,9 +23,10 @@ import numpy as np
 from PIL import Image
 
 import nge_search
-from nge_search.architecture.genotype import EDGES_PER_NODE, INPUT_NODES, SEARCH_OPERATIONS, Cell, Genotype
+from nge_search.architecture.genotype import EDGES_PER_NODE, Cell, Genotype
 from nge_search.engine.environment import results_header
 from nge_search.files import write_json
+from nge_search.settings.names import INPUT_NODES, SEARCH_OPERATIONS
 
 ROOT = Path(__file__).parents[1]
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

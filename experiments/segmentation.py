@@ -38,7 +38,7 @@ def main() -> None:
 
 def train(recipe: str, seed: int, *settings: str) -> Path:
     """One training, in a run folder of its own that a repeated call reuses."""
-    run = ROOT / "runs" / "voc" / f"experiment-{recipe}-seed{seed}"
+    run = ROOT / "runs" / "segmentation" / f"experiment-{recipe}-seed{seed}"
     config = ROOT / "configs" / "eval" / f"{recipe}.yaml"
     nge_search.evaluate(config, f"seed={seed}", f"run.dir={run}", *settings)
     return run

@@ -1,4 +1,4 @@
-"""The commands as Python functions: `nge_search.search(...)`, `.evaluate(...)` and `.derive(...)`.
+"""The commands as Python functions: `nge_search.search(...)`, `.evaluate(...)`, `.run(...)` and `.derive(...)`.
 
 torch is imported when a function is called, so that `import nge_search` stays quick.
 """
@@ -6,43 +6,26 @@ torch is imported when a function is called, so that `import nge_search` stays q
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from nge_search import kinds
 from nge_search.architecture.genotype import Genotype, is_tabulated
 from nge_search.errors import UserError, plain
 from nge_search.files import user_path
 from nge_search.json_reader import read_json_lines
-from nge_search.settings.load import load_config, search_schema, to_dict, training_schema
-from nge_search.settings.schema import EvalConfig, RunningConfig, SearchConfig
-from nge_search.settings.segmentation import SegmentationConfig
-from nge_search.settings.strategies import BenchmarkConfig
-
-Config = TypeVar("Config", bound=RunningConfig)
+from nge_search.kinds import Kind
+from nge_search.registry import resolve
+from nge_search.settings.load import kind_for, load_config, schema_of, to_dict
+from nge_search.settings.run import RunningConfig
 
 
-def _resolve(choose: Callable[..., type[Config]], config: Any, overrides: Sequence[str], *schemas: Any) -> Config:
-    """A checked configuration from what users hold: nothing, a file, a mapping, or one of `schemas`.
-
-    `choose` tells the schema from settings.
-    """
-    if isinstance(config, schemas):
-        return load_config(type(config), None, [to_dict(config), *overrides])
-    if isinstance(config, Mapping):
-        return load_config(choose(None, [config, *overrides]), None, [config, *overrides])
-    if config is None or isinstance(config, (str, Path)):
-        return load_config(choose(config, overrides), config, overrides)
-    names = " or a ".join(schema.__name__ for schema in schemas)
-    raise UserError(f"a configuration is a file, a mapping or a {names}, not {type(config).__name__}")
-
-
-def search(
-    config: SearchConfig | BenchmarkConfig | Mapping[str, Any] | str | Path | None = None, *overrides: str
-) -> dict[str, Any]:
-    """Search for a cell, as `train_search.py` does; with `task` set to "benchmark", in a table of accuracies.
+def run(command: str, config: Any = None, *overrides: str) -> dict[str, Any]:
+    """Start a run, as the command (`search`, `eval`) does; what kind of run it is, `task` tells.
 
     Args:
+        command: the word behind `nge`.
         config: a YAML file, a (nested) mapping of settings, or a configuration; None: the defaults.
         overrides: `key=value` words, as on the command line.
 
@@ -52,31 +35,43 @@ def search(
     Raises:
         UserError: settings, data or a run folder that cannot be used; the message is one line.
     """
-    resolved = _resolve(search_schema, config, overrides, SearchConfig, BenchmarkConfig)
-    if isinstance(resolved, BenchmarkConfig):
-        from nge_search.strategies.run import run_benchmark
+    kind, resolved = configure(command, config, overrides)
+    return resolve(kind.run)(resolved)
 
-        return run_benchmark(resolved)
-    from nge_search.gradient.run import run_search
 
-    return run_search(resolved)
+def configure(command: str, config: Any, overrides: Sequence[str]) -> tuple[Kind, RunningConfig]:
+    """The kind of run, and its checked configuration, from what users hold: nothing, a file, a mapping, or one."""
+    if isinstance(config, RunningConfig):
+        given = next((kind for kind in kinds.of_command(command) if kind.name == config.kind), None)
+        if given is not None:
+            return given, load_config(type(config), None, [to_dict(config), *overrides])
+    if isinstance(config, Mapping):
+        kind = kind_for(command, None, [config, *overrides])
+        return kind, load_config(schema_of(kind), None, [config, *overrides])
+    if config is None or isinstance(config, (str, Path)):
+        kind = kind_for(command, config, overrides)
+        return kind, load_config(schema_of(kind), config, overrides)
+    names = " or a ".join(kind.settings.rpartition(":")[2] for kind in kinds.of_command(command))
+    raise UserError(f"a configuration is a file, a mapping or a {names}, not {type(config).__name__}")
+
+
+def search(config: RunningConfig | Mapping[str, Any] | str | Path | None = None, *overrides: str) -> dict[str, Any]:
+    """Search for a cell, as `train_search.py` does; with `task` set to "queries", in a table of accuracies.
+
+    Arguments, result and errors as for `run`; a configuration is a `SearchConfig` or a `QueriesConfig`.
+    """
+    return run("search", config, *overrides)
 
 
 def evaluate(
-    config: EvalConfig | SegmentationConfig | Mapping[str, Any] | str | Path | None = None, *overrides: str
+    config: RunningConfig | Mapping[str, Any] | str | Path | None = None, *overrides: str
 ) -> dict[str, Any]:
-    """Train a derived network and report its test error, as `train_eval.py` does; arguments as for `search`.
+    """Train a derived network and report its test error, as `train_eval.py` does.
 
-    With `task` set to "segmentation" it is DeepLabv3's backbone, and the report is of mIoU.
+    With `task` set to "segmentation" it is DeepLabv3's backbone, and the report is of mIoU. Arguments, result and
+    errors as for `run`; a configuration is an `EvalConfig` or a `SegmentationConfig`.
     """
-    resolved = _resolve(training_schema, config, overrides, EvalConfig, SegmentationConfig)
-    if isinstance(resolved, SegmentationConfig):
-        from nge_search.training.segmentation_run import run_segmentation
-
-        return run_segmentation(resolved)
-    from nge_search.training.run import run_eval
-
-    return run_eval(resolved)
+    return run("eval", config, *overrides)
 
 
 def derive(run: str | Path, epoch: int | None = None) -> Genotype | dict[str, Any]:

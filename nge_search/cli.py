@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
+import functools
 import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from nge_search.architecture.genotype import SPACE
+from nge_search import kinds
 from nge_search.console import escape_what_cannot_be_shown, show
 from nge_search.engine.interrupt import Interrupted
 from nge_search.engine.launch import Launch, read_launch
 from nge_search.errors import UserError, from_os_error, nearest, plain, shorten
 from nge_search.files import user_path
-from nge_search.recipes import retrain_command
-from nge_search.settings.load import help_text, load_config, search_schema, to_yaml, training_schema
-from nge_search.settings.schema import NETWORKS, EvalConfig, RunningConfig, SearchConfig
-from nge_search.settings.segmentation import SegmentationConfig
-from nge_search.settings.strategies import BenchmarkConfig
-
-Choice = Callable[[str | None, Sequence[str]], type[RunningConfig]]
+from nge_search.kinds import Kind
+from nge_search.registry import resolve
+from nge_search.settings.load import help_text, kind_for, load_config, schema_of, to_yaml
+from nge_search.settings.names import NETWORKS
+from nge_search.settings.run import RunningConfig
 
 
 class _Parser(argparse.ArgumentParser):
@@ -41,47 +39,39 @@ def _path(given: str) -> str:
     return str(user_path(given)) if given.startswith("~") or "\0" in given else given
 
 
-def _configured(choose: Choice, program: str, words: Sequence[str]) -> RunningConfig | None:
-    """Parse `--config FILE key=value ...`; None once `--help` or `--print-config` has been served.
-
-    `choose` tells the schema from the file and the settings.
-    """
+def _configured(command: str, words: Sequence[str]) -> tuple[Kind, RunningConfig] | None:
+    """Parse `--config FILE key=value ...`; None once `--help` or `--print-config` has been served."""
+    program = f"nge {command}"
     parser = _Parser(prog=program, add_help=False, allow_abbrev=False)
     parser.add_argument("--config", type=_path)
     parser.add_argument("--print-config", action="store_true")
     parser.add_argument("-h", "--help", action="store_true")
     parser.add_argument("settings", nargs="*")
     options = parser.parse_intermixed_args(list(words))
-    schema = choose(options.config, options.settings)
+    kind = kind_for(command, options.config, options.settings)
     if options.help:
         print(f"usage: {program} [--config FILE] [--print-config] [key=value ...]\n")
-        print("Settings, with their defaults:\n" + help_text(schema), end="")
-        if schema is EvalConfig:
-            print("\nThose of a segmentation network: --help task=segmentation")
-        if schema is SearchConfig:
-            print("\nThose of a search in a table of accuracies: --help task=benchmark")
+        print(f"{kind.title}: settings, with their defaults:\n" + help_text(schema_of(kind)), end="")
+        for other in kinds.of_command(command):
+            if other is not kind:
+                print(f"\n{other.title}: --help task={other.task}")
         return None
-    config = load_config(schema, options.config, options.settings)
+    config = load_config(schema_of(kind), options.config, options.settings)
     if options.print_config:
         print(to_yaml(config), end="")
         return None
-    return config
+    return kind, config
 
 
-def _search(words: Sequence[str]) -> None:
-    config = _configured(search_schema, "nge search", words)
-    if isinstance(config, BenchmarkConfig):
-        from nge_search.strategies.run import run_benchmark
-
-        summary = run_benchmark(config)
-        with _summarised(config):
-            _say(_benchmark_lines(config, summary))
-    elif isinstance(config, SearchConfig):
-        from nge_search.gradient.run import run_search
-
-        summary = run_search(config)
-        with _summarised(config):
-            _say(_search_lines(config, summary))
+def _start(command: str, words: Sequence[str]) -> None:
+    """Start a run of a kind that the command has, and print what it came to."""
+    configured = _configured(command, words)
+    if configured is None:
+        return
+    kind, config = configured
+    summary = resolve(kind.run)(config)
+    with _summarised(config):
+        _say(resolve(kind.closing)(config, summary))
 
 
 @contextlib.contextmanager
@@ -94,80 +84,6 @@ def _summarised(config: RunningConfig) -> Iterator[None]:
         raise UserError(
             f"{path} is damaged ({shorten(error)}); delete it to go on from the last checkpoint"
         ) from None
-
-
-def _benchmark_lines(config: BenchmarkConfig, summary: dict[str, Any]) -> list[str]:
-    judged = f", {summary['score_column']} {summary['score']:.2f} %" if config.benchmark.score else ""
-    cost = summary["simulated_seconds"]
-    saved = f"; training them would have taken {cost / 3600:.1f} h" if cost else ""
-    settled = f"; it settled before its {config.strategy.queries}" * (summary["queries"] < config.strategy.queries)
-    return [
-        summary["architecture"],
-        f"{config.benchmark.signal} {summary['signal']:.2f} %{judged} "
-        f"(the best in the table {summary['best']:.2f} %) after {summary['queries']} queries{settled}, "
-        f"{summary['seconds']:.1f} s{saved}",
-        f"report {Path(config.run.dir) / 'report.html'}",
-    ]
-
-
-def _search_lines(config: SearchConfig, summary: dict[str, Any]) -> list[str]:
-    folder = Path(config.run.dir)
-    genotype = summary["genotype"]
-    if genotype["space"] == SPACE:
-        kinds = ("normal", "reduce")
-        cells = [f"{kind}: " + ", ".join(f"{op}({node})" for op, node in genotype[kind]) for kind in kinds]
-        after = f"retrain it: {retrain_command(folder, dataclasses.asdict(config.data))}"
-    else:
-        cells = [genotype["architecture"]]
-        after = f"look it up: nge table TABLE --find {folder}"
-    return [
-        *cells,
-        f"validation top-1 {summary['valid_top1']:.2f} % after {_epochs(summary)}, "
-        f"{summary['seconds']:.0f} s, {summary['images_per_second']:.1f} images/s, "
-        f"peak memory {summary['peak_memory_mb']:.0f} MB on {summary['device']}",
-        f"genotype {folder / 'genotype.json'}, report {folder / 'report.html'}",
-        after,
-    ]
-
-
-def _eval(words: Sequence[str]) -> None:
-    config = _configured(training_schema, "nge eval", words)
-    if not isinstance(config, (EvalConfig, SegmentationConfig)):
-        return
-    from nge_search.api import evaluate
-
-    summary = evaluate(config)
-    with _summarised(config):
-        _say(_training_lines(config, summary))
-
-
-def _training_lines(config: EvalConfig | SegmentationConfig, summary: dict[str, Any]) -> list[str]:
-    if isinstance(config, SegmentationConfig):
-        found, best = _segmentation_found(summary), summary["best_miou"]
-    else:
-        top5 = f" (top-5 {summary['top5_error']:.2f} %)" if "top5_error" in summary else ""
-        found = f"error {summary['top1_error']:.2f} %{top5}"
-        best = summary["best_top1_error"]
-    return [
-        f"test {found} after {_epochs(summary)}, 1 seed{_best(best, summary)}, "
-        f"{summary['params']:,} parameters, "
-        f"{summary['macs'] / 1e6:.2f}M mult-adds, {summary['seconds']:.0f} s",
-        f"report {Path(config.run.dir) / 'report.html'}",
-    ]
-
-
-def _segmentation_found(summary: dict[str, Any]) -> str:
-    if summary["miou"] is None:
-        return "mIoU unknown (no validation pixel counts)"
-    return f"mIoU {summary['miou']:.2f} % (pixel accuracy {summary['pixel_accuracy']:.2f} %)"
-
-
-def _best(best: float | None, summary: dict[str, Any]) -> str:
-    return "" if best is None else f" (best {best:.2f} % after epoch {summary['best_epoch']})"
-
-
-def _epochs(summary: dict[str, Any]) -> str:
-    return f"{summary['epochs']} epoch{'' if summary['epochs'] == 1 else 's'}"
 
 
 def _derive(words: Sequence[str]) -> None:
@@ -364,8 +280,7 @@ def _doctor(words: Sequence[str]) -> None:
 
 
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
-    "search": (_search, "search for a cell (train_search.py)"),
-    "eval": (_eval, "train a derived network and report its test error (train_eval.py)"),
+    **{word: (functools.partial(_start, word), meaning) for word, meaning in kinds.commands().items()},
     "derive": (_derive, "print the genotype of a search, at any epoch"),
     "show": (_show, "an architecture's cells, parameters and mult-adds"),
     "export": (_export, "a trained network for timm, ONNX and torch.export"),

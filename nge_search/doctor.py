@@ -14,7 +14,7 @@ import torch.distributed as dist
 
 from nge_search.engine.environment import device_name, package_versions
 from nge_search.files import user_path
-from nge_search.settings.schema import DATASETS
+from nge_search.settings.data import DATASETS
 
 _EXTRAS = {
     "test": ("pytest", "hypothesis", "ruff"),

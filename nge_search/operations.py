@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nge_search.architecture.genotype import OPERATION_NAMES, PARAMETER_FREE
+from nge_search.architecture.genotype import PARAMETER_FREE
+from nge_search.settings.names import OPERATIONS, require_names
 
 #: Of an operation's input and of its output.
 Rates = tuple[int, int]
@@ -160,7 +161,7 @@ _FACTORIES: dict[str, Callable[[int, int, bool, Rates], nn.Module]] = {
     "sep_conv_7x7": lambda c, stride, affine, rates: SepConv(c, 7, stride, affine, rates),
     "conv_7x1_1x7": lambda c, stride, affine, rates: Conv7x1And1x7(c, stride, affine, rates[0]),
 }
-assert tuple(_FACTORIES) == OPERATION_NAMES
+require_names(_FACTORIES, OPERATIONS)
 
 
 def build_operation(name: str, channels: int, stride: int, affine: bool = True, rates: Rates = (1, 1)) -> nn.Module:

@@ -13,9 +13,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from nge_search import kinds
 from nge_search.errors import UserError
 from nge_search.json_reader import Reader, read_json
-from nge_search.settings.schema import DataConfig
+from nge_search.settings.data import DataSection
 from nge_search.settings.values import as_word
 from nge_search.yaml_reader import read_yaml
 
@@ -87,7 +88,7 @@ def retrain_command(run: str | Path, data: Any) -> str:
         settings["data.root"] = data.get("root", "data")
     published = recipe == name and name not in ("digits", _OPEN)
     left_out = _OF_SEARCH + _OF_PROXY * published
-    settings.update(changed(data, asdict(DataConfig()), left_out, "data."))
+    settings.update(changed(data, asdict(DataSection()), left_out, "data."))
     if images is not None and recipe in (_OPEN, None):
         settings.update(fitted(images))
     return shlex.join([*launcher, *(word(key, value) for key, value in settings.items())])
@@ -151,15 +152,11 @@ def use_of(run: str | Path, kind: str = "") -> str:
 
     `kind` is that of the run; by default what its config.yaml tells.
     """
-    given, retrain = shlex.quote(str(run)), retrain_command(run, _settings(Path(run)).get("data"))
-    uses = {
-        "search": f"a search; train what it found: {retrain}",
-        "benchmark": f"a search in a table; look up what it found: nge table TABLE --find {given}",
-        "eval": f"a retraining; export it: nge export {given} --out FOLDER, then: nge classify FOLDER IMAGES",
-        "voc": f"a segmentation; use it as it is: nge segment {given} IMAGES --out FOLDER",
-    }
-    use = uses.get(kind or kind_of(run))
-    return f"the run folder of {use}" if use else ""
+    known = kinds.find(kind or kind_of(run))
+    if known is None:
+        return ""
+    retrain = retrain_command(run, _settings(Path(run)).get("data")) if "{retrain}" in known.use else ""
+    return f"the run folder of {known.use.format(run=shlex.quote(str(run)), retrain=retrain)}"
 
 
 def _settings(run: Path) -> dict[str, Any]:
@@ -173,8 +170,5 @@ def _settings(run: Path) -> dict[str, Any]:
 
 def kind_of(run: str | Path) -> str:
     """The kind of a run, told from its settings; empty where they do not tell."""
-    config = _settings(Path(run))
-    kinds = {"supernet": "search", "benchmark": "benchmark", "classification": "eval", "segmentation": "voc"}
-    by_section = "search" if "search" in config else "eval" if "network" in config else ""
-    task = config.get("task")
-    return kinds.get(task, by_section) if isinstance(task, str) else by_section
+    kind = kinds.of_settings(_settings(Path(run)))
+    return kind.name if kind else ""

@@ -84,7 +84,7 @@ def require_listed() -> Callable[[Path], None]:
 
     def require(run: Path) -> None:
         found = {path.relative_to(run).as_posix() for path in run.rglob("*") if not path.is_dir()}
-        listed = {path.relative_to(run).as_posix() for path in run_files.own_files(run)}
+        listed = {path.relative_to(run).as_posix() for path in run_files.files_of_run(run)}
         assert found - listed == {run_files.MARK, run_files.LOCK}
 
     return require
@@ -93,10 +93,10 @@ def require_listed() -> Callable[[Path], None]:
 @pytest.fixture
 def torch_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Supernets compute as on a GPU: the fast one with PyTorch's kernels, and all operations, drawn or not."""
-    for module in ("mixing", "nasbench201_fused", "preprocess", "stage"):
+    for module in ("cell_function", "nasbench201_fused", "preprocess", "stage"):
         monkeypatch.setattr(f"nge_search.supernet.{module}.choose", lambda _: pytorch)
     for module in ("reference", "stacking"):
-        monkeypatch.setattr(f"nge_search.supernet.{module}.drawn", lambda _: None)
+        monkeypatch.setattr(f"nge_search.supernet.{module}.sampled", lambda _: None)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from nge_search.cli import main
 from nge_search.console import escape_what_cannot_be_shown, show
 from nge_search.engine.logger import Logbook, print_line
 from nge_search.errors import printable
-from nge_search.settings.schema import RunConfig
+from nge_search.settings.run import RunSection
 
 
 def terminal(encoding: str) -> io.TextIOWrapper:
@@ -116,7 +116,7 @@ def test_a_full_disk_under_the_output_is_named_as_such() -> None:
 @pytest.mark.parametrize("mode", ["bar", "lines"])
 def test_a_run_goes_on_where_nobody_listens(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", _Broken(BrokenPipeError()))
-    logbook = Logbook(None, RunConfig())
+    logbook = Logbook(None, RunSection())
     logbook._mode = mode
     logbook.say("a line")
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nge_search.settings.strategies import STRATEGIES, PolicyConfig, StrategySection
+from nge_search.settings.names import STRATEGIES
+from nge_search.settings.strategies import PolicySection, StrategySection
 from nge_search.spaces import NasBench201Space
 from nge_search.strategies.query_loop import ask
 from nge_search.tables import Benchmark
@@ -39,7 +40,7 @@ def test_the_comparison_of_strategies(tmp_path):
     after = {}
     for name in STRATEGIES:
         settings = StrategySection(name=name, queries=35)
-        after[name] = [ask(benchmark, settings, PolicyConfig(), seed).scores()[29] for seed in seeds]
+        after[name] = [ask(benchmark, settings, PolicySection(), seed).scores()[29] for seed in seeds]
         assert results[name]["mean"]["30"] == pytest.approx(np.mean(after[name]), abs=1e-3)
         assert results[name]["median"]["30"] == pytest.approx(sorted(after[name])[1], abs=1e-3)
     difference = np.mean(after["nge_evolution"]) - np.mean(after["random"])

@@ -14,8 +14,8 @@ from PIL import Image
 import nge_search
 from nge_search.cli import main
 from nge_search.recipes import Images, fitted, kind_of, retrain_command, use_of, word
+from nge_search.settings.classification import EvalConfig
 from nge_search.settings.load import load_config
-from nge_search.settings.schema import EvalConfig
 
 
 @pytest.mark.parametrize("name", ["digits", "cifar10", "cifar100", "tiny_imagenet", "folder"])
@@ -174,10 +174,10 @@ def require_no_top5(run: Path, printed: str) -> None:
     [
         ("search:\n  epochs: 3\n", "search", "train_eval.py"),
         ("task: supernet\ndata:\n  name: digits\n", "search", "configs/eval/digits.yaml"),
-        ("task: benchmark\n", "benchmark", "nge table TABLE --find 'my run'"),
+        ("task: benchmark\n", "queries", "nge table TABLE --find 'my run'"),
         ("task: classification\n", "eval", "nge export 'my run' --out FOLDER"),
         ("network:\n  cells: 3\n", "eval", "nge classify FOLDER IMAGES"),
-        ("task: segmentation\nnetwork:\n  cells: 3\n", "voc", "nge segment 'my run' IMAGES --out FOLDER"),
+        ("task: segmentation\nnetwork:\n  cells: 3\n", "segmentation", "nge segment 'my run' IMAGES --out FOLDER"),
     ],
 )
 def test_each_command_says_what_a_run_of_another_kind_is_for(settings, kind, says, tmp_path, monkeypatch, capsys):
@@ -190,7 +190,7 @@ def test_each_command_says_what_a_run_of_another_kind_is_for(settings, kind, say
     Image.new("RGB", (4, 4)).save("x.png")
     for own, command, words in (
         (None, "classify", "x.png"),
-        ("voc", "segment", "x.png --out masks"),
+        ("segmentation", "segment", "x.png --out masks"),
         ("eval", "export", "--out exported"),
     ):
         assert main([command, "my run", *words.split()]) == 2

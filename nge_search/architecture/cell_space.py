@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nge_search.architecture.genotype import INPUT_NODES, SEARCH_OPERATIONS
+from nge_search.settings.names import INPUT_NODES, SEARCH_OPERATIONS
 
 #: Options of an edge where operations are on vertices.
 PRESENCE = ("absent", "present")

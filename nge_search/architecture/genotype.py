@@ -18,27 +18,13 @@ from nge_search.architecture.graph import CONCAT, INPUT, SUM, Graph
 from nge_search.errors import UserError, nearest, plain, shorten
 from nge_search.files import read_text, user_path
 from nge_search.json_reader import parse_json
+from nge_search.settings.names import INPUT_NODES, OPERATIONS
 
 FORMAT = "nge-genotype/1"
 SPACE = "darts"
 #: Spaces of single cells with known accuracies (`nge_search.spaces`).
 _TABULATED = ("nasbench101", "nasbench201")
-INPUT_NODES = 2
 EDGES_PER_NODE = 2
-
-#: Every operation that a genotype may name. The first seven are the paper's search space, in its order.
-OPERATION_NAMES = (
-    "skip_connect",
-    "max_pool_3x3",
-    "avg_pool_3x3",
-    "sep_conv_3x3",
-    "sep_conv_5x5",
-    "dil_conv_3x3",
-    "dil_conv_5x5",
-    "sep_conv_7x7",
-    "conv_7x1_1x7",
-)
-SEARCH_OPERATIONS = OPERATION_NAMES[:7]
 
 #: Operations without a convolution: those a collapsed search fills its cells with.
 PARAMETER_FREE = frozenset({"skip_connect", "max_pool_3x3", "avg_pool_3x3"})
@@ -206,10 +192,10 @@ def _check_cell(kind: str, cell: Cell) -> None:
         raise UserError(f"{kind} has {cell.nodes} inner nodes; at most {_MAXIMUM_NODES} are supported")
     for position, (operation, source) in enumerate(cell.genes):
         node = INPUT_NODES + position // EDGES_PER_NODE
-        if operation not in OPERATION_NAMES:
+        if operation not in OPERATIONS:
             raise UserError(
                 f"{kind} pair {position}: unknown operation {shorten(operation)}; "
-                f"allowed are {', '.join(OPERATION_NAMES)}{nearest(shorten(operation), OPERATION_NAMES)}"
+                f"allowed are {', '.join(OPERATIONS)}{nearest(shorten(operation), OPERATIONS)}"
             )
         if not _is_integer(source) or source < 0:
             raise UserError(f"{kind} pair {position}: input node {shorten(source)} is not a node number")
@@ -250,7 +236,7 @@ def load_genotype(reference: str | Path) -> Genotype:
     return Genotype.from_json(read_text(path, LARGEST_FILE), str(path))
 
 
-_SKIP, _MAX, _AVG, _SEP3, _SEP5, _DIL3, _DIL5, _SEP7, _CONV7 = OPERATION_NAMES
+_SKIP, _MAX, _AVG, _SEP3, _SEP5, _DIL3, _DIL5, _SEP7, _CONV7 = OPERATIONS
 
 
 def _published(

@@ -34,7 +34,7 @@ from nge_search.engine.memory import keep_freed_memory
 from nge_search.errors import UserError
 from nge_search.files import user_path
 from nge_search.networks.families import FAMILIES
-from nge_search.settings.schema import DataConfig
+from nge_search.settings.data import DataSection
 
 _CLASSES = 2
 _WIDTH, _HEIGHT, _QUALITY = 500, 375, 90
@@ -128,8 +128,8 @@ def _compare(options: argparse.Namespace, root: Path, device: torch.device) -> d
     }
 
 
-def _config(options: argparse.Namespace) -> DataConfig:
-    return DataConfig(
+def _config(options: argparse.Namespace) -> DataSection:
+    return DataSection(
         name="imagenet",
         image_size=options.size,
         crop="resized",

@@ -32,8 +32,8 @@ from nge_search.engine.environment import describe, peak_memory_mb
 from nge_search.engine.memory import keep_freed_memory
 from nge_search.errors import UserError
 from nge_search.networks.cifar import CifarNetwork
+from nge_search.settings.classification import EvalConfig
 from nge_search.settings.load import load_config
-from nge_search.settings.schema import EvalConfig
 from nge_search.training.run import build_task
 
 FORMS = {"darts": "DARTS' way (eager, fp32, NCHW, DataLoader)", "fast": "ours"}

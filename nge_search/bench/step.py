@@ -18,7 +18,7 @@ from nge_search.errors import UserError
 from nge_search.gradient.bilevel import BilevelSearch
 from nge_search.gradient.run import build_task
 from nge_search.settings.load import load_config
-from nge_search.settings.schema import SearchConfig
+from nge_search.settings.search import SearchConfig
 
 
 def main(words: Sequence[str], parser_class: type[argparse.ArgumentParser]) -> None:

@@ -29,7 +29,7 @@ from nge_search.engine.environment import describe, peak_memory_mb
 from nge_search.engine.precision import forward_context, full_precision
 from nge_search.errors import UserError
 from nge_search.gradient.cost import ExpectedCost
-from nge_search.settings.schema import SupernetConfig
+from nge_search.settings.search import SupernetSection
 from nge_search.supernet import DenseSupernet, Supernet, build_space, build_supernet, fuse
 from nge_search.supernet import state_dict as exchange
 
@@ -91,8 +91,8 @@ def main(words: Sequence[str], parser_class: type[argparse.ArgumentParser]) -> N
     print(json.dumps(result, indent=2) if options.json else "\n".join(_lines(result)))
 
 
-def _settings(options: argparse.Namespace) -> SupernetConfig:
-    return SupernetConfig(space=options.space, channels=options.channels, cells=options.cells)
+def _settings(options: argparse.Namespace) -> SupernetSection:
+    return SupernetSection(space=options.space, channels=options.channels, cells=options.cells)
 
 
 def _network(options: argparse.Namespace) -> Supernet | DenseSupernet:

@@ -20,14 +20,14 @@ from torch.nn.functional import pad
 
 from nge_search.data.sources import Dataset
 from nge_search.keyed_random import Stream, fold, global_generators_kept, integers, seed_global_generators
-from nge_search.settings.schema import DataConfig
+from nge_search.settings.data import DataSection
 
 
 @dataclass(frozen=True)
 class Augmentation:
     """The transforms that `config` asks for, on images of `dataset`. Works on any device, without host sync."""
 
-    config: DataConfig
+    config: DataSection
     dataset: Dataset
 
     def train(

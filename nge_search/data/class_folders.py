@@ -21,7 +21,7 @@ from torch import Tensor
 from nge_search.data.decoding import for_each, read_header
 from nge_search.errors import UserError
 from nge_search.files import read_text
-from nge_search.settings.schema import MOST_PIXELS
+from nge_search.settings.data import MOST_PIXELS
 
 _ANNOTATIONS = "val_annotations.txt"
 _UNLABELLED = "images"

@@ -17,14 +17,14 @@ from nge_search.data.sources import Dataset, MemoryImages
 from nge_search.data.split import hold_out, limited
 from nge_search.errors import UserError
 from nge_search.files import user_path
-from nge_search.settings.schema import DataConfig
+from nge_search.settings.data import DataSection
 
 _DIGITS_TEST_FRACTION = 1 / 3
 _DIGITS_LARGEST = 16
 _RESIZED_AT_ONCE = 1024
 
 
-def load_dataset(config: DataConfig) -> Dataset:
+def load_dataset(config: DataSection) -> Dataset:
     """The dataset that `data.name` names, with `data.limit` and `data.image_size` applied.
 
     Raises:
@@ -34,7 +34,7 @@ def load_dataset(config: DataConfig) -> Dataset:
     return loaders.get(config.name, load_folder)(config)
 
 
-def _load_digits(config: DataConfig) -> Dataset:
+def _load_digits(config: DataSection) -> Dataset:
     """1,797 grey 8x8 digits; a third of every class is the test set, the same for every seed."""
     from sklearn.datasets import load_digits  # takes a second to import
 
@@ -51,13 +51,13 @@ def _load_digits(config: DataConfig) -> Dataset:
     )
 
 
-def _load_cifar(config: DataConfig) -> Dataset:
+def _load_cifar(config: DataSection) -> Dataset:
     """CIFAR-10 or CIFAR-100 from torchvision's files in `data.root`, checksums included."""
     train, test = _cifar_part(config, train=True), _cifar_part(config, train=False)
     return _in_memory(config, *(_from_torchvision(part) for part in (train, test)), train.classes)
 
 
-def _cifar_part(config: DataConfig, train: bool) -> Any:
+def _cifar_part(config: DataSection, train: bool) -> Any:
     """torchvision's dataset object, downloaded if that is asked for."""
     from torchvision import datasets  # takes a second to import
 
@@ -85,7 +85,7 @@ def _from_torchvision(part: Any) -> MemoryImages:
     return MemoryImages(images_NCHW, torch.tensor(part.targets, dtype=torch.int64))
 
 
-def _in_memory(config: DataConfig, train: MemoryImages, test: MemoryImages, classes: Sequence[str]) -> Dataset:
+def _in_memory(config: DataSection, train: MemoryImages, test: MemoryImages, classes: Sequence[str]) -> Dataset:
     """The record of a dataset that is held decoded, with limit and size applied."""
     facts = config.facts
     kept = limited(train.labels_N, len(classes), config)

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from nge_search.errors import UserError
 from nge_search.files import require_regular
-from nge_search.settings.schema import MAX_PIXELS
+from nge_search.settings.data import MAX_PIXELS
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -16,13 +16,13 @@ from nge_search.data.sources import Dataset, FileImages
 from nge_search.data.split import class_sizes, hold_out, limited
 from nge_search.errors import UserError
 from nge_search.files import user_path
-from nge_search.settings.schema import DataConfig
+from nge_search.settings.data import DataSection
 
 _TRAIN = "train"
 _VAL = "val"
 
 
-def load_folder(config: DataConfig) -> Dataset:
+def load_folder(config: DataSection) -> Dataset:
     """The dataset in `data.root`: training and test set as `division.divide` finds them, or class folders alone.
 
     Without a labelled test folder, `data.test_fraction` of every class is held out, the same images for every seed.
@@ -60,7 +60,7 @@ def _images(tree: Tree, transforms: ImageTransforms) -> FileImages:
     return FileImages(tree.paths, tree.labels_N, transforms, transforms.config.workers)
 
 
-def _header(config: DataConfig, path: str) -> Header | None:
+def _header(config: DataSection, path: str) -> Header | None:
     """The header of a file; None if it cannot be read and is to be skipped."""
     try:
         return read_header(path, config.max_pixels)
@@ -88,7 +88,7 @@ def _readable(
     return train, test, kept, [f"{len(bad)} {words} left out: {some(bad)}"]
 
 
-def _existing_root(config: DataConfig) -> Path:
+def _existing_root(config: DataSection) -> Path:
     root = user_path(config.root)
     if not root.exists():
         raise config.refuse("root", "there is no such folder; set data.root to the folder of your images")
@@ -97,7 +97,7 @@ def _existing_root(config: DataConfig) -> Path:
     return root
 
 
-def _divide(root: Path, config: DataConfig) -> tuple[Tree, Tree, list[str]]:
+def _divide(root: Path, config: DataSection) -> tuple[Tree, Tree, list[str]]:
     """Training files, test files, and what the user should know about the division."""
     division, strict = divide(root), config.corrupt == "stop"
     train = read_tree(division.train, strict=strict)
@@ -111,7 +111,7 @@ def _divide(root: Path, config: DataConfig) -> tuple[Tree, Tree, list[str]]:
     return train, test, [*division.notices]
 
 
-def _published(root: Path, config: DataConfig) -> tuple[Tree, Tree, list[str]]:
+def _published(root: Path, config: DataSection) -> tuple[Tree, Tree, list[str]]:
     """As `_divide`, of a dataset whose classes are known: from `train/` and `val/`."""
     folders = subfolders(root)
     for name in (_TRAIN, _VAL):
@@ -129,7 +129,7 @@ def _published(root: Path, config: DataConfig) -> tuple[Tree, Tree, list[str]]:
     return train, val, unused(root, (_TRAIN, _VAL))
 
 
-def _held_out(tree: Tree, division: Division, config: DataConfig) -> tuple[Tree, Tree, list[str]]:
+def _held_out(tree: Tree, division: Division, config: DataSection) -> tuple[Tree, Tree, list[str]]:
     _check_sizes(
         tree, 3, f"'{division.train}' (one is held out as test image, as there is no labelled test folder)"
     )

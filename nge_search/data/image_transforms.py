@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from nge_search.keyed_random import Stream, fold, global_generators_kept, seed_global_generators, uniform
-from nge_search.settings.schema import DataConfig
+from nge_search.settings.data import DataSection
 
 _CPU = torch.device("cpu")
 _TRIES = 10
@@ -62,7 +62,7 @@ class ImageTransforms:
     `augments`: whether training changes them; a test set's are never changed.
     """
 
-    config: DataConfig
+    config: DataSection
     side: int
     augments: bool
 

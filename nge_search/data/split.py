@@ -13,13 +13,13 @@ from torch import Tensor
 
 from nge_search.errors import UserError
 from nge_search.keyed_random import Stream, permutation
-from nge_search.settings.schema import DataConfig
+from nge_search.settings.data import DataSection
 
 _FEWEST_PER_CLASS = 2
 
 
 def split_train_valid(
-    labels_N: Tensor, classes: Sequence[str], config: DataConfig, seed: int
+    labels_N: Tensor, classes: Sequence[str], config: DataSection, seed: int
 ) -> tuple[Tensor, Tensor]:
     """Divide a training set into the images that train the weights and those that train the architecture.
 
@@ -59,7 +59,7 @@ def hold_out(labels_N: Tensor, count_classes: int, fraction: float) -> tuple[Ten
     return _positions(~held_out_N), _positions(held_out_N)
 
 
-def limited(labels_N: Tensor, count_classes: int, config: DataConfig) -> Tensor:
+def limited(labels_N: Tensor, count_classes: int, config: DataSection) -> Tensor:
     """Sorted positions of the images that `data.limit` lets in: the same for every seed.
 
     Raises:
@@ -127,7 +127,7 @@ def _largest_level(sizes_C: Tensor, limit: int) -> int:
         level += spare // able
 
 
-def _check_file_order(labels_N: Tensor, valid_N: Tensor, classes: Sequence[str], config: DataConfig) -> None:
+def _check_file_order(labels_N: Tensor, valid_N: Tensor, classes: Sequence[str], config: DataSection) -> None:
     for part, words in ((~valid_N, "first"), (valid_N, "last")):
         missing = [name for name, size in zip(classes, class_sizes(labels_N[part], len(classes))) if size == 0]
         if missing:

@@ -27,7 +27,7 @@ from nge_search.data.image_transforms import Draw
 from nge_search.data.sources import ImageSource, MemoryImages
 from nge_search.data.workers import from_workers, glance, own_session, share
 from nge_search.errors import UserError
-from nge_search.settings.schema import DataConfig
+from nge_search.settings.data import DataSection
 
 _MEGABYTE = 10**6
 _READ_AT_ONCE = 256
@@ -260,7 +260,7 @@ def _nothing_readable(unreadable: dict[str, str]) -> UserError:
     return UserError(f"none of {len(unreadable)} images can be read; the first: {reason}")
 
 
-def fits(source: ImageSource, config: DataConfig, device: torch.device) -> bool:
+def fits(source: ImageSource, config: DataSection, device: torch.device) -> bool:
     """Whether `data.resident` wants `source` on the device; never if training augments its images one by one.
 
     auto: at most `data.resident_megabytes` (10^6 bytes each), and on a GPU at most half of its free memory.
@@ -275,7 +275,7 @@ def fits(source: ImageSource, config: DataConfig, device: torch.device) -> bool:
 
 
 def store(
-    source: ImageSource, config: DataConfig, device: torch.device, patience: float = 1800.0
+    source: ImageSource, config: DataSection, device: torch.device, patience: float = 1800.0
 ) -> ResidentImages | StreamedImages:
     """The store that `data.resident` asks for, whose workers are waited for `patience` seconds.
 

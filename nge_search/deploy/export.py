@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from nge_search import kinds
 from nge_search.architecture.genotype import Genotype, load_genotype
 from nge_search.deploy.export_folder import CONFIG_FILE, GENOTYPE_FILE, README_FILE, WEIGHTS_FILE, staged
 from nge_search.deploy.export_readme import readme
@@ -31,8 +32,8 @@ from nge_search.files import user_path
 from nge_search.json_reader import Reader, read_json
 from nge_search.networks.timm_models import ARCHITECTURES
 from nge_search.recipes import kind_of, use_of
+from nge_search.settings.classification import EvalConfig
 from nge_search.settings.load import load_config
-from nge_search.settings.schema import EvalConfig
 from nge_search.tensor_reader import check_safetensors
 
 _RUN_FILE = "config.yaml"
@@ -184,7 +185,7 @@ def _read_checkpoint(run: Path, which: str) -> _Checkpoint:
         raise UserError(f"'{run}' holds no {_RUN_FILE}; it is not the folder of a run")
     state, path, damaged = CheckpointFolder(run / "checkpoints").load_newest()
     kind = kind_of(run) if state is None else state.get("kind")
-    if kind in ("search", "benchmark", "voc"):
+    if kinds.find(kind) not in (None, kinds.find(EvalConfig.kind)):
         raise UserError(f"'{run}' is {use_of(run, kind)}")
     if state is None:
         raise UserError(f"'{run}' has no checkpoint yet, so there are no weights to take")

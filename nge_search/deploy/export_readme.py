@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nge_search.recipes import changed, word
-from nge_search.settings.schema import EvalConfig
+from nge_search.settings.classification import EvalConfig
 
 _HEAD = """# {architecture}, trained on {tag}
 

@@ -13,6 +13,7 @@ from shlex import quote
 import torch
 from torch import Tensor
 
+from nge_search import kinds
 from nge_search.architecture.genotype import load_genotype
 from nge_search.data.decoding import for_each, load, to_tensor
 from nge_search.data.segmentation.augmentation import MaskedAugmentation
@@ -75,10 +76,10 @@ def read_trained(run: str | Path) -> TrainedSegmenter:
             f"'{run}' is an exported classifier; use it as it is: nge classify {quote(str(run))} IMAGES"
         )
     if not (run / "config.yaml").is_file():
-        raise UserError(f"'{run}' is not the folder of a segmentation run, such as runs/voc/scenes")
+        raise UserError(f"'{run}' is not the folder of a segmentation run, such as runs/segmentation/scenes")
     state, path, _ = CheckpointFolder(run / "checkpoints").load_newest()
     kind = (kind_of(run) or SegmentationConfig.kind) if state is None else state.get("kind")
-    if kind != SegmentationConfig.kind:
+    if kinds.current_name(kind) != SegmentationConfig.kind:
         use = use_of(run, str(kind)) or "the folder of another kind of run"
         raise UserError(f"'{run}' is not the folder of a segmentation run: it is {use}")
     if state is None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from nge_search.architecture.genotype import INPUT_NODES, SPACE, Cell
+from nge_search.architecture.genotype import SPACE, Cell
 from nge_search.architecture.load import Architecture, load_architecture
 from nge_search.counting import count_parameters, multiply_adds
 from nge_search.errors import UserError
 from nge_search.networks.families import FAMILIES, require_fits
+from nge_search.settings.names import INPUT_NODES
 
 _STAGES = 3  # of the networks of benchmarks
 

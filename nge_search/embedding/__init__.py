@@ -13,12 +13,12 @@ from nge_search.architecture.cell_space import CellSpace
 from nge_search.embedding.base import NodeEmbedding, normal_initialiser
 from nge_search.embedding.baselines import DirectParameters, PlainLayers, RecurrentLayers
 from nge_search.embedding.nge import GraphLayers, propagation_matrix
-from nge_search.settings.schema import EmbeddingConfig
+from nge_search.settings.embedding import EmbeddingSection
 
 __all__ = ["NodeEmbedding", "build_embedding", "propagation_matrix"]
 
 
-def build_embedding(config: EmbeddingConfig, space: CellSpace) -> nn.Module:
+def build_embedding(config: EmbeddingSection, space: CellSpace) -> nn.Module:
     """The embedding that `config.kind` names; initial values come from torch's global generator."""
     if config.kind == "direct":
         return DirectParameters(space)

@@ -19,7 +19,7 @@ from nge_search.engine.distributed import World
 from nge_search.engine.loop import named_tensors
 from nge_search.errors import UserError, shorten
 from nge_search.settings.load import flatten, to_dict
-from nge_search.settings.schema import CommandConfig
+from nge_search.settings.run import CommandConfig
 
 #: Settings that may differ between ranks: where things are, and how much of its machine a rank uses. What the files
 #: of `network.genotype` and `network.weights` hold is compared.

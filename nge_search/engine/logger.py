@@ -13,7 +13,7 @@ from nge_search.engine.event_file import EventFile
 from nge_search.engine.run_files import TENSORBOARD
 from nge_search.engine.run_folder import RunFolder
 from nge_search.errors import printable
-from nge_search.settings.schema import RunConfig
+from nge_search.settings.run import RunSection
 
 
 def print_line(text: str) -> bool:
@@ -28,7 +28,7 @@ def print_line(text: str) -> bool:
 class Logbook:
     """Rank 0's outputs; on other ranks (`folder` None) every method does nothing."""
 
-    def __init__(self, folder: RunFolder | None, config: RunConfig, first_step: int = 0):
+    def __init__(self, folder: RunFolder | None, config: RunSection, first_step: int = 0):
         """`first_step`: of the figures that are still to come; earlier runs may have shown some of them already."""
         self._folder = folder
         self._mode = self._choose_mode(config.progress) if folder else "none"

@@ -28,8 +28,9 @@ from nge_search.engine.meters import Confusion, Meter, Outcomes, PixelMeter
 from nge_search.engine.run_folder import RunFolder, Stopwatch
 from nge_search.errors import RunFailure, UserError, plain, shorten
 from nge_search.json_reader import Reader
+from nge_search.kinds import current_name
 from nge_search.settings.load import to_dict
-from nge_search.settings.schema import CommandConfig
+from nge_search.settings.run import CommandConfig
 
 FORMAT = "nge-checkpoint/2"
 
@@ -160,7 +161,7 @@ class Loop:
         form = state.get("format") if isinstance(state, dict) else None
         if form != FORMAT:
             raise UserError(f"{source} has the format {shorten(form)}; this version reads '{FORMAT}'")
-        if state.get("kind") != self.config.kind:
+        if current_name(state.get("kind")) != self.config.kind:
             raise UserError(f"{source} is one of a {shorten(state.get('kind'))} run; set another run.dir=")
         assert self.folder is not None
         reader = Reader(source, state)

@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nge_search.settings import names
+from nge_search.settings.names import require_names
+
 
 def build_sgd(
     parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]], rate: float, momentum: float, decay: float
@@ -33,6 +36,7 @@ def poly(done: float, first: float, last: float, power: float) -> float:
 
 
 SCHEDULES = {"cosine": cosine, "linear": linear}
+require_names(SCHEDULES, names.SCHEDULES)
 
 
 def warm_up(epoch: int, epochs: int) -> float:

@@ -22,6 +22,7 @@ from nge_search.engine.event_file import EVENTS
 from nge_search.errors import UserError, plain
 from nge_search.files import TEMPORARY, read_text, write_atomic
 from nge_search.json_reader import read_json
+from nge_search.kinds import own_files
 from nge_search.yaml_reader import LARGEST_BYTES, parse_yaml
 
 MARK = ".nge-run"
@@ -31,20 +32,9 @@ CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
 _FORMAT = "nge-run/1"
 
-#: What runs of every kind write, and what run.overwrite deletes, in this order: without summary.json a run that was
-#: half deleted is not taken for a finished one.
-FILES = (
-    "summary.json",
-    "environment.json",
-    METRICS,
-    "genotype.json",
-    "dataset.json",
-    "evaluation.json",
-    "segmentation.json",
-    "report.html",
-    *(f"genotype{kind}.{suffix}" for kind in ("", "_normal", "_reduce") for suffix in ("svg", "png")),
-    "config.yaml",
-)
+#: What runs write, and what run.overwrite deletes, in this order: without summary.json a run that was half deleted
+#: is not taken for a finished one.
+FILES = own_files()
 FOLDERS = (CHECKPOINTS, TENSORBOARD)
 #: As torch's SummaryWriter names its files, which runs used before they were marked.
 _EVENTS_BEFORE = re.compile(r"events\.out\.tfevents\.\d{10}\..+\.\d+\.\d+")
@@ -125,7 +115,7 @@ def delete_run(folder: Path) -> None:
     Raises:
         UserError: files that may not be deleted; then nothing was.
     """
-    mine = own_files(folder)
+    mine = files_of_run(folder)
     for place in {path.parent for path in mine}:
         if not os.access(place, os.W_OK | os.X_OK):
             raise UserError(f"run.overwrite=true: nothing may be deleted in '{place}'; set another run.dir=")
@@ -133,7 +123,7 @@ def delete_run(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def own_files(folder: Path) -> list[Path]:
+def files_of_run(folder: Path) -> list[Path]:
     """The files of the run in a marked folder, in the order in which they are deleted; mark and lock stay."""
     adopted = (read_mark(folder) or {}).get("adopted") is True
     shown = _files_in(

@@ -14,8 +14,9 @@ from nge_search.engine.run_lock import RunLock
 from nge_search.errors import RunFailure, UserError, plain
 from nge_search.files import write_all, write_atomic, write_json
 from nge_search.json_reader import read_json, read_json_lines
+from nge_search.kinds import current_name
 from nge_search.settings.load import first_difference, inputs, to_yaml
-from nge_search.settings.schema import RunningConfig
+from nge_search.settings.run import RunningConfig
 from nge_search.yaml_reader import read_yaml
 
 
@@ -165,7 +166,7 @@ class RunFolder:
             raise UserError(f"{error}; delete it to go on from the last checkpoint") from None
         if "kind" not in summary:
             raise UserError(f"{path} is damaged; delete it to go on from the last checkpoint")
-        if summary["kind"] != self._config.kind:
+        if current_name(summary["kind"]) != self._config.kind:
             raise UserError(
                 f"run folder '{self.path}' holds a run of kind {plain(summary['kind'])}, not {self._config.kind}; "
                 f"set another run.dir="

@@ -28,7 +28,7 @@ from nge_search.engine.run_files import is_run
 from nge_search.engine.run_folder import RunFolder
 from nge_search.errors import UserError
 from nge_search.native.announcing import announced_by
-from nge_search.settings.schema import CommandConfig
+from nge_search.settings.run import CommandConfig
 
 Loaded = TypeVar("Loaded", Dataset, MaskedDataset)
 

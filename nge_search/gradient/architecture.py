@@ -14,7 +14,7 @@ from nge_search.engine.checkpoint import load_module
 from nge_search.engine.checkpoint_parts import load_optimiser
 from nge_search.engine.distributed import World
 from nge_search.engine.precision import weight_dtype
-from nge_search.settings.schema import SearchConfig
+from nge_search.settings.search import SearchConfig
 
 
 class ArchitectureOptimiser:

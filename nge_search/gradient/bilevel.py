@@ -30,7 +30,7 @@ from nge_search.gradient.hypergradient import GradientOf, sgd_directions, unroll
 from nge_search.gradient.phases import build_phases
 from nge_search.gradient.progress import epoch_figures, publish_epoch
 from nge_search.gradient.sampling import Sampler, score_gradient
-from nge_search.settings.schema import SearchConfig
+from nge_search.settings.search import SearchConfig
 from nge_search.supernet import build_space, build_supernet, fuse
 from nge_search.supernet import state_dict as exchange
 

@@ -14,7 +14,7 @@ from nge_search.architecture.genotype import PARAMETER_FREE
 from nge_search.architecture.load import read_architecture
 from nge_search.engine.logger import Logbook
 from nge_search.gradient.cost import ExpectedCost
-from nge_search.settings.schema import SearchConfig
+from nge_search.settings.search import SearchConfig
 from nge_search.spaces import EdgeSpace
 
 #: Operations without weights, of all spaces.

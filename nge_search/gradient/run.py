@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
 from typing import Any
 
+from nge_search.architecture.genotype import SPACE
 from nge_search.architecture.load import read_architecture
 from nge_search.data import Augmentation, Dataset, Feed, split_train_valid, store
+from nge_search.engine.closing import epochs
 from nge_search.engine.precision import weight_dtype
 from nge_search.engine.session import Session, open_session
 from nge_search.gradient.bilevel import BilevelSearch
-from nge_search.settings.schema import SearchConfig
+from nge_search.recipes import retrain_command
+from nge_search.settings.search import SearchConfig
 from nge_search.supernet.kernels.memory import forget_memory
 
 
@@ -39,6 +44,27 @@ def run_search(config: SearchConfig) -> dict[str, Any]:
             )
         session.world.on_main(lambda: _write_results(session, summary))
         return summary
+
+
+def closing_lines(config: SearchConfig, summary: dict[str, Any]) -> list[str]:
+    """What is printed of a finished search."""
+    folder = Path(config.run.dir)
+    genotype = summary["genotype"]
+    if genotype["space"] == SPACE:
+        kinds = ("normal", "reduce")
+        cells = [f"{kind}: " + ", ".join(f"{op}({node})" for op, node in genotype[kind]) for kind in kinds]
+        after = f"retrain it: {retrain_command(folder, dataclasses.asdict(config.data))}"
+    else:
+        cells = [genotype["architecture"]]
+        after = f"look it up: nge table TABLE --find {folder}"
+    return [
+        *cells,
+        f"validation top-1 {summary['valid_top1']:.2f} % after {epochs(summary)}, "
+        f"{summary['seconds']:.0f} s, {summary['images_per_second']:.1f} images/s, "
+        f"peak memory {summary['peak_memory_mb']:.0f} MB on {summary['device']}",
+        f"genotype {folder / 'genotype.json'}, report {folder / 'report.html'}",
+        after,
+    ]
 
 
 def build_task(session: Session) -> BilevelSearch:

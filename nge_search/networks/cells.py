@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from nge_search.architecture import genotype as description
-from nge_search.architecture.genotype import INPUT_NODES
 from nge_search.networks.fast_forms import Shared, plainly
 from nge_search.operations import build_operation, build_preprocess
+from nge_search.settings.names import INPUT_NODES
 
 
 class DerivedCell(nn.Module):

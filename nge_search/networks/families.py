@@ -16,6 +16,8 @@ from nge_search.networks.classifier import Classifier
 from nge_search.networks.imagenet import ImageNetNetwork
 from nge_search.networks.nasbench101 import NasBench101Network
 from nge_search.networks.nasbench201 import NasBench201Network
+from nge_search.settings import names
+from nge_search.settings.names import require_names
 
 #: What trains as a classifier: from images and drop-path's factors to logits and auxiliary logits.
 Trainable = Classifier | NasBench101Network | NasBench201Network
@@ -66,6 +68,7 @@ FAMILIES = {
         "nasbench201", NasBench201Network, "NAS-Bench-201", nasbench201.CHANNELS, nasbench201.CELLS, 10, 32
     ),
 }
+require_names(FAMILIES, names.NETWORKS)
 
 
 def require_fits(architecture: Architecture, kind: str, key: str) -> None:

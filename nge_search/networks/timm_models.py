@@ -23,7 +23,7 @@ from nge_search.networks.cifar import CifarNetwork
 from nge_search.networks.classifier import Classifier, drop_path_factors
 from nge_search.networks.families import FAMILIES
 from nge_search.networks.imagenet import ImageNetNetwork
-from nge_search.settings.schema import DATASETS
+from nge_search.settings.data import DATASETS
 
 #: timm's name of each kind of network.
 ARCHITECTURES = {"cifar": "nge_cifar", "imagenet": "nge_imagenet"}

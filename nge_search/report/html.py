@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from nge_search import kinds
 from nge_search.errors import UserError, from_os_error, printable
 from nge_search.files import write_atomic
-from nge_search.report.pages import classification as eval_sections
-from nge_search.report.pages import queries as benchmark_sections
-from nge_search.report.pages import search as search_sections
-from nge_search.report.pages import segmentation as segmentation_sections
 from nge_search.report.parts.numbers import number, plain
 from nge_search.report.parts.page import BEGINNING, document, notice
 from nge_search.report.run_folder import RunFolder, read_run_folder
 
-_SUBTITLES = {
-    "search": "Architecture search",
-    "benchmark": "Search in a table",
-    "eval": "Retraining",
-    "voc": "Semantic segmentation",
-}
-
-#: What rows are, one and many, and the setting that says how many there will be.
-_EPOCHS = ("epoch", "epochs", "train", "epochs")
-_UNITS = {
-    "search": ("epoch", "epochs", "search", "epochs"),
-    "benchmark": ("query", "queries", "strategy", "queries"),
-}
+#: What rows are, one and many, in a run of a kind that is not known.
+_ROWS = ("epoch", "epochs", "train.epochs")
 
 
 def write_report(run_dir: str | Path, summary: dict[str, Any] | None = None) -> Path:
@@ -64,25 +51,19 @@ def _refuse_other_page(path: Path) -> None:
 
 def render(run: RunFolder) -> str:
     """The page of a run."""
-    if run.kind == "search":
-        figures, sections = search_sections.figures(run), search_sections.sections(run)
-    elif run.kind == "benchmark":
-        figures, sections = benchmark_sections.figures(run), benchmark_sections.sections(run)
-    elif run.kind == "voc":
-        figures, sections = segmentation_sections.figures(run), segmentation_sections.sections(run)
-    else:
-        sections = eval_sections.sections(run)
-        figures = eval_sections.figures(run) if run.kind == "eval" else eval_sections.other_figures(run)
+    kind = kinds.find(run.kind)
+    page = importlib.import_module(kind.page if kind else "nge_search.report.pages.other")
     banner = _progress(run) + "".join(notice(note, "warning") for note in run.notes)
-    name = run.setting("run", "name") or run.path.resolve().name
-    subtitle = f"{_SUBTITLES.get(run.kind, run.kind)} · {run.path}"
-    return document(str(name), subtitle, banner, figures, sections)
+    name = run.setting("run.name") or run.path.resolve().name
+    subtitle = f"{kind.title if kind else run.kind} · {run.path}"
+    return document(str(name), subtitle, banner, page.figures(run), page.sections(run))
 
 
 def _progress(run: RunFolder) -> str:
     """How far the run has come: one line, which stands out while the run is unfinished."""
-    one, many, section, name = _UNITS.get(run.kind, _EPOCHS)
-    planned = number(run.setting(section, name))
+    kind = kinds.find(run.kind)
+    one, many, setting = kind.unit if kind else _ROWS
+    planned = number(run.setting(setting))
     if run.summary is not None:
         epochs = number(run.summary.get("epochs"))
         count = epochs if epochs == epochs else len(run.rows)

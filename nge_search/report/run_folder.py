@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from nge_search import yaml_reader
+from nge_search import kinds, yaml_reader
 from nge_search.architecture.genotype import Genotype
 from nge_search.architecture.graph import Graph
 from nge_search.architecture.load import Architecture, read_architecture
@@ -67,10 +67,12 @@ class RunFolder:
         """What was found in its space's own notation; empty where that is the genotype."""
         return self.architecture.text if self.architecture and self.genotype is None else ""
 
-    def setting(self, section: str, name: str) -> Any:
-        """A value of config.yaml, or None."""
-        values = self.config.get(section)
-        return values.get(name) if isinstance(values, dict) else None
+    def setting(self, key: str) -> Any:
+        """The value of a setting in config.yaml, by its dotted key, or None."""
+        value: Any = self.config
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        return value
 
     def points(self, key: str, sparse: bool = False) -> list[tuple[float, float]]:
         """(epoch, value) of `key`; empty where no row has a number.
@@ -236,17 +238,18 @@ def _is_shown(value: Any) -> bool:
 def _kind(
     summary: dict[str, Any] | None, rows: tuple[Row, ...], architecture: Architecture | None, config: dict[str, Any]
 ) -> str:
-    """`search`, `eval`, `voc` or another command's kind: as recorded, else as rows and configuration tell."""
+    """The name of a kind, or what another version called it: as recorded, else as rows and configuration tell."""
     for document in (summary or {}, *reversed(rows)):
         if isinstance(document.get("kind"), str):
-            return document["kind"]
+            known = kinds.find(document["kind"])
+            return known.name if known else document["kind"]
     keys = frozenset().union(*rows)
-    if config.get("task") == "benchmark":
-        return "benchmark"
+    if isinstance(config.get("task"), str) and (told := kinds.of_settings(config)):
+        return told.name
     if keys & {"p_normal", "p_cell", "architecture_loss", "entropy_normal", "embedding_learning_rate"}:
         return "search"
-    if keys & {"train_pixel_accuracy", "test_miou"} or config.get("task") == "segmentation":
-        return "voc"
-    if keys & {"test_loss", "test_top1", "drop_path"} or config.get("task") == "classification":
+    if keys & {"train_pixel_accuracy", "test_miou"}:
+        return "segmentation"
+    if keys & {"test_loss", "test_top1", "drop_path"}:
         return "eval"
     return "search" if architecture else "run"

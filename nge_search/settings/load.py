@@ -1,6 +1,7 @@
 """From a YAML file and `key=value` words to a checked configuration, with one-line errors and `--help`.
 
-The schema is `nge_search.settings.schema`, how a value is read `nge_search.settings.values`; merging is OmegaConf's.
+The schema of a kind of run is the class that its entry in `nge_search.kinds` names; how a value is read is in
+`nge_search.settings.values`; merging is OmegaConf's.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from nge_search import kinds
 from nge_search.errors import UserError, from_os_error, nearest, plain, shorten
 from nge_search.files import read_text, user_path
-from nge_search.settings.schema import SEARCH_TASKS, TASKS, EvalConfig, RunningConfig, SearchConfig, Section
-from nge_search.settings.segmentation import SegmentationConfig
-from nge_search.settings.strategies import BenchmarkConfig
+from nge_search.kinds import Kind
+from nge_search.registry import resolve
+from nge_search.settings.base import Section
+from nge_search.settings.run import RunningConfig
 from nge_search.settings.values import read_path, read_value, read_word
 from nge_search.yaml_reader import LARGEST_BYTES, Written, parse_written
 
@@ -67,8 +70,16 @@ def load_config(
         config.run.name = Path(path).stem if path is not None else "default"
     if not config.run.dir:
         _require_folder_name(config.run.name)
-        config.run.dir = str(Path("runs") / schema.kind / config.run.name)
+        config.run.dir = _default_folder(schema.kind, config.run.name)
     return config
+
+
+def _default_folder(kind: str, name: str) -> str:
+    """runs/<kind>/<name>; where there is none, but one of the kind's former name, that one."""
+    folder = Path("runs") / kind / name
+    known = kinds.find(kind)
+    before = [] if known is None or folder.exists() else [Path("runs") / old / name for old in known.formerly]
+    return str(next((path for path in before if path.is_dir()), folder))
 
 
 def _require_folder_name(name: str) -> None:
@@ -88,33 +99,35 @@ def _require_folder_name(name: str) -> None:
         raise UserError(f"run.name={shorten(name)}: {why}")
 
 
-def training_schema(
-    path: str | Path | None = None, overrides: Sequence[str | Mapping[str, Any]] = ()
-) -> type[EvalConfig] | type[SegmentationConfig]:
-    """The schema of `train_eval.py`'s settings: by the `task` that the file, or after it an override, names."""
-    return SegmentationConfig if _task(path, overrides, TASKS) == "segmentation" else EvalConfig
+def schema_of(kind: Kind) -> type[RunningConfig]:
+    """The class of a kind's configurations."""
+    return resolve(kind.settings)
 
 
-def search_schema(
-    path: str | Path | None = None, overrides: Sequence[str | Mapping[str, Any]] = ()
-) -> type[SearchConfig] | type[BenchmarkConfig]:
-    """The schema of `train_search.py`'s settings, told as by `training_schema`."""
-    return BenchmarkConfig if _task(path, overrides, SEARCH_TASKS) == "benchmark" else SearchConfig
+def kind_for(
+    command: str, path: str | Path | None = None, overrides: Sequence[str | Mapping[str, Any]] = ()
+) -> Kind:
+    """The kind of run that a command starts: by the `task` that the file, or after it an override, names last.
 
-
-def _task(path: str | Path | None, overrides: Sequence[str | Mapping[str, Any]], tasks: Sequence[str]) -> str:
-    """The task that is named last; the first of `tasks` where none is."""
+    Raises:
+        UserError: a file that cannot be read, or a task that the command does not have.
+    """
+    choices = kinds.of_command(command)
+    tasks = [kind.task for kind in choices]
     layers: list[Mapping[str, Any]] = [] if path is None else [_read_yaml(user_path(path))]
     for item in overrides:
         if isinstance(item, Mapping):
             layers.append(item)
         elif str(item).startswith("task="):
             layers.append({"task": read_word(*_split(item), (str,))})
-    task = next((layer["task"] for layer in reversed(layers) if "task" in layer), tasks[0])
-    task = read_value("task", task, (str,))
+    named = [layer["task"] for layer in layers if "task" in layer]
+    if not named:
+        return choices[0]
+    given = read_value("task", named[-1], (str,))
+    task = kinds.current_task(given)
     if task not in tasks:
-        raise UserError(f"task={plain(task)}: allowed are {', '.join(tasks)}{nearest(task, tasks)}")
-    return task
+        raise UserError(f"task={plain(given)}: allowed are {', '.join(tasks)}{nearest(given, tasks)}")
+    return choices[tasks.index(task)]
 
 
 def to_dict(config: RunningConfig) -> dict[str, Any]:
@@ -140,6 +153,8 @@ def first_difference(old: Mapping[str, Any], config: RunningConfig) -> str | Non
     new_values = dict(flatten(to_dict(config)))
     for setting in _settings(type(config)):
         before, now = old_values.get(setting.key, setting.default), new_values[setting.key]
+        if setting.key == "task":
+            before = kinds.current_task(before)
         if before != now and not setting.item.metadata["free_on_resume"]:
             return f"{setting.key} was {shorten(before)}, now {shorten(now)}"
     return None
@@ -225,6 +240,8 @@ class _Setting:
 
     def read(self, value: Any) -> Any:
         """What was written, or a Python object, as a value of the setting; UserError if it is none."""
+        if self.key == "task":
+            return kinds.current_task(read_value(self.key, value, self.types))
         if self.item.metadata["path"]:
             return read_path(self.key, value, self.default)
         return read_value(self.key, value, self.types)

@@ -5,29 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from nge_search.settings.schema import (
-    MAX_PIXELS,
-    MOST_PIXELS,
-    TASKS,
-    CommandConfig,
-    NetworkTrainSection,
-    Section,
-    option,
-)
+from nge_search.settings.base import Section, option
+from nge_search.settings.data import pixel_limit
+from nge_search.settings.names import SEGMENTATION_DATASETS, TASKS
+from nge_search.settings.optimisation import NetworkTrainSection
+from nge_search.settings.run import CommandConfig
 from nge_search.settings.values import decimal
-
-#: Names of datasets with masks.
-MASKED_DATASETS = ("scenes", "voc")
 
 
 @dataclass
-class MaskedDataConfig(Section):
+class MaskedDataSection(Section):
     """Which images and masks, and how training crops them."""
 
     prefix: ClassVar[str] = "data"
 
     name: str = option(
-        "scenes", "Dataset: generated scenes, or voc for PASCAL VOC's layout.", choices=MASKED_DATASETS
+        "scenes", "Dataset: generated scenes, or voc for PASCAL VOC's layout.", choices=SEGMENTATION_DATASETS
     )
     root: str = option(
         "data",
@@ -42,13 +35,7 @@ class MaskedDataConfig(Section):
         choices=("auto", "train", "train_aug"),
     )
     limit: int = option(0, "Use at most this many training images; 0: all.", at_least=0)
-    max_pixels: int = option(
-        MAX_PIXELS,
-        "Largest number of pixels of an image file; one whose header claims more is not decoded.",
-        at_least=1,
-        at_most=MOST_PIXELS,
-        free_on_resume=True,
-    )
+    max_pixels: int = pixel_limit()
     crop: int = option(513, "Side in pixels of training crops.", at_least=16, at_most=2049)
     scale_min: float = option(0.5, "Smallest factor by which a training image is resized.", above=0, at_most=8)
     scale_max: float = option(2.0, "Largest factor by which a training image is resized.", above=0, at_most=8)
@@ -80,7 +67,7 @@ class MaskedDataConfig(Section):
 
 
 @dataclass
-class DeepLabConfig(Section):
+class DeepLabSection(Section):
     """DeepLabv3 on a derived network."""
 
     prefix: ClassVar[str] = "network"
@@ -156,13 +143,13 @@ class SegmentationTrainSection(NetworkTrainSection):
 class SegmentationConfig(CommandConfig):
     """Settings of `train_eval.py` with `task=segmentation`."""
 
-    kind: ClassVar[str] = "voc"
+    kind: ClassVar[str] = "segmentation"
     #: What summary.json of a finished run holds at least.
     figures: ClassVar[tuple[str, ...]] = ("miou", "params", "macs", "epochs", "seconds")
 
     task: str = option("segmentation", "What is trained; each has settings of its own.", choices=TASKS)
-    data: MaskedDataConfig = field(default_factory=MaskedDataConfig)
-    network: DeepLabConfig = field(default_factory=DeepLabConfig)
+    data: MaskedDataSection = field(default_factory=MaskedDataSection)
+    network: DeepLabSection = field(default_factory=DeepLabSection)
     train: SegmentationTrainSection = field(default_factory=SegmentationTrainSection)
 
     def check(self) -> None:

@@ -1,13 +1,14 @@
-"""Settings of a search in a table of true accuracies: `nge search` with `task: benchmark`."""
+"""Settings of a search in a table of true accuracies: `nge search` with `task: queries`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from nge_search.settings.schema import SEARCH_TASKS, EmbeddingConfig, RunningConfig, Section, option
-
-STRATEGIES = ("random", "local_search", "evolution", "reinforce", "nge_reinforce", "nge_evolution")
+from nge_search.settings.base import Section, option
+from nge_search.settings.embedding import EmbeddingSection
+from nge_search.settings.names import SEARCH_TASKS, STRATEGIES
+from nge_search.settings.run import RunningConfig
 
 
 @dataclass
@@ -69,7 +70,7 @@ class StrategySection(Section):
 
 
 @dataclass
-class PolicyConfig(EmbeddingConfig):
+class PolicySection(EmbeddingSection):
     """What gives the policy's probabilities, and how it learns."""
 
     learning_rate: float = option(0.0, "Adam's learning rate; 0: 5e-4, and 0.1 for free parameters.", at_least=0)
@@ -81,10 +82,10 @@ class PolicyConfig(EmbeddingConfig):
 
 
 @dataclass
-class BenchmarkConfig(RunningConfig):
+class QueriesConfig(RunningConfig):
     """Settings of `train_search.py` (`nge search`) in a table of accuracies."""
 
-    kind: ClassVar[str] = "benchmark"
+    kind: ClassVar[str] = "queries"
     #: What summary.json of a finished run holds at least.
     figures: ClassVar[tuple[str, ...]] = (
         "genotype",
@@ -96,7 +97,7 @@ class BenchmarkConfig(RunningConfig):
         "device",
     )
 
-    task: str = option("benchmark", "Where architectures are judged.", choices=SEARCH_TASKS)
+    task: str = option("queries", "Where architectures are judged.", choices=SEARCH_TASKS)
     benchmark: BenchmarkSection = field(default_factory=BenchmarkSection)
     strategy: StrategySection = field(default_factory=StrategySection)
-    embedding: PolicyConfig = field(default_factory=PolicyConfig)
+    embedding: PolicySection = field(default_factory=PolicySection)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nge_search.embedding import build_embedding
 from nge_search.errors import RunFailure
-from nge_search.settings.strategies import PolicyConfig
+from nge_search.settings.strategies import PolicySection
 from nge_search.spaces import Code, Space
 
 #: The least probability whose logarithm is taken: an option below it is not pushed down any further.
@@ -31,7 +31,7 @@ class Policy:
         seed: of the initial parameters; torch's global generator is left as it was.
     """
 
-    def __init__(self, space: Space, config: PolicyConfig, seed: int):
+    def __init__(self, space: Space, config: PolicySection, seed: int):
         self.space = space
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from nge_search.settings.strategies import PolicyConfig, StrategySection
+from nge_search.settings.strategies import PolicySection, StrategySection
 from nge_search.strategies.strategies import STRATEGIES
 from nge_search.tables import Benchmark, Queries
 
@@ -15,7 +15,7 @@ _SETTLED = 500
 def ask(
     benchmark: Benchmark,
     settings: StrategySection,
-    policy: PolicyConfig,
+    policy: PolicySection,
     seed: int,
     after: Callable[[Queries], None] = lambda queries: None,
 ) -> Queries:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,14 +14,14 @@ from nge_search.engine.launch import read_launch
 from nge_search.engine.logger import Logbook, print_line
 from nge_search.engine.run_folder import RunFolder, Stopwatch
 from nge_search.errors import UserError
-from nge_search.settings.strategies import BenchmarkConfig
+from nge_search.settings.strategies import QueriesConfig
 from nge_search.strategies.query_loop import ask
 from nge_search.tables import Benchmark, Queries, open_table
 
 _CPU = torch.device("cpu")
 
 
-def run_benchmark(config: BenchmarkConfig) -> dict[str, Any]:
+def run_queries(config: QueriesConfig) -> dict[str, Any]:
     """Search as configured; return the summary. A run that was killed starts again and finds the same.
 
     Raises:
@@ -56,7 +57,7 @@ def run_benchmark(config: BenchmarkConfig) -> dict[str, Any]:
         folder.close()
 
 
-def _search(config: BenchmarkConfig, benchmark: Benchmark, folder: RunFolder) -> dict[str, Any]:
+def _search(config: QueriesConfig, benchmark: Benchmark, folder: RunFolder) -> dict[str, Any]:
     from nge_search.report import save_drawings, write_report
 
     watch, logbook, interrupts = Stopwatch(), Logbook(folder, config.run), Interrupts()
@@ -105,6 +106,21 @@ def _search(config: BenchmarkConfig, benchmark: Benchmark, folder: RunFolder) ->
     write_report(folder.path, summary)
     folder.finish(summary)
     return summary
+
+
+def closing_lines(config: QueriesConfig, summary: dict[str, Any]) -> list[str]:
+    """What is printed of a finished search."""
+    judged = f", {summary['score_column']} {summary['score']:.2f} %" if config.benchmark.score else ""
+    cost = summary["simulated_seconds"]
+    saved = f"; training them would have taken {cost / 3600:.1f} h" if cost else ""
+    settled = f"; it settled before its {config.strategy.queries}" * (summary["queries"] < config.strategy.queries)
+    return [
+        summary["architecture"],
+        f"{config.benchmark.signal} {summary['signal']:.2f} %{judged} "
+        f"(the best in the table {summary['best']:.2f} %) after {summary['queries']} queries{settled}, "
+        f"{summary['seconds']:.1f} s{saved}",
+        f"report {Path(config.run.dir) / 'report.html'}",
+    ]
 
 
 def _row(queries: Queries, watch: Stopwatch) -> dict[str, Any]:

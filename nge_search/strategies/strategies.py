@@ -14,7 +14,9 @@ from collections.abc import Callable, Generator
 import numpy as np
 import torch
 
-from nge_search.settings.strategies import PolicyConfig, StrategySection
+from nge_search.settings import names
+from nge_search.settings.names import require_names
+from nge_search.settings.strategies import PolicySection, StrategySection
 from nge_search.spaces import Code, Space
 from nge_search.strategies.policy import Policy, rank_weights
 
@@ -49,7 +51,7 @@ class _Seen:
         return self.new(lambda: self.space.random(self.random))
 
 
-def random_search(space: Space, settings: StrategySection, policy: PolicyConfig, seed: int) -> Proposals:
+def random_search(space: Space, settings: StrategySection, policy: PolicySection, seed: int) -> Proposals:
     """Architectures whose decisions are all equally likely (Li and Talwalkar, 2019), each once."""
     seen = _Seen(space, np.random.default_rng(seed))
     while True:
@@ -58,7 +60,7 @@ def random_search(space: Space, settings: StrategySection, policy: PolicyConfig,
         yield code
 
 
-def local_search(space: Space, settings: StrategySection, policy: PolicyConfig, seed: int) -> Proposals:
+def local_search(space: Space, settings: StrategySection, policy: PolicySection, seed: int) -> Proposals:
     """From a random architecture to the first neighbour that is better, in random order; anew where none is.
 
     The variant that White et al. (2021), "Local search is state of the art for neural architecture search
@@ -79,7 +81,7 @@ def local_search(space: Space, settings: StrategySection, policy: PolicyConfig, 
                     break
 
 
-def evolution(space: Space, settings: StrategySection, policy: PolicyConfig, seed: int) -> Proposals:
+def evolution(space: Space, settings: StrategySection, policy: PolicySection, seed: int) -> Proposals:
     """Regularised evolution (Real et al., 2019): the winner of a tournament is mutated, the oldest dies.
 
     A mutation changes one decision.
@@ -93,7 +95,7 @@ def evolution(space: Space, settings: StrategySection, policy: PolicyConfig, see
     yield from _evolve(space, settings, random, mutate, lambda code, reward: None)
 
 
-def nge_evolution(space: Space, settings: StrategySection, policy: PolicyConfig, seed: int) -> Proposals:
+def nge_evolution(space: Space, settings: StrategySection, policy: PolicySection, seed: int) -> Proposals:
     """Regularised evolution whose mutations follow P: a new neighbour's chance is in proportion to its P.
 
     Where all neighbours of the parent are known, a mutation goes on from one of them. P learns from all
@@ -147,7 +149,7 @@ def _evolve(
 class _Learner:
     """A policy that takes up every architecture seen, weighted by its rank."""
 
-    def __init__(self, space: Space, settings: StrategySection, config: PolicyConfig, seed: int):
+    def __init__(self, space: Space, settings: StrategySection, config: PolicySection, seed: int):
         self.settings = settings
         self.policy = Policy(space, config, seed)
         self.codes: list[Code] = []
@@ -161,7 +163,7 @@ class _Learner:
             self.policy.ascend(self.codes, weights_N, self.settings.steps)
 
 
-def nge_reinforce(space: Space, settings: StrategySection, policy: PolicyConfig, seed: int) -> Proposals:
+def nge_reinforce(space: Space, settings: StrategySection, policy: PolicySection, seed: int) -> Proposals:
     """P is the policy; after each query it moves towards the best architectures seen so far, and off the others.
 
     The step is REINFORCE's sum_i w_i grad log P(a_i) over all architectures seen, with weights by rank
@@ -186,7 +188,7 @@ def nge_reinforce(space: Space, settings: StrategySection, policy: PolicyConfig,
         learner.learn(code, reward)
 
 
-def reinforce(space: Space, settings: StrategySection, policy: PolicyConfig, seed: int) -> Proposals:
+def reinforce(space: Space, settings: StrategySection, policy: PolicySection, seed: int) -> Proposals:
     """REINFORCE (Williams, 1992): each architecture is drawn from P, which takes one step of (R - b) grad log P.
 
     P is of free parameters whatever `policy.kind` says. R is the accuracy as a share, b its moving average.
@@ -202,7 +204,7 @@ def reinforce(space: Space, settings: StrategySection, policy: PolicyConfig, see
         baseline += (1 - settings.baseline_decay) * (reward - baseline)
 
 
-STRATEGIES: dict[str, Callable[[Space, StrategySection, PolicyConfig, int], Proposals]] = {
+STRATEGIES: dict[str, Callable[[Space, StrategySection, PolicySection, int], Proposals]] = {
     "random": random_search,
     "local_search": local_search,
     "evolution": evolution,
@@ -210,3 +212,4 @@ STRATEGIES: dict[str, Callable[[Space, StrategySection, PolicyConfig, int], Prop
     "nge_reinforce": nge_reinforce,
     "nge_evolution": nge_evolution,
 }
+require_names(STRATEGIES, names.STRATEGIES)

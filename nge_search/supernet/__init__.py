@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nge_search.architecture.cell_space import CellSpace
-from nge_search.settings.schema import SupernetConfig
+from nge_search.settings.search import SupernetSection
 from nge_search.spaces import DartsSpace, EdgeSpace, NasBench201Space
 from nge_search.supernet.fused import FusedSupernet
 from nge_search.supernet.nasbench201 import DenseSupernet
@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 
-def build_space(settings: SupernetConfig) -> EdgeSpace:
+def build_space(settings: SupernetSection) -> EdgeSpace:
     """The space whose cells the supernet holds."""
     if settings.space == "nasbench201":
         return NasBench201Space()
@@ -29,7 +29,7 @@ def build_space(settings: SupernetConfig) -> EdgeSpace:
 
 
 def build_supernet(
-    settings: SupernetConfig, space: CellSpace, classes: int, image_channels: int
+    settings: SupernetSection, space: CellSpace, classes: int, image_channels: int
 ) -> Supernet | DenseSupernet:
     """The textbook form for cells of `space`."""
     sizes = settings.channels, settings.cells, classes, image_channels

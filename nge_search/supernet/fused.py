@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nge_search.architecture.genotype import INPUT_NODES, SEARCH_OPERATIONS
 from nge_search.engine.sync_batchnorm import SyncedBatchNorm2d
 from nge_search.operations import DilConv, FactorizedReduce, SepConv, is_pool
+from nge_search.settings.names import INPUT_NODES, SEARCH_OPERATIONS
 from nge_search.supernet.cell_function import Observed, Plan, mix
 from nge_search.supernet.folding import Setting
 from nge_search.supernet.preprocess import fork, preprocess

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from nge_search.architecture.cell_space import CellSpace, reduction_positions
-from nge_search.architecture.genotype import INPUT_NODES
 from nge_search.operations import build_operation, build_preprocess, is_pool
+from nge_search.settings.names import INPUT_NODES
 from nge_search.supernet.sampled import drawn
 
 

@@ -22,7 +22,7 @@ from nge_search.json_reader import Reader
 from nge_search.keyed_random import Stream, uniform
 from nge_search.networks.classifier import drop_path_factors
 from nge_search.networks.families import Trainable
-from nge_search.settings.schema import EvalConfig
+from nge_search.settings.classification import EvalConfig
 from nge_search.training.evaluation import describe_evaluation, draw_confusion, draw_worst
 from nge_search.training.mixup import Mixing
 from nge_search.training.phases import (

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from nge_search.keyed_random import fold, global_generators_kept, seed_global_generators
-from nge_search.settings.schema import TrainSection
+from nge_search.settings.classification import TrainSection
 
 
 class Mixing:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nge_search.data import Batch, Feed
 from nge_search.engine.distributed import World
 from nge_search.engine.loop import Phase, Task, average_buffers, float_buffers
-from nge_search.settings.schema import EvalConfig
+from nge_search.settings.classification import EvalConfig
 from nge_search.settings.segmentation import SegmentationConfig
 
 

@@ -13,13 +13,15 @@ from nge_search.architecture.load import Architecture, load_architecture
 from nge_search.counting import count_parameters, multiply_adds
 from nge_search.data import Augmentation, Dataset, Feed, ImageSource, store
 from nge_search.engine.checkpoint import load_module
+from nge_search.engine.closing import training_lines
 from nge_search.engine.distributed import World
 from nge_search.engine.precision import weight_dtype
 from nge_search.engine.session import Session, open_session
 from nge_search.errors import UserError
 from nge_search.networks.classifier import Classifier
 from nge_search.networks.families import FAMILIES, Trainable, require_fits
-from nge_search.settings.schema import DataConfig, EvalConfig, NetworkConfig
+from nge_search.settings.classification import EvalConfig, NetworkSection
+from nge_search.settings.data import DataSection
 from nge_search.training.classification import ClassifierTraining
 
 #: What a network is stacked from.
@@ -69,6 +71,13 @@ def run_eval(config: EvalConfig) -> dict[str, Any]:
         return summary
 
 
+def closing_lines(config: EvalConfig, summary: dict[str, Any]) -> list[str]:
+    """What is printed of a finished retraining."""
+    top5 = f" (top-5 {summary['top5_error']:.2f} %)" if "top5_error" in summary else ""
+    found = f"error {summary['top1_error']:.2f} %{top5}"
+    return training_lines(config, summary, found, summary["best_top1_error"])
+
+
 def build_task(config: EvalConfig, cells: Cells, dataset: Dataset, world: World) -> ClassifierTraining:
     """The configured training, at its start, of the network stacked from `cells`.
 
@@ -85,7 +94,7 @@ def build_task(config: EvalConfig, cells: Cells, dataset: Dataset, world: World)
     return ClassifierTraining(config, network, *_feeds(config, dataset, world), dataset, world)
 
 
-def _load_weights(section: NetworkConfig, network: Trainable) -> None:
+def _load_weights(section: NetworkSection, network: Trainable) -> None:
     """Start from `network.weights`; raises UserError, naming the first tensor that does not fit."""
     from nge_search.deploy.export import read_weights
 
@@ -156,7 +165,7 @@ def require_same_architecture(session: Session, architecture: Architecture) -> N
         )
 
 
-def _describe(dataset: Dataset, settings: DataConfig) -> dict[str, Any]:
+def _describe(dataset: Dataset, settings: DataSection) -> dict[str, Any]:
     """What has to be known of the images to use the network elsewhere."""
     return {
         "name": dataset.name,

@@ -18,12 +18,13 @@ from nge_search.data.segmentation.scenes import load_scenes
 from nge_search.data.segmentation.shares import Shares, count_shares, notice, to_document
 from nge_search.data.segmentation.voc import load_voc
 from nge_search.engine.checkpoint import load_module
+from nge_search.engine.closing import training_lines
 from nge_search.engine.distributed import World
 from nge_search.engine.precision import weight_dtype
 from nge_search.engine.session import open_session
 from nge_search.networks.deeplab import DeepLabV3
 from nge_search.networks.families import require_fits
-from nge_search.settings.segmentation import DeepLabConfig, MaskedDataConfig, SegmentationConfig
+from nge_search.settings.segmentation import DeepLabSection, MaskedDataSection, SegmentationConfig
 from nge_search.training.run import require_same_architecture, write_results
 from nge_search.training.segmentation import SegmentationTraining
 
@@ -76,13 +77,22 @@ def run_segmentation(config: SegmentationConfig) -> dict[str, Any]:
         return summary
 
 
+def closing_lines(config: SegmentationConfig, summary: dict[str, Any]) -> list[str]:
+    """What is printed of a finished segmentation."""
+    if summary["miou"] is None:
+        found = "mIoU unknown (no validation pixel counts)"
+    else:
+        found = f"mIoU {summary['miou']:.2f} % (pixel accuracy {summary['pixel_accuracy']:.2f} %)"
+    return training_lines(config, summary, found, summary["best_miou"])
+
+
 def _figure(row: dict[str, Any], key: str) -> float | None:
     """A figure of the last epoch; None for one over nothing, which older versions wrote as NaN."""
     value = row.get(key, math.nan)
     return None if math.isnan(value) else value
 
 
-def load_masked(config: MaskedDataConfig) -> MaskedDataset:
+def load_masked(config: MaskedDataSection) -> MaskedDataset:
     """The dataset that `data.name` names, as `load_scenes` and `load_voc` give it."""
     return {"scenes": load_scenes, "voc": load_voc}[config.name](config)
 
@@ -102,7 +112,7 @@ def build_task(
     return SegmentationTraining(config, network, *_feeds(config, dataset, world), dataset, world)
 
 
-def build_network(section: DeepLabConfig, genotype: Genotype, classes: int, auxiliary: bool) -> DeepLabV3:
+def build_network(section: DeepLabSection, genotype: Genotype, classes: int, auxiliary: bool) -> DeepLabV3:
     """The network before training; without its auxiliary head it is the one whose size papers give."""
     return DeepLabV3(
         genotype,
@@ -115,7 +125,7 @@ def build_network(section: DeepLabConfig, genotype: Genotype, classes: int, auxi
     )
 
 
-def _load_backbone(section: DeepLabConfig, network: DeepLabV3) -> None:
+def _load_backbone(section: DeepLabSection, network: DeepLabV3) -> None:
     """Start from `network.weights`; raises UserError, naming the first tensor that does not fit."""
     from nge_search.deploy.export import read_weights
 

@@ -8,15 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nge_search.architecture.genotype import OPERATION_NAMES, PUBLISHED, Cell, Genotype, load_genotype
+from nge_search.architecture.genotype import PUBLISHED, Cell, Genotype, load_genotype
 from nge_search.errors import UserError
+from nge_search.settings.names import OPERATIONS
 
 
 @st.composite
 def cells(draw) -> Cell:
     nodes = draw(st.integers(1, 8))
     genes = tuple(
-        (draw(st.sampled_from(OPERATION_NAMES)), draw(st.integers(0, 1 + position // 2)))
+        (draw(st.sampled_from(OPERATIONS)), draw(st.integers(0, 1 + position // 2)))
         for position in range(2 * nodes)
     )
     concat = draw(st.lists(st.integers(2, nodes + 1), min_size=1, unique=True))

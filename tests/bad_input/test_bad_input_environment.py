@@ -29,7 +29,7 @@ def no_master(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"LOCAL_RANK": "-1"}, "LOCAL_RANK=-1"),
     ],
 )
-@pytest.mark.parametrize("command", ["eval", "search", "search task=benchmark"])
+@pytest.mark.parametrize("command", ["eval", "search", "search task=queries"])
 def test_impossible_environment(
     command: str,
     variables: dict[str, str],

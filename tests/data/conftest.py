@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from nge_search.data import Dataset, MemoryImages
-from nge_search.settings.schema import DataConfig
+from nge_search.settings.data import DataSection
 
 WriteTree = Callable[..., Path]
 
@@ -46,10 +46,10 @@ def random_images() -> Callable[..., MemoryImages]:
 
 
 @pytest.fixture
-def as_dataset() -> Callable[[MemoryImages, DataConfig], Dataset]:
+def as_dataset() -> Callable[[MemoryImages, DataSection], Dataset]:
     """A dataset record around a source, with the statistics of the configured dataset."""
 
-    def make(source: MemoryImages, config: DataConfig) -> Dataset:
+    def make(source: MemoryImages, config: DataSection) -> Dataset:
         channels, side = source.images_NCHW.shape[1:3]
         return Dataset(config.name, source, source, ("a", "b"), side, channels, config.facts.mean, config.facts.std)
 

@@ -12,19 +12,19 @@ from scipy import stats
 from nge_search.data import Augmentation
 from nge_search.data.augmentation import crop, cut_out
 from nge_search.keyed_random import Stream, integers
-from nge_search.settings.schema import DataConfig
+from nge_search.settings.data import DataSection
 
 CASES = [
-    DataConfig(name="cifar10", cutout=4),
-    DataConfig(name="cifar10", cutout=5, crop_padding=2, flip=False),
-    DataConfig(name="cifar10", crop_padding=7, cutout=16),
-    DataConfig(name="cifar10", crop_padding=0, flip=True, cutout=1),
-    DataConfig(name="digits", cutout=2),
-    DataConfig(name="digits", crop_padding=0),
+    DataSection(name="cifar10", cutout=4),
+    DataSection(name="cifar10", cutout=5, crop_padding=2, flip=False),
+    DataSection(name="cifar10", crop_padding=7, cutout=16),
+    DataSection(name="cifar10", crop_padding=0, flip=True, cutout=1),
+    DataSection(name="digits", cutout=2),
+    DataSection(name="digits", crop_padding=0),
 ]
 
 
-def slow_train(image: np.ndarray, config: DataConfig, draws: dict[str, int]) -> np.ndarray:
+def slow_train(image: np.ndarray, config: DataSection, draws: dict[str, int]) -> np.ndarray:
     """One image, C x S x S uint8, through crop, flip, scaling, normalisation and cutout, as DARTS does it."""
     channels, side, _ = image.shape
     padding = config.crop_for(side)
@@ -48,7 +48,7 @@ def slow_train(image: np.ndarray, config: DataConfig, draws: dict[str, int]) -> 
 @pytest.mark.parametrize("config", CASES)
 @pytest.mark.parametrize("side", [8, 9])
 def test_equals_slow_transcription(
-    config: DataConfig, side: int, random_images: Callable, as_dataset: Callable
+    config: DataSection, side: int, random_images: Callable, as_dataset: Callable
 ) -> None:
     source = random_images(60, channels=config.facts.channels, side=side)
     augmentation = Augmentation(config, as_dataset(source, config))
@@ -70,7 +70,7 @@ def test_equals_slow_transcription(
 
 
 def test_evaluate_only_normalises(random_images: Callable, as_dataset: Callable) -> None:
-    config = DataConfig(name="cifar10", cutout=8)
+    config = DataSection(name="cifar10", cutout=8)
     source = random_images(5, side=8)
     before = source.images_NCHW.clone()
     result = Augmentation(config, as_dataset(source, config)).evaluate(source.images_NCHW, dtype=torch.float64)
@@ -94,7 +94,7 @@ def test_crop_and_cut_out_reach_every_place() -> None:
 
 
 def test_result_depends_on_key_and_position_not_on_the_batch(random_images: Callable, as_dataset: Callable) -> None:
-    config = DataConfig(name="cifar10", cutout=4)
+    config = DataSection(name="cifar10", cutout=4)
     source = random_images(200)
     augmentation = Augmentation(config, as_dataset(source, config))
 
@@ -113,7 +113,7 @@ def test_result_depends_on_key_and_position_not_on_the_batch(random_images: Call
 def test_crops_and_flips_are_uniform_and_independent(random_images: Callable, as_dataset: Callable) -> None:
     """Read row offset, column offset and flip back from the pixels of an image whose pixels are all different."""
     count, side, padding = 36_000, 8, 1
-    config = DataConfig(name="cifar10", crop_padding=padding)
+    config = DataSection(name="cifar10", crop_padding=padding)
     source = random_images(1, side=side)
     augmentation = Augmentation(config, as_dataset(source, config))
     pixels = torch.arange(side * side, dtype=torch.uint8).view(1, 1, side, side).expand(count, 3, side, side)
@@ -130,7 +130,7 @@ def test_crops_and_flips_are_uniform_and_independent(random_images: Callable, as
 def test_cutout_centres_are_uniform(random_images: Callable, as_dataset: Callable) -> None:
     """Read the centre back from the rows and columns that are zero, which differ for every centre."""
     count, side = 32_000, 8
-    config = DataConfig(name="cifar10", crop_padding=0, flip=False, cutout=4)
+    config = DataSection(name="cifar10", crop_padding=0, flip=False, cutout=4)
     source = random_images(1, side=side)
     augmentation = Augmentation(config, as_dataset(source, config))
     white = torch.full((count, 3, side, side), 255, dtype=torch.uint8)
@@ -147,7 +147,7 @@ def test_cutout_centres_are_uniform(random_images: Callable, as_dataset: Callabl
 
 def test_reads_nothing_back_from_the_device(random_images: Callable, as_dataset: Callable) -> None:
     """On the meta device there are no values, so any read of one to the host raises."""
-    config = DataConfig(name="cifar10", cutout=4)
+    config = DataSection(name="cifar10", cutout=4)
     source = random_images(1)
     augmentation = Augmentation(config, as_dataset(source, config))
     images = torch.empty((6, 3, 8, 8), dtype=torch.uint8, device="meta")

@@ -16,8 +16,8 @@ from nge_search.data import load_dataset
 from nge_search.data.content import Content, _spread, content_of
 from nge_search.data.segmentation.voc import load_voc
 from nge_search.engine import agreement
-from nge_search.settings.schema import DataConfig
-from nge_search.settings.segmentation import MaskedDataConfig
+from nge_search.settings.data import DataSection
+from nge_search.settings.segmentation import MaskedDataSection
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 def content(root: Path) -> Content:
-    return content_of(load_dataset(DataConfig(name="folder", root=str(root), workers=0)))
+    return content_of(load_dataset(DataSection(name="folder", root=str(root), workers=0)))
 
 
 def difference(one: Content, other: Content) -> str:
@@ -73,7 +73,7 @@ def test_masks_count_too(voc_tree: Callable[..., Path]) -> None:
     root = voc_tree(3, 2)
 
     def masked() -> Content:
-        return content_of(load_voc(MaskedDataConfig(name="voc", root=str(root), workers=0)))
+        return content_of(load_voc(MaskedDataSection(name="voc", root=str(root), workers=0)))
 
     before = masked()
     path = root / "SegmentationClass" / "val_001.png"
@@ -82,7 +82,7 @@ def test_masks_count_too(voc_tree: Callable[..., Path]) -> None:
 
 
 def test_images_in_memory_are_compared() -> None:
-    digits = load_dataset(DataConfig())
+    digits = load_dataset(DataSection())
     before = content_of(digits)
     assert difference(before, content_of(digits)) == ""
     changed = digits.test.images_NCHW.clone()
@@ -92,7 +92,7 @@ def test_images_in_memory_are_compared() -> None:
 
 
 def test_a_file_that_cannot_be_read_is_no_error_here(tree: Path) -> None:
-    dataset = load_dataset(DataConfig(name="folder", root=str(tree), workers=0))
+    dataset = load_dataset(DataSection(name="folder", root=str(tree), workers=0))
     before = content_of(dataset)
     (tree / "bees" / "4.bmp").unlink()
     (tree / "ants" / "4.bmp").unlink()

@@ -11,7 +11,7 @@ import torch
 from nge_search.data import Augmentation, Batch, Feed, ResidentImages, StreamedImages, load_dataset, store
 from nge_search.data.sources import FileImages
 from nge_search.errors import UserError
-from nge_search.settings.schema import DataConfig
+from nge_search.settings.data import DataSection
 
 CPU = torch.device("cpu")
 #: How images are stored: all on the device, or read by no or two workers, one by one augmented or not.
@@ -28,12 +28,12 @@ def damage(path: str) -> None:
 
 
 @pytest.fixture
-def load_damaged(write_tree: Callable[..., Path]) -> Callable[..., tuple[DataConfig, FileImages, Feed, Feed]]:
+def load_damaged(write_tree: Callable[..., Path]) -> Callable[..., tuple[DataSection, FileImages, Feed, Feed]]:
     """Load 20 training images and damage some; returns them with feeds for training and evaluation."""
 
     def make(*damaged: int, index: range = range(20), **settings: object) -> tuple:
         root = write_tree("train/a", "train/b", "test/a", "test/b", count=10)
-        config = DataConfig(name="folder", root=str(root), **settings)
+        config = DataSection(name="folder", root=str(root), **settings)
         dataset = load_dataset(config)
         for position in damaged:
             damage(dataset.train.paths[position])
@@ -140,8 +140,8 @@ def test_files_without_a_header_are_left_out(write_tree: Callable[..., Path]) ->
     for name in bad:
         (root / name).write_text("no image")
     with pytest.raises(UserError, match="is not an image"):
-        load_dataset(DataConfig(name="folder", root=str(root)))
-    dataset = load_dataset(DataConfig(name="folder", root=str(root), corrupt="skip", workers=0))
+        load_dataset(DataSection(name="folder", root=str(root)))
+    dataset = load_dataset(DataSection(name="folder", root=str(root), corrupt="skip", workers=0))
     names = ", ".join(f"'{root / name}'" for name in bad[:3])
     assert dataset.notices == (f"4 images that cannot be read are left out: {names} and 1 more",)
     assert torch.bincount(dataset.train.labels_N).tolist() == [4, 6]
@@ -152,7 +152,7 @@ def test_files_without_a_header_are_left_out(write_tree: Callable[..., Path]) ->
 
 def test_too_few_files_with_a_header_are_refused(write_tree: Callable[..., Path]) -> None:
     root = write_tree("train/a", "train/b", "test/a", "test/b", count=3)
-    config = DataConfig(name="folder", root=str(root), corrupt="skip")
+    config = DataSection(name="folder", root=str(root), corrupt="skip")
     for part, message in (("test", "none of the test images can be read"), ("train", "class 'a' has 0 images")):
         for path in root.glob(f"{part}/*/*"):
             path.write_bytes(b"")

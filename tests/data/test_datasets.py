@@ -17,7 +17,7 @@ from torchvision import datasets as vision
 
 from nge_search.data import load_dataset
 from nge_search.errors import UserError
-from nge_search.settings.schema import DATASETS, DataConfig
+from nge_search.settings.data import DATASETS, DataSection
 
 
 class OldPickler(pickle.Pickler):
@@ -69,7 +69,7 @@ def small_cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[st
 
 
 def test_digits_hold_scikit_learns_pixels() -> None:
-    dataset = load_dataset(DataConfig())
+    dataset = load_dataset(DataSection())
     bunch = load_digits()
     assert (dataset.name, dataset.image_size, dataset.channels) == ("digits", 8, 1)
     assert dataset.classes == tuple("0123456789")
@@ -84,14 +84,14 @@ def test_digits_hold_scikit_learns_pixels() -> None:
 
 
 def test_digits_statistics_are_those_of_the_pixels() -> None:
-    dataset = load_dataset(DataConfig())
+    dataset = load_dataset(DataSection())
     pixels = torch.cat([dataset.train.images_NCHW, dataset.test.images_NCHW]).double() / 255
     assert float(pixels.mean()) == pytest.approx(dataset.mean[0], abs=1e-3)
     assert float(pixels.std()) == pytest.approx(dataset.std[0], abs=1e-3)
 
 
 def test_digits_test_set_is_stratified_and_fixed() -> None:
-    dataset, again = load_dataset(DataConfig()), load_dataset(DataConfig(limit=100))
+    dataset, again = load_dataset(DataSection()), load_dataset(DataSection(limit=100))
     sizes = np.bincount(load_digits().target)
     test_sizes = np.bincount(dataset.test.labels_N.numpy())
     assert (abs(test_sizes - sizes / 3) < 1).all()
@@ -99,7 +99,7 @@ def test_digits_test_set_is_stratified_and_fixed() -> None:
 
 
 def test_digits_upsampled_to_16() -> None:
-    small, large = load_dataset(DataConfig()), load_dataset(DataConfig(image_size=16))
+    small, large = load_dataset(DataSection()), load_dataset(DataSection(image_size=16))
     assert large.image_size == 16
     assert large.train.images_NCHW.shape == (1198, 1, 16, 16)
     assert large.train.images_NCHW.dtype == torch.uint8
@@ -111,19 +111,19 @@ def test_digits_upsampled_to_16() -> None:
 
 
 def test_limit_takes_equally_many_per_class() -> None:
-    dataset = load_dataset(DataConfig(limit=55))
+    dataset = load_dataset(DataSection(limit=55))
     assert len(dataset.train) == 55
     assert set(np.bincount(dataset.train.labels_N.numpy())) == {5, 6}
     assert len(dataset.test) == 599
     assert dataset.train.nbytes == 55 * 64
     with pytest.raises(UserError, match=r"data\.limit=19: too few for 10 classes; at least 20"):
-        load_dataset(DataConfig(limit=19))
+        load_dataset(DataSection(limit=19))
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
 def test_cifar_holds_the_files_pixels(name: str, tmp_path: Path, small_cifar: Callable) -> None:
     written = small_cifar(name)
-    dataset = load_dataset(DataConfig(name=name, root=str(tmp_path)))
+    dataset = load_dataset(DataSection(name=name, root=str(tmp_path)))
     classes = DATASETS[name].classes
     assert (dataset.image_size, dataset.channels, len(dataset.classes)) == (32, 3, classes)
     assert dataset.classes[1] == "name01"
@@ -136,7 +136,7 @@ def test_cifar_holds_the_files_pixels(name: str, tmp_path: Path, small_cifar: Ca
 
 def test_cifar_is_resized_and_limited(tmp_path: Path, small_cifar: Callable) -> None:
     written = small_cifar("cifar10")
-    dataset = load_dataset(DataConfig(name="cifar10", root=str(tmp_path), image_size=8, limit=40))
+    dataset = load_dataset(DataSection(name="cifar10", root=str(tmp_path), image_size=8, limit=40))
     assert dataset.train.images_NCHW.shape == (40, 3, 8, 8)
     assert dataset.test.images_NCHW.shape == (40, 3, 8, 8)
     pixels, whole = dataset.test.images_NCHW.double(), written["test"].astype(np.float64)
@@ -146,7 +146,7 @@ def test_cifar_is_resized_and_limited(tmp_path: Path, small_cifar: Callable) -> 
 
 
 def test_missing_cifar_advises_download(tmp_path: Path) -> None:
-    config = DataConfig(name="cifar10", root=str(tmp_path / "none"))
+    config = DataSection(name="cifar10", root=str(tmp_path / "none"))
     with pytest.raises(UserError, match=r"data\.root=.*none: cifar10's files .* set data\.download=true$"):
         load_dataset(config)
 
@@ -156,7 +156,7 @@ def test_damaged_cifar_is_refused(tmp_path: Path, small_cifar: Callable) -> None
     with (tmp_path / "cifar-10-batches-py" / "data_batch_3").open("ab") as file:
         file.write(b"x")
     with pytest.raises(UserError, match="missing or damaged"):
-        load_dataset(DataConfig(name="cifar10", root=str(tmp_path)))
+        load_dataset(DataSection(name="cifar10", root=str(tmp_path)))
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/cifar.tar.gz", "http://host.invalid/cifar.tar.gz"])
@@ -165,5 +165,5 @@ def test_failed_download_is_one_line(url: str, tmp_path: Path, monkeypatch: pyte
     with pytest.raises(
         UserError, match=re.escape(f"cannot download cifar100 from {url} into '{tmp_path}'")
     ) as caught:
-        load_dataset(DataConfig(name="cifar100", root=str(tmp_path), download=True))
+        load_dataset(DataSection(name="cifar100", root=str(tmp_path), download=True))
     assert "\n" not in str(caught.value)

@@ -20,7 +20,7 @@ from nge_search.data.image_transforms import ImageTransforms
 from nge_search.data.sources import FileImages
 from nge_search.deploy.classify import Exported
 from nge_search.errors import UserError
-from nge_search.settings.schema import DataConfig
+from nge_search.settings.data import DataSection
 
 #: What turns the upright image into what is stored, by EXIF orientation, on [H, W, C].
 STORED: dict[int, Callable[[np.ndarray], np.ndarray]] = {
@@ -139,7 +139,7 @@ def test_data_sets_whose_headers_are_not_read_refuse_too(write_tree: Callable) -
     paths = [str(root / "a" / name) for name in ("000.png", "001.png", "002.png", "pipe.png")]
 
     def source(**settings: object) -> FileImages:
-        config = DataConfig(name="tiny_imagenet", **settings)
+        config = DataSection(name="tiny_imagenet", **settings)
         return FileImages(paths, torch.zeros(4, dtype=torch.int64), ImageTransforms(config, 64, False), 0)
 
     assert source().read([0]).shape == (1, 3, 64, 64)
@@ -280,7 +280,7 @@ def test_what_decoding_changes_is_counted(write_tree: Callable, pixels: np.ndarr
     image.save(root / "b/000.gif", save_all=True, append_images=[image.transpose(Image.Transpose.ROTATE_180)])
     image.convert("CMYK").save(root / "b/001.tif")
     image.convert("LA").save(root / "b/002.png")
-    dataset = load_dataset(DataConfig(name="folder", root=str(root), image_size=4))
+    dataset = load_dataset(DataSection(name="folder", root=str(root), image_size=4))
     assert dataset.notices[1:] == (
         "1 CMYK image was converted to RGB",
         "1 grey image was converted to RGB",

@@ -14,11 +14,11 @@ from PIL import Image
 from nge_search.data import Dataset, load_dataset
 from nge_search.deploy.classify import find_images
 from nge_search.errors import UserError
-from nge_search.settings.schema import DataConfig
+from nge_search.settings.data import DataSection
 
 
 def read(root: Path) -> Dataset:
-    return load_dataset(DataConfig(name="folder", root=str(root), workers=0))
+    return load_dataset(DataSection(name="folder", root=str(root), workers=0))
 
 
 def refusal(root: Path) -> str:

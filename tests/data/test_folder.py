@@ -16,11 +16,11 @@ from nge_search.data import FileImages, load_dataset
 from nge_search.data.decoding import load, to_tensor
 from nge_search.data.image_transforms import centre
 from nge_search.errors import UserError
-from nge_search.settings.schema import MOST_PIXELS, DataConfig
+from nge_search.settings.data import MOST_PIXELS, DataSection
 
 
-def folder(root: Path, **settings: object) -> DataConfig:
-    return DataConfig(name="folder", root=str(root), **settings)
+def folder(root: Path, **settings: object) -> DataSection:
+    return DataSection(name="folder", root=str(root), **settings)
 
 
 def refusal(root: Path, **settings: object) -> str:
@@ -32,7 +32,7 @@ def refusal(root: Path, **settings: object) -> str:
     return message
 
 
-def load_and_decode(config: DataConfig) -> None:
+def load_and_decode(config: DataSection) -> None:
     dataset = load_dataset(config)
     for source in (dataset.train, dataset.test):
         source.read(range(len(source)))

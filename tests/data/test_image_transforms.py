@@ -28,7 +28,7 @@ from nge_search.data import (
 from nge_search.data.decoding import load, to_image, to_tensor
 from nge_search.data.image_transforms import Box, centre, crop_box, jitter, resized_crop
 from nge_search.errors import UserError
-from nge_search.settings.schema import DataConfig
+from nge_search.settings.data import DataSection
 
 CPU = torch.device("cpu")
 DRAW = Draw(3, 1)
@@ -42,7 +42,7 @@ def noise(width: int, height: int, seed: int = 0) -> Image.Image:
 
 
 def boxes(width: int, height: int, count: int, min_area: float = 0.08) -> list[Box]:
-    transforms = ImageTransforms(DataConfig(name="folder", crop="resized"), 8, True)
+    transforms = ImageTransforms(DataSection(name="folder", crop="resized"), 8, True)
     return [crop_box(width, height, min_area, choice.crop) for choice in transforms.choices(range(count), DRAW)]
 
 
@@ -124,7 +124,7 @@ def test_jitter_applies_torchvisions_steps_in_every_order() -> None:
 def test_jitter_is_distributed_as_torchvisions() -> None:
     """Mean colours of a flat image after many jitters; the factors of 1.5 reach below 0, where they stop."""
     image = Image.new("RGB", (2, 2), (160, 90, 60))
-    transforms = ImageTransforms(DataConfig(name="folder", jitter=1.5, hue=0.1), 2, True)
+    transforms = ImageTransforms(DataSection(name="folder", jitter=1.5, hue=0.1), 2, True)
     own = np.array([np.asarray(transforms(image, c))[0, 0] for c in transforms.choices(range(2000), DRAW)])
     torch.manual_seed(0)
     other = ColorJitter(1.5, 1.5, 1.5, 0.1)
@@ -155,7 +155,7 @@ def test_jitter_without_hue_leaves_hue_alone_and_the_reverse(monkeypatch: pytest
 def test_evaluation_with_resize_is_torchvisions(size: tuple[int, int], tmp_path: Path) -> None:
     image = noise(*size)
     image.save(tmp_path / "image.png")
-    config = DataConfig(name="folder", resize=16, image_size=12)
+    config = DataSection(name="folder", resize=16, image_size=12)
     images = FileImages([str(tmp_path / "image.png")], torch.zeros(1).long(), ImageTransforms(config, 12, False), 0)
     expected = to_tensor(CenterCrop(12)(Resize(16)(image)))
     assert torch.equal(images.read([0])[0], expected)
@@ -164,7 +164,7 @@ def test_evaluation_with_resize_is_torchvisions(size: tuple[int, int], tmp_path:
 
 def test_resized_crop_takes_the_files_own_pixels(write_tree: WriteTree) -> None:
     root = write_tree("train/a", "train/b", "test/a", "test/b", size=(30, 20))
-    config = DataConfig(name="folder", root=str(root), crop="resized", image_size=8)
+    config = DataSection(name="folder", root=str(root), crop="resized", image_size=8)
     source = load_dataset(config).train
     choices = source.transforms.choices(range(8), DRAW)
     for image, path, choice in zip(source.read(range(8), DRAW), source.paths, choices):
@@ -174,7 +174,7 @@ def test_resized_crop_takes_the_files_own_pixels(write_tree: WriteTree) -> None:
     assert torch.equal(source.read([2])[0], to_tensor(centre(load(source.paths[2]), 8)))
 
 
-def batches(config: DataConfig, start: int = 0, **settings: object) -> list[Batch]:
+def batches(config: DataSection, start: int = 0, **settings: object) -> list[Batch]:
     dataset = load_dataset(config)
     chosen = {"batch_size": 6, "train": True, "seed": 5, "stream": "train", **settings}
     images = store(dataset.train, config, CPU)
@@ -190,11 +190,11 @@ def by_position(found: list[Batch]) -> torch.Tensor:
 
 def test_batches_depend_on_no_worker_batch_size_rank_or_resume(write_tree: WriteTree) -> None:
     root = write_tree("train/a", "train/b", "test/a", "test/b", count=12, size=(16, 14))
-    config = DataConfig(name="folder", root=str(root), workers=0, random_erasing=0.5, **ALL)
+    config = DataSection(name="folder", root=str(root), workers=0, random_erasing=0.5, **ALL)
     whole = batches(config)
     expected = by_position(whole)
     assert len(expected) == 24
-    with_workers = batches(DataConfig(name="folder", root=str(root), workers=2, random_erasing=0.5, **ALL))
+    with_workers = batches(DataSection(name="folder", root=str(root), workers=2, random_erasing=0.5, **ALL))
     for batch, other in zip(whole, with_workers, strict=True):
         assert all(torch.equal(*pair) for pair in zip(batch[:3], other[:3]))
     for start in (1, 3):
@@ -208,7 +208,7 @@ def test_batches_depend_on_no_worker_batch_size_rank_or_resume(write_tree: Write
 
 @pytest.mark.parametrize("settings", [{"crop": "resized"}, {"jitter": 0.4}, {"rand_augment": ALL["rand_augment"]}])
 def test_choices_change_with_seed_epoch_and_image(settings: dict[str, object]) -> None:
-    transforms = ImageTransforms(DataConfig(name="cifar10", **settings), 32, True)
+    transforms = ImageTransforms(DataSection(name="cifar10", **settings), 32, True)
     image = noise(32, 32)
 
     def result(position: int, draw: Draw) -> bytes:
@@ -223,7 +223,7 @@ def test_choices_change_with_seed_epoch_and_image(settings: dict[str, object]) -
 
 
 def test_images_in_memory_are_augmented_as_files_are(random_images: Callable, as_dataset: Callable) -> None:
-    config = DataConfig(name="cifar10", **{**ALL, "image_size": 0}, workers=0)
+    config = DataSection(name="cifar10", **{**ALL, "image_size": 0}, workers=0)
     plain = random_images(20, side=32)
     transforms = ImageTransforms(config, 32, True)
     source = type(plain)(plain.images_NCHW, plain.labels_N, transforms)
@@ -237,7 +237,7 @@ def test_images_in_memory_are_augmented_as_files_are(random_images: Callable, as
 
 
 def test_padded_training_stays_as_it_was(random_images: Callable, as_dataset: Callable) -> None:
-    config = DataConfig(name="cifar10")
+    config = DataSection(name="cifar10")
     plain = random_images(20)
     source = type(plain)(plain.images_NCHW, plain.labels_N, ImageTransforms(config, 8, config.works_per_image))
     assert not source.augments
@@ -252,7 +252,7 @@ def test_rand_augment_is_timms(settings: str) -> None:
     """The same as timm's own transform after seeding, with the fill and translation of timm's training script."""
     from timm.data.auto_augment import rand_augment_transform
 
-    config = DataConfig(name="cifar10", rand_augment=settings)
+    config = DataSection(name="cifar10", rand_augment=settings)
     transforms = ImageTransforms(config, 32, True)
     expected = rand_augment_transform(settings, {"translate_const": 14, "img_mean": (125, 123, 114)})
     image = noise(32, 32)
@@ -269,11 +269,11 @@ def test_other_rand_augments_are_refused(settings: str) -> None:
     with pytest.raises(
         UserError, match=r"^data\.rand_augment=.*: expected rand and settings of timm's RandAugment"
     ):
-        DataConfig(name="cifar10", rand_augment=settings)
+        DataSection(name="cifar10", rand_augment=settings)
 
 
 def test_global_generators_are_left_alone(random_images: Callable, as_dataset: Callable) -> None:
-    config = DataConfig(name="cifar10", rand_augment="rand-m9-mstd0.5", random_erasing=0.9)
+    config = DataSection(name="cifar10", rand_augment="rand-m9-mstd0.5", random_erasing=0.9)
     plain = random_images(6, side=32)
     source = type(plain)(plain.images_NCHW, plain.labels_N, ImageTransforms(config, 32, True))
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()  # noqa: NPY002
@@ -285,11 +285,11 @@ def test_global_generators_are_left_alone(random_images: Callable, as_dataset: C
 
 
 def test_random_erasing_puts_noise_into_rectangles(random_images: Callable, as_dataset: Callable) -> None:
-    erased, plain = (DataConfig(name="cifar10", random_erasing=rate) for rate in (0.5, 0.0))
+    erased, plain = (DataSection(name="cifar10", random_erasing=rate) for rate in (0.5, 0.0))
     source = random_images(400, side=16)
     index = torch.arange(400)
 
-    def train(config: DataConfig, index: torch.Tensor, epoch: int = 0) -> torch.Tensor:
+    def train(config: DataSection, index: torch.Tensor, epoch: int = 0) -> torch.Tensor:
         return Augmentation(config, as_dataset(source, config)).train(
             source.read(index), index, seed=1, epoch=epoch
         )
@@ -314,7 +314,7 @@ def test_random_erasing_puts_noise_into_rectangles(random_images: Callable, as_d
 
 def test_streams_where_images_are_augmented_one_by_one(write_tree: WriteTree) -> None:
     root = str(write_tree("train/a", "train/b", "test/a", "test/b"))
-    config = DataConfig(name="folder", root=root, jitter=0.1)
+    config = DataSection(name="folder", root=root, jitter=0.1)
     dataset = load_dataset(config)
     assert dataset.train.augments
     assert not dataset.test.augments
@@ -324,7 +324,7 @@ def test_streams_where_images_are_augmented_one_by_one(write_tree: WriteTree) ->
         ResidentImages(dataset.train, CPU)
     for settings in ({"jitter": 0.1}, {"hue": 0.1}, {"crop": "resized"}, {"rand_augment": "rand-m9"}):
         with pytest.raises(UserError, match=r"^data\.resident=always: resized crops, jitter and RandAugment need"):
-            DataConfig(name="folder", resident="always", **settings)
+            DataSection(name="folder", resident="always", **settings)
 
 
 @pytest.mark.parametrize(
@@ -338,15 +338,15 @@ def test_streams_where_images_are_augmented_one_by_one(write_tree: WriteTree) ->
 )
 def test_settings_that_do_not_fit_are_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(UserError) as caught:
-        DataConfig(**settings)
+        DataSection(**settings)
     assert str(caught.value).startswith(message)
 
 
 def test_crops_are_resized_by_default_on_imagenet_only() -> None:
-    assert DataConfig(name="imagenet").resized_crop
-    assert not DataConfig(name="imagenet", crop="padded").resized_crop
-    assert DataConfig(name="cifar10", crop="resized").resized_crop
+    assert DataSection(name="imagenet").resized_crop
+    assert not DataSection(name="imagenet", crop="padded").resized_crop
+    assert DataSection(name="cifar10", crop="resized").resized_crop
     assert not any(
-        DataConfig(name=name).works_per_image for name in ("digits", "cifar10", "tiny_imagenet", "folder")
+        DataSection(name=name).works_per_image for name in ("digits", "cifar10", "tiny_imagenet", "folder")
     )
-    assert DataConfig(name="imagenet").crop_for(224) == 0
+    assert DataSection(name="imagenet").crop_for(224) == 0

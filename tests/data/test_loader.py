@@ -21,11 +21,11 @@ from nge_search.data import (
     split_train_valid,
 )
 from nge_search.errors import UserError
-from nge_search.settings.schema import DataConfig
+from nge_search.settings.data import DataSection
 
 CPU = torch.device("cpu")
-CONFIG = DataConfig(name="cifar10", cutout=4)
-PLAIN = DataConfig(name="cifar10", crop_padding=0, flip=False)
+CONFIG = DataSection(name="cifar10", cutout=4)
+PLAIN = DataSection(name="cifar10", crop_padding=0, flip=False)
 
 MakeFeed = Callable[..., Feed]
 
@@ -34,7 +34,7 @@ MakeFeed = Callable[..., Feed]
 def make_feed(random_images: Callable[..., MemoryImages], as_dataset: Callable[..., Dataset]) -> MakeFeed:
     """A training feed over images 3 .. count + 2 of count + 5, resident on the CPU; keywords replace settings."""
 
-    def make(count: int = 50, config: DataConfig = CONFIG, **settings: object) -> Feed:
+    def make(count: int = 50, config: DataSection = CONFIG, **settings: object) -> Feed:
         source = random_images(count + 5)
         chosen = {"batch_size": 8, "train": True, "seed": 1, "stream": "weights", **settings}
         augmentation = Augmentation(config, as_dataset(source, config))
@@ -182,7 +182,7 @@ def test_evaluation_holds_every_image_once_in_order(world_size: int, make_feed: 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_streamed_files_give_the_resident_batches(workers: int, write_tree: Callable) -> None:
     root: Path = write_tree("a", "b", "c", count=12)
-    config = DataConfig(name="folder", root=str(root), cutout=4, resident="never", workers=workers)
+    config = DataSection(name="folder", root=str(root), cutout=4, resident="never", workers=workers)
     dataset = load_dataset(config)
     augmentation = Augmentation(config, dataset)
     index, _ = split_train_valid(dataset.train.labels_N, dataset.classes, config, seed=0)
@@ -199,7 +199,7 @@ def test_streamed_files_give_the_resident_batches(workers: int, write_tree: Call
 @pytest.mark.parametrize("workers", [0, 2])
 def test_image_damaged_after_loading_is_named(workers: int, write_tree: Callable) -> None:
     root: Path = write_tree("a", "b", count=8)
-    config = DataConfig(name="folder", root=str(root))
+    config = DataSection(name="folder", root=str(root))
     dataset = load_dataset(config)
     bad = Path(dataset.train.paths[5])
     bad.write_bytes(bad.read_bytes()[:200])

@@ -14,7 +14,7 @@ from PIL import Image
 from nge_search.data import Augmentation, Feed, load_dataset, store
 from nge_search.doctor import examine
 from nge_search.errors import UserError
-from nge_search.settings.schema import DATASETS, DataConfig
+from nge_search.settings.data import DATASETS, DataSection
 
 CPU = torch.device("cpu")
 
@@ -39,7 +39,7 @@ def write_classes(tmp_path: Path) -> Callable[..., Path]:
 
 def refusal(root: Path, name: str = "tiny_imagenet", **settings: object) -> str:
     with pytest.raises(UserError) as caught:
-        load_dataset(DataConfig(name=name, root=str(root), **settings))
+        load_dataset(DataSection(name=name, root=str(root), **settings))
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -50,18 +50,18 @@ def test_imagenet_has_crops_of_224_and_opens_nothing(write_classes: Callable) ->
     (root / "test").mkdir()
     shutil.copy(root.parent / "image.jpg", root / "test/unlabelled.JPEG")
     (root.parent / "image.jpg").write_bytes(b"damaged")
-    dataset = load_dataset(DataConfig(name="imagenet", root=str(root)))
+    dataset = load_dataset(DataSection(name="imagenet", root=str(root)))
     assert (len(dataset.classes), dataset.classes[7], dataset.image_size) == (1000, "n0007", 224)
     assert (len(dataset.train), len(dataset.test), dataset.notices) == (2000, 2000, ())
     assert dataset.train.augments
     assert str(root / "val/n0000/0.JPEG") == dataset.test.paths[0]
     assert examine(root)["datasets"]["imagenet"]
-    small = load_dataset(DataConfig(name="imagenet", root=str(root), image_size=32, limit=2000))
+    small = load_dataset(DataSection(name="imagenet", root=str(root), image_size=32, limit=2000))
     assert small.image_size == 32
 
 
 def test_imagenet_trains_on_crops_and_evaluates_centres(write_classes: Callable) -> None:
-    config = DataConfig(
+    config = DataSection(
         name="imagenet", root=str(write_classes(1000)), image_size=12, resize=14, workers=0, resident_megabytes=1
     )
     dataset = load_dataset(config)
@@ -77,7 +77,7 @@ def test_imagenet_trains_on_crops_and_evaluates_centres(write_classes: Callable)
 
 
 def test_tiny_imagenet_has_64_pixels(write_classes: Callable) -> None:
-    dataset = load_dataset(DataConfig(name="tiny_imagenet", root=str(write_classes(200)), limit=400))
+    dataset = load_dataset(DataSection(name="tiny_imagenet", root=str(write_classes(200)), limit=400))
     assert (len(dataset.classes), dataset.image_size, len(dataset.train)) == (200, 64, 400)
     assert dataset.mean == DATASETS["tiny_imagenet"].mean
     assert not dataset.train.augments

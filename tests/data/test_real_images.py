@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from nge_search.data import load_dataset
-from nge_search.settings.schema import DataConfig
+from nge_search.settings.data import DataSection
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
@@ -33,7 +33,7 @@ def extract(archive: Path, target: Path, wanted: Callable[[str], bool], enough: 
 def test_cifar_jpegs(tmp_path: Path) -> None:
     names = {f"train/{kind}/{number:04}.jpg" for kind in ("airplane", "automobile") for number in range(50)}
     extract(SHARED / "cifar10" / "cifar10_jpeg.tar.xz", tmp_path, names.__contains__, enough=100)
-    dataset = load_dataset(DataConfig(name="folder", root=str(tmp_path)))
+    dataset = load_dataset(DataSection(name="folder", root=str(tmp_path)))
     assert (dataset.classes, dataset.image_size) == (("airplane", "automobile"), 32)
     assert (len(dataset.train), len(dataset.test)) == (80, 20)
     for source in (dataset.train, dataset.test):
@@ -45,7 +45,7 @@ def test_cifar_jpegs(tmp_path: Path) -> None:
 def test_tiny_imagenet_with_grey_images(tmp_path: Path) -> None:
     extract(SHARED / "tiny_imagenet" / "tiny_imagenet_subset.tar.xz", tmp_path, lambda name: True)
     root = tmp_path / "subset"
-    dataset = load_dataset(DataConfig(name="folder", root=str(root)))
+    dataset = load_dataset(DataSection(name="folder", root=str(root)))
     assert (len(dataset.classes), dataset.image_size) == (200, 64)
     assert (len(dataset.train), len(dataset.test)) == (5000, 1000)
     modes = []
@@ -54,7 +54,7 @@ def test_tiny_imagenet_with_grey_images(tmp_path: Path) -> None:
             modes.append(image.mode)
     assert dataset.notices == (f"{modes.count('L')} grey images were converted to RGB",)
     assert modes.count("L") > 50
-    small = load_dataset(DataConfig(name="folder", root=str(root), image_size=32, limit=400))
+    small = load_dataset(DataSection(name="folder", root=str(root), image_size=32, limit=400))
     images = small.train.read(range(400))
     assert images.shape == (400, 3, 32, 32)
     assert np.allclose(images.double().mean((0, 2, 3)) / 255, dataset.mean, atol=0.05)

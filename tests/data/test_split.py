@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from nge_search.data import split_train_valid
 from nge_search.data.split import class_sizes, equal_per_class, hold_out, limited, share_per_class
 from nge_search.errors import UserError
-from nge_search.settings.schema import DataConfig
+from nge_search.settings.data import DataSection
 
 
 def labels_of(sizes: list[int], order_seed: int = 0) -> torch.Tensor:
@@ -32,7 +32,7 @@ def names(count: int) -> tuple[str, ...]:
 )
 def test_stratified_split_keeps_every_share(sizes: list[int], fraction: float, seed: int) -> None:
     labels = labels_of(sizes)
-    train, valid = split_train_valid(labels, names(len(sizes)), DataConfig(valid_fraction=fraction), seed)
+    train, valid = split_train_valid(labels, names(len(sizes)), DataSection(valid_fraction=fraction), seed)
     assert train.tolist() == sorted(train.tolist())
     assert valid.tolist() == sorted(valid.tolist())
     assert sorted(train.tolist() + valid.tolist()) == list(range(len(labels)))
@@ -45,7 +45,7 @@ def test_stratified_split_keeps_every_share(sizes: list[int], fraction: float, s
 
 def test_stratified_split_is_seeded() -> None:
     labels = labels_of([30, 30, 30])
-    config = DataConfig()
+    config = DataSection()
     first = split_train_valid(labels, names(3), config, 7)
     again = split_train_valid(labels, names(3), config, 7)
     other = split_train_valid(labels, names(3), config, 8)
@@ -55,7 +55,7 @@ def test_stratified_split_is_seeded() -> None:
 
 def test_total_share_is_rounded_once_not_per_class() -> None:
     labels = labels_of([5] * 10)
-    train, valid = split_train_valid(labels, names(10), DataConfig(valid_fraction=0.5), 0)
+    train, valid = split_train_valid(labels, names(10), DataSection(valid_fraction=0.5), 0)
     assert (len(train), len(valid)) == (25, 25)
 
 
@@ -63,13 +63,13 @@ def test_every_image_is_equally_likely_to_be_chosen() -> None:
     labels = torch.tensor([0, 1, 0, 1, 0, 1, 0, 1])
     counts = torch.zeros(8)
     for seed in range(2000):
-        counts[split_train_valid(labels, names(2), DataConfig(), seed)[1]] += 1
+        counts[split_train_valid(labels, names(2), DataSection(), seed)[1]] += 1
     assert float((counts / 2000 - 0.5).abs().max()) < 0.06  # five standard deviations
 
 
 def test_stratified_split_refuses_a_class_of_one() -> None:
     with pytest.raises(UserError, match=r"data\.split=stratified: class 'class1' has 1 training images"):
-        split_train_valid(torch.tensor([0, 0, 1]), names(2), DataConfig(), 0)
+        split_train_valid(torch.tensor([0, 0, 1]), names(2), DataSection(), 0)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_stratified_split_refuses_a_class_of_one() -> None:
 def test_file_order_split_is_darts(count: int, fraction: float, first_valid: int) -> None:
     """DARTS: the first floor((1 - fraction) N) files train the weights."""
     labels = torch.arange(count) % 2
-    config = DataConfig(split="file_order", valid_fraction=fraction)
+    config = DataSection(split="file_order", valid_fraction=fraction)
     for seed in (0, 1):
         train, valid = split_train_valid(labels, names(2), config, seed)
         assert train.tolist() == list(range(first_valid))
@@ -87,13 +87,13 @@ def test_file_order_split_is_darts(count: int, fraction: float, first_valid: int
 
 def test_file_order_split_refuses_sorted_files() -> None:
     labels = torch.repeat_interleave(torch.tensor([10, 10, 10]))
-    config = DataConfig(split="file_order")
+    config = DataSection(split="file_order")
     with pytest.raises(
         UserError, match=r"first part of the files lacks class 'class2'.*set data\.split=stratified"
     ):
         split_train_valid(labels, names(3), config, 0)
     with pytest.raises(UserError, match=r"last part of the files lacks class 'class0' and 1 more"):
-        split_train_valid(labels, names(3), DataConfig(split="file_order", valid_fraction=0.1), 0)
+        split_train_valid(labels, names(3), DataSection(split="file_order", valid_fraction=0.1), 0)
 
 
 def test_hold_out_is_fixed_and_leaves_two() -> None:
@@ -124,14 +124,14 @@ def test_limit_is_shared_as_equally_as_possible(sizes: list[int], data: st.DataO
 
 def test_limit_takes_fixed_images() -> None:
     labels = labels_of([20, 20, 3])
-    index = limited(labels, 3, DataConfig(limit=12))
+    index = limited(labels, 3, DataSection(limit=12))
     assert index.tolist() == sorted(set(index.tolist()))
     assert class_sizes(labels[index], 3).tolist() == [5, 4, 3]
-    assert torch.equal(limited(labels, 3, DataConfig(limit=12, workers=7)), index)
+    assert torch.equal(limited(labels, 3, DataSection(limit=12, workers=7)), index)
     for all_of_them in (0, 43, 1000):
-        assert limited(labels, 3, DataConfig(limit=all_of_them)).tolist() == list(range(43))
+        assert limited(labels, 3, DataSection(limit=all_of_them)).tolist() == list(range(43))
 
 
 def test_limit_below_two_per_class_is_refused() -> None:
     with pytest.raises(UserError, match=r"data\.limit=5: too few for 3 classes; at least 6"):
-        limited(labels_of([20, 20, 3]), 3, DataConfig(limit=5))
+        limited(labels_of([20, 20, 3]), 3, DataSection(limit=5))

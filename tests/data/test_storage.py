@@ -9,7 +9,7 @@ import torch
 
 from nge_search.data import Draw, MemoryImages, ResidentImages, StreamedImages, fits, store
 from nge_search.errors import UserError
-from nge_search.settings.schema import DataConfig
+from nge_search.settings.data import DataSection
 
 CPU = torch.device("cpu")
 
@@ -74,11 +74,11 @@ def test_unreadable_image_is_one_line_in_the_main_process(workers: int, random_i
 
 def test_fits_follows_the_setting_and_the_memory(random_images: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     source = random_images(6000)  # 1,152,000 bytes
-    small, large = DataConfig(resident_megabytes=1), DataConfig(resident_megabytes=2)
+    small, large = DataSection(resident_megabytes=1), DataSection(resident_megabytes=2)
     assert not fits(source, small, CPU)
     assert fits(source, large, CPU)
-    assert fits(source, DataConfig(resident="always", resident_megabytes=1), CPU)
-    assert not fits(source, DataConfig(resident="never"), CPU)
+    assert fits(source, DataSection(resident="always", resident_megabytes=1), CPU)
+    assert not fits(source, DataSection(resident="never"), CPU)
     free = {"bytes": 2 * source.nbytes}
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free["bytes"], 10**12))
     assert fits(source, large, torch.device("cuda"))
@@ -89,5 +89,5 @@ def test_fits_follows_the_setting_and_the_memory(random_images: Callable, monkey
 
 def test_store_makes_what_fits(random_images: Callable) -> None:
     source = random_images(4)
-    assert isinstance(store(source, DataConfig(resident="always"), CPU), ResidentImages)
-    assert isinstance(store(source, DataConfig(resident="never"), CPU), StreamedImages)
+    assert isinstance(store(source, DataSection(resident="always"), CPU), ResidentImages)
+    assert isinstance(store(source, DataSection(resident="never"), CPU), StreamedImages)

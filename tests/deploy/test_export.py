@@ -36,8 +36,8 @@ from nge_search.deploy.export_folder import RECORD
 from nge_search.engine.checkpoint import CheckpointFolder
 from nge_search.errors import RunFailure, UserError
 from nge_search.networks.families import FAMILIES
+from nge_search.settings.classification import EvalConfig
 from nge_search.settings.load import load_config, to_yaml
-from nge_search.settings.schema import EvalConfig
 
 WORDS = (
     "threads=1",

@@ -8,7 +8,7 @@ import torch
 
 from nge_search.architecture.cell_space import CellSpace
 from nge_search.embedding import build_embedding, propagation_matrix
-from nge_search.settings.schema import EmbeddingConfig
+from nge_search.settings.embedding import EmbeddingSection
 
 SPACE = CellSpace()
 
@@ -61,7 +61,7 @@ def numpy_state(embedding: torch.nn.Module) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("space", [SPACE, CellSpace(2, SPACE.operations[:3]), CellSpace(5)])
 def test_matches_the_equations(adjacency, shared, space):
     torch.manual_seed(3)
-    embedding = build_embedding(EmbeddingConfig(adjacency=adjacency, shared=shared), space).double()
+    embedding = build_embedding(EmbeddingSection(adjacency=adjacency, shared=shared), space).double()
     with torch.no_grad():
         for x in embedding.node_vectors():
             x += 0.3 * torch.randn_like(x)
@@ -86,7 +86,7 @@ def test_gradients_equal_finite_differences(kind):
     torch.manual_seed(1)
     space = CellSpace(2, SPACE.operations[:3])
     sizes = {"input_dim": 5, "hidden_dim": 7, "output_dim": 6, "edge_dim": 4}
-    embedding = build_embedding(EmbeddingConfig(kind=kind, **sizes), space).double()
+    embedding = build_embedding(EmbeddingSection(kind=kind, **sizes), space).double()
     targets = [torch.randn(space.shape, dtype=torch.float64) for _ in space.kinds]
 
     def loss() -> torch.Tensor:
@@ -112,7 +112,7 @@ def test_gradients_equal_finite_differences(kind):
 @pytest.mark.parametrize("shared", [True, False])
 def test_every_parameter_receives_a_gradient(kind, shared):
     torch.manual_seed(0)
-    embedding = build_embedding(EmbeddingConfig(kind=kind, shared=shared), SPACE)
+    embedding = build_embedding(EmbeddingSection(kind=kind, shared=shared), SPACE)
     sum((torch.randn(SPACE.shape) * p_EO).sum() for p_EO in embedding()).backward()
     for name, parameter in embedding.named_parameters():
         assert parameter.grad.abs().sum() > 0, name
@@ -122,7 +122,7 @@ def test_every_parameter_receives_a_gradient(kind, shared):
 def test_rows_are_distributions_that_can_reach_certainty(kind):
     """A softmax applied twice could never give an operation more than 0.312 (a fault seen elsewhere)."""
     torch.manual_seed(0)
-    embedding = build_embedding(EmbeddingConfig(kind=kind), SPACE)
+    embedding = build_embedding(EmbeddingSection(kind=kind), SPACE)
     with torch.no_grad():
         for name, parameter in embedding.named_parameters():
             if "classify" in name or "alpha" in name:
@@ -134,7 +134,7 @@ def test_rows_are_distributions_that_can_reach_certainty(kind):
 
 def test_dead_share_counts_units_that_never_fire():
     torch.manual_seed(0)
-    embedding = build_embedding(EmbeddingConfig(), SPACE)
+    embedding = build_embedding(EmbeddingSection(), SPACE)
     units = 128 + 128 + 64 + 64
     with torch.no_grad():
         for convolution in embedding.layers[0].convolutions:
@@ -150,14 +150,14 @@ def test_dead_share_counts_units_that_never_fire():
 
 def test_initial_values_follow_the_options():
     torch.manual_seed(0)
-    he = build_embedding(EmbeddingConfig(), SPACE)
+    he = build_embedding(EmbeddingSection(), SPACE)
     assert torch.equal(he.x_normal, torch.eye(6, 64))
     for weight in (he.layers[0].convolutions[1].weight, he.layers[0].head.hidden.weight):
         assert weight.std().item() == pytest.approx((2 / weight.shape[1]) ** 0.5, rel=0.05)
-    normal = build_embedding(EmbeddingConfig(initialisation="normal", init_std=0.03), SPACE)
+    normal = build_embedding(EmbeddingSection(initialisation="normal", init_std=0.03), SPACE)
     assert normal.layers[0].convolutions[1].weight.std().item() == pytest.approx(0.03, rel=0.05)
 
 
 def test_double_precision_is_not_rounded_through_single():
-    embedding = build_embedding(EmbeddingConfig(), SPACE).double()
+    embedding = build_embedding(EmbeddingSection(), SPACE).double()
     assert torch.equal(embedding.layers[0].a_VV, propagation_matrix(SPACE, "predecessors"))

@@ -21,8 +21,9 @@ from nge_search.engine.agreement import (
 )
 from nge_search.engine.distributed import World
 from nge_search.errors import UserError
+from nge_search.settings.classification import EvalConfig
 from nge_search.settings.load import flatten, to_dict
-from nge_search.settings.schema import EvalConfig, SearchConfig
+from nge_search.settings.search import SearchConfig
 
 
 class Two(World):

@@ -20,7 +20,7 @@ from nge_search.engine.session import open_session
 from nge_search.errors import RunFailure, UserError
 from nge_search.gradient.run import build_task
 from nge_search.settings.load import load_config
-from nge_search.settings.schema import SearchConfig
+from nge_search.settings.search import SearchConfig
 
 _READS = ("_local_scalar_dense", "item", "is_nonzero", "nonzero", "equal", "unique")
 _MAKES = ("lift_fresh", "scalar_tensor")

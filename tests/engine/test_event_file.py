@@ -20,7 +20,7 @@ from nge_search.engine.logger import Logbook
 from nge_search.engine.loop import Loop
 from nge_search.engine.run_folder import RunFolder
 from nge_search.settings.load import load_config
-from nge_search.settings.schema import SearchConfig
+from nge_search.settings.search import SearchConfig
 
 
 def shown(folder: Path) -> dict[str, list[int]]:

@@ -22,7 +22,7 @@ from nge_search.engine.session import open_session
 from nge_search.errors import UserError
 from nge_search.files import write_atomic
 from nge_search.settings.load import load_config
-from nge_search.settings.schema import SearchConfig
+from nge_search.settings.search import SearchConfig
 
 WORLD = World(torch.device("cpu"))
 

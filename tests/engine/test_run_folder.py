@@ -17,12 +17,12 @@ import yaml
 from nge_search.architecture.genotype import load_genotype
 from nge_search.cli import main
 from nge_search.engine import environment, run_lock
-from nge_search.engine.run_files import LOCK, MARK, is_run, own_files, read_mark
+from nge_search.engine.run_files import LOCK, MARK, files_of_run, is_run, read_mark
 from nge_search.engine.run_folder import RunFolder
 from nge_search.errors import RunFailure, UserError
 from nge_search.files import write_atomic
+from nge_search.settings.classification import EvalConfig
 from nge_search.settings.load import load_config
-from nge_search.settings.schema import EvalConfig
 from nge_search.training.classification import ClassifierTraining
 
 WORDS = (
@@ -189,7 +189,7 @@ def test_overwriting_deletes_what_runs_write_and_nothing_else() -> None:
     folder.close()
     assert not any(file.exists() for file in mine)
     assert all(file.exists() for file in others)
-    assert not own_files(path)
+    assert not files_of_run(path)
     assert {entry.name for entry in path.iterdir() if entry.is_file()} == {
         *(MARK, LOCK, "notes.txt", ".draft.tmp", "genotype_best.svg"),
     }

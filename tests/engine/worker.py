@@ -25,8 +25,9 @@ from nge_search.engine.loop import Phase
 from nge_search.engine.session import open_session
 from nge_search.errors import RunFailure, UserError
 from nge_search.gradient.run import build_task, run_search
+from nge_search.settings.classification import EvalConfig
 from nge_search.settings.load import load_config
-from nge_search.settings.schema import EvalConfig, SearchConfig
+from nge_search.settings.search import SearchConfig
 from nge_search.settings.segmentation import SegmentationConfig
 from nge_search.training.run import build_task as build_training
 from nge_search.training.segmentation_run import build_task as build_segmentation

@@ -27,7 +27,7 @@ def test_its_losses_are_the_golden_ones(tmp_path: Path) -> None:
     from nge_search.engine.session import open_session
     from nge_search.gradient.run import build_task
     from nge_search.settings.load import load_config
-    from nge_search.settings.schema import SearchConfig
+    from nge_search.settings.search import SearchConfig
 
     golden = load(ROOT / "tests" / "golden" / "test_golden.py")
     example = load(ROOT / "examples" / "nge_in_one_file.py")

@@ -22,8 +22,9 @@ from nge_search.architecture.genotype import load_genotype
 from nge_search.engine.loop import Phase, Task
 from nge_search.engine.session import open_session
 from nge_search.gradient.run import build_task as build_search
+from nge_search.settings.classification import EvalConfig
 from nge_search.settings.load import load_config
-from nge_search.settings.schema import EvalConfig, SearchConfig
+from nge_search.settings.search import SearchConfig
 from nge_search.training.run import build_task as build_training
 
 STEPS = 5

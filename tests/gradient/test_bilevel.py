@@ -14,7 +14,7 @@ from nge_search.engine.session import open_session
 from nge_search.gradient.run import build_task
 from nge_search.gradient.sampling import Sampler, score_gradient
 from nge_search.settings.load import load_config
-from nge_search.settings.schema import SearchConfig
+from nge_search.settings.search import SearchConfig
 
 DENSE = ("supernet.space=nasbench201", "supernet.nodes=4")
 

@@ -12,7 +12,7 @@ from nge_search.engine.checkpoint import CheckpointFolder
 from nge_search.engine.session import open_session
 from nge_search.gradient.run import build_task
 from nge_search.settings.load import load_config
-from nge_search.settings.schema import SearchConfig
+from nge_search.settings.search import SearchConfig
 
 
 @pytest.fixture

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from nge_search.architecture.genotype import OPERATION_NAMES, PUBLISHED, Cell, Genotype, load_genotype
+from nge_search.architecture.genotype import PUBLISHED, Cell, Genotype, load_genotype
 from nge_search.networks.imagenet import ImageNetNetwork
 from nge_search.operations import DilatedAvgPool, DilatedMaxPool, build_operation
+from nge_search.settings.names import OPERATIONS
 
 SIZES = [(500, 333), (513, 513), (70, 41), (64, 96), (17, 8)]
 
@@ -37,10 +38,10 @@ def features(
         return network.forward_features(x_BCHW)[0]
 
 
-@pytest.mark.parametrize("name", [*OPERATION_NAMES, *PUBLISHED])
+@pytest.mark.parametrize("name", [*OPERATIONS, *PUBLISHED])
 def test_on_the_coarse_grid_all_strides_agree(name):
     torch.manual_seed(0)
-    genotype = of_one_operation(name) if name in OPERATION_NAMES else load_genotype(name)
+    genotype = of_one_operation(name) if name in OPERATIONS else load_genotype(name)
     for cells in (6, 3):  # with three cells, the reductions follow each other
         classifier = randomise(ImageNetNetwork(genotype, 4, cells, classes=5).double())
         weights = {k: v for k, v in classifier.state_dict().items() if not k.startswith("classifier.")}
@@ -58,7 +59,7 @@ def test_on_the_coarse_grid_all_strides_agree(name):
                 torch.testing.assert_close(fine[:, :, ::step, ::step], coarse, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", OPERATION_NAMES)
+@pytest.mark.parametrize("name", OPERATIONS)
 @pytest.mark.parametrize(("stride", "rates"), [(1, (2, 2)), (1, (1, 2)), (1, (4, 8))])
 def test_a_dilated_operation_is_the_plain_one_on_every_grid(name, stride, rates):
     """The pixels whose rows and columns leave the same remainders form an image of their own."""

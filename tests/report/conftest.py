@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nge_search.architecture.genotype import OPERATION_NAMES, SEARCH_OPERATIONS, Cell, Genotype
+from nge_search.architecture.genotype import Cell, Genotype
 from nge_search.report import write_report
+from nge_search.settings.names import OPERATIONS, SEARCH_OPERATIONS
 
 EDGES = [[source, target] for target in range(2, 6) for source in range(target)]
 CONFIG = """run:
@@ -321,7 +322,7 @@ def random_genotype(nodes: int, seed: int) -> Genotype:
     cells = []
     for _ in range(2):
         inner = list(range(2, 2 + nodes))
-        genes = tuple((draw.choice(OPERATION_NAMES), draw.randrange(node)) for node in inner for _ in range(2))
+        genes = tuple((draw.choice(OPERATIONS), draw.randrange(node)) for node in inner for _ in range(2))
         cells.append(Cell(genes, tuple(sorted(draw.sample(inner, draw.randint(1, nodes))))))
     return Genotype(*cells)
 

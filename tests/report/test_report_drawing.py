@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from nge_search.architecture.genotype import OPERATION_NAMES, PUBLISHED, Cell, Genotype
+from nge_search.architecture.genotype import PUBLISHED, Cell, Genotype
 from nge_search.architecture.graph import PLAIN, SUM, Graph
 from nge_search.architecture.load import read_architecture
 from nge_search.errors import UserError
@@ -24,6 +24,7 @@ from nge_search.report.drawing.inline_svg import cell_svg, describe
 from nge_search.report.drawing.layers import columns_of, orderings
 from nge_search.report.drawing.layout import CellLayout, control_points, lay_out
 from nge_search.report.drawing.palette import ALL_STYLES, STYLES, lightness
+from nge_search.settings.names import OPERATIONS
 from nge_search.spaces import SPACES, NasBench101Space, NasBench201Space
 
 SEEDS = [(nodes, seed) for nodes in (1, 2, 3, 4, 5, 7, 10) for seed in (0, 1)]
@@ -304,7 +305,7 @@ def test_layout_of_the_smallest_cell() -> None:
 
 
 def test_every_operation_has_a_name_and_a_tone_of_its_own() -> None:
-    assert sorted(STYLES) == sorted(OPERATION_NAMES)
+    assert sorted(STYLES) == sorted(OPERATIONS)
     for space in SPACES.values():
         operations = space().graph.operations
         assert len({ALL_STYLES[operation].short for operation in operations}) == len(operations)

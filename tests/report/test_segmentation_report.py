@@ -107,7 +107,7 @@ def folder(runs, make_random) -> Path:
     runs.write_rows(folder, metrics(4))
     runs.write_summary(
         folder,
-        kind="voc",
+        kind="segmentation",
         seconds=7384.2,
         device="NVIDIA H100 80GB HBM3",
         images_per_second=83.4,

@@ -8,18 +8,19 @@ import yaml
 import nge_search
 from nge_search.cli import main
 from nge_search.errors import UserError
+from nge_search.settings.classification import EvalConfig
 from nge_search.settings.load import (
     first_difference,
     help_text,
+    kind_for,
     load_config,
-    search_schema,
+    schema_of,
     to_dict,
     to_yaml,
-    training_schema,
 )
-from nge_search.settings.schema import EvalConfig, SearchConfig
+from nge_search.settings.search import SearchConfig
 from nge_search.settings.segmentation import SegmentationConfig
-from nge_search.settings.strategies import BenchmarkConfig
+from nge_search.settings.strategies import QueriesConfig
 
 
 def leaves(tree, prefix=""):
@@ -54,17 +55,20 @@ def test_every_shipped_config_is_valid(checkout):
     paths = sorted((checkout / "configs").glob("*/*.yaml"))
     assert len(paths) >= 5
     for path in paths:
-        choose = search_schema if path.parent.name == "search" else training_schema
-        load_config(choose(path), path)
+        load_config(schema_of(kind_for(path.parent.name, path)), path)
 
 
 def test_the_task_that_is_named_last_decides(checkout):
     path = checkout / "configs" / "eval" / "voc.yaml"
-    assert training_schema() is training_schema(None, ["seed=1"]) is EvalConfig
-    assert training_schema(path) is training_schema(None, [{"task": "segmentation"}]) is SegmentationConfig
-    assert training_schema(path, ["task=classification"]) is EvalConfig
+
+    def schema(*given):
+        return schema_of(kind_for("eval", *given))
+
+    assert schema() is schema(None, ["seed=1"]) is EvalConfig
+    assert schema(path) is schema(None, [{"task": "segmentation"}]) is SegmentationConfig
+    assert schema(path, ["task=classification"]) is EvalConfig
     with pytest.raises(UserError, match="task=x: allowed are classification, segmentation"):
-        training_schema(None, ["task=x"])
+        schema(None, ["task=x"])
 
 
 @pytest.mark.parametrize(
@@ -114,7 +118,7 @@ def test_messages_name_the_nearest_key(word, message):
 def test_what_is_no_configuration_of_a_command_is_refused() -> None:
     for command, others in (
         (nge_search.search, (5, EvalConfig(), SegmentationConfig())),
-        (nge_search.evaluate, (5, SearchConfig(), BenchmarkConfig())),
+        (nge_search.evaluate, (5, SearchConfig(), QueriesConfig())),
     ):
         for config in others:
             why = f"a configuration is a file, a mapping or a .*, not {type(config).__name__}"

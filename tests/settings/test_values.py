@@ -24,10 +24,11 @@ from nge_search.doctor import examine
 from nge_search.errors import UserError
 from nge_search.recipes import retrain_command
 from nge_search.report import save_drawings, write_report
-from nge_search.settings.load import first_difference, load_config, search_schema, to_dict, to_yaml
-from nge_search.settings.schema import EvalConfig, SearchConfig
+from nge_search.settings.classification import EvalConfig
+from nge_search.settings.load import first_difference, kind_for, load_config, to_dict, to_yaml
+from nge_search.settings.search import SearchConfig
 from nge_search.settings.segmentation import SegmentationConfig
-from nge_search.settings.strategies import BenchmarkConfig
+from nge_search.settings.strategies import QueriesConfig
 from nge_search.spaces import NasBench201Space
 from nge_search.tables import open_table
 from nge_search.tables.table import build_table, open_folder
@@ -221,7 +222,7 @@ PATHS = {
     SearchConfig: ["run.dir", "data.root"],
     EvalConfig: ["run.dir", "data.root", "network.genotype", "network.weights"],
     SegmentationConfig: ["run.dir", "data.root", "network.genotype", "network.weights"],
-    BenchmarkConfig: ["run.dir", "benchmark.table"],
+    QueriesConfig: ["run.dir", "benchmark.table"],
 }
 
 
@@ -246,7 +247,7 @@ def test_only_paths_with_a_meaning_for_it_may_be_empty() -> None:
 
 def test_commands_expand_the_home_folder(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Whatever the command makes of it, it looks there, and makes no folder of that name."""
-    (home / "mine.yaml").write_text("task: benchmark\nrun:\n  dir: ~/out\n")
+    (home / "mine.yaml").write_text("task: queries\nrun:\n  dir: ~/out\n")
     run = home / "run"
     run.mkdir()
     genotype = load_genotype("p_darts")
@@ -269,7 +270,7 @@ def test_commands_expand_the_home_folder(home: Path, capsys: pytest.CaptureFixtu
         assert says in "".join(capsys.readouterr()), words
     assert load_genotype(home / "derived.json") == load_genotype("~/run") == nge_search.derive("~/run") == genotype
     assert not list(Path.cwd().iterdir())
-    assert search_schema("~/mine.yaml") is BenchmarkConfig
+    assert kind_for("search", "~/mine.yaml").name == "queries"
 
 
 def test_the_home_folder_is_meant_from_python_too(home: Path) -> None:

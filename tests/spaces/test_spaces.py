@@ -15,7 +15,8 @@ from nge_search.architecture.genotype import SPACE, is_tabulated, load_genotype
 from nge_search.architecture.graph import Graph
 from nge_search.embedding import build_embedding
 from nge_search.errors import UserError
-from nge_search.settings.schema import EmbeddingConfig, SupernetConfig
+from nge_search.settings.embedding import EmbeddingSection
+from nge_search.settings.search import SupernetSection
 from nge_search.spaces import DartsSpace, NasBench101Space, NasBench201Space, Space
 from nge_search.spaces.nasbench101 import OPERATIONS, digest, parameters, vertex_channels
 from nge_search.supernet import build_space
@@ -63,7 +64,7 @@ def test_neighbours_differ_in_one_decision_and_are_mutual(space: Space) -> None:
 def test_what_is_known_of_spaces_without_torch_is_so() -> None:
     for name in (space.name for space in SPACES):
         assert is_tabulated({"space": name}) == (name != SPACE)
-    for settings in (SupernetConfig(), SupernetConfig(nodes=3), SupernetConfig(space="nasbench201", cells=3)):
+    for settings in (SupernetSection(), SupernetSection(nodes=3), SupernetSection(space="nasbench201", cells=3)):
         assert settings.vertices == build_space(settings).graph.vertices
 
 
@@ -153,7 +154,7 @@ def test_draws_that_are_not_allowed_are_repeated_or_given_up() -> None:
 @pytest.mark.parametrize("kind", ["nge", "rnn", "plain", "direct"])
 def test_every_embedding_gives_a_spaces_matrices(space: Space, kind: str) -> None:
     torch.manual_seed(0)
-    embedding = build_embedding(EmbeddingConfig(kind=kind, input_dim=8, hidden_dim=8, output_dim=8), space.graph)
+    embedding = build_embedding(EmbeddingSection(kind=kind, input_dim=8, hidden_dim=8, output_dim=8), space.graph)
     matrices = embedding()
     assert [tuple(matrix.shape) for matrix in matrices] == [table.shape for table in space.graph.tables]
     for matrix in matrices:

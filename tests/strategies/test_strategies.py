@@ -22,7 +22,8 @@ from nge_search.cli import main
 from nge_search.engine.interrupt import Interrupted
 from nge_search.errors import UserError
 from nge_search.settings.load import help_text
-from nge_search.settings.strategies import STRATEGIES, BenchmarkConfig, PolicyConfig, StrategySection
+from nge_search.settings.names import STRATEGIES
+from nge_search.settings.strategies import PolicySection, QueriesConfig, StrategySection
 from nge_search.spaces import Code, NasBench101Space, NasBench201Space
 from nge_search.strategies.policy import Policy, rank_weights
 from nge_search.strategies.query_loop import ask
@@ -80,8 +81,8 @@ TINY = list(itertools.product(range(3), repeat=3))
 REWARDS = np.random.default_rng(3).random(27)
 
 
-def small_policy(kind: str) -> PolicyConfig:
-    return PolicyConfig(kind=kind, input_dim=8, hidden_dim=12, output_dim=8, edge_dim=8)
+def small_policy(kind: str) -> PolicySection:
+    return PolicySection(kind=kind, input_dim=8, hidden_dim=12, output_dim=8, edge_dim=8)
 
 
 # -- queries
@@ -134,7 +135,7 @@ def test_no_strategy_exceeds_its_budget_and_each_depends_on_the_seed_alone(
     monkeypatch.setattr(
         Benchmark, "answer", lambda self, code, seed=0: asked.append(code) or answer(self, code, seed)
     )
-    settings, config = StrategySection(name=name, queries=40, population=8, tournament=4), PolicyConfig()
+    settings, config = StrategySection(name=name, queries=40, population=8, tournament=4), PolicySection()
     found = []
     for seed in (1, 1, 2):
         asked.clear()
@@ -175,9 +176,9 @@ def test_strategies_that_learn_find_the_best_of_a_smooth_table(
     name: str, least: float, benchmark: Benchmark
 ) -> None:
     for seed in range(3):
-        queries = ask(benchmark, StrategySection(name=name, queries=250), PolicyConfig(), seed)
+        queries = ask(benchmark, StrategySection(name=name, queries=250), PolicySection(), seed)
         assert 2 * queries.scores()[-1] >= least
-    assert 2 * ask(benchmark, StrategySection(name="random", queries=250), PolicyConfig(), 0).scores()[-1] < 95
+    assert 2 * ask(benchmark, StrategySection(name="random", queries=250), PolicySection(), 0).scores()[-1] < 95
 
 
 # -- each strategy against its definition
@@ -186,16 +187,16 @@ def test_strategies_that_learn_find_the_best_of_a_smooth_table(
 def test_random_search_asks_uniformly_without_repeats() -> None:
     first = Counter()
     for seed in range(2700):
-        first[next(GENERATORS["random"](Tiny(), StrategySection(), PolicyConfig(), seed))] += 1
+        first[next(GENERATORS["random"](Tiny(), StrategySection(), PolicySection(), seed))] += 1
     assert len(first) == 27
     assert chisquare(list(first.values())).pvalue > 1e-3
-    proposals = GENERATORS["random"](Tiny(), StrategySection(), PolicyConfig(), 0)
+    proposals = GENERATORS["random"](Tiny(), StrategySection(), PolicySection(), 0)
     codes = [next(proposals)] + [proposals.send(0.0) for _ in range(26)]
     assert sorted(codes) == TINY
 
 
 def test_local_search_moves_on_at_the_first_better_neighbour_and_starts_anew_at_an_optimum() -> None:
-    proposals = GENERATORS["local_search"](SPACE, StrategySection(), PolicyConfig(), 0)
+    proposals = GENERATORS["local_search"](SPACE, StrategySection(), PolicySection(), 0)
     here = next(proposals)
     best, tried, optima, orders = made_signal(here), [], [], set()
     code = proposals.send(best)
@@ -219,7 +220,7 @@ def test_local_search_moves_on_at_the_first_better_neighbour_and_starts_anew_at_
 def children(rewards: tuple[float, float, float], seed: int, count: int, tournament: int) -> list[Code]:
     """Three first architectures, then mutants that are all worth nothing."""
     settings = StrategySection(population=3, tournament=tournament)
-    proposals = GENERATORS["evolution"](SPACE, settings, PolicyConfig(), seed)
+    proposals = GENERATORS["evolution"](SPACE, settings, PolicySection(), seed)
     codes = [next(proposals)]
     for reward in (*rewards, *[-1.0] * (count - 1)):
         codes.append(proposals.send(reward))
@@ -256,7 +257,7 @@ def test_evolution_lets_the_oldest_die_however_good() -> None:
 def test_nge_evolution_mutates_by_the_probabilities_of_what_is_new() -> None:
     """Replayed: the same policy, taught the same, gives the chances from which the same generator draws."""
     settings = StrategySection(population=4, tournament=4, explore=0.0)
-    config = PolicyConfig(learning_rate=1e-3)
+    config = PolicySection(learning_rate=1e-3)
     proposals = GENERATORS["nge_evolution"](SPACE, settings, config, 7)
     codes, rewards = [next(proposals)], []
     learner, random = _Learner(SPACE, settings, config, 7), np.random.default_rng(7)
@@ -282,7 +283,7 @@ def test_nge_evolution_mutates_by_the_probabilities_of_what_is_new() -> None:
 
 def test_nge_reinforce_draws_from_the_policy_mixed_with_all_equally_likely() -> None:
     settings = StrategySection(warmup=3, explore=0.25, temperature=2.0, contrast=0.3, steps=2)
-    config = PolicyConfig(learning_rate=3e-3)
+    config = PolicySection(learning_rate=3e-3)
     proposals = GENERATORS["nge_reinforce"](SPACE, settings, config, 5)
     policy, random = Policy(SPACE, config, 5), np.random.default_rng(5)
     codes, rewards = [], []
@@ -303,7 +304,7 @@ def test_nge_reinforce_draws_from_the_policy_mixed_with_all_equally_likely() -> 
 def test_reinforce_is_the_textbook_s() -> None:
     """Free logits, a softmax, Adam, (R - b) (one-hot - P), b a moving average: in NumPy."""
     settings = StrategySection(baseline_decay=0.8)
-    config = PolicyConfig(learning_rate=0.2)
+    config = PolicySection(learning_rate=0.2)
     proposals = GENERATORS["reinforce"](SPACE, settings, config, 11)
     direct = Policy(SPACE, dataclasses.replace(config, kind="direct"), 11)
     logits_EO = next(direct.embedding.parameters()).detach().double().numpy().copy()
@@ -369,12 +370,12 @@ def test_a_policy_leaves_the_global_generator_as_it_was() -> None:
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
-    Policy(SPACE, PolicyConfig(), 5)
+    Policy(SPACE, PolicySection(), 5)
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_ascending_raises_the_chance_of_what_weighs_positively() -> None:
-    policy = Policy(SPACE, PolicyConfig(), 0)
+    policy = Policy(SPACE, PolicySection(), 0)
     before = policy.log_probability([BEST, (0,) * 6]).detach()
     policy.ascend([BEST, (0,) * 6], np.array([1.0, -1.0]), steps=5)
     after = policy.log_probability([BEST, (0,) * 6]).detach()
@@ -396,7 +397,7 @@ def test_rank_weights(rewards: list[float]) -> None:
 
 def words(folder: Path, run: Path, **settings: object) -> list[str]:
     own = {
-        "task": "benchmark",
+        "task": "queries",
         "benchmark.table": folder,
         "benchmark.signal": "made_valid_12",
         "benchmark.score": "made_test_200",
@@ -450,7 +451,7 @@ def test_a_search_in_a_table_leaves_a_run_folder(folder: Path, tmp_path: Path, c
 
 def test_a_search_that_was_stopped_starts_again_and_finds_the_same(folder, tmp_path, monkeypatch) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    nge_search.search({"task": "benchmark"}, *words(folder, whole, run__progress="none"))
+    nge_search.search({"task": "queries"}, *words(folder, whole, run__progress="none"))
     count = iter(range(100))
     asked = Queries.ask
 
@@ -514,7 +515,7 @@ def test_settings_of_a_finished_search_cannot_change(folder: Path, tmp_path: Pat
         ({"strategy__name": "evolutoin"}, "did you mean 'evolution'?"),
         ({"embedding__input_dim": 3}, "embedding.input_dim=3: must be at least 4"),
         ({"strategy__explore": 1.5}, "strategy.explore=1.5: must be at most 1"),
-        ({"task": "benchmrk"}, "did you mean 'benchmark'?"),
+        ({"task": "querys"}, "did you mean 'queries'?"),
         ({"search__epochs": 3}, "unknown key 'search.epochs'"),
     ],
 )
@@ -534,10 +535,10 @@ def test_torchrun_is_refused(folder: Path, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_help_and_derive(folder: Path, tmp_path: Path, capsys) -> None:
-    assert main(["search", "--help", "task=benchmark"]) == 0
-    assert help_text(BenchmarkConfig) in capsys.readouterr().out
+    assert main(["search", "--help", "task=queries"]) == 0
+    assert help_text(QueriesConfig) in capsys.readouterr().out
     assert main(["search", "--help"]) == 0
-    assert "--help task=benchmark" in capsys.readouterr().out
+    assert "--help task=queries" in capsys.readouterr().out
     run = tmp_path / "run"
     assert main(["search", *words(folder, run)]) == 0
     with pytest.raises(UserError, match=r"a search in a table; its architecture is in genotype\.json"):
@@ -571,9 +572,9 @@ def test_a_table_with_gaps(tmp_path: Path) -> None:
     gaps = {"signal": 1.0, "score": float("nan")}
     rows = [(code, gaps if place % 2 else {**gaps, "score": 2.0}) for place, code in enumerate(codes)]
     table = build_table(SPACE, rows, "a made table", "architecture")
-    assert ask(Benchmark(table, "signal"), StrategySection(name="random", queries=9), PolicyConfig(), 0)
+    assert ask(Benchmark(table, "signal"), StrategySection(name="random", queries=9), PolicySection(), 0)
     with pytest.raises(UserError, match=r"has no score for \|"):
-        ask(Benchmark(table, "signal", "score"), StrategySection(name="random", queries=9), PolicyConfig(), 0)
+        ask(Benchmark(table, "signal", "score"), StrategySection(name="random", queries=9), PolicySection(), 0)
     table = build_table(SPACE, ((code, gaps) for code in codes), "a made table", "architecture")
     with pytest.raises(UserError, match="no figures in its column 'score'"):
         Benchmark(table, "signal", "score")
@@ -590,7 +591,7 @@ def test_a_whole_search_in_nasbench101(tmp_path: Path) -> None:
     table = build_table(space, rows, "a made table", "architecture").save(tmp_path / "table")
     run = tmp_path / "run"
     summary = nge_search.search(
-        {"task": "benchmark"}, *words(table, run, benchmark__signal="accuracy", benchmark__score="accuracy")
+        {"task": "queries"}, *words(table, run, benchmark__signal="accuracy", benchmark__score="accuracy")
     )
     assert summary["queries"] == 30
     assert space.find(str(run)) == space.find(str(run / "genotype.json")) == space.parse(summary["architecture"])

@@ -12,7 +12,7 @@ from nge_search.architecture.cell_space import CellSpace
 from nge_search.engine.session import open_session
 from nge_search.gradient.run import build_task
 from nge_search.settings.load import load_config
-from nge_search.settings.schema import SearchConfig
+from nge_search.settings.search import SearchConfig
 from nge_search.supernet import FusedSupernet, Supernet
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

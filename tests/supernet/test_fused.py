@@ -15,8 +15,8 @@ from torch.nn import functional
 
 from nge_search import operations
 from nge_search.architecture.cell_space import CellSpace
-from nge_search.architecture.genotype import SEARCH_OPERATIONS
 from nge_search.errors import UserError
+from nge_search.settings.names import SEARCH_OPERATIONS
 from nge_search.spaces import NasBench201Space
 from nge_search.supernet import DenseSupernet, Supernet, fuse
 from nge_search.supernet import state_dict as exchange

@@ -21,7 +21,7 @@ from nge_search.deploy.segment import read_trained
 from nge_search.engine.checkpoint import CheckpointFolder
 from nge_search.engine.distributed import World
 from nge_search.engine.loop import Loop
-from nge_search.settings.segmentation import DeepLabConfig, MaskedDataConfig, SegmentationConfig
+from nge_search.settings.segmentation import DeepLabSection, MaskedDataSection, SegmentationConfig
 from nge_search.training.segmentation_run import batches_of_one_size, build_task
 
 WORDS = (
@@ -55,7 +55,7 @@ def test_a_training_leaves_a_complete_run_folder(tmp_path, words_for, capsys, re
     masks = json.loads((tmp_path / "run" / "dataset.json").read_text())["masks"]
     assert masks["train"]["pixels"] == np.bincount(pixels_of(tmp_path, "train"), minlength=256)[:21].tolist()
     assert masks["test"]["ignored"] == (pixels_of(tmp_path, "val") == IGNORED).sum() > 0
-    assert summary["kind"] == "voc"
+    assert summary["kind"] == "segmentation"
     assert set(SegmentationConfig.figures) <= set(summary)
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [("test_miou" in row) for row in rows] == [False, True, True]
@@ -150,10 +150,10 @@ def test_a_figure_over_no_pixel_is_absent_everywhere(part, tmp_path, words_for, 
 
 
 def test_what_older_versions_wrote_over_no_pixel_is_read(tmp_path, words_for):
-    dataset = load_voc(MaskedDataConfig(name="voc", root=str(tmp_path / "VOC2012"), crop=48, workers=0))
+    dataset = load_voc(MaskedDataSection(name="voc", root=str(tmp_path / "VOC2012"), crop=48, workers=0))
     config = SegmentationConfig(
-        data=MaskedDataConfig(name="voc", crop=48, workers=0),
-        network=DeepLabConfig(channels=4, cells=3, head_channels=8),
+        data=MaskedDataSection(name="voc", crop=48, workers=0),
+        network=DeepLabSection(channels=4, cells=3, head_channels=8),
     )
     task = build_task(config, load_genotype("darts_v2"), dataset, World(torch.device("cpu")))
     state = task.state_dict()
@@ -200,10 +200,10 @@ def test_two_runs_are_bit_identical_and_so_is_a_resumed_one(tmp_path, words_for,
 def test_the_loss_is_the_mean_over_all_pixels_that_count(tmp_path, words_for):
     config = SegmentationConfig(
         precision="fp64",
-        data=MaskedDataConfig(name="voc", crop=48, workers=0, scale_min=1, scale_max=1, flip=False),
-        network=DeepLabConfig(channels=4, cells=3, head_channels=8, dropout=0.0),
+        data=MaskedDataSection(name="voc", crop=48, workers=0, scale_min=1, scale_max=1, flip=False),
+        network=DeepLabSection(channels=4, cells=3, head_channels=8, dropout=0.0),
     )
-    dataset = load_voc(MaskedDataConfig(name="voc", root=str(tmp_path / "VOC2012"), crop=48, workers=0))
+    dataset = load_voc(MaskedDataSection(name="voc", root=str(tmp_path / "VOC2012"), crop=48, workers=0))
     task = build_task(config, load_genotype("darts_v2"), dataset, World(torch.device("cpu")))
     (batch,) = next(task.phases[0].batches(0, 0))
     task.phases[0].start(0)
@@ -218,7 +218,7 @@ def test_the_loss_is_the_mean_over_all_pixels_that_count(tmp_path, words_for):
 
 
 def test_evaluation_batches_hold_one_size_and_every_image_once(voc_tree):
-    dataset = load_voc(MaskedDataConfig(name="voc", root=str(voc_tree(2, 11))))
+    dataset = load_voc(MaskedDataSection(name="voc", root=str(voc_tree(2, 11))))
     order, ends = batches_of_one_size(dataset.test, 3)
     assert sorted(order.tolist()) == list(range(11))
     starts = [0, *ends[:-1]]

@@ -23,8 +23,8 @@ from nge_search.data import Dataset, MemoryImages
 from nge_search.engine.distributed import World
 from nge_search.engine.optimisers import cosine, linear, warm_up
 from nge_search.keyed_random import fold
+from nge_search.settings.classification import EvalConfig
 from nge_search.settings.load import load_config
-from nge_search.settings.schema import EvalConfig
 from nge_search.training.classification import ClassifierTraining
 from nge_search.training.evaluation import confusion, describe_evaluation, draw_confusion, draw_worst
 from nge_search.training.mixup import Mixing

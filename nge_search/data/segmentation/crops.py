@@ -15,7 +15,7 @@ from nge_search.data.decoding import to_image, to_tensor
 from nge_search.data.image_transforms import Draw
 from nge_search.data.segmentation.dataset import IGNORED
 from nge_search.keyed_random import Stream, uniform
-from nge_search.settings.segmentation import MaskedDataConfig
+from nge_search.settings.segmentation import MaskedDataSection
 
 #: Numbers that an image takes: its scale, and where its crop begins from above and from the left.
 _PER_IMAGE = 3
@@ -29,7 +29,7 @@ class MaskedCrops:
     IGNORED.
     """
 
-    def __init__(self, config: MaskedDataConfig, mean: Sequence[float]):
+    def __init__(self, config: MaskedDataSection, mean: Sequence[float]):
         self._config = config
         self._fill = torch.tensor([*(round(255 * value) for value in mean), IGNORED], dtype=torch.uint8)
 

@@ -16,7 +16,7 @@ from nge_search.data.image_transforms import Draw
 from nge_search.data.segmentation.crops import MaskedCrops
 from nge_search.data.segmentation.dataset import MaskedDataset
 from nge_search.keyed_random import fold
-from nge_search.settings.segmentation import MaskedDataConfig
+from nge_search.settings.segmentation import MaskedDataSection
 
 SIDE = 96
 TRAIN, TEST = 4000, 400
@@ -77,7 +77,7 @@ _KINDS = [(texture, shape) for texture in TEXTURES.values() for shape in SHAPES.
 MEAN, STD = (0.513, 0.500, 0.493), (0.247, 0.225, 0.259)
 
 
-def load_scenes(config: MaskedDataConfig) -> MaskedDataset:
+def load_scenes(config: MaskedDataSection) -> MaskedDataset:
     """4,000 training scenes, or the first `data.limit` of them, and 400 others for validation."""
     return MaskedDataset(
         name=config.name,

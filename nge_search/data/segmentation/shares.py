@@ -13,7 +13,7 @@ import torch
 from nge_search.data.decoding import for_each
 from nge_search.data.segmentation.dataset import IGNORED, MaskedDataset, MaskedSource
 from nge_search.errors import UserError
-from nge_search.settings.segmentation import MaskedDataConfig
+from nge_search.settings.segmentation import MaskedDataSection
 
 #: Of a set with more, so many masks are counted, evenly spread; fewer if they are large.
 MOST_MASKS = 512
@@ -63,7 +63,7 @@ class Shares:
         return f"{share:.1f} %" if share >= 0.05 or not pixels else "under 0.1 %"
 
 
-def count_shares(dataset: MaskedDataset, config: MaskedDataConfig) -> dict[str, Shares]:
+def count_shares(dataset: MaskedDataset, config: MaskedDataSection) -> dict[str, Shares]:
     """The shares of the training masks ("train") and of the validation masks ("test").
 
     Raises:

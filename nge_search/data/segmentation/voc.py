@@ -22,11 +22,11 @@ from nge_search.data.segmentation.voc_lists import LISTS, MASKS, MORE_MASKS, Lis
 from nge_search.data.segmentation.voc_masks import VOC_CLASSES, Colour, MaskHeader, load_mask, read_mask_header
 from nge_search.errors import UserError
 from nge_search.keyed_random import Stream, permutation
-from nge_search.settings.schema import DATASETS
-from nge_search.settings.segmentation import MaskedDataConfig
+from nge_search.settings.data import DATASETS
+from nge_search.settings.segmentation import MaskedDataSection
 
 
-def load_voc(config: MaskedDataConfig) -> MaskedDataset:
+def load_voc(config: MaskedDataSection) -> MaskedDataset:
     """The images of `data.root`, in PASCAL VOC's layout. Only headers are read here.
 
     Raises:

@@ -12,7 +12,7 @@ from pathlib import Path
 from nge_search.data.class_folders import IMAGE_SUFFIXES
 from nge_search.errors import UserError, plain
 from nge_search.files import read_text, user_path
-from nge_search.settings.segmentation import MaskedDataConfig
+from nge_search.settings.segmentation import MaskedDataSection
 
 IMAGES, MASKS, MORE_MASKS = "JPEGImages", "SegmentationClass", "SegmentationClassAug"
 LISTS = Path("ImageSets") / "Segmentation"
@@ -33,7 +33,7 @@ class Pair:
     mask: str
 
 
-def find_root(config: MaskedDataConfig) -> Path:
+def find_root(config: MaskedDataSection) -> Path:
     """The folder in `data.root` that holds VOC's folders; UserError if there is none."""
     given = user_path(config.root)
     for place in _PLACES:

@@ -27,7 +27,7 @@ class OperationStyle:
     ink: str = INK
 
 
-#: In the order of legends. The keys are those of `genotype.OPERATION_NAMES`.
+#: In the order of legends. The keys are those of `genotype.OPERATIONS`.
 STYLES: dict[str, OperationStyle] = {
     "skip_connect": OperationStyle("skip", "identity (skip)", "#eef1f4"),
     "max_pool_3x3": OperationStyle("max 3×3", "3×3 max pooling", "#f3b730"),

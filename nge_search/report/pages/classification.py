@@ -1,11 +1,11 @@
-"""The report of a retraining, and of any other kind of run: its figures and all of its curves."""
+"""The report of a retraining: its figures and all of its curves."""
 
 from __future__ import annotations
 
 import math
 
 from nge_search.report.parts import evaluation_sections
-from nge_search.report.parts.numbers import MISSING, duration, number, percent, plain, scaled
+from nge_search.report.parts.numbers import number, percent, plain, scaled
 from nge_search.report.parts.page import Figure, Section, grid
 from nge_search.report.parts.sections import (
     cells,
@@ -26,7 +26,6 @@ _SHOWN = (
     *("learning_rate", "images_per_second", "peak_memory_mb", "drop_path", "unreadable_images"),
 )
 _TOP = 5
-_HEADLINE = frozenset({"kind", "genotype", "seconds", "device", "epochs", "images_per_second"})
 
 
 def figures(run: RunFolder) -> list[Figure]:
@@ -48,19 +47,6 @@ def figures(run: RunFolder) -> list[Figure]:
     if unreadable > 0:
         shown.append(Figure(plain(unreadable, 7), "Unreadable images"))
     return shown
-
-
-def other_figures(run: RunFolder) -> list[Figure]:
-    """The headline of a kind this report does not know: every number of its summary."""
-    values = {key: number(value) for key, value in (run.summary or {}).items() if key not in _HEADLINE}
-    known = [
-        Figure(scaled(value) if abs(value) >= 1e4 else plain(value, 5), key.replace("_", " "))
-        for key, value in values.items()
-        if math.isfinite(value)
-    ]
-    timing = [Figure(duration(run.figure("seconds")), "Time", str((run.summary or {}).get("device", "")))]
-    speed = [throughput(run)] if throughput(run).value != MISSING else []
-    return known + timing + speed
 
 
 def sections(run: RunFolder) -> list[Section]:

@@ -22,9 +22,9 @@ def figures(run: RunFolder) -> list[Figure]:
     return [
         Figure(percent(run.figure("score")), "Score of the chosen cell", _of(best)),
         Figure(
-            percent(run.figure("best_signal")), "Signal of the chosen cell", str(run.setting("benchmark", "signal"))
+            percent(run.figure("best_signal")), "Signal of the chosen cell", str(run.setting("benchmark.signal"))
         ),
-        Figure(plain(len(run.rows), 6), "Distinct queries", str(run.setting("strategy", "name"))),
+        Figure(plain(len(run.rows), 6), "Distinct queries", str(run.setting("strategy.name"))),
         Figure(duration(run.figure("seconds")), "Search time", str((run.summary or {}).get("device", ""))),
         Figure(duration(cost) if cost else "–", "Training time saved", "of all architectures asked for"),
     ]

@@ -85,7 +85,7 @@ def _backbone(run: RunFolder) -> str:
 
 
 def _crop(run: RunFolder) -> str:
-    side = number(run.setting("data", "crop"))
+    side = number(run.setting("data.crop"))
     known = math.isfinite(side) and math.isfinite(run.figure("macs"))
     return f"at {plain(side, 6)} × {plain(side, 6)} pixels" if known else ""
 

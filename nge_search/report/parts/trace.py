@@ -6,12 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from nge_search.architecture.genotype import INPUT_NODES, SEARCH_OPERATIONS
 from nge_search.architecture.graph import Graph
 from nge_search.architecture.load import read_architecture
 from nge_search.errors import UserError
 from nge_search.report.parts.numbers import number
 from nge_search.report.run_folder import Row, RunFolder
+from nge_search.settings.names import INPUT_NODES, SEARCH_OPERATIONS
 
 Matrix = tuple[tuple[float, ...], ...]
 Kept = frozenset[tuple[int, int]]

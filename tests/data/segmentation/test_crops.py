@@ -11,7 +11,7 @@ from scipy import stats
 from nge_search.data.image_transforms import Draw
 from nge_search.data.segmentation.crops import MaskedCrops, resized
 from nge_search.data.segmentation.dataset import IGNORED
-from nge_search.settings.segmentation import MaskedDataConfig
+from nge_search.settings.segmentation import MaskedDataSection
 
 MEAN = (0.485, 0.456, 0.406)
 FILL = (124, 116, 104)
@@ -22,7 +22,7 @@ def noise(height: int, width: int) -> torch.Tensor:
 
 
 def crops(side: int, low: float, high: float) -> MaskedCrops:
-    return MaskedCrops(MaskedDataConfig(crop=side, scale_min=low, scale_max=high), MEAN)
+    return MaskedCrops(MaskedDataSection(crop=side, scale_min=low, scale_max=high), MEAN)
 
 
 @pytest.mark.parametrize("scale", [0.5, 0.73, 1.0, 1.31, 2.0])

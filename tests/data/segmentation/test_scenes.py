@@ -21,7 +21,7 @@ from nge_search.data.segmentation.scenes import (
     load_scenes,
 )
 from nge_search.engine.meters import intersection_over_union
-from nge_search.settings.segmentation import MaskedDataConfig
+from nge_search.settings.segmentation import MaskedDataSection
 
 CLASSES = len(SCENE_CLASSES)
 
@@ -117,7 +117,7 @@ def shape_of(inside_HW: np.ndarray) -> str:
 
 
 def test_scenes_depend_on_their_number_alone(scenes):
-    dataset = load_scenes(MaskedDataConfig(limit=5, crop=SIDE, scale_min=1, scale_max=1))
+    dataset = load_scenes(MaskedDataSection(limit=5, crop=SIDE, scale_min=1, scale_max=1))
     assert (len(dataset.train), len(dataset.test)) == (5, TEST)
     np.testing.assert_array_equal(dataset.train.read([3])[0], scenes[3])
     np.testing.assert_array_equal(dataset.test.read([0])[0], draw_scene(TRAIN))
@@ -127,7 +127,7 @@ def test_scenes_depend_on_their_number_alone(scenes):
 
 
 def test_crops_are_taken_in_training_alone():
-    dataset = load_scenes(MaskedDataConfig(limit=5, crop=64))
+    dataset = load_scenes(MaskedDataSection(limit=5, crop=64))
     assert dataset.train.augments
     assert dataset.train.read([0, 1], Draw(0, 0)).shape == (2, 4, 64, 64)
     assert dataset.train.read([0, 1]).shape == (2, 4, SIDE, SIDE)

@@ -11,7 +11,7 @@ import torch
 from nge_search.data.segmentation.scenes import load_scenes
 from nge_search.data.segmentation.shares import MOST_MASKS, Shares, count_shares, notice, to_document
 from nge_search.errors import UserError
-from nge_search.settings.segmentation import MaskedDataConfig
+from nge_search.settings.segmentation import MaskedDataSection
 
 CLASSES = ("background", "boat", "chair")
 
@@ -37,7 +37,7 @@ SOUND = [[[0, 0, 1], [0, 255, 1]], [[2], [0]]]
 
 def shares(train: list, test: list, **settings: bool) -> dict[str, Shares]:
     dataset = SimpleNamespace(train=Source(train), test=Source(test), classes=CLASSES)
-    return count_shares(dataset, MaskedDataConfig(name="voc", **settings))
+    return count_shares(dataset, MaskedDataSection(name="voc", **settings))
 
 
 def test_every_pixel_is_counted_once() -> None:
@@ -62,7 +62,7 @@ def test_many_classes_and_small_shares_in_one_line() -> None:
 def test_a_large_set_is_sampled_the_same_way_each_time() -> None:
     source = Source([[[i % 2]] for i in range(3 * MOST_MASKS + 1)])
     dataset = SimpleNamespace(train=source, test=Source(SOUND), classes=CLASSES)
-    config = MaskedDataConfig(name="voc")
+    config = MaskedDataSection(name="voc")
     found = count_shares(dataset, config)["train"]
     first, source.seen = sorted(source.seen), []
     assert count_shares(dataset, config)["train"] == found
@@ -114,7 +114,7 @@ def test_what_is_at_the_limit_is_taken() -> None:
 
 def test_scenes_are_counted_without_drawing_them_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nge_search.data.segmentation.scenes.TEST", 20)
-    config = MaskedDataConfig(limit=30)
+    config = MaskedDataSection(limit=30)
     dataset = load_scenes(config)
     monkeypatch.setattr("nge_search.data.segmentation.scenes.draw_scene", None)
     found = count_shares(dataset, config)

@@ -16,13 +16,13 @@ from nge_search.data.segmentation.dataset import IGNORED
 from nge_search.data.segmentation.voc import load_voc
 from nge_search.data.segmentation.voc_masks import VOC_CLASSES, voc_palette
 from nge_search.errors import UserError
-from nge_search.settings.segmentation import MaskedDataConfig
+from nge_search.settings.segmentation import MaskedDataSection
 
 SUBSET = Path(__file__).resolve().parents[3] / "shared" / "data" / "voc2012" / "voc2012_mini160.tar.xz"
 
 
 def load(root: Path, **settings):
-    return load_voc(MaskedDataConfig(name="voc", root=str(root), **{"crop": 32, "workers": 0, **settings}))
+    return load_voc(MaskedDataSection(name="voc", root=str(root), **{"crop": 32, "workers": 0, **settings}))
 
 
 def names(root: Path, part: str) -> list[str]:

@@ -12,7 +12,7 @@ from PIL import Image
 from nge_search.data.segmentation.voc import load_voc
 from nge_search.data.segmentation.voc_lists import IMAGES, MASKS, MORE_MASKS, Lists
 from nge_search.errors import UserError
-from nge_search.settings.segmentation import MaskedDataConfig
+from nge_search.settings.segmentation import MaskedDataSection
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_a_list_that_is_no_ordinary_file_or_too_large(root: Path, monkeypatch: p
 
 
 def load(root: Path):
-    return load_voc(MaskedDataConfig(name="voc", root=str(root), crop=32, workers=0))
+    return load_voc(MaskedDataSection(name="voc", root=str(root), crop=32, workers=0))
 
 
 def test_an_image_that_exif_turns_needs_a_mask_that_is_turned_alike(voc_tree) -> None:

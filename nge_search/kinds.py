@@ -1,0 +1,159 @@
+"""The kinds of runs: all that commands, reports and readers of run folders ask of one stands in its entry here.
+
+Settings, functions and pages are named, and imported when they are used: this module imports nothing of ours.
+A new kind of run edits this file and adds its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of run.
+
+    Attributes:
+        name: in summary.json, in checkpoints, in the mark of a run folder, and of the folder below runs/.
+        command: the word behind `nge` that starts it.
+        help: what the command does, in its list; where several kinds share a command, the first one's counts.
+        task: the value of the setting `task` that tells it from the other kinds of its command; empty: it has none.
+        title: what its settings and its report are headed with.
+        settings: "module:class" of its configuration.
+        run: "module:function" from the configuration to the content of summary.json.
+        closing: "module:function" from the configuration and the summary to the lines that the command prints.
+        page: the module whose `figures(run)` and `sections(run)` are its report.
+        files: what it writes into its folder besides `FILES`.
+        unit: what a row of metrics.jsonl is, one and many, and the setting that says how many there will be.
+        use: what its folder is and is good for; {run} stands for the folder, {retrain} for the line that retrains
+            what was found.
+        telling: a section of settings that no other kind without a `task` has (run folders from before tasks).
+        formerly: names of the kind and of its task in older run folders, checkpoints and config files.
+    """
+
+    name: str
+    command: str
+    help: str
+    task: str
+    title: str
+    settings: str
+    run: str
+    closing: str
+    page: str
+    files: tuple[str, ...]
+    unit: tuple[str, str, str]
+    use: str
+    telling: str = ""
+    formerly: tuple[str, ...] = ()
+
+
+#: What runs of every kind write, besides what is in `Kind.files`; summary.json is written last.
+FILES = ("summary.json", "environment.json", "metrics.jsonl", "report.html", "config.yaml")
+
+_DRAWINGS = tuple(f"genotype{kind}.{suffix}" for kind in ("", "_normal", "_reduce") for suffix in ("svg", "png"))
+
+KINDS = (
+    Kind(
+        name="search",
+        command="search",
+        help="search for a cell (train_search.py)",
+        task="supernet",
+        title="Architecture search",
+        settings="nge_search.settings.search:SearchConfig",
+        run="nge_search.gradient.run:run_search",
+        closing="nge_search.gradient.run:closing_lines",
+        page="nge_search.report.pages.search",
+        files=("genotype.json", "dataset.json", *_DRAWINGS),
+        unit=("epoch", "epochs", "search.epochs"),
+        use="a search; train what it found: {retrain}",
+        telling="search",
+    ),
+    Kind(
+        name="queries",
+        command="search",
+        help="",
+        task="queries",
+        title="Search in a table",
+        settings="nge_search.settings.strategies:QueriesConfig",
+        run="nge_search.strategies.run:run_queries",
+        closing="nge_search.strategies.run:closing_lines",
+        page="nge_search.report.pages.queries",
+        files=("genotype.json", *_DRAWINGS),
+        unit=("query", "queries", "strategy.queries"),
+        use="a search in a table; look up what it found: nge table TABLE --find {run}",
+        formerly=("benchmark",),
+    ),
+    Kind(
+        name="eval",
+        command="eval",
+        help="train a derived network and report its test error (train_eval.py)",
+        task="classification",
+        title="Retraining",
+        settings="nge_search.settings.classification:EvalConfig",
+        run="nge_search.training.run:run_eval",
+        closing="nge_search.training.run:closing_lines",
+        page="nge_search.report.pages.classification",
+        files=("genotype.json", "dataset.json", "evaluation.json", *_DRAWINGS),
+        unit=("epoch", "epochs", "train.epochs"),
+        use="a retraining; export it: nge export {run} --out FOLDER, then: nge classify FOLDER IMAGES",
+        telling="network",
+    ),
+    Kind(
+        name="segmentation",
+        command="eval",
+        help="",
+        task="segmentation",
+        title="Semantic segmentation",
+        settings="nge_search.settings.segmentation:SegmentationConfig",
+        run="nge_search.training.segmentation_run:run_segmentation",
+        closing="nge_search.training.segmentation_run:closing_lines",
+        page="nge_search.report.pages.segmentation",
+        files=("genotype.json", "dataset.json", "segmentation.json", *_DRAWINGS),
+        unit=("epoch", "epochs", "train.epochs"),
+        use="a segmentation; use it as it is: nge segment {run} IMAGES --out FOLDER",
+        formerly=("voc",),
+    ),
+)
+
+
+def find(name: Any) -> Kind | None:
+    """The kind of this name, or of this former name; None if there is none."""
+    return next((kind for kind in KINDS if name == kind.name or name in kind.formerly), None)
+
+
+def of_command(command: str) -> tuple[Kind, ...]:
+    """The kinds that a command starts; the first one is meant where no task is named."""
+    return tuple(kind for kind in KINDS if kind.command == command)
+
+
+def commands() -> dict[str, str]:
+    """The commands that start runs, and what they do."""
+    return {kind.command: kind.help for kind in reversed(KINDS) if kind.help}
+
+
+def current_name(name: Any) -> Any:
+    """What a kind is called today; what is none stays as it is."""
+    known = find(name)
+    return name if known is None else known.name
+
+
+def current_task(task: Any) -> Any:
+    """What a task is called today; what is none stays as it is."""
+    known = find(task)
+    return known.task if known is not None and task in known.formerly else task
+
+
+def of_settings(config: Mapping[str, Any]) -> Kind | None:
+    """The kind of run that the settings in a config.yaml are of, told from its task, else from its sections."""
+    task = config.get("task")
+    if isinstance(task, str):
+        return next((kind for kind in KINDS if kind.task and current_task(task) == kind.task), None)
+    return next((kind for kind in KINDS if kind.telling and kind.telling in config), None)
+
+
+def own_files() -> tuple[str, ...]:
+    """Every file that runs of any kind write, each once, summary.json first and config.yaml last."""
+    names = dict.fromkeys([*FILES[:-1], *(name for kind in KINDS for name in kind.files), FILES[-1]])
+    return tuple(names)

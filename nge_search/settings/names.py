@@ -1,0 +1,51 @@
+"""The names that settings offer: every registry of the package holds exactly these, and asserts it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+#: Sets of architectures (`nge_search.spaces`).
+SPACES = ("darts", "nasbench101", "nasbench201")
+#: Those that have a supernet.
+SUPERNET_SPACES = ("darts", "nasbench201")
+
+#: Every operation that a genotype may name. The first seven are NGE's search space, in its order.
+OPERATIONS = (
+    "skip_connect",
+    "max_pool_3x3",
+    "avg_pool_3x3",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "dil_conv_3x3",
+    "dil_conv_5x5",
+    "sep_conv_7x7",
+    "conv_7x1_1x7",
+)
+SEARCH_OPERATIONS = OPERATIONS[:7]
+#: Of a cell in DARTS' notation: the outputs of the two cells before it.
+INPUT_NODES = 2
+
+#: What gives P (`nge_search.embedding`).
+EMBEDDINGS = ("nge", "direct", "plain", "rnn")
+
+#: Searches by queries (`nge_search.strategies`).
+STRATEGIES = ("random", "local_search", "evolution", "reinforce", "nge_reinforce", "nge_evolution")
+
+#: How the learning rate of a classifier falls (`nge_search.engine.optimisers`).
+SCHEDULES = ("cosine", "linear")
+
+#: Datasets whose images have a class (`nge_search.data`), and those whose pixels have one.
+DATASETS = ("digits", "cifar10", "cifar100", "imagenet", "tiny_imagenet", "folder")
+SEGMENTATION_DATASETS = ("scenes", "voc")
+
+#: Kinds of networks that cells are stacked into (`nge_search.networks`); the last ones are those of benchmarks.
+NETWORKS = ("cifar", "imagenet", "nasbench101", "nasbench201")
+
+#: Where a search judges architectures, and what a derived network is trained for.
+SEARCH_TASKS = ("supernet", "queries")
+TASKS = ("classification", "segmentation")
+
+
+def require_names(registry: Collection[str], names: Collection[str]) -> None:
+    """Raise AssertionError unless a registry holds exactly the names that settings offer."""
+    assert sorted(registry) == sorted(names), f"{sorted(registry)}, but settings offer {sorted(names)}"

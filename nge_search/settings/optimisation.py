@@ -1,0 +1,46 @@
+"""How weights are trained, in a search and after it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from nge_search.settings.base import Section, option
+
+
+@dataclass
+class SgdSection(Section):
+    """How weights are trained: SGD with momentum under a falling learning rate."""
+
+    learning_rate: float = option(0.025, "SGD's initial learning rate for the weights.", at_least=0)
+    learning_rate_min: float = option(0.0, "Learning rate at the end of its schedule.", at_least=0)
+    momentum: float = option(0.9, "SGD's momentum.", at_least=0, below=1)
+    weight_decay: float = option(3e-4, "L2 penalty on the weights.", at_least=0)
+    clip: float = option(5.0, "Largest gradient norm of the weights; 0: no clipping.", at_least=0)
+
+    def check(self) -> None:
+        if self.learning_rate_min > self.learning_rate:
+            raise self.refuse("learning_rate_min", f"above {self.key('learning_rate')}={self.learning_rate}")
+
+
+@dataclass
+class NetworkTrainSection(SgdSection):
+    """What all trainings of a derived network have."""
+
+    prefix: ClassVar[str] = "train"
+
+    epochs: int = option(600, "Epochs.", at_least=1)
+    batch_size: int = option(128, "Images per step, over all ranks together.", at_least=2)
+    accumulate: int = option(
+        1,
+        "Parts in which every process takes its share of a step, one after another: less memory, the result of as "
+        "many times more processes.",
+        at_least=1,
+    )
+    eval_batch_size: int = option(256, "Images per evaluation step, over all ranks together.", at_least=1)
+    evaluate_every: int = option(
+        1, "Epochs between evaluations; 0: after the last only, which is always evaluated.", at_least=0
+    )
+    sync_statistics: bool = option(
+        False, "Compute batch-normalisation statistics over all ranks instead of each rank's own images."
+    )

@@ -1,0 +1,86 @@
+"""Where a run lives, and what every command that leaves a run folder has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from nge_search.settings.base import Section, option
+from nge_search.settings.data import DataSection
+
+
+@dataclass
+class RunSection(Section):
+    """Where a run lives and what it writes."""
+
+    prefix: ClassVar[str] = "run"
+
+    name: str = option("", "Name of the run; empty: the name of the config file.", free_on_resume=True)
+    dir: str = option("", "Folder of the run; empty: runs/<kind>/<name>.", free_on_resume=True, path=True)
+    overwrite: bool = option(False, "Start anew in a folder that holds a run, deleting it.", free_on_resume=True)
+    log_every: int = option(
+        50, "Steps between log lines; only these steps read results back.", at_least=1, free_on_resume=True
+    )
+    checkpoint_seconds: float = option(
+        60.0,
+        "Seconds between checkpoints inside an epoch; 0: after every step.",
+        at_least=0,
+        free_on_resume=True,
+    )
+    progress: str = option(
+        "auto",
+        "Progress display; auto: a bar on a terminal, plain lines otherwise.",
+        choices=("auto", "bar", "lines", "none"),
+        free_on_resume=True,
+    )
+    tensorboard: bool = option(True, "Write TensorBoard event files.", free_on_resume=True)
+    stall_seconds: float = option(
+        1800.0,
+        "Seconds that the processes of a run wait for one that stands still, before it is named and the run ends; "
+        "longer than its longest evaluation.",
+        at_least=1,
+        at_most=10**6,
+        free_on_resume=True,
+    )
+
+    @property
+    def worker_patience(self) -> float:
+        """Seconds that one process waits for its workers: less, so that it says why before others miss it."""
+        return 0.9 * self.stall_seconds
+
+
+@dataclass
+class RunningConfig(Section):
+    """What every command that leaves a run folder has."""
+
+    kind: ClassVar[str]
+    figures: ClassVar[tuple[str, ...]]
+
+    seed: int = option(0, "Seed of everything random.", at_least=0)
+    threads: int = option(
+        0, "CPU threads of torch; 0: its own choice.", at_least=0, at_most=1024, free_on_resume=True
+    )
+    run: RunSection = field(default_factory=RunSection)
+
+
+@dataclass
+class CommandConfig(RunningConfig):
+    """What every command that trains has."""
+
+    device: str = option(
+        "auto",
+        "auto: a GPU if there is one.",
+        choices=("auto", "cpu", "cuda"),
+        free_on_resume=True,
+    )
+    precision: str = option(
+        "fp32",
+        "fp32; tf32: products rounded on GPUs that can; bf16: mixed, with P, losses and statistics in fp32; "
+        "fp64: for checking results.",
+        choices=("fp32", "tf32", "bf16", "fp64"),
+    )
+    threads: int = option(
+        0, "CPU threads of torch; 0: its own choice.", at_least=0, at_most=1024, free_on_resume=True
+    )
+    run: RunSection = field(default_factory=RunSection)
+    data: DataSection = field(default_factory=DataSection)

@@ -1,0 +1,162 @@
+"""Settings of a search by gradient descent in a supernet: `train_search.py`."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from nge_search.settings.base import Section, option
+from nge_search.settings.embedding import EmbeddingSection
+from nge_search.settings.names import INPUT_NODES, SEARCH_OPERATIONS, SEARCH_TASKS, SUPERNET_SPACES
+from nge_search.settings.optimisation import SgdSection
+from nge_search.settings.run import CommandConfig
+
+
+@dataclass
+class SupernetSection(Section):
+    """The proxy network in which all candidate operations share weights."""
+
+    prefix: ClassVar[str] = "supernet"
+
+    space: str = option(
+        "darts",
+        "darts: normal and reduction cells; nasbench201: the cell of NAS-Bench-201 in its network, whose only "
+        "settings are channels, cells, kernel and sync_statistics.",
+        choices=SUPERNET_SPACES,
+    )
+    channels: int = option(16, "Channels C of the first cell.", at_least=1, at_most=1024)
+    cells: int = option(
+        8,
+        "Number of cells; those at 1/3 and 2/3 of the depth reduce. In nasbench201 a multiple of 3: as many in "
+        "each of its stages.",
+        at_least=1,
+        at_most=200,
+    )
+    nodes: int = option(4, "Inner nodes per cell.", at_least=2, at_most=16)
+    stem_multiplier: int = option(3, "Channels of the stem, in units of supernet.channels.", at_least=1, at_most=16)
+    operations: list[str] = option(
+        [*SEARCH_OPERATIONS], "Candidate operations, in the order of P's columns.", choices=SEARCH_OPERATIONS
+    )
+    kernel: str = option(
+        "fused",
+        "fused: fast; reference: the textbook form, operation by operation. The same function and checkpoints.",
+        choices=("fused", "reference"),
+        free_on_resume=True,
+    )
+    sync_statistics: bool = option(
+        False,
+        "Compute batch-normalisation statistics over all ranks, so that results do not depend on their number.",
+    )
+
+    @property
+    def vertices(self) -> int:
+        """Of a cell, inputs included."""
+        return 4 if self.space == "nasbench201" else self.nodes + INPUT_NODES
+
+    def check(self) -> None:
+        if len(self.operations) < 2:
+            raise self.refuse("operations", "a search needs at least two operations")
+        if len(set(self.operations)) != len(self.operations):
+            raise self.refuse("operations", "an operation is named twice")
+        if self.space == "nasbench201":
+            self._check_nasbench201()
+
+    def _check_nasbench201(self) -> None:
+        if self.cells % 3:
+            raise self.refuse("cells", f"{self.key('space')}=nasbench201 has three stages; set a multiple of 3")
+        for item in dataclasses.fields(self):
+            fixed = item.name in ("nodes", "operations", "stem_multiplier")
+            default = item.default_factory() if callable(item.default_factory) else item.default
+            if fixed and getattr(self, item.name) != default:
+                raise self.refuse(item.name, f"fixed in {self.key('space')}=nasbench201; leave it out")
+
+
+@dataclass
+class SearchSection(SgdSection):
+    """The bilevel search loop."""
+
+    prefix: ClassVar[str] = "search"
+
+    loop: str = option(
+        "epochwise",
+        "epochwise: a pass for the weights, then one for the embedding (Algorithm 1); batchwise: in turn (DARTS).",
+        choices=("epochwise", "batchwise"),
+    )
+    order: str = option(
+        "first",
+        "first: weights held fixed; second: through one unrolled weight step (DARTS, Eq. 7-8).",
+        choices=("first", "second"),
+    )
+    epochs: int = option(25, "Epochs.", at_least=1)
+    warmup_epochs: int = option(0, "First epochs, in which the weights alone are trained.", at_least=0)
+    mixture: str = option(
+        "weighted",
+        "What the supernet adds up: weighted: all operations, by P; sampled: at each step one operation for each "
+        "edge, drawn from P.",
+        choices=("weighted", "sampled"),
+    )
+    gradient: str = option(
+        "relaxed",
+        "P's gradient where operations are sampled: relaxed: a Gumbel-softmax's (GDAS); score: of the expected "
+        "loss of what is drawn, by the score function (REINFORCE), from search.draws architectures on each batch.",
+        choices=("relaxed", "score"),
+    )
+    temperature: float = option(1.0, "Temperature of search.gradient=relaxed's Gumbel-softmax.", above=0)
+    draws: int = option(4, "Architectures that search.gradient=score compares on a batch.", at_least=2, at_most=64)
+    batch_size: int = option(64, "Images per step, over all ranks together.", at_least=2)
+    cost_weight: float = option(
+        0.0,
+        "Weight of the expected mult-adds of all edges, relative to those of uniform P, in the architecture loss.",
+        at_least=0,
+    )
+    entropy_weight: float = option(
+        0.0,
+        "Weight of P's entropy as a bonus, falling linearly to 0 over the search: keeps edges from settling early.",
+        at_least=0,
+    )
+    cuda_graphs: str = option(
+        "auto",
+        "Replay whole steps as CUDA graphs, launched at once: always, never, or auto: on a GPU with one process.",
+        choices=("auto", "always", "never"),
+        free_on_resume=True,
+    )
+    evaluate_every: int = option(
+        1, "Epochs between evaluations on the validation half; 0: after the last only.", at_least=0
+    )
+
+    def check(self) -> None:
+        super().check()
+        if self.warmup_epochs >= self.epochs:
+            raise self.refuse("warmup_epochs", f"leaves none of {self.key('epochs')}={self.epochs} for P")
+        if self.gradient == "score" and self.mixture != "sampled":
+            raise self.refuse("gradient", f"needs {self.key('mixture')}=sampled")
+        if self.gradient == "score" and self.order == "second":
+            raise self.refuse("gradient", f"the loss is not differentiated; use {self.key('order')}=first")
+
+
+@dataclass
+class SearchConfig(CommandConfig):
+    """Settings of `train_search.py` (`nge search`)."""
+
+    kind: ClassVar[str] = "search"
+    #: What summary.json of a finished run holds at least.
+    figures: ClassVar[tuple[str, ...]] = (
+        "genotype",
+        "valid_top1",
+        "epochs",
+        "seconds",
+        "images_per_second",
+        "peak_memory_mb",
+        "device",
+    )
+
+    task: str = option(
+        "supernet", "Where architectures are judged; each has settings of its own.", choices=SEARCH_TASKS
+    )
+    supernet: SupernetSection = field(default_factory=SupernetSection)
+    embedding: EmbeddingSection = field(default_factory=EmbeddingSection)
+    search: SearchSection = field(default_factory=SearchSection)
+
+    def check(self) -> None:
+        self.embedding.check_vertices(self.supernet.vertices)
