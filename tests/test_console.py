@@ -13,7 +13,7 @@ from PIL import Image
 
 from nge_search.cli import main
 from nge_search.console import escape_what_cannot_be_shown, show
-from nge_search.engine.logger import Logbook, print_line
+from nge_search.engine.logger import Logger, print_line
 from nge_search.errors import printable
 from nge_search.settings.run import RunSection
 
@@ -116,11 +116,11 @@ def test_a_full_disk_under_the_output_is_named_as_such() -> None:
 @pytest.mark.parametrize("mode", ["bar", "lines"])
 def test_a_run_goes_on_where_nobody_listens(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", _Broken(BrokenPipeError()))
-    logbook = Logbook(None, RunSection())
-    logbook._mode = mode
-    logbook.say("a line")
+    logger = Logger(None, RunSection())
+    logger._mode = mode
+    logger.say("a line")
 
 
 def test_progress_where_standard_error_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", None)
-    assert Logbook._choose_mode("auto") == "lines"
+    assert Logger._choose_mode("auto") == "lines"

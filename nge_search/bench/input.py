@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 
 from nge_search.architecture.genotype import load_genotype
 from nge_search.bench.measuring import Clock, heading
-from nge_search.data import Augmentation, Dataset, Draw, Feed, FileImages, ImageTransforms, StreamedImages
+from nge_search.data import Augmentation, Dataset, Draw, FileImages, ImageTransforms, Loader, StreamedImages
 from nge_search.data.class_folders import read_tree
 from nge_search.engine.distributed import choose_device
 from nge_search.engine.environment import describe
@@ -139,11 +139,11 @@ def _config(options: argparse.Namespace) -> DataSection:
     )
 
 
-def _feed(source: Any, options: argparse.Namespace, device: torch.device) -> Feed:
-    """A training feed as a run makes it."""
+def _loader(source: Any, options: argparse.Namespace, device: torch.device) -> Loader:
+    """A training loader as a run makes it."""
     config = _config(options)
     dataset = Dataset("bench", source, source, (), options.size, 3, config.facts.mean, config.facts.std)
-    return Feed(
+    return Loader(
         StreamedImages(source, device, options.workers),
         torch.arange(len(source)),
         Augmentation(config, dataset),
@@ -154,8 +154,8 @@ def _feed(source: Any, options: argparse.Namespace, device: torch.device) -> Fee
 
 def _ours(options: argparse.Namespace, tree: Any, device: torch.device) -> Callable[[int], Iterable[Tensor]]:
     transforms = ImageTransforms(_config(options), options.size, augments=True)
-    feed = _feed(FileImages(tree.paths, tree.labels_N, transforms, options.workers), options, device)
-    return lambda epoch: (batch.images_BCHW for batch in feed.iterate(epoch))
+    loader = _loader(FileImages(tree.paths, tree.labels_N, transforms, options.workers), options, device)
+    return lambda epoch: (batch.images_BCHW for batch in loader.iterate(epoch))
 
 
 def _torchvision(
@@ -215,9 +215,9 @@ def _loader_overhead(options: argparse.Namespace, device: torch.device, clock: C
         network.zero_grad()
 
     batches = options.rounds + 2
-    feed = _feed(_Instant(batches * options.batch, options.size), options, device)
+    loader = _loader(_Instant(batches * options.batch, options.size), options, device)
     alone, fed = [], []
-    stream = feed.iterate(0)
+    stream = loader.iterate(0)
     kept_BCHW = next(stream).images_BCHW
     step(kept_BCHW)
     for _ in range(batches - 1):

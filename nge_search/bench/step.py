@@ -11,7 +11,7 @@ from typing import Any
 
 from nge_search.bench.measuring import Clock, heading
 from nge_search.engine.environment import describe, peak_memory_mb
-from nge_search.engine.logger import Logbook
+from nge_search.engine.logger import Logger
 from nge_search.engine.loop import Loop, Phase
 from nge_search.engine.session import Session, open_session
 from nge_search.errors import UserError
@@ -54,10 +54,10 @@ def measure_step(session: Session, steps: int) -> dict[str, Any]:
     clock = Clock(device)
     phases = {phase.name: _measure_phase(task, phase, steps, clock) for phase in task.phases if phase.trains}
     loop = Loop(task, session.folder, config, session.world)
-    logbook = Logbook(session.folder, config.run)
+    logger = Logger(session.folder, config.run)
     save = clock.median(loop.save)
-    log = clock.median(lambda: loop.log(task.phases[0], "bench", 1, logbook))
-    logbook.close()
+    log = clock.median(lambda: loop.log(task.phases[0], "bench", 1, logger))
+    logger.close()
     shares = {name: _shares(parts, log / config.run.log_every, save, config) for name, parts in phases.items()}
     return {
         "benchmark": "step",

@@ -1,6 +1,6 @@
 """Batches of images: which images make up step s of epoch e, and nothing that depends on how the run got there.
 
-Legend: M images of a feed, B images of this rank's batch, C channels, S = H = W side in pixels.
+Legend: M images of a loader, B images of this rank's batch, C channels, S = H = W side in pixels.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Batch(NamedTuple):
         ]
 
 
-class Feed:
+class Loader:
     """Passes over some images of a store, cut into global batches, and those into contiguous slices, one per rank.
 
     Training: every pass is shuffled and augmented anew by (seed, stream, epoch, round); a last, smaller batch is
@@ -73,11 +73,11 @@ class Feed:
     ):
         """
         Args:
-            images: where the pixels are; feeds over one source share it.
+            images: where the pixels are; loaders over one source share it.
             index_M: positions in the source, int64 on the CPU.
             augmentation: transforms of the dataset; its `train` part only if `train`.
             batch_size: images per step over all ranks together.
-            seed, stream: keys of shuffling and augmentation; feeds with other streams draw other numbers.
+            seed, stream: keys of shuffling and augmentation; loaders with other streams draw other numbers.
             pieces: into how many parts every rank cuts its batch, to add up their gradients.
             dtype: type of the images handed out.
             ends: for evaluation, where each global batch ends in `index_M`, in place of `batch_size`.

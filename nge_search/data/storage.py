@@ -1,7 +1,7 @@
 """Where images are while a run reads them: all on the device, or streamed by worker processes.
 
 Both stores hand out the same raw pixels in the same order, so what trains does not depend on the choice. One store
-serves any number of feeds. Images that a training pass augments one by one are always streamed.
+serves any number of loaders. Images that a training pass augments one by one are always streamed.
 
 With `data.corrupt=skip`, an image that cannot be read is left out of evaluation; in training the next readable
 one, by position in the source, of the images that the pass is over takes its place.
@@ -279,7 +279,7 @@ def store(
 ) -> ResidentImages | StreamedImages:
     """The store that `data.resident` asks for, whose workers are waited for `patience` seconds.
 
-    Make one per source and give it to all its feeds.
+    Make one per source and give it to all its loaders.
     """
     skip = config.corrupt == "skip"
     if fits(source, config, device):

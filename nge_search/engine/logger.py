@@ -25,7 +25,7 @@ def print_line(text: str) -> bool:
     return True
 
 
-class Logbook:
+class Logger:
     """Rank 0's outputs; on other ranks (`folder` None) every method does nothing."""
 
     def __init__(self, folder: RunFolder | None, config: RunSection, first_step: int = 0):

@@ -23,7 +23,7 @@ from nge_search.engine.checkpoint import random_state, restore_random_state
 from nge_search.engine.checkpoint_parts import json_section, read_parts
 from nge_search.engine.distributed import World
 from nge_search.engine.interrupt import Interrupted, InterruptedUnsaved, Interrupts
-from nge_search.engine.logger import Logbook
+from nge_search.engine.logger import Logger
 from nge_search.engine.meters import Confusion, Meter, Outcomes, PixelMeter
 from nge_search.engine.run_folder import RunFolder, Stopwatch
 from nge_search.errors import RunFailure, UserError, plain, shorten
@@ -98,7 +98,7 @@ class Task(ABC):
         """The figures of a finished epoch, for metrics.jsonl; called on every rank."""
 
     @abstractmethod
-    def publish(self, logbook: Logbook, row: dict[str, Any], step: int) -> None:
+    def publish(self, logger: Logger, row: dict[str, Any], step: int) -> None:
         """Show a finished epoch in TensorBoard and to the user; rank 0 only."""
 
 
@@ -180,19 +180,19 @@ class Loop:
             InterruptedUnsaved: after a signal, where the images of the step do not come.
             RunFailure: a loss or gradient is not finite, or ranks have drifted apart.
         """
-        logbook = Logbook(self.folder, self.config.run, self._first_unshown())
+        logger = Logger(self.folder, self.config.run, self._first_unshown())
         try:
             for note in self._notes:
-                logbook.say(note)
+                logger.say(note)
             with Interrupts() as interrupts:
                 while self.position.epoch < self.task.epochs:
-                    self._run_epoch(logbook, interrupts)
+                    self._run_epoch(logger, interrupts)
         except InterruptedUnsaved as stopped:
-            logbook.end_phase()
-            logbook.say(f"{stopped} while no images came; the same command goes on from the last checkpoint")
+            logger.end_phase()
+            logger.say(f"{stopped} while no images came; the same command goes on from the last checkpoint")
             raise
         finally:
-            logbook.close()
+            logger.close()
 
     def _first_unshown(self) -> int:
         """The first step whose figures are still to be shown.
@@ -203,23 +203,23 @@ class Loop:
         total = self.position.total
         return total if self.position.step or not total else total + 1
 
-    def _run_epoch(self, logbook: Logbook, interrupts: Interrupts) -> None:
+    def _run_epoch(self, logger: Logger, interrupts: Interrupts) -> None:
         epoch = self.position.epoch
         for index in range(self.position.phase, len(self.task.phases)):
             phase = self.task.phases[index]
             steps = phase.steps(epoch)
             if steps:
-                self._run_phase(phase, steps, logbook, interrupts)
+                self._run_phase(phase, steps, logger, interrupts)
             self.position.phase, self.position.step = index + 1, 0
-        self._end_epoch(logbook)
+        self._end_epoch(logger)
 
-    def _run_phase(self, phase: Phase, steps: int, logbook: Logbook, interrupts: Interrupts) -> None:
+    def _run_phase(self, phase: Phase, steps: int, logger: Logger, interrupts: Interrupts) -> None:
         position = self.position
         title = f"epoch {position.epoch + 1}/{self.task.epochs} {phase.name}"
-        logbook.start_phase(title, steps, position.step)
+        logger.start_phase(title, steps, position.step)
         phase.start(position.epoch)
         if position.step and position.total % self.config.run.log_every == 0:
-            self._show_step(phase, logbook)
+            self._show_step(phase, logger)
         clock = time.perf_counter()
         for batches in phase.batches(position.epoch, position.step):
             phase.step(*batches)
@@ -227,44 +227,42 @@ class Loop:
             position.total += 1
             if phase.trains:
                 self._epoch_images += sum(batch.total for batch in batches)
-            logbook.advance()
+            logger.advance()
             if position.total % self.config.run.log_every == 0:
-                self.log(phase, title, steps, logbook)
+                self.log(phase, title, steps, logger)
             due = bool(self.folder) and time.monotonic() - self._last_save >= self.config.run.checkpoint_seconds
             stop, save = self.world.agree(interrupts.received is not None, due)
             if stop or save:
                 now = time.perf_counter()
                 self._epoch_seconds += now - clock if phase.trains else 0.0
                 clock = now
-                logbook.flush()
+                logger.flush()
                 path = self.save()
             if stop:
                 stopped = Interrupted(interrupts.received or 15)
-                logbook.end_phase()
-                logbook.say(f"{stopped}; state saved to {path}; the same command goes on from there")
+                logger.end_phase()
+                logger.say(f"{stopped}; state saved to {path}; the same command goes on from there")
                 raise stopped
         phase.finish(position.epoch)
         self._require_finite()
         if phase.trains:
             self._epoch_seconds += time.perf_counter() - clock
-        logbook.end_phase()
+        logger.end_phase()
 
-    def log(self, phase: Phase, title: str, steps: int, logbook: Logbook) -> None:
+    def log(self, phase: Phase, title: str, steps: int, logger: Logger) -> None:
         """A log step: read the phase's figures back and show them."""
         self._require_finite()
-        values = self._show_step(phase, logbook)
-        logbook.progress(title, self.position.step, steps, values)
+        values = self._show_step(phase, logger)
+        logger.progress(title, self.position.step, steps, values)
 
-    def _show_step(self, phase: Phase, logbook: Logbook) -> dict[str, float]:
+    def _show_step(self, phase: Phase, logger: Logger) -> dict[str, float]:
         """Show the phase's figures so far in TensorBoard; returns them."""
         result = self.task.meters[phase.name].result(self.world)
         values = {name: result[name] for name in ("loss", "top1", "pixel_accuracy") if name in result}
-        logbook.scalars(
-            {f"{phase.name}_steps/{name}": value for name, value in values.items()}, self.position.total
-        )
+        logger.scalars({f"{phase.name}_steps/{name}": value for name, value in values.items()}, self.position.total)
         return values
 
-    def _end_epoch(self, logbook: Logbook) -> None:
+    def _end_epoch(self, logger: Logger) -> None:
         self.world.assert_identical(named_tensors(self.task.state_dict()))
         self.train_images += self._epoch_images
         self.train_seconds += self._epoch_seconds
@@ -279,12 +277,12 @@ class Loop:
         for meter in self._counts():
             meter.reset()
         self._epoch_images, self._epoch_seconds = 0, 0.0
-        logbook.row(row)
+        logger.row(row)
         self.rows += 1
         self.last_row = row
         if self.folder:
-            self.task.publish(logbook, row, self.position.total)
-        logbook.flush()
+            self.task.publish(logger, row, self.position.total)
+        logger.flush()
         self.position = Position(self.position.epoch + 1, 0, 0, self.position.total)
         self.save()
 

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nge_search.data import Batch, Feed
+from nge_search.data import Batch, Loader
 from nge_search.engine.cuda_graphs import Recorder, choose_record
 from nge_search.engine.distributed import World
-from nge_search.engine.logger import Logbook
+from nge_search.engine.logger import Logger
 from nge_search.engine.loop import Task, float_buffers
 from nge_search.engine.meters import Meter
 from nge_search.engine.optimisers import build_sgd, clip_gradients, cosine, set_gradients, set_learning_rate
@@ -39,7 +39,7 @@ class BilevelSearch(Task):
     """Supernet, embedding, their optimisers and the phases that move them.
 
     Args:
-        train, valid: shuffled feeds of the two halves; evaluation: the validation half, in order, unaugmented.
+        train, valid: shuffled loaders of the two halves; evaluation: the validation half, in order, unaugmented.
     """
 
     def __init__(
@@ -48,9 +48,9 @@ class BilevelSearch(Task):
         classes: int,
         image_channels: int,
         image_size: int,
-        train: Feed,
-        valid: Feed,
-        evaluation: Feed,
+        train: Loader,
+        valid: Loader,
+        evaluation: Loader,
         world: World,
     ):
         self.config, self.world = config, world
@@ -213,5 +213,5 @@ class BilevelSearch(Task):
         row.update(epoch_figures(self.architecture.embedding, self.space, self.cost, self.config))
         return row
 
-    def publish(self, logbook: Logbook, row: dict[str, Any], step: int) -> None:
-        publish_epoch(logbook, row, step, self.epochs, self.space)
+    def publish(self, logger: Logger, row: dict[str, Any], step: int) -> None:
+        publish_epoch(logger, row, step, self.epochs, self.space)

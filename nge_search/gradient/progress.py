@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nge_search.architecture.genotype import PARAMETER_FREE
 from nge_search.architecture.load import read_architecture
-from nge_search.engine.logger import Logbook
+from nge_search.engine.logger import Logger
 from nge_search.gradient.cost import ExpectedCost
 from nge_search.settings.search import SearchConfig
 from nge_search.spaces import EdgeSpace
@@ -74,7 +74,7 @@ _SCALAR_TAGS = {
 _OF_KINDS = ("entropy", "parameter_free", "parameter_free_derived")
 
 
-def publish_epoch(logbook: Logbook, row: dict[str, Any], step: int, epochs: int, space: EdgeSpace) -> None:
+def publish_epoch(logger: Logger, row: dict[str, Any], step: int, epochs: int, space: EdgeSpace) -> None:
     """Show one row of metrics.jsonl on the terminal and in TensorBoard."""
     words = [f"epoch {row['epoch'] + 1}/{epochs} done"]
     for figure, label, unit in (
@@ -86,8 +86,8 @@ def publish_epoch(logbook: Logbook, row: dict[str, Any], step: int, epochs: int,
     ):
         if figure in row:
             words.append(f"{label} {row[figure]:.4g}{unit}")
-    logbook.say(", ".join(words))
-    if not logbook.pictures:
+    logger.say(", ".join(words))
+    if not logger.pictures:
         return
     scalars = {tag: row[figure] for figure, tag in _SCALAR_TAGS.items() if figure in row}
     scalars.update({f"embedding/norm/{name}": value for name, value in row["norms"].items()})
@@ -96,12 +96,12 @@ def publish_epoch(logbook: Logbook, row: dict[str, Any], step: int, epochs: int,
         for (source, target), p_O in zip(row["edges"], row[f"p_{kind}"]):
             for name, p in zip(row["operations"], p_O):
                 scalars[f"p_{kind}/{source}-{target}/{name}"] = p
-        logbook.image(f"p/{kind}", heatmap_rgb(np.array(row[f"p_{kind}"])), step)
-    logbook.scalars(scalars, step)
+        logger.image(f"p/{kind}", heatmap_rgb(np.array(row[f"p_{kind}"])), step)
+    logger.scalars(scalars, step)
     from nge_search.report.drawing.figure import drawing_rgb
 
-    logbook.image("genotype", drawing_rgb(read_architecture(row["genotype"]).graphs), step)
-    logbook.text("genotype", f"```\n{json.dumps(row['genotype'], indent=2)}\n```", step)
+    logger.image("genotype", drawing_rgb(read_architecture(row["genotype"]).graphs), step)
+    logger.text("genotype", f"```\n{json.dumps(row['genotype'], indent=2)}\n```", step)
 
 
 def heatmap_rgb(p_EO: np.ndarray, pixels: int = 24) -> np.ndarray:

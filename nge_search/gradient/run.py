@@ -8,7 +8,7 @@ from typing import Any
 
 from nge_search.architecture.genotype import SPACE
 from nge_search.architecture.load import read_architecture
-from nge_search.data import Augmentation, Dataset, Feed, split_train_valid, store
+from nge_search.data import Augmentation, Dataset, Loader, split_train_valid, store
 from nge_search.engine.closing import epochs
 from nge_search.engine.precision import weight_dtype
 from nge_search.engine.session import Session, open_session
@@ -81,8 +81,8 @@ def build_task(session: Session) -> BilevelSearch:
     images = store(dataset.train, config.data, world.device, config.run.worker_patience)
     augmentation = Augmentation(config.data, dataset)
 
-    def feed(index, stream: str, train: bool) -> Feed:
-        return Feed(
+    def loader(index, stream: str, train: bool) -> Loader:
+        return Loader(
             images,
             index,
             augmentation,
@@ -100,9 +100,9 @@ def build_task(session: Session) -> BilevelSearch:
         len(dataset.classes),
         dataset.channels,
         dataset.image_size,
-        feed(train_index, "train", True),
-        feed(valid_index, "architecture", True),
-        feed(valid_index, "valid", False),
+        loader(train_index, "train", True),
+        loader(valid_index, "architecture", True),
+        loader(valid_index, "valid", False),
         world,
     )
 

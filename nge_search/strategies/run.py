@@ -11,7 +11,7 @@ import torch
 from nge_search.engine import environment
 from nge_search.engine.interrupt import Interrupted, Interrupts
 from nge_search.engine.launch import read_launch
-from nge_search.engine.logger import Logbook, print_line
+from nge_search.engine.logger import Logger, print_line
 from nge_search.engine.run_folder import RunFolder, Stopwatch
 from nge_search.errors import UserError
 from nge_search.settings.strategies import QueriesConfig
@@ -60,25 +60,25 @@ def run_queries(config: QueriesConfig) -> dict[str, Any]:
 def _search(config: QueriesConfig, benchmark: Benchmark, folder: RunFolder) -> dict[str, Any]:
     from nge_search.report import save_drawings, write_report
 
-    watch, logbook, interrupts = Stopwatch(), Logbook(folder, config.run), Interrupts()
+    watch, logger, interrupts = Stopwatch(), Logger(folder, config.run), Interrupts()
 
     def after(queries: Queries) -> None:
         row = _row(queries, watch)
-        logbook.row(row)
-        logbook.scalars({name: row[name] for name in ("signal", "best_signal", "score")}, len(queries))
-        logbook.advance()
+        logger.row(row)
+        logger.scalars({name: row[name] for name in ("signal", "best_signal", "score")}, len(queries))
+        logger.advance()
         if len(queries) % config.run.log_every == 0:
             values = {"best signal": row["best_signal"], "its score": row["score"]}
-            logbook.progress("queries", len(queries), config.strategy.queries, values)
+            logger.progress("queries", len(queries), config.strategy.queries, values)
         if interrupts.received:
             raise Interrupted(interrupts.received)
 
-    logbook.start_phase("queries", config.strategy.queries, 0)
+    logger.start_phase("queries", config.strategy.queries, 0)
     try:
         with interrupts:
             queries = ask(benchmark, config.strategy, config.embedding, config.seed, after)
     finally:
-        logbook.close()
+        logger.close()
     best = int(queries.chosen()[-1])
     provenance = {
         "method": config.strategy.name,

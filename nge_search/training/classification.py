@@ -9,11 +9,11 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nge_search.data import Batch, Dataset, Feed
+from nge_search.data import Batch, Dataset, Loader
 from nge_search.engine.checkpoint import load_module
 from nge_search.engine.checkpoint_parts import load_optimiser, read_best
 from nge_search.engine.distributed import World
-from nge_search.engine.logger import Logbook
+from nge_search.engine.logger import Logger
 from nge_search.engine.meters import Meter, Outcomes
 from nge_search.engine.optimisers import SCHEDULES, build_sgd, clip_gradients, set_learning_rate, warm_up
 from nge_search.engine.precision import forward_context, full_precision, weight_dtype
@@ -37,7 +37,7 @@ _COMPILED_FORMS = 256
 
 
 class ClassifierTraining(NetworkTraining):
-    """A network, its optimiser, the feeds of training and test images, and what is known of the best epoch.
+    """A network, its optimiser, the loaders of training and test images, and what is known of the best epoch.
 
     Attributes:
         ema: the average of the weights, or None.
@@ -46,7 +46,7 @@ class ClassifierTraining(NetworkTraining):
     """
 
     def __init__(
-        self, config: EvalConfig, network: Trainable, train: Feed, test: Feed, dataset: Dataset, world: World
+        self, config: EvalConfig, network: Trainable, train: Loader, test: Loader, dataset: Dataset, world: World
     ):
         self.config, self.world, self.dataset = config, world, dataset
         self.train, self.test = train, test
@@ -204,13 +204,13 @@ class ClassifierTraining(NetworkTraining):
             self._evaluation = describe_evaluation(epoch, self.dataset, labels_N, predicted_N, losses_N)
         return row
 
-    def publish(self, logbook: Logbook, row: dict[str, Any], step: int) -> None:
+    def publish(self, logger: Logger, row: dict[str, Any], step: int) -> None:
         for name in sorted(self.unreadable.keys() - self._told):
-            logbook.say(f"skipped an image: {self.unreadable[name]}")
+            logger.say(f"skipped an image: {self.unreadable[name]}")
         self._told.update(self.unreadable)
         shown = {"test_top1": "test top-1", "ema_top1": "of averaged weights"}
         figures = "".join(f"{words} {row[figure]:.2f} %, " for figure, words in shown.items() if figure in row)
-        logbook.say(
+        logger.say(
             f"epoch {row['epoch'] + 1}/{self.epochs} done, train loss {row['train_loss']:.4g}, "
             f"{figures}images/s {row['images_per_second']:.4g}"
         )
@@ -227,15 +227,15 @@ class ClassifierTraining(NetworkTraining):
             "images_per_second": "speed/images_per_second",
             "peak_memory_mb": "memory/peak_mb",
         }
-        logbook.scalars({tag: row[figure] for figure, tag in tags.items() if figure in row}, step)
+        logger.scalars({tag: row[figure] for figure, tag in tags.items() if figure in row}, step)
         found = self._evaluation
         if found:
-            logbook.document("evaluation.json", found)
-        if found and logbook.pictures:
+            logger.document("evaluation.json", found)
+        if found and logger.pictures:
             if found["confusion"] is not None:
-                logbook.image("test/confusion", draw_confusion(found["confusion"]), step)
+                logger.image("test/confusion", draw_confusion(found["confusion"]), step)
             if found["worst"]:
-                logbook.image("test/worst", draw_worst(found["worst"]), step)
+                logger.image("test/worst", draw_worst(found["worst"]), step)
 
 
 def _compile(network: Trainable) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from nge_search.data import Batch, Feed
+from nge_search.data import Batch, Loader
 from nge_search.engine.distributed import World
 from nge_search.engine.loop import Phase, Task, average_buffers, float_buffers
 from nge_search.settings.classification import EvalConfig
@@ -16,12 +16,12 @@ from nge_search.settings.segmentation import SegmentationConfig
 
 
 class NetworkTraining(Task):
-    """A network with the feeds of its training and test images, and the settings of its training."""
+    """A network with the loaders of its training and test images, and the settings of its training."""
 
     config: EvalConfig | SegmentationConfig
     network: nn.Module
-    train: Feed
-    test: Feed
+    train: Loader
+    test: Loader
     world: World
 
     @abstractmethod

@@ -11,7 +11,7 @@ from nge_search.architecture.genotype import Genotype
 from nge_search.architecture.graph import Graph
 from nge_search.architecture.load import Architecture, load_architecture
 from nge_search.counting import count_parameters, multiply_adds
-from nge_search.data import Augmentation, Dataset, Feed, ImageSource, store
+from nge_search.data import Augmentation, Dataset, ImageSource, Loader, store
 from nge_search.engine.checkpoint import load_module
 from nge_search.engine.closing import training_lines
 from nge_search.engine.distributed import World
@@ -91,7 +91,7 @@ def build_task(config: EvalConfig, cells: Cells, dataset: Dataset, world: World)
     network = build_network(config, cells, dataset, config.network.auxiliary)
     if config.network.weights:
         world.everywhere(lambda: _load_weights(config.network, network))
-    return ClassifierTraining(config, network, *_feeds(config, dataset, world), dataset, world)
+    return ClassifierTraining(config, network, *_loaders(config, dataset, world), dataset, world)
 
 
 def _load_weights(section: NetworkSection, network: Trainable) -> None:
@@ -127,11 +127,11 @@ def build_network(config: EvalConfig, cells: Cells, dataset: Dataset, auxiliary:
     )
 
 
-def _feeds(config: EvalConfig, dataset: Dataset, world: World) -> tuple[Feed, Feed]:
+def _loaders(config: EvalConfig, dataset: Dataset, world: World) -> tuple[Loader, Loader]:
     augmentation = Augmentation(config.data, dataset)
 
-    def feed(source: ImageSource, batch_size: int, train: bool) -> Feed:
-        return Feed(
+    def loader(source: ImageSource, batch_size: int, train: bool) -> Loader:
+        return Loader(
             store(source, config.data, world.device, config.run.worker_patience),
             torch.arange(len(source)),
             augmentation,
@@ -146,8 +146,8 @@ def _feeds(config: EvalConfig, dataset: Dataset, world: World) -> tuple[Feed, Fe
         )
 
     return (
-        feed(dataset.train, config.train.batch_size, True),
-        feed(dataset.test, config.train.eval_batch_size, False),
+        loader(dataset.train, config.train.batch_size, True),
+        loader(dataset.test, config.train.eval_batch_size, False),
     )
 
 

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nge_search.data import Batch, Feed
+from nge_search.data import Batch, Loader
 from nge_search.data.segmentation.dataset import IGNORED, MaskedDataset
 from nge_search.engine.checkpoint import load_module
 from nge_search.engine.checkpoint_parts import load_optimiser, read_best
 from nge_search.engine.distributed import World
-from nge_search.engine.logger import Logbook
+from nge_search.engine.logger import Logger
 from nge_search.engine.meters import Confusion, PixelMeter, mean_over_union
 from nge_search.engine.optimisers import build_sgd, clip_gradients, poly
 from nge_search.engine.precision import forward_context, full_precision, weight_dtype
@@ -38,7 +38,7 @@ from nge_search.training.segmentation_results import Pictures, describe_segmenta
 
 
 class SegmentationTraining(NetworkTraining):
-    """A network, its optimiser, the feeds of training and validation images, and what is known of the best epoch.
+    """A network, its optimiser, the loaders of training and validation images, and what is known of the best epoch.
 
     Attributes:
         best: the epoch with the highest mIoU, and that mIoU; empty before there is one. For the record, nothing is
@@ -49,8 +49,8 @@ class SegmentationTraining(NetworkTraining):
         self,
         config: SegmentationConfig,
         network: DeepLabV3,
-        train: Feed,
-        test: Feed,
+        train: Loader,
+        test: Loader,
         dataset: MaskedDataset,
         world: World,
     ):
@@ -201,8 +201,8 @@ class SegmentationTraining(NetworkTraining):
         self.network.eval()
         return self._scores(self.network, images[:, :3]).argmax(dim=1).cpu()
 
-    def publish(self, logbook: Logbook, row: dict[str, Any], step: int) -> None:
-        logbook.say(f"epoch {row['epoch'] + 1}/{self.epochs} done, {self._line(row)}")
+    def publish(self, logger: Logger, row: dict[str, Any], step: int) -> None:
+        logger.say(f"epoch {row['epoch'] + 1}/{self.epochs} done, {self._line(row)}")
         tags = {
             "train_loss": "loss/train",
             "test_loss": "loss/test",
@@ -214,17 +214,17 @@ class SegmentationTraining(NetworkTraining):
             "images_per_second": "speed/images_per_second",
             "peak_memory_mb": "memory/peak_mb",
         }
-        logbook.scalars({tag: row[figure] for figure, tag in tags.items() if figure in row}, step)
+        logger.scalars({tag: row[figure] for figure, tag in tags.items() if figure in row}, step)
         found = self._evaluation
         if not found:
             return
-        logbook.document("segmentation.json", found)
+        logger.document("segmentation.json", found)
         per_class = {
             f"iou/{name}": 100 * value for name, value in zip(found["classes"], found["iou"]) if value is not None
         }
-        logbook.scalars(per_class, step)
-        if logbook.pictures and found["pictures"]:
-            logbook.image("test/pictures", draw_pictures(found["pictures"]), step)
+        logger.scalars(per_class, step)
+        if logger.pictures and found["pictures"]:
+            logger.image("test/pictures", draw_pictures(found["pictures"]), step)
 
     def _line(self, row: dict[str, Any]) -> str:
         """An epoch's figures for the console; one over no pixel is left out, and said so."""

@@ -11,7 +11,7 @@ import torch
 from nge_search.architecture.genotype import Genotype
 from nge_search.architecture.load import load_architecture
 from nge_search.counting import count_parameters, multiply_adds
-from nge_search.data import Feed, ResidentImages, StreamedImages, fits
+from nge_search.data import Loader, ResidentImages, StreamedImages, fits
 from nge_search.data.segmentation.augmentation import MaskedAugmentation
 from nge_search.data.segmentation.dataset import MaskedDataset, MaskedSource
 from nge_search.data.segmentation.scenes import load_scenes
@@ -109,7 +109,7 @@ def build_task(
     network = build_network(section, genotype, len(dataset.classes), section.auxiliary)
     if section.weights:
         world.everywhere(lambda: _load_backbone(section, network))
-    return SegmentationTraining(config, network, *_feeds(config, dataset, world), dataset, world)
+    return SegmentationTraining(config, network, *_loaders(config, dataset, world), dataset, world)
 
 
 def build_network(section: DeepLabSection, genotype: Genotype, classes: int, auxiliary: bool) -> DeepLabV3:
@@ -135,11 +135,11 @@ def _load_backbone(section: DeepLabSection, network: DeepLabV3) -> None:
     load_module(network.backbone, {**kept, **given}, f"network.weights={section.weights}")
 
 
-def _feeds(config: SegmentationConfig, dataset: MaskedDataset, world: World) -> tuple[Feed, Feed]:
+def _loaders(config: SegmentationConfig, dataset: MaskedDataset, world: World) -> tuple[Loader, Loader]:
     augmentation = MaskedAugmentation(config.data.flip, dataset.mean, dataset.std)
     section = config.train
     common = {"rank": world.rank, "world_size": world.size, "dtype": weight_dtype(config.precision)}
-    train = Feed(
+    train = Loader(
         _store(dataset.train, config, world.device),
         torch.arange(len(dataset.train)),
         augmentation,
@@ -151,7 +151,7 @@ def _feeds(config: SegmentationConfig, dataset: MaskedDataset, world: World) -> 
         **common,
     )
     order_M, ends = batches_of_one_size(dataset.test, section.eval_batch_size)
-    test = Feed(
+    test = Loader(
         _store(dataset.test, config, world.device),
         order_M,
         augmentation,

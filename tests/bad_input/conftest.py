@@ -53,8 +53,8 @@ def run_folders(tmp_path_factory: pytest.TempPathFactory, small_search: tuple[st
     root = tmp_path_factory.mktemp("run_folders")
     publish = BilevelSearch.publish
 
-    def publish_and_stop(task: BilevelSearch, logbook: object, row: dict, step: int) -> None:
-        publish(task, logbook, row, step)
+    def publish_and_stop(task: BilevelSearch, logger: object, row: dict, step: int) -> None:
+        publish(task, logger, row, step)
         if row["epoch"] == 1:
             signal.raise_signal(signal.SIGTERM)
 

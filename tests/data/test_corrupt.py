@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nge_search.data import Augmentation, Batch, Feed, ResidentImages, StreamedImages, load_dataset, store
+from nge_search.data import Augmentation, Batch, Loader, ResidentImages, StreamedImages, load_dataset, store
 from nge_search.data.sources import FileImages
 from nge_search.errors import UserError
 from nge_search.settings.data import DataSection
@@ -28,8 +28,8 @@ def damage(path: str) -> None:
 
 
 @pytest.fixture
-def load_damaged(write_tree: Callable[..., Path]) -> Callable[..., tuple[DataSection, FileImages, Feed, Feed]]:
-    """Load 20 training images and damage some; returns them with feeds for training and evaluation."""
+def load_damaged(write_tree: Callable[..., Path]) -> Callable[..., tuple[DataSection, FileImages, Loader, Loader]]:
+    """Load 20 training images and damage some; returns them with loaders for training and evaluation."""
 
     def make(*damaged: int, index: range = range(20), **settings: object) -> tuple:
         root = write_tree("train/a", "train/b", "test/a", "test/b", count=10)
@@ -40,10 +40,10 @@ def load_damaged(write_tree: Callable[..., Path]) -> Callable[..., tuple[DataSec
         images = store(dataset.train, config, CPU)
         assert isinstance(images, ResidentImages if settings.get("resident") == "always" else StreamedImages)
         augmentation = Augmentation(config, dataset)
-        feeds = [
-            Feed(images, torch.tensor(index), augmentation, batch_size=4, train=train) for train in (True, False)
+        loaders = [
+            Loader(images, torch.tensor(index), augmentation, batch_size=4, train=train) for train in (True, False)
         ]
-        return config, dataset.train, *feeds
+        return config, dataset.train, *loaders
 
     return make
 
@@ -108,7 +108,7 @@ def test_where_nothing_is_readable_the_run_ends(how: str, load_damaged: Callable
 def test_a_rank_without_readable_images_goes_on_if_others_have_some(how: str, load_damaged: Callable) -> None:
     *_, whole = load_damaged(0, 1, corrupt="skip", **STORES[how])
     settings = {"batch_size": 20, "train": False, "world_size": 10, "rank": 0}
-    (batch,) = Feed(whole.images, torch.arange(20), whole.augmentation, **settings).iterate(0)
+    (batch,) = Loader(whole.images, torch.arange(20), whole.augmentation, **settings).iterate(0)
     assert (len(batch.index_B), batch.total) == (0, 20)
     assert len(whole.images.unreadable) == 2
 

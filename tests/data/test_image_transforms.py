@@ -17,9 +17,9 @@ from nge_search.data import (
     Augmentation,
     Batch,
     Draw,
-    Feed,
     FileImages,
     ImageTransforms,
+    Loader,
     ResidentImages,
     hue,
     load_dataset,
@@ -178,8 +178,8 @@ def batches(config: DataSection, start: int = 0, **settings: object) -> list[Bat
     dataset = load_dataset(config)
     chosen = {"batch_size": 6, "train": True, "seed": 5, "stream": "train", **settings}
     images = store(dataset.train, config, CPU)
-    feed = Feed(images, torch.arange(len(dataset.train)), Augmentation(config, dataset), **chosen)
-    return list(feed.iterate(2, start))
+    loader = Loader(images, torch.arange(len(dataset.train)), Augmentation(config, dataset), **chosen)
+    return list(loader.iterate(2, start))
 
 
 def by_position(found: list[Batch]) -> torch.Tensor:

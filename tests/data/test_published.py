@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from nge_search.data import Augmentation, Feed, load_dataset, store
+from nge_search.data import Augmentation, Loader, load_dataset, store
 from nge_search.doctor import examine
 from nge_search.errors import UserError
 from nge_search.settings.data import DATASETS, DataSection
@@ -67,7 +67,7 @@ def test_imagenet_trains_on_crops_and_evaluates_centres(write_classes: Callable)
     dataset = load_dataset(config)
     augmentation = Augmentation(config, dataset)
     train, test = (
-        Feed(store(source, config, CPU), torch.arange(8), augmentation, batch_size=8, train=augments)
+        Loader(store(source, config, CPU), torch.arange(8), augmentation, batch_size=8, train=augments)
         for source, augments in ((dataset.train, True), (dataset.test, False))
     )
     (batch,), (evaluated,) = train.iterate(0), test.iterate(0)

@@ -16,7 +16,7 @@ from torch.utils.tensorboard.summary import scalar
 
 from nge_search.cli import main
 from nge_search.engine.event_file import EVENTS, EventFile
-from nge_search.engine.logger import Logbook
+from nge_search.engine.logger import Logger
 from nge_search.engine.loop import Loop
 from nge_search.engine.run_folder import RunFolder
 from nge_search.settings.load import load_config
@@ -84,15 +84,15 @@ def test_a_full_disk_is_met_by_the_thread_that_writes(tmp_path: Path, monkeypatc
     for size in range(200, 4200, 400):
         folder = RunFolder(load_config(SearchConfig, None, [f"run.dir={tmp_path / str(size)}"]))
         folder.begin()
-        logbook = Logbook(folder, load_config(SearchConfig, None, ["run.progress=none"]).run)
+        logger = Logger(folder, load_config(SearchConfig, None, ["run.progress=none"]).run)
         try:
             resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-            logbook.image("p", np.zeros((40, 40, 3), np.uint8), 1)
+            logger.image("p", np.zeros((40, 40, 3), np.uint8), 1)
             for step in range(1, 100):
-                logbook.scalars({"loss": 1.0}, step)
+                logger.scalars({"loss": 1.0}, step)
             with pytest.raises(OSError, match="too large") as caught:
-                logbook.flush()
-            logbook.close()
+                logger.flush()
+            logger.close()
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         assert caught.value.errno == errno.EFBIG

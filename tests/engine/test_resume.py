@@ -20,7 +20,7 @@ from nge_search.cli import main
 from nge_search.data.sources import Dataset
 from nge_search.engine import environment
 from nge_search.engine.checkpoint import CheckpointFolder
-from nge_search.engine.logger import Logbook
+from nge_search.engine.logger import Logger
 from nge_search.engine.loop import Loop
 
 LONGER = ("data.limit=192", "search.epochs=3", "run.checkpoint_seconds=0")
@@ -54,8 +54,8 @@ def stop_after_first_epoch(patch: pytest.MonkeyPatch) -> None:
     """Make searches end as by Ctrl-C once an epoch is over and saved."""
     end_epoch = Loop._end_epoch
 
-    def stop(loop: Loop, logbook: Logbook) -> None:
-        end_epoch(loop, logbook)
+    def stop(loop: Loop, logger: Logger) -> None:
+        end_epoch(loop, logger)
         raise KeyboardInterrupt
 
     patch.setattr(Loop, "_end_epoch", stop)

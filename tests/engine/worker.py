@@ -38,13 +38,13 @@ def steps(folder: Path, count: int, words: list[str]) -> None:
     """`count` steps, weights and architecture in turn; every rank saves its state."""
     with open_session(load_config(SearchConfig, None, words)) as session:
         task = build_task(session)
-        feeds = [phase.batches(0, 0) for phase in task.phases[:2]]
+        loaders = [phase.batches(0, 0) for phase in task.phases[:2]]
         for phase in task.phases[:2]:
             phase.start(0)
         for step in range(count):
             index = step % 2
             task.phases[index].start(0)
-            task.phases[index].step(*next(feeds[index]))
+            task.phases[index].step(*next(loaders[index]))
         torch.save(task.state_dict(), folder / f"{session.world.size}-{session.world.rank}.pt")
     deadline = time.monotonic() + 10  # the system lists a joined thread for a moment longer
     while group_threads() and time.monotonic() < deadline:

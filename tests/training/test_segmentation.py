@@ -179,8 +179,8 @@ def test_two_runs_are_bit_identical_and_so_is_a_resumed_one(tmp_path, words_for,
     assert main(words_for("two")) == 0
     end_epoch = Loop._end_epoch
 
-    def stop(loop, logbook):
-        end_epoch(loop, logbook)
+    def stop(loop, logger):
+        end_epoch(loop, logger)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

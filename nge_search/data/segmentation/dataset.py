@@ -1,6 +1,6 @@
 """Images with a class for every pixel: what a source of them gives, and the record that joins two of them.
 
-Image and mask travel as one uint8 tensor of four channels, R, G, B and class, so that stores and feeds treat them
+Image and mask travel as one uint8 tensor of four channels, R, G, B and class, so that stores and loaders treat them
 as they treat any image. Legend: N images of a source, n images read at once, H and W sides in pixels, K classes.
 """
 
