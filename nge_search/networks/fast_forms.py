@@ -1,9 +1,9 @@
 """The layers of a cell in the forms that train fastest on a CPU; the same functions as PyTorch's.
 
 Maps are channels-last [B, C, H, W]. `Shared` runs the operations of a cell: it rectifies a node once for all that
-read it, normalises with the kernels of `normalise_cpu`, and gives dilated and 5x5 depthwise convolutions a backward
-pass out of PyTorch's fast parts. `Stem` does so for what stands before the cells. Where these forms do not apply,
-operations run as they are.
+read it, normalises with the kernels of `native.normalise`, and gives dilated and 5x5 depthwise convolutions a
+backward pass out of PyTorch's fast parts. `Stem` does so for what stands before the cells. Where these forms do not
+apply, operations run as they are.
 """
 
 from __future__ import annotations
@@ -283,23 +283,23 @@ class _Normalise(torch.autograd.Function):
         addend_BCHW: Tensor | None,
         rectify: bool,
     ) -> Tensor:
-        from nge_search.networks import normalise_cpu  # imports the compiler: only where it is used
+        from nge_search.native import normalise as kernels  # imports the compiler: only where it is used
 
         batch, channels, height, width = x_BCHW.shape
         count, threads = batch * height * width, torch.get_num_threads()
         dtype = x_BCHW[:0].numpy().dtype
         sums = torch.zeros(threads, 2, channels, dtype=torch.float64)
-        run(normalise_cpu.moments(dtype), threads, count, channels, *_addresses(x_BCHW, sums))
+        run(kernels.moments(dtype), threads, count, channels, *_addresses(x_BCHW, sums))
         facts = torch.empty(2, channels, dtype=torch.float64)
-        rows = x_BCHW.new_empty(normalise_cpu.ROWS, normalise_cpu.GROUP * channels)
+        rows = x_BCHW.new_empty(kernels.ROWS, kernels.GROUP * channels)
         running = norm.running_mean.numpy(), norm.running_var.numpy()
         given = sums.numpy(), count, x_BCHW[0, :, 0, 0].numpy(), weight_C.numpy(), bias_C.numpy()
-        normalise_cpu.describe(*given, norm.eps, norm.momentum, *running, facts.numpy(), rows.numpy())
+        kernels.describe(*given, norm.eps, norm.momentum, *running, facts.numpy(), rows.numpy())
         factors = x_BCHW.new_ones(batch) if factor_B111 is None else factor_B111.flatten().to(x_BCHW.dtype)
         factors, y_BCHW = factors.contiguous(), torch.empty_like(x_BCHW)
         added = x_BCHW if addend_BCHW is None else addend_BCHW
         run(
-            normalise_cpu.forward(dtype), threads, batch, height * width, channels, int(rectify),
+            kernels.forward(dtype), threads, batch, height * width, channels, int(rectify),
             int(addend_BCHW is not None), *_addresses(x_BCHW, rows, factors, added, y_BCHW),
         )  # fmt: skip
         ctx.save_for_backward(x_BCHW)
@@ -308,7 +308,6 @@ class _Normalise(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, dy_BCHW: Tensor) -> tuple[Tensor | None, ...]:
-        from nge_search.native import normalise as normalise_cpu
 
         (x_BCHW,) = ctx.saved_tensors
         threads, dtype, facts, rows, factors, rectify, added = ctx.known
@@ -317,12 +316,12 @@ class _Normalise(torch.autograd.Function):
         dy_BCHW = dy_BCHW.contiguous(memory_format=torch.channels_last)
         words = threads, batch, height * width, channels, rectify
         sums = torch.zeros(threads, 2, channels, dtype=torch.float64)
-        run(normalise_cpu.changes(dtype), *words, *_addresses(x_BCHW, rows, factors, dy_BCHW, sums))
+        run(kernels.changes(dtype), *words, *_addresses(x_BCHW, rows, factors, dy_BCHW, sums))
         d_weight_C, d_bias_C = x_BCHW.new_empty(channels), x_BCHW.new_empty(channels)
         found = d_weight_C.numpy(), d_bias_C.numpy(), rows.numpy()
-        normalise_cpu.describe_backward(sums.numpy(), batch * height * width, facts.numpy(), *found)
+        kernels.describe_backward(sums.numpy(), batch * height * width, facts.numpy(), *found)
         dx_BCHW = torch.empty_like(x_BCHW)
-        run(normalise_cpu.backward(dtype), *words, *_addresses(x_BCHW, rows, factors, dy_BCHW, dx_BCHW))
+        run(kernels.backward(dtype), *words, *_addresses(x_BCHW, rows, factors, dy_BCHW, dx_BCHW))
         return dx_BCHW, d_weight_C, d_bias_C, None, None, dy_BCHW if added else None, None
 
 

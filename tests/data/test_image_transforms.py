@@ -21,13 +21,13 @@ from nge_search.data import (
     ImageTransforms,
     Loader,
     ResidentImages,
-    hue,
     load_dataset,
     store,
 )
 from nge_search.data.decoding import load, to_image, to_tensor
 from nge_search.data.image_transforms import Box, centre, crop_box, jitter, resized_crop
 from nge_search.errors import UserError
+from nge_search.native import hue
 from nge_search.settings.data import DataSection
 
 CPU = torch.device("cpu")
