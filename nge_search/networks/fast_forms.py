@@ -308,6 +308,7 @@ class _Normalise(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, dy_BCHW: Tensor) -> tuple[Tensor | None, ...]:
+        from nge_search.native import normalise as kernels
 
         (x_BCHW,) = ctx.saved_tensors
         threads, dtype, facts, rows, factors, rectify, added = ctx.known
