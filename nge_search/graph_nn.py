@@ -232,8 +232,19 @@ class GatedConvolution(nn.Module):
     def extra_repr(self) -> str:
         return f"{self.weight_DF.shape[0]}, {self.weight_DF.shape[1]}, bias={self.bias_F is not None}"
 
+    def gates(self, operations: Tensor, opened: Tensor | None = None) -> Tensor:
+        """The factor by which each operation lets pass, of the form of `operations`; 1 where it is `opened`, bool."""
+        gate = torch.sigmoid(self.gate(operations))
+        return gate if opened is None else gate.masked_fill(opened.unsqueeze(-1), 1)
+
     def forward(
-        self, x: Tensor, batch: Batch, operations: Tensor, on_edges: bool = False, itself: Tensor | None = None
+        self,
+        x: Tensor,
+        batch: Batch,
+        operations: Tensor,
+        on_edges: bool = False,
+        itself: Tensor | None = None,
+        opened: Tensor | None = None,
     ) -> Tensor:
         """[B, V, F] or [N, F] of `batch`'s form.
 
@@ -242,9 +253,10 @@ class GatedConvolution(nn.Module):
             operations: embeddings of the operations, [B, V, G] or [N, G]; on edges [B, K, V, V, G] or [E, G].
             on_edges: whether they are on edges.
             itself: r, a number for each node, [B, V] or [N]; None: no node hears itself.
+            opened: operations whose gate is 1 whatever their embedding, bool, [B, V], [N], [B, K, V, V] or [E].
         """
         s = x @ self.weight_DF
-        gate = torch.sigmoid(self.gate(operations))
+        gate = self.gates(operations, opened)
         y = batch.hear(s, gate) if on_edges else gate * batch.hear(s)
         if itself is not None:
             y = y + itself.unsqueeze(-1) * s

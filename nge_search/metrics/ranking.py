@@ -1,0 +1,69 @@
+"""How well scores rank architectures that have labels: the figures that predictors are judged by.
+
+Legend: N architectures. Scores and labels are [N], both the higher, the better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from scipy import stats
+
+#: Of P@K's and N@K's curves, as shares of N.
+SHARES = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5)
+
+
+def kendall_tau(score_N: np.ndarray, label_N: np.ndarray) -> float:
+    """Kendall's tau-b: concordant minus discordant pairs, corrected for ties; NaN where either is constant."""
+    return float(stats.kendalltau(score_N, label_N).statistic)
+
+
+def spearman(score_N: np.ndarray, label_N: np.ndarray) -> float:
+    """Spearman's rank correlation; NaN where either is constant."""
+    if np.ptp(score_N) == 0 or np.ptp(label_N) == 0:
+        return float("nan")
+    return float(stats.spearmanr(score_N, label_N).statistic)
+
+
+def pearson(score_N: np.ndarray, label_N: np.ndarray) -> float:
+    """The linear correlation (LC in TA-GATES); NaN where either is constant."""
+    if np.ptp(score_N) == 0 or np.ptp(label_N) == 0:
+        return float("nan")
+    return float(np.corrcoef(score_N, label_N)[0, 1])
+
+
+def mean_squared_error(score_N: np.ndarray, label_N: np.ndarray) -> float:
+    """Of scores that estimate the labels themselves."""
+    return float(np.mean((np.asarray(score_N) - label_N) ** 2))
+
+
+def precision_at(score_N: np.ndarray, label_N: np.ndarray, count: int) -> float:
+    """P@K: which share of the K architectures of highest score is among the K of highest label (TA-GATES, Fig. 3)."""
+    chosen, best = _top(score_N, count), _top(label_N, count)
+    return len(np.intersect1d(chosen, best)) / len(best)
+
+
+def best_rank_at(score_N: np.ndarray, label_N: np.ndarray, count: int) -> int:
+    """N@K: the rank, from 1, of the best label among the K architectures of highest score (GATES, Section 4.1)."""
+    best = np.max(np.asarray(label_N)[_top(score_N, count)])
+    return int(np.sum(np.asarray(label_N) > best)) + 1
+
+
+def _top(value_N: np.ndarray, count: int) -> np.ndarray:
+    """The positions of the `count` largest values; of equals the first."""
+    return np.argsort(-np.asarray(value_N, dtype=float), kind="stable")[:count]
+
+
+def ranking_figures(score_N: np.ndarray, label_N: np.ndarray, shares: Iterable[float] = SHARES) -> dict[str, float]:
+    """All figures of a ranking, by name; P@K and N@K for K as shares of N, at least 1."""
+    figures = {
+        "kendall_tau": kendall_tau(score_N, label_N),
+        "spearman": spearman(score_N, label_N),
+        "pearson": pearson(score_N, label_N),
+    }
+    for share in shares:
+        count = max(1, int(share * len(label_N)))
+        figures[f"precision_at_{share:g}"] = precision_at(score_N, label_N, count)
+        figures[f"best_rank_at_{share:g}"] = best_rank_at(score_N, label_N, count)
+    return figures

@@ -1,0 +1,1 @@
+"""Predictors: what an architecture will reach when it is trained, told from its graph and from few trainings."""

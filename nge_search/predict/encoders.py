@@ -1,0 +1,277 @@
+"""TA-GATES and GATES: an architecture is encoded by what flows through its graph (Ning et al., 2022 and 2020).
+
+An encoding imitates training. Operations have embeddings; information flows forward from the inputs, gated by the
+operations it passes, and backward from the output; what an operation has seen of both updates its embedding; after
+several such steps the information at the output is the encoding (TA-GATES, Algorithm 1). GATES is one forward pass.
+
+Legend: C kinds of cells, B architectures (cells are batched kind by kind: R = C B graphs), V nodes, K edges between
+two nodes, O labels, D width of nodes, F of information, G of operations, M numbers for each operation that break
+symmetries. "Operations" are [R, V, G] where they are on nodes and [R, K, V, V, G] where they are on edges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import itertools
+
+import torch
+from torch import Tensor, nn
+
+from nge_search.architecture.graph import PLAIN, Label
+from nge_search.graph_nn import DenseBatch, GatedConvolution, Vocabulary
+from nge_search.predict.operation_facts import facts_of
+
+BREAKINGS = ("none", "random", "add", "concat")
+#: Deviation of the noise of symmetry breaking by chance.
+_NOISE = 0.1
+
+
+@dataclass(frozen=True)
+class FlowSettings:
+    """Sizes and options of `FlowEncoder`; the defaults are those of TA-GATES on NAS-Bench-201.
+
+    Attributes:
+        steps: T; 1 is GATES.
+        layers: graph convolutions of a pass.
+        operation_dim, node_dim, hidden_dim, width: G, D of a node's own vector, of what it is lifted to, and F.
+        update_dim: hidden units of the update.
+        step_size: s, by which updates are scaled.
+        residual: nodes that also hear themselves: the first so many.
+        self_loops: every node hears itself through its own gate (operations on nodes).
+        open_skips: skip connections, and edges without an operation, let everything pass.
+        train_other: whether the vector of nodes that are no inputs is trained (from zero), or stays zero.
+        update_parameter_free: update the embeddings of operations without weights too.
+        update_from: "nodes": from what their nodes hold; "messages": from what passed their edges.
+        readout: "output", or "mean" over all nodes but the inputs, padding counted (TA-GATES on NAS-Bench-101).
+        breaking: how operations of one type are told apart at the start.
+        breaking_scale: beta.
+    """
+
+    steps: int = 4
+    layers: int = 3
+    operation_dim: int = 48
+    node_dim: int = 48
+    hidden_dim: int = 96
+    width: int = 128
+    update_dim: int = 128
+    step_size: float = 0.1
+    residual: int = 1
+    self_loops: bool = False
+    open_skips: bool = True
+    train_other: bool = False
+    update_parameter_free: bool = False
+    update_from: str = "messages"
+    readout: str = "output"
+    breaking: str = "none"
+    breaking_scale: float = 0.1
+
+
+class FlowEncoder(nn.Module):
+    """From graphs to the information at their outputs, after each step.
+
+    Args:
+        labels: the vocabulary of the operations, on nodes or on edges.
+        inputs: nodes of a cell that are given.
+        kinds: C.
+        on_edges: whether operations are on edges.
+        metrics: M.
+    """
+
+    def __init__(
+        self,
+        settings: FlowSettings,
+        labels: Vocabulary,
+        inputs: int = 1,
+        kinds: int = 1,
+        on_edges: bool = True,
+        metrics: int = 0,
+    ):
+        super().__init__()
+        self.settings, self.inputs, self.kinds, self.on_edges = settings, inputs, kinds, on_edges
+        facts = [facts_of(Label(name)) for name in labels.names]
+        plain = [name in (PLAIN.name, "skip_connect") for name in labels.names]
+        self.register_buffer("opened_O", torch.tensor([False, *plain]), persistent=False)
+        moves = [settings.update_parameter_free or fact.convolutions > 0 for fact in facts]
+        self.register_buffer("moves_O", torch.tensor([False, *moves]), persistent=False)
+        size = settings.operation_dim
+        self.operation_OG = nn.Parameter(torch.randn(len(labels), size))
+        self.register_buffer("trained_O", torch.tensor(_trained(labels, on_edges)), persistent=False)
+        self.input_CID = nn.Parameter(torch.randn(kinds, inputs, settings.node_dim))
+        self.other_CD = nn.Parameter(torch.zeros(kinds, settings.node_dim), requires_grad=settings.train_other)
+        self.lift = nn.Linear(settings.node_dim, settings.hidden_dim)
+        self.forward_layers = _convolutions(settings, settings.hidden_dim, not on_edges)
+        if settings.steps > 1:
+            width = kinds * settings.width
+            self.convert = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
+            self.backward_layers = _convolutions(settings, settings.width, not on_edges)
+            self.update = nn.Sequential(
+                nn.Linear(size + 2 * settings.width, settings.update_dim),
+                nn.ReLU(),
+                nn.Linear(settings.update_dim, size),
+            )
+        self.metrics = metrics
+        if settings.breaking in ("add", "concat"):
+            self.metric_layers = nn.Sequential(
+                *(nn.Linear(metrics, 64), nn.ReLU(), nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, size))
+            )
+        if settings.breaking == "concat":
+            self.project = nn.Linear(2 * size, size)
+
+    @property
+    def width(self) -> int:
+        """Features of an encoding."""
+        return self.kinds * self.settings.width
+
+    def extra_repr(self) -> str:
+        place = "edges" if self.on_edges else "nodes"
+        return f"steps={self.settings.steps}, operations on {place}, breaking={self.settings.breaking}"
+
+    def forward(self, batch: DenseBatch, metrics: Tensor | None = None) -> list[Tensor]:
+        """The encoding after each of the T steps: [B, C F] each.
+
+        Args:
+            batch: R graphs, padded, outputs last.
+            metrics: numbers for each operation, of the operations' form, where symmetry is broken by them.
+        """
+        settings = self.settings
+        if settings.self_loops:
+            batch = _with_loops(batch)
+        numbers = batch.edge_BKVV if self.on_edges else batch.node_BV
+        operations = self.broken(self._embedded(numbers), metrics)
+        start = self.lift(self._start(batch))
+        encodings = []
+        for step in range(settings.steps):
+            information, messages = self._pass(self.forward_layers, start, batch, operations, numbers, forward=True)
+            encodings.append(self._read(information, batch))
+            if step + 1 < settings.steps:
+                back = self._backward(information, batch, operations, numbers)
+                operations = self._updated(operations, (information, messages), back, numbers)
+        return encodings
+
+    def _embedded(self, numbers: Tensor) -> Tensor:
+        """Embeddings of operations by their types; those that are not trained are zero."""
+        return (self.operation_OG * self.trained_O[:, None])[numbers]
+
+    def broken(self, operations: Tensor, metrics: Tensor | None) -> Tensor:
+        """The operations' embeddings at the start, told apart (Section 3.2, Eq. 1)."""
+        settings = self.settings
+        if settings.breaking == "random":
+            return operations + _NOISE * torch.randn_like(operations)
+        if settings.breaking == "none":
+            return operations
+        assert metrics is not None
+        broken = self.metric_layers(metrics)
+        if settings.breaking == "add":
+            return operations + settings.breaking_scale * broken
+        return self.project(torch.cat([operations, broken], dim=-1))
+
+    def _start(self, batch: DenseBatch) -> Tensor:
+        """The nodes' own vectors, [R, V, D]."""
+        graphs, nodes = batch.node_BV.shape
+        own_CVD = torch.cat([self.input_CID, self.other_CD[:, None].expand(-1, nodes - self.inputs, -1)], dim=1)
+        return own_CVD.repeat_interleave(graphs // self.kinds, dim=0)
+
+    def _pass(
+        self,
+        layers: nn.ModuleList,
+        x_RVD: Tensor,
+        batch: DenseBatch,
+        operations: Tensor,
+        numbers: Tensor,
+        forward: bool,
+    ) -> tuple[Tensor, Tensor | None]:
+        """What nodes know after all layers, and the messages of the last one, [R, K, V, V, F], where wanted."""
+        settings, nodes = self.settings, batch.node_BV.shape[1]
+        itself_V = torch.zeros(nodes, dtype=x_RVD.dtype)
+        itself_V[slice(settings.residual) if forward else -1] = 1
+        itself_RV = itself_V.to(x_RVD.device).expand(len(batch.node_BV), -1)
+        opened = self.opened_O[numbers] if settings.open_skips and self.on_edges else None
+        messages = None
+        for position, layer in enumerate(layers):
+            last = position + 1 == len(layers)
+            if last and self.on_edges and settings.update_from == "messages":
+                gate = layer.gates(operations, opened)
+                said_RVF = x_RVD @ layer.weight_DF
+                messages = gate * said_RVF[:, None, None] * (numbers > 0).unsqueeze(-1)
+            x_RVD = layer(x_RVD, batch, operations, self.on_edges, itself_RV, opened)
+            x_RVD = x_RVD if last else torch.relu(x_RVD)
+        return x_RVD, messages
+
+    def _read(self, information_RVF: Tensor, batch: DenseBatch) -> Tensor:
+        """The encoding, [B, C F]."""
+        if self.settings.readout == "mean":
+            there = torch.where(batch.present_BV.unsqueeze(-1), information_RVF, 0)
+            read_RF = there[:, self.inputs :].sum(dim=1) / (information_RVF.shape[1] - self.inputs)
+        else:
+            read_RF = information_RVF[:, -1]
+        return self._joined(read_RF)
+
+    def _joined(self, x_RF: Tensor) -> Tensor:
+        """Kinds of cells side by side: [B, C F] from [R, F]."""
+        return torch.cat(x_RF.chunk(self.kinds), dim=1)
+
+    def _backward(
+        self, information_RVF: Tensor, batch: DenseBatch, operations: Tensor, numbers: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Information from the outputs back to the inputs; messages on the edges as they are forward."""
+        converted = self.convert(self._joined(information_RVF[:, -1]))
+        start_RVF = torch.zeros_like(information_RVF)
+        start_RVF[:, -1] = torch.cat(converted.chunk(self.kinds, dim=1))
+        if not self.on_edges:
+            return self._pass(self.backward_layers, start_RVF, batch.reversed(), operations, numbers, forward=False)
+        turned = operations.transpose(2, 3), numbers.transpose(2, 3)
+        back_RVF, messages = self._pass(self.backward_layers, start_RVF, batch.reversed(), *turned, forward=False)
+        return back_RVF, None if messages is None else messages.transpose(2, 3)
+
+    def _updated(
+        self,
+        operations: Tensor,
+        forward: tuple[Tensor, Tensor | None],
+        backward: tuple[Tensor, Tensor | None],
+        numbers: Tensor,
+    ) -> Tensor:
+        """The embeddings after an update: o + s mask MLP([o | f | b]), without gradients into the MLP's o and f."""
+        f, b = self._seen(forward, numbers, source=False), self._seen(backward, numbers, source=True)
+        change = self.update(torch.cat([operations.detach(), f.detach(), b], dim=-1))
+        return operations + self.settings.step_size * self.moves_O[numbers].unsqueeze(-1) * change
+
+    def _seen(self, found: tuple[Tensor, Tensor | None], numbers: Tensor, source: bool) -> Tensor:
+        """What each operation has seen of a pass: its node, its edge's message, or one end of its edge."""
+        information_RVF, messages = found
+        if not self.on_edges:
+            return information_RVF
+        if messages is not None:
+            return messages
+        slots, nodes = numbers.shape[1], numbers.shape[2]
+        ends = information_RVF[:, None, None] if source else information_RVF[:, None, :, None]
+        return ends.expand(-1, slots, nodes, nodes, -1)
+
+
+def _trained(labels: Vocabulary, on_edges: bool) -> list[bool]:
+    """Which embeddings of operations are trained: not that of nothing, of skips, and of a cell's input."""
+    fixed = (PLAIN.name, "skip_connect") if on_edges else ("input",)
+    return [False, *(name not in fixed for name in labels.names)]
+
+
+def _convolutions(settings: FlowSettings, inputs: int, bias: bool) -> nn.ModuleList:
+    widths = [inputs, *[settings.width] * settings.layers]
+    return nn.ModuleList(
+        GatedConvolution(before, after, settings.operation_dim, bias)
+        for before, after in itertools.pairwise(widths)
+    )
+
+
+def _with_loops(batch: DenseBatch) -> DenseBatch:
+    """Every node that is there hears itself, too."""
+    loops_RVV = torch.diag_embed(batch.present_BV.to(batch.a_BVV.dtype))
+    return DenseBatch(batch.node_BV, batch.edge_BKVV, batch.a_BVV + loops_RVV)
+
+
+def head(width: int, hidden: Sequence[int], dropout: float) -> nn.Sequential:
+    """The MLP from an encoding to a score: [..., width] to [..., 1]; ReLU and dropout behind every hidden layer."""
+    layers: list[nn.Module] = []
+    for before, after in zip([width, *hidden], hidden):
+        layers += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout)]
+    return nn.Sequential(*layers, nn.Linear([width, *hidden][-1], 1))

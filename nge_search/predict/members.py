@@ -1,0 +1,55 @@
+"""Several networks of one form, trained side by side as one batched tensor.
+
+Legend: E members.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+
+
+class Members:
+    """Networks that differ in their random start (and in dropout), and learn from the same batches.
+
+    Args:
+        build: makes one network, its initial values from torch's global generator.
+        count: E.
+        seed: of the initial values.
+
+    Attributes:
+        parameters: by name, [E, ...].
+    """
+
+    def __init__(self, build: Callable[[], nn.Module], count: int, seed: int):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            networks = [build() for _ in range(count)]
+        self.count = count
+        self.parameters, self._buffers = stack_module_state(networks)
+        self._form = copy.deepcopy(networks[0]).to("meta")
+        fixed = {name for name, parameter in networks[0].named_parameters() if not parameter.requires_grad}
+        for name in fixed:
+            self.parameters[name] = self.parameters[name].detach()
+
+    def trained(self) -> list[Tensor]:
+        """The parameters that learn."""
+        return [parameter for parameter in self.parameters.values() if parameter.requires_grad]
+
+    def __call__(self, *inputs: Any, train: bool = False) -> Any:
+        """What every member makes of the same inputs, [E, ...]; with dropout if they `train`."""
+        self._form.train(train)
+
+        def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> Any:
+            return functional_call(self._form, (parameters, buffers), inputs)
+
+        return vmap(one, randomness="different")(self.parameters, self._buffers)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Parameters and buffers of all members, [E, ...] each."""
+        return {name: tensor.detach() for name, tensor in {**self.parameters, **self._buffers}.items()}

@@ -1,0 +1,140 @@
+"""A Gaussian process whose kernel is a sum over groups of features (Rasmussen and Williams, 2006, chapters 2 and 5).
+
+Each group g of D_g features has an amplitude a, a length l and a slope b of its own:
+
+    k(x, x') = sum_g a_g^2 exp(-|x_g - x'_g|^2 / (2 D_g l_g^2)) + b_g^2 (x_g . x'_g) / D_g,     y = f(x) + noise
+
+Hyper-parameters are those of largest posterior density under log-normal priors. Everything is in float64 and exact:
+the cost is cubic in the number of labels.
+
+Legend: N labels, M points to be predicted, G groups, F features.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+#: Means and deviations of the priors on log a, log l, log b and the log of the noise's deviation.
+PRIORS = ((-1.0, 1.0), (0.3, 0.7), (-1.5, 1.0), (-1.5, 0.7))
+_JITTER = 1e-8
+_STEPS = 60
+_TOLERANCE = 1e-5
+_AT_ONCE = 2048
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """Logarithms of amplitudes, lengths and slopes of the groups [G], and of the noise's deviation []."""
+
+    amplitude_G: Tensor
+    length_G: Tensor
+    slope_G: Tensor
+    noise: Tensor
+
+    @staticmethod
+    def start(groups: int) -> Hyperparameters:
+        """The means of the priors."""
+        means = [torch.full((groups,), mean, dtype=torch.float64) for mean, _ in PRIORS[:3]]
+        return Hyperparameters(*means, torch.tensor(PRIORS[3][0], dtype=torch.float64))
+
+    def tensors(self) -> list[Tensor]:
+        return [self.amplitude_G, self.length_G, self.slope_G, self.noise]
+
+    def log_prior(self) -> Tensor:
+        """The logarithm of the priors' density, up to a constant."""
+        pairs = zip(self.tensors(), PRIORS)
+        return -sum((((value - mean) / deviation) ** 2).sum() for value, (mean, deviation) in pairs) / 2
+
+
+class Similarities:
+    """What kernels are made of, between two sets of points: for each group squared distances and products."""
+
+    def __init__(self, x_NF: Tensor, y_MF: Tensor, groups: Sequence[Sequence[int]]):
+        distances, products = [], []
+        for columns in groups:
+            x_ND, y_MD = x_NF[:, list(columns)], y_MF[:, list(columns)]
+            products.append(x_ND @ y_MD.T / len(columns))
+            distances.append(
+                torch.cdist(x_ND, y_MD, compute_mode="donot_use_mm_for_euclid_dist") ** 2 / len(columns)
+            )
+        self.distance_GNM, self.product_GNM = torch.stack(distances), torch.stack(products)
+
+    def kernel(self, at: Hyperparameters) -> Tensor:
+        """[N, M]."""
+        length_G11 = torch.exp(2 * at.length_G)[:, None, None]
+        smooth_GNM = torch.exp(-self.distance_GNM / (2 * length_G11))
+        weighted = torch.einsum("g,gnm->nm", torch.exp(2 * at.amplitude_G), smooth_GNM)
+        return weighted + torch.einsum("g,gnm->nm", torch.exp(2 * at.slope_G), self.product_GNM)
+
+
+class GaussianProcess:
+    """A process fitted to labels; `predict` gives means and deviations.
+
+    Args:
+        x_NF: standardised features, float64.
+        y_N: standardised labels, float64.
+        groups: the columns of each group of features.
+        at: hyper-parameters; None: those of largest posterior density.
+    """
+
+    def __init__(
+        self, x_NF: Tensor, y_N: Tensor, groups: Sequence[Sequence[int]], at: Hyperparameters | None = None
+    ):
+        self.x_NF, self.groups = x_NF, groups
+        own = Similarities(x_NF, x_NF, groups)
+        self.at = _fitted(own, y_N, Hyperparameters.start(len(groups))) if at is None else at
+        self.cholesky_NN = _factor(own, self.at)
+        self.weight_N = torch.cholesky_solve(y_N[:, None], self.cholesky_NN)[:, 0]
+        self.log_likelihood = float(_log_likelihood(own, y_N, self.at))
+
+    def predict(self, x_MF: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of a label at each point, the noise of a training included: [M] each."""
+        parts = [self._predict(part) for part in x_MF.split(_AT_ONCE)]
+        mean, variance = (torch.cat(part) for part in zip(*parts))
+        return mean, variance.clamp(min=0).sqrt()
+
+    def _predict(self, x_MF: Tensor) -> tuple[Tensor, Tensor]:
+        k_NM = Similarities(self.x_NF, x_MF, self.groups).kernel(self.at)
+        solved_NM = torch.linalg.solve_triangular(self.cholesky_NN, k_NM, upper=False)
+        slope_G = torch.exp(2 * self.at.slope_G)
+        squares = torch.stack([(x_MF[:, list(columns)] ** 2).mean(dim=1) for columns in self.groups])
+        own_M = torch.exp(2 * self.at.amplitude_G).sum() + slope_G @ squares
+        variance_M = own_M + torch.exp(2 * self.at.noise) - (solved_NM**2).sum(dim=0)
+        return k_NM.T @ self.weight_N, variance_M
+
+
+def _factor(own: Similarities, at: Hyperparameters) -> Tensor:
+    k_NN = own.kernel(at)
+    noise_N = (torch.exp(2 * at.noise) + _JITTER).expand(len(k_NN))
+    return torch.linalg.cholesky(k_NN + torch.diag(noise_N))
+
+
+def _log_likelihood(own: Similarities, y_N: Tensor, at: Hyperparameters) -> Tensor:
+    """The logarithm of the labels' density (Rasmussen and Williams, Eq. 2.30)."""
+    cholesky_NN = _factor(own, at)
+    solved_N = torch.linalg.solve_triangular(cholesky_NN, y_N[:, None], upper=False)[:, 0]
+    constant = len(y_N) * math.log(2 * math.pi) / 2
+    return -(solved_N**2).sum() / 2 - cholesky_NN.diagonal().log().sum() - constant
+
+
+def _fitted(own: Similarities, y_N: Tensor, start: Hyperparameters) -> Hyperparameters:
+    """The hyper-parameters of largest posterior density, by L-BFGS from `start`."""
+    tensors = [tensor.clone().requires_grad_() for tensor in start.tensors()]
+    at = Hyperparameters(*tensors)
+    optimiser = torch.optim.LBFGS(
+        tensors, max_iter=_STEPS, tolerance_change=_TOLERANCE, line_search_fn="strong_wolfe"
+    )
+
+    def loss() -> Tensor:
+        optimiser.zero_grad()
+        value = -(_log_likelihood(own, y_N, at) + at.log_prior())
+        value.backward()
+        return value
+
+    optimiser.step(loss)
+    return Hyperparameters(*(tensor.detach() for tensor in tensors))
