@@ -58,7 +58,7 @@ KINDS = (
     Kind(
         name="search",
         command="search",
-        help="search for a cell (train_search.py)",
+        help="search for a cell, in a supernet or in a table of accuracies (train_search.py)",
         task="supernet",
         title="Architecture search",
         settings="nge_search.settings.search:SearchConfig",
@@ -88,7 +88,7 @@ KINDS = (
     Kind(
         name="eval",
         command="eval",
-        help="train a derived network and report its test error (train_eval.py)",
+        help="train a derived network, to classify or to segment, and test it (train_eval.py)",
         task="classification",
         title="Retraining",
         settings="nge_search.settings.classification:EvalConfig",

@@ -26,10 +26,12 @@ def main(words: Sequence[str], parser_class: type[argparse.ArgumentParser]) -> N
         prog="nge bench step",
         description="Time the parts of a search's step: the supernet's passes, and what surrounds them.",
     )
-    parser.add_argument("--config", help="search configuration (default: the schema's defaults)")
-    parser.add_argument("--steps", type=int, default=7, help="measured steps of each kind (7)")
-    parser.add_argument("--json", action="store_true", help="machine-readable output")
-    parser.add_argument("settings", nargs="*", help="key=value")
+    parser.add_argument("--config", help="YAML file with settings of a search")
+    parser.add_argument("--steps", type=int, default=7, help="number of measured steps of each kind (7)")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument(
+        "settings", nargs="*", metavar="key=value", help="settings that go before those of the file"
+    )
     options = parser.parse_intermixed_args(list(words))
     if not 1 <= options.steps <= 1000:
         raise UserError(f"--steps={options.steps}: must be between 1 and 1000")

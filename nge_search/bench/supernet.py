@@ -29,6 +29,7 @@ from nge_search.engine.environment import describe, peak_memory_mb
 from nge_search.engine.precision import forward_context, full_precision
 from nge_search.errors import UserError
 from nge_search.gradient.cost import ExpectedCost
+from nge_search.settings.run import DEVICE_HELP, DEVICES
 from nge_search.settings.search import SupernetSection
 from nge_search.supernet import DenseSupernet, Supernet, build_space, build_supernet, fuse
 from nge_search.supernet import state_dict as exchange
@@ -53,20 +54,25 @@ def _forms(device: torch.device) -> dict[str, str]:
 
 def main(words: Sequence[str], parser_class: type[argparse.ArgumentParser]) -> None:
     parser = parser_class(prog="nge bench supernet", description="Compare the forms of the supernet.")
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: torch's choice")
-    parser.add_argument("--space", default="darts", choices=("darts", "nasbench201"), help="whose cells (darts)")
+    parser.add_argument("--device", default="auto", choices=DEVICES, help=DEVICE_HELP)
+    parser.add_argument("--threads", type=int, default=0, help="number of CPU threads; 0: torch's own choice (0)")
+    parser.add_argument(
+        "--space",
+        default="darts",
+        choices=("darts", "nasbench201"),
+        help="space whose supernet is measured (darts)",
+    )
     for name, default, meaning in (
-        ("batch", 32, "images per step"),
-        ("channels", 16, "channels C of the first cell"),
-        ("cells", 0, "number of cells; 0: 8, and of nasbench201 15"),
+        ("batch", 32, "number of images per step"),
+        ("channels", 16, "number of channels C of the first cell"),
+        ("cells", 0, "number of cells; 0: 8 of darts, 15 of nasbench201"),
         ("size", 32, "side of the images in pixels"),
-        ("steps", 5, "measured steps of each kind"),
+        ("steps", 5, "number of measured steps of each kind"),
     ):
         parser.add_argument(f"--{name}", type=int, default=default, help=f"{meaning} ({default})")
-    parser.add_argument("--form", choices=(*FORMS, *GRAPHED), help="measure one form, in this process")
+    parser.add_argument("--form", choices=(*FORMS, *GRAPHED), help="measure this form alone, in this process")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--json", action="store_true", help="machine-readable output")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
     options = parser.parse_args(list(words))
     options.cells = options.cells or {"darts": 8, "nasbench201": 15}[options.space]
     for name, most in (("batch", 4096), ("channels", 1024), ("cells", 200), ("size", 4096), ("steps", 4096)):
