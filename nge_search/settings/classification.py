@@ -109,9 +109,7 @@ class EvalConfig(CommandConfig):
     #: What summary.json of a finished run holds at least.
     figures: ClassVar[tuple[str, ...]] = ("top1_error", "params", "macs", "epochs", "seconds")
 
-    task: str = option(
-        "classification", "Task for which the network is trained; each has settings of its own.", choices=TASKS
-    )
+    task: str = option("classification", "What is trained; each has settings of its own.", choices=TASKS)
     network: NetworkSection = field(default_factory=NetworkSection)
     train: TrainSection = field(default_factory=TrainSection)
 

@@ -88,4 +88,8 @@ class CommandConfig(RunningConfig):
         "and statistics in fp32; fp64: for checking results.",
         choices=("fp32", "tf32", "bf16", "fp64"),
     )
+    threads: int = option(
+        0, "CPU threads of torch; 0: its own choice.", at_least=0, at_most=1024, free_on_resume=True
+    )
+    run: RunSection = field(default_factory=RunSection)
     data: DataSection = field(default_factory=DataSection)

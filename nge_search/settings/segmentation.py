@@ -155,9 +155,7 @@ class SegmentationConfig(CommandConfig):
     #: What summary.json of a finished run holds at least.
     figures: ClassVar[tuple[str, ...]] = ("miou", "params", "macs", "epochs", "seconds")
 
-    task: str = option(
-        "segmentation", "Task for which the network is trained; each has settings of its own.", choices=TASKS
-    )
+    task: str = option("segmentation", "What is trained; each has settings of its own.", choices=TASKS)
     data: MaskedDataSection = field(default_factory=MaskedDataSection)
     network: DeepLabSection = field(default_factory=DeepLabSection)
     train: SegmentationTrainSection = field(default_factory=SegmentationTrainSection)
