@@ -50,7 +50,7 @@ def _configured(command: str, words: Sequence[str]) -> tuple[Kind, RunningConfig
         "settings",
         nargs="*",
         metavar="key=value",
-        help="settings that go before those of FILE, which go before defaults",
+        help="settings, which override those of FILE",
     )
     options = parser.parse_intermixed_args(list(words))
     kind = kind_for(command, options.config, options.settings)
@@ -128,7 +128,7 @@ def _show(words: Sequence[str]) -> None:
         ("image-size", "side of the images in pixels"),
     ):
         parser.add_argument(f"--{name}", type=int, help=f"{meaning} (that of the published network)")
-    parser.add_argument("--draw", type=_path, metavar="FOLDER", help="also write drawings of the cells there")
+    parser.add_argument("--draw", type=_path, metavar="FOLDER", help="folder to write drawings of the cells into")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     options = parser.parse_args(words)
     sizes = {name: getattr(options, name) for name in ("channels", "cells", "classes", "image_size")}

@@ -30,7 +30,7 @@ def main(words: Sequence[str], parser_class: type[argparse.ArgumentParser]) -> N
     parser.add_argument("--steps", type=int, default=7, help="number of measured steps of each kind (7)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument(
-        "settings", nargs="*", metavar="key=value", help="settings that go before those of the file"
+        "settings", nargs="*", metavar="key=value", help="settings, which override those of the file"
     )
     options = parser.parse_intermixed_args(list(words))
     if not 1 <= options.steps <= 1000:
