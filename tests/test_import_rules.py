@@ -247,6 +247,15 @@ def test_what_registries_name_is_there(trees: dict[str, ast.Module]) -> None:
     }
 
 
+def test_the_map_lists_all_rooms_in_their_order(checkout: Path) -> None:
+    text = (checkout / "CONTRIBUTING.md").read_text("utf-8")
+    places = [place_of(name) for name in re.findall(r"^\| `(\w+)(?:/|\.py)` \|", text, re.MULTILINE)]
+    assert places == sorted(places)
+    rooms = [rooms for rooms in ORDER[:-1] for _ in (rooms if isinstance(rooms, tuple) else (rooms,))]
+    assert places == [ORDER.index(place) for place in rooms]
+    assert all(f"`{name}" in text for name in FORMER)
+
+
 def test_every_room_says_what_it_is(files: dict[str, str], trees: dict[str, ast.Module]) -> None:
     folders = {path.rpartition("/")[0] for path in files if path.startswith("nge_search/")}
     assert not {folder for folder in folders if f"{folder}/__init__.py" not in files}
