@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from nge_search.engine.sync_batchnorm import SyncedBatchNorm2d
 from nge_search.operations import DilConv, FactorizedReduce, SepConv, is_pool
-from nge_search.settings.names import INPUT_NODES, SEARCH_OPERATIONS
+from nge_search.settings.names import INPUT_NODES
 from nge_search.supernet.cell_function import Observed, Plan, mix
 from nge_search.supernet.folding import Setting
 from nge_search.supernet.preprocess import fork, preprocess
@@ -79,8 +79,17 @@ class _Divided:
         return [x.to(weight.dtype).view(weight.shape) for x, weight in zip(found + halves, weights)]
 
 
-#: What cells may choose from: depthwise convolutions of any size are computed alike.
-_KNOWN = (*SEARCH_OPERATIONS, "sep_conv_7x7")
+#: What cells may choose from; what is not here would be left out. Depthwise convolutions are computed alike.
+_KNOWN = (
+    "skip_connect",
+    "max_pool_3x3",
+    "avg_pool_3x3",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "sep_conv_7x7",
+    "dil_conv_3x3",
+    "dil_conv_5x5",
+)
 
 
 class FusedCell(StackedCell):
