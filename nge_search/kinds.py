@@ -29,7 +29,7 @@ class Kind:
         unit: what a row of metrics.jsonl is, one and many, and the setting that says how many there will be.
         use: what its folder is and is good for; {run} stands for the folder, {retrain} for the line that retrains
             what was found.
-        telling: a section of settings that no other kind without a `task` has (run folders from before tasks).
+        telling: sections of settings that no other kind without a `task` has (run folders from before tasks).
         rows: keys of metrics.jsonl that no other kind has (run folders without settings).
         formerly: names of the kind and of its task in older run folders, checkpoints and config files.
     """
@@ -46,7 +46,7 @@ class Kind:
     files: tuple[str, ...]
     unit: tuple[str, str, str]
     use: str
-    telling: str = ""
+    telling: tuple[str, ...] = ()
     rows: tuple[str, ...] = ()
     formerly: tuple[str, ...] = ()
 
@@ -75,7 +75,7 @@ KINDS = (
         files=(GENOTYPE, DATASET, *_DRAWINGS),
         unit=("epoch", "epochs", "search.epochs"),
         use="a search; train what it found: {retrain}",
-        telling="search",
+        telling=("search",),
         rows=("p_normal", "p_cell", "architecture_loss", "entropy_normal", "embedding_learning_rate"),
     ),
     Kind(
@@ -107,7 +107,7 @@ KINDS = (
         files=(GENOTYPE, DATASET, EVALUATION, *_DRAWINGS),
         unit=("epoch", "epochs", "train.epochs"),
         use="a retraining; export it: nge export {run} --out FOLDER, then: nge classify FOLDER IMAGES",
-        telling="network",
+        telling=("network", "train"),
         rows=("test_top1", "drop_path"),
     ),
     Kind(
@@ -157,11 +157,12 @@ def current_task(task: Any) -> Any:
 
 
 def of_settings(config: Mapping[str, Any]) -> Kind | None:
-    """The kind of run that the settings in a config.yaml are of, told from its task, else from its sections."""
+    """The kind of run that settings are of, told from their task, else from sections that are of one kind alone."""
     task = config.get("task")
     if isinstance(task, str):
         return next((kind for kind in KINDS if kind.task and current_task(task) == kind.task), None)
-    return next((kind for kind in KINDS if kind.telling and kind.telling in config), None)
+    told = [kind for kind in KINDS if any(section in config for section in kind.telling)]
+    return told[0] if len(told) == 1 else None
 
 
 def of_rows(keys: Collection[str]) -> Kind | None:
