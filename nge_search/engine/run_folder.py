@@ -181,7 +181,7 @@ class RunFolder:
             old = RunReader(self.path).config
         except UserError:
             raise UserError(f"{path} is damaged; start anew with run.overwrite=true") from None
-        if old:
+        if old is not None:
             self.refuse_other_config(old, f"run folder '{self.path}'")
         elif self.summary is not None:  # without one, the checkpoint tells the settings
             raise UserError(

@@ -74,8 +74,8 @@ class RunReader:
         given = (self.summary or {}).get("kind")
         if isinstance(given, str):
             return kinds.current_name(given)
-        by_settings = kinds.of_settings(self.config)
-        by_task = by_settings if isinstance(self.config.get("task"), str) else None
+        by_settings = kinds.of_settings(self.config or {})
+        by_task = by_settings if isinstance(self.setting("task"), str) else None
         known = by_task or self._marked() or kinds.of_rows(set().union(*self.rows)) or by_settings
         return known.name if known else ""
 
@@ -91,15 +91,18 @@ class RunReader:
         return self._read(CONFIG, lambda path: read_text(path, yaml_reader.LARGEST_BYTES, errors)) or ""
 
     @cached_property
-    def config(self) -> dict[Any, Any]:
-        """The settings in config.yaml, unchecked; of a lenient reader those that can be shown as values."""
+    def config(self) -> dict[Any, Any] | None:
+        """The settings in config.yaml, unchecked; None where it has none.
+
+        A lenient reader's are without what cannot be shown as the value of a setting.
+        """
         try:
             config = yaml_reader.parse_yaml(self.config_text, CONFIG if self.lenient else str(self.path / CONFIG))
         except UserError as error:
             self._leave_out(f"{plain(str(error), 200)}; it is shown as it is.", error)
-            return {}
+            return None
         if not isinstance(config, dict):
-            return {}
+            return None
         return _shown(config) if self.lenient else config
 
     def setting(self, key: str) -> Any:
@@ -169,7 +172,7 @@ class RunReader:
         first = last = 0
         for _, row in read_json_lines(path):  # what is no JSON is a last line that a crash cut short
             given = row.get("epoch") if isinstance(row, dict) else None
-            if type(given) is not int or given < 0:
+            if type(given) is not int or not 0 <= given < _LAST_EPOCH:
                 continue
             number = given + 1
             first, last = min(first or number, number), max(last, number)
@@ -280,7 +283,7 @@ def use_of(run: str | Path, kind: str = "") -> str:
         return ""
     retrain = ""
     if "{retrain}" in known.use:
-        retrain = retrain_command(run, reader.config.get("data"), reader.searched_images())
+        retrain = retrain_command(run, reader.setting("data"), reader.searched_images())
     return f"the run folder of {known.use.format(run=shlex.quote(str(run)), retrain=retrain)}"
 
 

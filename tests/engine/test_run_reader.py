@@ -62,12 +62,12 @@ def test_a_kind_of_another_version_keeps_its_name(tmp_path: Path) -> None:
 
 def test_an_empty_folder_holds_nothing(tmp_path: Path) -> None:
     reader = RunReader(tmp_path)
-    assert (reader.kind, reader.config, reader.environment, reader.rows) == ("", {}, {}, ())
+    assert (reader.kind, reader.config, reader.environment, reader.rows) == ("", None, {}, ())
     assert (reader.summary, reader.dataset, reader.architecture, reader.checkpoint()) == (None, None, None, None)
     assert (reader.graphs, reader.genotype, reader.notation, reader.searched_images()) == (None, None, "", None)
     with pytest.raises(UserError, match=r"has no dataset\.json"):
         reader.described_images()
-    with pytest.raises(UserError, match=r"genotype\.json' is neither"):
+    with pytest.raises(UserError, match="is neither a file"):
         reader.saved_genotype()
     with pytest.raises(UserError, match=r"holds no metrics\.jsonl"):
         reader.row()
@@ -77,12 +77,12 @@ def test_an_empty_folder_holds_nothing(tmp_path: Path) -> None:
 DAMAGED: dict[str, tuple[str, str, Callable[[RunReader], object], object, str]] = {
     "summary": ("summary.json", "{", lambda run: run.summary, None, "summary.json is damaged"),
     "environment": ("environment.json", "[]", lambda run: run.environment, {}, "environment.json is damaged"),
-    "settings": ("config.yaml", "seed: [1", lambda run: run.config, {}, "not valid YAML"),
+    "settings": ("config.yaml", "seed: [1", lambda run: run.config, None, "not valid YAML"),
     "settings nested": (
         "config.yaml",
         "a: " + "[" * 40 + "]" * 40,
         lambda run: run.config,
-        {},
+        None,
         "nested too deeply",
     ),
     "rows": ("metrics.jsonl", '{half\n{"epoch": 0}\n', lambda run: len(run.rows), 1, "1 line(s) are not JSON"),
@@ -130,7 +130,7 @@ def test_rows_count_from_1_and_once(tmp_path: Path) -> None:
     assert [(row["epoch"], row["at"]) for row in reader.rows] == [(1, 0), (2, 1), (3, 3), (4, 4), (5, 5), (6, 6)]
     assert reader.row(2) == {"epoch": 2, "at": 1}
     assert reader.row(3) == {"epoch": 3, "at": 3}
-    with pytest.raises(UserError, match="records epochs 1 to .*, counted from 1, not 4"):
+    with pytest.raises(UserError, match="records epochs 1 to 3, counted from 1, not 4"):
         reader.row(4)
     write(tmp_path, "metrics.jsonl", *({"epoch": epoch} for epoch in (4, 5)))
     assert reader.row() == {"epoch": 6}

@@ -107,7 +107,7 @@ def _look_up(run: Run) -> Section:
 def _retrain(run: Run) -> str:
     if run.genotype is None:
         return hint("No cells have been derived yet.")
-    text = code(retrain_command(run.path, run.config.get("data"), run.searched_images()), "command")
+    text = code(retrain_command(run.path, run.setting("data"), run.searched_images()), "command")
     if not run.genotype_saved:
         text += hint("The folder has no genotype.json yet; the command works once the search has written it.")
     return text
