@@ -18,7 +18,6 @@ from nge_search.architecture.graph import CONCAT, INPUT, SUM, Graph
 from nge_search.errors import UserError, nearest, plain, shorten
 from nge_search.files import read_text, user_path
 from nge_search.json_reader import parse_json
-from nge_search.kinds import GENOTYPE
 from nge_search.settings.names import INPUT_NODES, OPERATIONS
 
 FORMAT = "nge-genotype/1"
@@ -228,10 +227,10 @@ def load_genotype(reference: str | Path) -> Genotype:
         return PUBLISHED[name]
     path = user_path(reference)
     if path.is_dir():
-        path = path / GENOTYPE
+        path = path / "genotype.json"
     if not path.exists():
         raise UserError(
-            f"genotype '{plain(reference)}' is neither a file, a run folder with a {GENOTYPE}, nor one of "
+            f"genotype '{plain(reference)}' is neither a file, a run folder with a genotype.json, nor one of "
             f"{', '.join(PUBLISHED)}{nearest(name, PUBLISHED)}"
         )
     return Genotype.from_json(read_text(path, LARGEST_FILE), str(path))

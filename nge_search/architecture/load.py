@@ -11,7 +11,6 @@ from nge_search.architecture.graph import Graph
 from nge_search.errors import UserError, nearest, plain, shorten
 from nge_search.files import read_text, user_path
 from nge_search.json_reader import parse_json
-from nge_search.kinds import GENOTYPE
 from nge_search.registry import resolve
 
 #: Where the spaces are defined, by their names in JSON.
@@ -66,10 +65,10 @@ def load_architecture(reference: str | Path) -> Architecture:
     if space is not None:
         return _in_space(space, text, None)
     path = user_path(text)
-    path = path / GENOTYPE if path.is_dir() else path
+    path = path / "genotype.json" if path.is_dir() else path
     if not path.exists():
         raise UserError(
-            f"architecture '{plain(text)}' is neither a file, a run folder with a {GENOTYPE}, nor one of "
+            f"architecture '{plain(text)}' is neither a file, a run folder with a genotype.json, nor one of "
             f"{', '.join(PUBLISHED)}{nearest(name, PUBLISHED)}"
         )
     return read_architecture(parse_json(read_text(path, LARGEST_FILE), str(path)), str(path))

@@ -18,7 +18,6 @@ from nge_search.architecture.graph import Graph
 from nge_search.errors import UserError, shorten
 from nge_search.files import user_path
 from nge_search.json_reader import read_json
-from nge_search.kinds import GENOTYPE
 from nge_search.registry import resolve
 
 #: An architecture: its decisions as small integers, in an order that the space defines.
@@ -130,7 +129,7 @@ class Space(ABC):
         if not reference.isprintable() or len(reference) > _LONGEST_PATH:
             return self.parse(reference)
         path = user_path(reference)
-        path = path / GENOTYPE if path.is_dir() else path
+        path = path / "genotype.json" if path.is_dir() else path
         if not path.exists():
             if path.suffix == ".json":
                 raise UserError(f"'{path}' does not exist; give an architecture, its JSON file or its run folder")
