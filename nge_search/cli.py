@@ -85,7 +85,7 @@ def _summarised(config: RunningConfig) -> Iterator[None]:
     try:
         yield
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        path = Path(config.run.dir) / "summary.json"
+        path = Path(config.run.dir) / kinds.SUMMARY
         raise UserError(
             f"{path} is damaged ({shorten(error)}); delete it to go on from the last checkpoint"
         ) from None

@@ -6,7 +6,7 @@ A new kind of run edits this file and adds its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,8 @@ class Kind:
         unit: what a row of metrics.jsonl is, one and many, and the setting that says how many there will be.
         use: what its folder is and is good for; {run} stands for the folder, {retrain} for the line that retrains
             what was found.
-        telling: a section of settings that no other kind without a `task` has (run folders from before tasks).
+        telling: sections of settings that no other kind without a `task` has (run folders from before tasks).
+        rows: keys of metrics.jsonl that no other kind has (run folders without settings).
         formerly: names of the kind and of its task in older run folders, checkpoints and config files.
     """
 
@@ -45,12 +46,18 @@ class Kind:
     files: tuple[str, ...]
     unit: tuple[str, str, str]
     use: str
-    telling: str = ""
+    telling: tuple[str, ...] = ()
+    rows: tuple[str, ...] = ()
     formerly: tuple[str, ...] = ()
 
 
+# What the files of run folders are called.
+SUMMARY, ENVIRONMENT, METRICS, REPORT = "summary.json", "environment.json", "metrics.jsonl", "report.html"
+CONFIG, GENOTYPE, DATASET = "config.yaml", "genotype.json", "dataset.json"
+EVALUATION, SEGMENTATION = "evaluation.json", "segmentation.json"
+
 #: What runs of every kind write, besides what is in `Kind.files`; summary.json is written last.
-FILES = ("summary.json", "environment.json", "metrics.jsonl", "report.html", "config.yaml")
+FILES = (SUMMARY, ENVIRONMENT, METRICS, REPORT, CONFIG)
 
 _DRAWINGS = tuple(f"genotype{kind}.{suffix}" for kind in ("", "_normal", "_reduce") for suffix in ("svg", "png"))
 
@@ -65,10 +72,11 @@ KINDS = (
         run="nge_search.gradient.run:run_search",
         closing="nge_search.gradient.run:closing_lines",
         page="nge_search.report.pages.search",
-        files=("genotype.json", "dataset.json", *_DRAWINGS),
+        files=(GENOTYPE, DATASET, *_DRAWINGS),
         unit=("epoch", "epochs", "search.epochs"),
         use="a search; train what it found: {retrain}",
-        telling="search",
+        telling=("search",),
+        rows=("p_normal", "p_cell", "architecture_loss", "entropy_normal", "embedding_learning_rate"),
     ),
     Kind(
         name="queries",
@@ -80,9 +88,10 @@ KINDS = (
         run="nge_search.strategies.run:run_queries",
         closing="nge_search.strategies.run:closing_lines",
         page="nge_search.report.pages.queries",
-        files=("genotype.json", *_DRAWINGS),
+        files=(GENOTYPE, *_DRAWINGS),
         unit=("query", "queries", "strategy.queries"),
         use="a search in a table; look up what it found: nge table TABLE --find {run}",
+        rows=("best_signal",),
         formerly=("benchmark",),
     ),
     Kind(
@@ -95,10 +104,11 @@ KINDS = (
         run="nge_search.training.run:run_eval",
         closing="nge_search.training.run:closing_lines",
         page="nge_search.report.pages.classification",
-        files=("genotype.json", "dataset.json", "evaluation.json", *_DRAWINGS),
+        files=(GENOTYPE, DATASET, EVALUATION, *_DRAWINGS),
         unit=("epoch", "epochs", "train.epochs"),
         use="a retraining; export it: nge export {run} --out FOLDER, then: nge classify FOLDER IMAGES",
-        telling="network",
+        telling=("network", "train"),
+        rows=("test_top1", "drop_path"),
     ),
     Kind(
         name="segmentation",
@@ -110,9 +120,10 @@ KINDS = (
         run="nge_search.training.segmentation_run:run_segmentation",
         closing="nge_search.training.segmentation_run:closing_lines",
         page="nge_search.report.pages.segmentation",
-        files=("genotype.json", "dataset.json", "segmentation.json", *_DRAWINGS),
+        files=(GENOTYPE, DATASET, SEGMENTATION, *_DRAWINGS),
         unit=("epoch", "epochs", "train.epochs"),
         use="a segmentation; use it as it is: nge segment {run} IMAGES --out FOLDER",
+        rows=("train_pixel_accuracy", "test_miou"),
         formerly=("voc",),
     ),
 )
@@ -146,11 +157,17 @@ def current_task(task: Any) -> Any:
 
 
 def of_settings(config: Mapping[str, Any]) -> Kind | None:
-    """The kind of run that the settings in a config.yaml are of, told from its task, else from its sections."""
+    """The kind of run that settings are of, told from their task, else from sections that are of one kind alone."""
     task = config.get("task")
     if isinstance(task, str):
         return next((kind for kind in KINDS if kind.task and current_task(task) == kind.task), None)
-    return next((kind for kind in KINDS if kind.telling and kind.telling in config), None)
+    told = [kind for kind in KINDS if any(section in config for section in kind.telling)]
+    return told[0] if len(told) == 1 else None
+
+
+def of_rows(keys: Collection[str]) -> Kind | None:
+    """The kind of run that rows with these keys are of."""
+    return next((kind for kind in KINDS if any(key in keys for key in kind.rows)), None)
 
 
 def own_files() -> tuple[str, ...]:

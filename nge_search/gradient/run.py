@@ -11,6 +11,7 @@ from nge_search.architecture.load import read_architecture
 from nge_search.data import Augmentation, Dataset, Loader, split_train_valid, store
 from nge_search.engine.closing import epochs
 from nge_search.engine.precision import weight_dtype
+from nge_search.engine.run_reader import RunReader
 from nge_search.engine.session import Session, open_session
 from nge_search.gradient.bilevel import BilevelSearch
 from nge_search.recipes import retrain_command
@@ -53,7 +54,8 @@ def closing_lines(config: SearchConfig, summary: dict[str, Any]) -> list[str]:
     if genotype["space"] == SPACE:
         kinds = ("normal", "reduce")
         cells = [f"{kind}: " + ", ".join(f"{op}({node})" for op, node in genotype[kind]) for kind in kinds]
-        after = f"retrain it: {retrain_command(folder, dataclasses.asdict(config.data))}"
+        images = RunReader(folder, lenient=True).searched_images()
+        after = f"retrain it: {retrain_command(folder, dataclasses.asdict(config.data), images)}"
     else:
         cells = [genotype["architecture"]]
         after = f"look it up: nge table TABLE --find {folder}"

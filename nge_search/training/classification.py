@@ -20,6 +20,7 @@ from nge_search.engine.precision import forward_context, full_precision, weight_
 from nge_search.engine.sync_batchnorm import synchronise_statistics
 from nge_search.json_reader import Reader
 from nge_search.keyed_random import Stream, uniform
+from nge_search.kinds import EVALUATION
 from nge_search.networks.classifier import drop_path_factors
 from nge_search.networks.families import Trainable
 from nge_search.settings.classification import EvalConfig
@@ -230,7 +231,7 @@ class ClassifierTraining(NetworkTraining):
         logger.scalars({tag: row[figure] for figure, tag in tags.items() if figure in row}, step)
         found = self._evaluation
         if found:
-            logger.document("evaluation.json", found)
+            logger.document(EVALUATION, found)
         if found and logger.pictures:
             if found["confusion"] is not None:
                 logger.image("test/confusion", draw_confusion(found["confusion"]), step)

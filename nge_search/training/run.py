@@ -20,6 +20,7 @@ from nge_search.engine.session import Session, open_session
 from nge_search.errors import UserError
 from nge_search.networks.classifier import Classifier
 from nge_search.networks.families import FAMILIES, Trainable, require_fits
+from nge_search.networks.weights import read_weights
 from nge_search.settings.classification import EvalConfig, NetworkSection
 from nge_search.settings.data import DataSection
 from nge_search.training.classification import ClassifierTraining
@@ -96,8 +97,6 @@ def build_task(config: EvalConfig, cells: Cells, dataset: Dataset, world: World)
 
 def _load_weights(section: NetworkSection, network: Trainable) -> None:
     """Start from `network.weights`; raises UserError, naming the first tensor that does not fit."""
-    from nge_search.deploy.export import read_weights
-
     given, own = read_weights(section.weights), network.state_dict()
     source = f"network.weights={section.weights}"
     if section.reset_classifier:

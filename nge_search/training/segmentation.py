@@ -25,6 +25,7 @@ from nge_search.engine.precision import forward_context, full_precision, weight_
 from nge_search.engine.sync_batchnorm import freeze_statistics, synchronise_statistics
 from nge_search.json_reader import Reader
 from nge_search.keyed_random import Stream, uniform
+from nge_search.kinds import SEGMENTATION
 from nge_search.networks.classifier import drop_path_factors
 from nge_search.networks.deeplab import DeepLabV3
 from nge_search.settings.segmentation import SegmentationConfig
@@ -218,7 +219,7 @@ class SegmentationTraining(NetworkTraining):
         found = self._evaluation
         if not found:
             return
-        logger.document("segmentation.json", found)
+        logger.document(SEGMENTATION, found)
         per_class = {
             f"iou/{name}": 100 * value for name, value in zip(found["classes"], found["iou"]) if value is not None
         }

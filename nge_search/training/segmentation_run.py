@@ -24,6 +24,7 @@ from nge_search.engine.precision import weight_dtype
 from nge_search.engine.session import open_session
 from nge_search.networks.deeplab import DeepLabV3
 from nge_search.networks.families import require_fits
+from nge_search.networks.weights import read_weights
 from nge_search.settings.segmentation import DeepLabSection, MaskedDataSection, SegmentationConfig
 from nge_search.training.run import require_same_architecture, write_results
 from nge_search.training.segmentation import SegmentationTraining
@@ -127,8 +128,6 @@ def build_network(section: DeepLabSection, genotype: Genotype, classes: int, aux
 
 def _load_backbone(section: DeepLabSection, network: DeepLabV3) -> None:
     """Start from `network.weights`; raises UserError, naming the first tensor that does not fit."""
-    from nge_search.deploy.export import read_weights
-
     given, own = read_weights(section.weights), network.backbone.state_dict()
     kept = {name: tensor for name, tensor in own.items() if name.startswith("auxiliary.")}
     given = {name: tensor for name, tensor in given.items() if not name.startswith("classifier.")}

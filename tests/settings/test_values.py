@@ -18,10 +18,11 @@ import nge_search
 from nge_search.architecture.genotype import load_genotype
 from nge_search.cli import main
 from nge_search.deploy.classify import find_images, read_exported
-from nge_search.deploy.export import export_run, read_weights
+from nge_search.deploy.export import export_run
 from nge_search.deploy.segment import read_trained
 from nge_search.doctor import examine
 from nge_search.errors import UserError
+from nge_search.networks.weights import read_weights
 from nge_search.recipes import retrain_command
 from nge_search.report import save_drawings, write_report
 from nge_search.settings.classification import EvalConfig
