@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from nge_search import kinds
-from nge_search.architecture.genotype import Genotype, is_tabulated
+from nge_search.architecture.genotype import Genotype
+from nge_search.architecture.load import read_architecture
 from nge_search.errors import UserError, plain
 from nge_search.files import user_path
 from nge_search.json_reader import read_json_lines
@@ -107,7 +108,5 @@ def derive(run: str | Path, epoch: int | None = None) -> Genotype | dict[str, An
         raise UserError(f"'{run}' is a search in a table; its architecture is in genotype.json, once it has ended")
     if "genotype" not in found:
         raise UserError(f"'{run}' is not the run folder of a search: its epochs have no genotype")
-    genotype = found["genotype"]
-    if is_tabulated(genotype):
-        return genotype
-    return Genotype.from_dict(genotype, f"{path}, epoch {found['epoch'] + 1}")
+    architecture = read_architecture(found["genotype"], f"{path}, epoch {found['epoch'] + 1}")
+    return architecture.genotype or architecture.document

@@ -23,7 +23,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from nge_search import kinds
-from nge_search.architecture.genotype import Genotype, load_genotype
+from nge_search.architecture.genotype import Genotype
+from nge_search.architecture.load import load_genotype
 from nge_search.deploy.export_folder import CONFIG_FILE, GENOTYPE_FILE, README_FILE, WEIGHTS_FILE, staged
 from nge_search.deploy.export_readme import readme
 from nge_search.engine.checkpoint import CheckpointFolder, require_same_tensors

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from nge_search import kinds
-from nge_search.architecture.genotype import load_genotype
+from nge_search.architecture.load import load_genotype
 from nge_search.data.decoding import for_each, load, to_tensor
 from nge_search.data.segmentation.augmentation import MaskedAugmentation
 from nge_search.deploy.classify import find_images

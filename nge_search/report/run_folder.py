@@ -65,7 +65,7 @@ class RunFolder:
     @property
     def notation(self) -> str:
         """What was found in its space's own notation; empty where that is the genotype."""
-        return self.architecture.text if self.architecture and self.genotype is None else ""
+        return self.architecture.text if self.architecture else ""
 
     def setting(self, key: str) -> Any:
         """The value of a setting in config.yaml, by its dotted key, or None."""

@@ -26,7 +26,7 @@ from timm.data import create_transform, resolve_data_config
 
 import nge_search
 import nge_search.networks.timm_models  # tells timm of the architectures
-from nge_search.architecture.genotype import load_genotype
+from nge_search.architecture.load import load_genotype
 from nge_search.cli import main
 from nge_search.data import Augmentation, load_dataset
 from nge_search.deploy import export
