@@ -29,7 +29,7 @@ def whole_trip(space: Space, architecture: Architecture) -> None:
     """Graphs, their code, drawings, and a network that classifies two images."""
     assert architecture.space == space.name
     code = space.code_of(architecture)
-    assert space.graphs(code) == architecture.graphs
+    assert space.code(space.graphs(code)) == code
     assert read_architecture(architecture.document) == architecture
     assert drawing_rgb(architecture.graphs).ndim == 3
     operations = sum(bool(edge.label.name) for graph in architecture.graphs.values() for edge in graph.edges)
@@ -89,14 +89,14 @@ def test_what_is_no_architecture(text: str, says: str) -> None:
 
 
 def test_spaces_refuse_what_is_not_of_them() -> None:
-    of_five = load_architecture("0100001000001000001000000 input,conv3x3-bn-relu,maxpool3x3,maxpool3x3,output")
-    with pytest.raises(UserError, match="not in DARTS' notation; .* network.kind=nasbench101 trains it"):
+    of_five = load_architecture("0100000100000100000100000 input,conv3x3-bn-relu,maxpool3x3,maxpool3x3,output")
+    with pytest.raises(UserError, match=r"not in DARTS' notation; .* network.kind=nasbench101 trains it"):
         load_genotype(NOTATIONS["nasbench101"])
     with pytest.raises(UserError, match="darts_v1 holds no architecture of nasbench201"):
         NasBench201Space().code_of(load_architecture("darts_v1"))
     with pytest.raises(UserError, match="a cell of 5 vertices; this space has up to 4"):
         NasBench101Space(4).code_of(of_five)
-    with pytest.raises(UserError, match="5 inner nodes|4 inner nodes"):
+    with pytest.raises(UserError, match="has 4 inner nodes, all in the output"):
         DartsSpace().code_of(load_architecture("nasnet_a"))
 
 

@@ -31,7 +31,7 @@ def test_networks_tell_their_cells_and_settings() -> None:
         space = NasBench101Space()
         code = space.parse("0111001100010000 input,conv3x3-bn-relu,maxpool3x3,output")
         found = repr(space.network(code, channels=4, cells=3))
-        assert "edges=(0-1, 0-2, 0-3, 1-2, 1-3, 2-3), widths=[4, 2, 2, 4]" in found
+        assert "edges=(0-1, 0-2, 1-2, 0-3, 1-3, 2-3), widths=[4, 2, 2, 4]" in found
         assert "edges=(0-3, 1-3)" in repr(NasBench201Space().network((0, 0, 0, 1, 3, 0), channels=4, cells=3))
 
 
