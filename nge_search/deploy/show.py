@@ -81,6 +81,5 @@ def _term(graph: Graph, node: int) -> str:
     label, edges = graph.nodes[node], [graph.edges[position] for position in graph.incoming[node]]
     if label.name == SUM:
         return " + ".join(f"{edge.label}({edge.source})" for edge in edges) or "0"
-    if label.name == CONCAT:
-        return f"concat({', '.join(str(edge.source) for edge in edges)})"
-    return f"{label}({' + '.join(str(edge.source) for edge in edges)})"
+    between = ", " if label.name in (CONCAT, OUTPUT) else " + "
+    return f"{label}({between.join(str(edge.source) for edge in edges)})"

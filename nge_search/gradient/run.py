@@ -34,7 +34,7 @@ def run_search(config: SearchConfig) -> dict[str, Any]:
         finally:
             forget_memory()
         with loop.closing() as row:
-            found = read_architecture(row["genotype"])
+            found = read_architecture(row["genotype"], "the last epoch's row")
             task.space.code_of(found)  # a checkpoint may hold anything there
             summary = session.summary(
                 loop,
@@ -49,14 +49,14 @@ def run_search(config: SearchConfig) -> dict[str, Any]:
 def closing_lines(config: SearchConfig, summary: dict[str, Any]) -> list[str]:
     """What is printed of a finished search."""
     folder = Path(config.run.dir)
-    genotype = read_architecture(summary["genotype"]).genotype
-    if genotype is None:
-        cells = [summary["genotype"]["architecture"]]
+    found = read_architecture(summary["genotype"])
+    if found.genotype is None:
+        cells = [found.text]
         after = f"look it up: nge table TABLE --find {folder}"
     else:
         cells = [
             f"{kind}: " + ", ".join(f"{operation}({node})" for operation, node in cell.genes)
-            for kind, cell in genotype.cells()
+            for kind, cell in found.genotype.cells()
         ]
         after = f"retrain it: {retrain_command(folder, dataclasses.asdict(config.data))}"
     return [

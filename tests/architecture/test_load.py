@@ -117,5 +117,5 @@ def test_cells_of_every_space_are_shown_in_words(capsys: pytest.CaptureFixture[s
     assert shown["nasbench101"][3:6] == [
         "  1 = conv3x3-bn-relu(0)",
         "  2 = maxpool3x3(0 + 1)",
-        "  output = output(0 + 1 + 2)",
+        "  output = output(0, 1, 2)",
     ]

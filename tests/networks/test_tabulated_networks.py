@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import nn
 
-from nge_search.architecture.genotype import PUBLISHED
+from nge_search.architecture.genotype import PUBLISHED, Genotype
 from nge_search.architecture.load import load_architecture
 from nge_search.cli import main
 from nge_search.counting import count_parameters
 from nge_search.networks.nasbench101 import ConvBNReLU, NasBench101Cell
-from nge_search.spaces import SPACES, Code, DartsSpace, NasBench101Space, NasBench201Space, Space
+from nge_search.spaces import SPACES, Code, NasBench101Space, NasBench201Space, Space
 from nge_search.spaces.nasbench101 import parameters
 from nge_search.supernet.nasbench201 import DenseSupernet
 
@@ -111,11 +111,10 @@ def test_networks_of_all_spaces_train(name: str, text: str) -> None:
 
 
 def test_graphs_of_darts_cells_give_the_genotype_back() -> None:
-    space = DartsSpace()
-    graphs = PUBLISHED["darts_v2"].graphs()
-    genotype = space.genotype(space.code(graphs))
+    genotype = PUBLISHED["darts_v2"]
+    graphs = genotype.graphs()
     assert list(graphs) == ["normal", "reduce"]
-    assert type(genotype).from_graphs(graphs) == genotype
+    assert Genotype.of(graphs) == Genotype.of(genotype) == genotype
     normal = graphs["normal"]
     assert normal.sources(6) == [2, 3, 4, 5]
     assert sorted(label.name for *_, label in normal.edges if label.name) == sorted(
