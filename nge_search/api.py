@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from nge_search import kinds
-from nge_search.architecture.genotype import Genotype, is_tabulated
+from nge_search.architecture.genotype import Genotype
+from nge_search.architecture.load import read_architecture
 from nge_search.engine.run_reader import RunReader
 from nge_search.errors import UserError
 from nge_search.kinds import GENOTYPE, METRICS, Kind
@@ -90,7 +91,5 @@ def derive(run: str | Path, epoch: int | None = None) -> Genotype | dict[str, An
         raise UserError(f"'{run}' is a search in a table; its architecture is in {GENOTYPE}, once it has ended")
     if "genotype" not in found:
         raise UserError(f"'{run}' is not the run folder of a search: its epochs have no genotype")
-    genotype = found["genotype"]
-    if is_tabulated(genotype):
-        return genotype
-    return Genotype.from_dict(genotype, f"{reader.path / METRICS}, epoch {found['epoch']}")
+    architecture = read_architecture(found["genotype"], f"{reader.path / METRICS}, epoch {found['epoch']}")
+    return architecture.genotype or architecture.document

@@ -255,13 +255,14 @@ def _table(words: Sequence[str]) -> None:
         help="print what is known of an architecture, as JSON: its notation, its JSON file, or a run folder",
     )
     options = parser.parse_args(words)
+    from nge_search.architecture.load import load_architecture
     from nge_search.tables import open_table
 
     table = open_table(options.table)
     if options.out:
         show(f"wrote {table.save(options.out)}", file=sys.stdout if options.find is None else sys.stderr)
     if options.find is not None:
-        code = table.space.find(options.find)
+        code = table.space.code_of(load_architecture(options.find))
         document = table.space.to_dict(code) | {"figures": table.figures(table.find(code))}
         print(json.dumps(document, indent=2))
     else:

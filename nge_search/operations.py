@@ -89,6 +89,9 @@ class FactorizedReduce(nn.Module):
         self.odd = nn.Conv2d(c_in, c_out - c_out // 2, 1, stride, bias=False)
         self.bn = nn.BatchNorm2d(c_out, affine=affine)
 
+    def extra_repr(self) -> str:
+        return f"shift={self.shift}"
+
     def forward(self, x_BCHW: Tensor) -> Tensor:
         x_BCHW = self.relu(x_BCHW)
         shift, stride = self.shift, self.even.stride[0]

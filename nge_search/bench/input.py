@@ -24,7 +24,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from nge_search.architecture.genotype import load_genotype
+from nge_search.architecture.load import load_genotype
 from nge_search.bench.measuring import Clock, heading
 from nge_search.data import Augmentation, Dataset, Draw, FileImages, ImageTransforms, Loader, StreamedImages
 from nge_search.data.class_folders import read_tree

@@ -22,7 +22,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from nge_search.architecture.genotype import load_genotype
+from nge_search.architecture.load import load_genotype
 from nge_search.bench.darts import DartsNetwork
 from nge_search.bench.measuring import Clock, heading
 from nge_search.bench.serving import Served, in_turn, serve

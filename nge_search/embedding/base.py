@@ -50,6 +50,9 @@ class Head(nn.Module):
         self.embed = linear(edge_dim, edge_dim, initialise)
         self.classify = linear(edge_dim, len(table.options), initialise)
 
+    def extra_repr(self) -> str:
+        return f"rows={len(self.members_EM)}"
+
     def forward(self, z_VF: Tensor) -> tuple[Tensor, Tensor]:
         """P [E, O] and the activations of the hidden layer (for the share of dead units)."""
         hidden_EK = functional.relu(self.hidden(z_VF[self.members_EM].flatten(1)))
@@ -97,6 +100,10 @@ class NodeEmbedding(nn.Module):
         for kind in self.kinds:
             self.register_parameter(f"x_{kind}", nn.Parameter(torch.eye(space.vertices, input_dim)))
         self.layers = nn.ModuleList(build() for _ in range(1 if shared else len(self.kinds)))
+
+    def extra_repr(self) -> str:
+        shared = len(self.layers) < len(self.kinds)
+        return f"kinds=({', '.join(self.kinds)}), x={tuple(self.node_vectors()[0].shape)}, shared={shared}"
 
     def _run(self) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
         for position, x_VD in enumerate(self.node_vectors()):

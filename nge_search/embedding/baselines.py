@@ -21,6 +21,9 @@ class DirectParameters(nn.Module):
         for name, table in zip(self.names, space.tables):
             self.register_parameter(name, nn.Parameter(1e-3 * torch.randn(table.shape)))
 
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name}={tuple(self.get_parameter(name).shape)}" for name in self.names)
+
     def forward(self) -> tuple[Tensor, ...]:
         """The matrices of `CellSpace.tables`, each [E, O]."""
         return tuple(torch.softmax(self.get_parameter(name), dim=1) for name in self.names)

@@ -60,6 +60,9 @@ class GraphLayers(Layers):
         )
         self.add_heads(space, widths[-1], edge_dim, initialise)
 
+    def extra_repr(self) -> str:
+        return f"vertices={self.space.vertices}, adjacency={self.adjacency}"
+
     def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
         """Re-derive A_hat after a change of type: rounding it through fp32 would cost fp64 its digits."""
         super()._apply(fn, recurse)

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from nge_search import kinds, yaml_reader
-from nge_search.architecture.genotype import Genotype, load_genotype
+from nge_search.architecture.genotype import Genotype
 from nge_search.architecture.graph import Graph
-from nge_search.architecture.load import Architecture, read_architecture
+from nge_search.architecture.load import Architecture, load_genotype, read_architecture
 from nge_search.errors import UserError, from_os_error, plain
 from nge_search.files import read_text, user_path
 from nge_search.json_reader import MOST_VALUES, Reader, count_values, read_json, read_json_lines
@@ -214,7 +214,7 @@ class RunReader:
     @property
     def notation(self) -> str:
         """What was found in its space's own notation; empty where that is the genotype."""
-        return self.architecture.text if self.architecture and self.genotype is None else ""
+        return self.architecture.text if self.architecture else ""
 
     def saved_genotype(self) -> Genotype:
         """The cells in genotype.json; UserError, of a lenient reader too, where it has none in DARTS' notation."""

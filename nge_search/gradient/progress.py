@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nge_search.architecture.genotype import PARAMETER_FREE
+from nge_search.architecture.graph import PLAIN, Graph
 from nge_search.architecture.load import read_architecture
 from nge_search.engine.logger import Logger
 from nge_search.gradient.cost import ExpectedCost
@@ -26,9 +26,10 @@ def mean_entropy(p_EO: Tensor) -> float:
     return float(torch.special.entr(p_EO.double()).sum(dim=1).mean())
 
 
-def parameter_free_share(operations: Sequence[str]) -> float:
-    """Which part of a cell's operations are skips, pools and `none`: near 1, the search has collapsed."""
-    return sum(operation in _PARAMETER_FREE for operation in operations) / len(operations)
+def parameter_free_share(cell: Graph, count: int) -> float:
+    """Which part of a cell's `count` operations are skips, pools and `none`: near 1, the search has collapsed."""
+    weighted = sum(edge.label != PLAIN and edge.label.name not in _PARAMETER_FREE for edge in cell.edges)
+    return (count - weighted) / count
 
 
 @torch.no_grad()
@@ -42,18 +43,18 @@ def epoch_figures(
         "dataset": config.data.name,
         "seed": config.seed,
     }
-    code, graph = space.derive(matrices), space.graph
+    derived, graph = space.derive(matrices, provenance), space.graph
     free = [name in _PARAMETER_FREE for name in graph.operations]
     figures: dict[str, Any] = {"operations": list(graph.operations), "edges": [list(edge) for edge in graph.edges]}
-    for kind, operations, p_EO in zip(graph.kinds, space.chosen(code), matrices):
+    for kind, p_EO in zip(graph.kinds, matrices):
         figures[f"p_{kind}"] = p_EO.tolist()
         figures[f"entropy_{kind}"] = mean_entropy(p_EO)
         figures[f"parameter_free_{kind}"] = float(p_EO[:, free].sum(dim=1).mean())
-        figures[f"parameter_free_derived_{kind}"] = parameter_free_share(operations)
+        figures[f"parameter_free_derived_{kind}"] = parameter_free_share(derived.graphs[kind], space.kept)
     figures["dead_units"] = float(embedding.dead_share())
     figures["norms"] = {name: float(parameter.norm()) for name, parameter in embedding.named_parameters()}
     figures["expected_macs"] = cost.expected(*matrices)
-    figures["genotype"] = space.to_dict(code, provenance)
+    figures["genotype"] = derived.document
     return figures
 
 

@@ -6,8 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from nge_search.architecture.genotype import SPACE
-from nge_search.architecture.load import read_architecture
+from nge_search.architecture.load import Architecture, read_architecture
 from nge_search.data import Augmentation, Dataset, Loader, split_train_valid, store
 from nge_search.engine.closing import epochs
 from nge_search.engine.precision import weight_dtype
@@ -36,29 +35,32 @@ def run_search(config: SearchConfig) -> dict[str, Any]:
         finally:
             forget_memory()
         with loop.closing() as row:
-            task.space.parse(task.space.notation(row["genotype"]))  # a checkpoint may hold anything there
+            found = read_architecture(row["genotype"], "the last epoch's row")
+            task.space.code_of(found)  # a checkpoint may hold anything there
             summary = session.summary(
                 loop,
                 genotype=row["genotype"],
                 valid_top1=float(row["valid_top1"]),
                 expected_macs=float(row["expected_macs"]),
             )
-        session.world.on_main(lambda: _write_results(session, summary))
+        session.world.on_main(lambda: _write_results(session, summary, found))
         return summary
 
 
 def closing_lines(config: SearchConfig, summary: dict[str, Any]) -> list[str]:
     """What is printed of a finished search."""
     folder = Path(config.run.dir)
-    genotype = summary["genotype"]
-    if genotype["space"] == SPACE:
-        kinds = ("normal", "reduce")
-        cells = [f"{kind}: " + ", ".join(f"{op}({node})" for op, node in genotype[kind]) for kind in kinds]
+    found = read_architecture(summary["genotype"])
+    if found.genotype is None:
+        cells = [found.text]
+        after = f"look it up: nge table TABLE --find {folder}"
+    else:
+        cells = [
+            f"{kind}: " + ", ".join(f"{operation}({node})" for operation, node in cell.genes)
+            for kind, cell in found.genotype.cells()
+        ]
         images = RunReader(folder, lenient=True).searched_images()
         after = f"retrain it: {retrain_command(folder, dataclasses.asdict(config.data), images)}"
-    else:
-        cells = [genotype["architecture"]]
-        after = f"look it up: nge table TABLE --find {folder}"
     return [
         *cells,
         f"validation top-1 {summary['valid_top1']:.2f} % after {epochs(summary)}, "
@@ -120,12 +122,12 @@ def _describe(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def _write_results(session: Session, summary: dict[str, Any]) -> None:
+def _write_results(session: Session, summary: dict[str, Any], found: Architecture) -> None:
     from nge_search.report import save_drawings, write_report
 
     folder = session.folder
     assert folder is not None
-    folder.write_json("genotype.json", summary["genotype"])
-    save_drawings(read_architecture(summary["genotype"]).graphs, folder.path)
+    folder.write_json("genotype.json", found.document)
+    save_drawings(found.graphs, folder.path)
     write_report(folder.path, summary)
     folder.finish(summary)

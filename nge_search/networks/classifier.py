@@ -10,7 +10,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from nge_search.architecture.cell_space import reduction_positions
-from nge_search.architecture.genotype import Genotype
+from nge_search.architecture.genotype import Cells, Genotype
 from nge_search.errors import UserError
 from nge_search.networks.cells import DerivedCell
 from nge_search.networks.fast_forms import Shared, suits
@@ -37,7 +37,7 @@ class Classifier(nn.Module, ABC):
 
     def stack(
         self,
-        genotype: Genotype,
+        genotype: Cells,
         channels: int,
         cells: int,
         classes: int,
@@ -55,7 +55,7 @@ class Classifier(nn.Module, ABC):
             output_stride: how many times smaller than the image the last cell's output is: reductions that would
                 make it smaller still keep their resolution, and what follows is dilated; None: all reduce.
         """
-        self.genotype, self.compiled = genotype, False
+        self.genotype, self.compiled = Genotype.of(genotype), False
         self.cells = nn.ModuleList()
         self.reductions: list[int] = []
         self.auxiliary_after = 2 * cells // 3
@@ -65,7 +65,7 @@ class Classifier(nn.Module, ABC):
         for position in range(cells):
             reduction = position in reduction_positions(cells)
             channels *= 2 if reduction else 1
-            graph = genotype.reduce if reduction else genotype.normal
+            graph = self.genotype.reduce if reduction else self.genotype.normal
             keep = output_stride is not None and stride >= output_stride
             cell = DerivedCell(graph, c_before, c_last, channels, reduction, reduction_before, rates, keep)
             self.cells.append(cell)
@@ -83,6 +83,11 @@ class Classifier(nn.Module, ABC):
             ends.append(ends[-1] + cell.drop_slots)
         self.drop_slots = ends[-1]
         self._slots = list(pairwise(ends))
+
+    def extra_repr(self) -> str:
+        reduced = [position for position, cell in enumerate(self.cells) if cell.reduction]
+        behind = self.auxiliary_after if self.auxiliary is not None else None
+        return f"reductions={reduced}, auxiliary_after={behind}, drop_slots={self.drop_slots}"
 
     @abstractmethod
     def stems(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nge_search.architecture.cell_space import reduction_positions
-from nge_search.architecture.genotype import Genotype, load_genotype
+from nge_search.architecture.genotype import Genotype
+from nge_search.architecture.load import load_genotype
 from nge_search.errors import UserError, shorten
 from nge_search.networks.cifar import CifarNetwork
 from nge_search.networks.classifier import Classifier, drop_path_factors
@@ -73,6 +74,10 @@ class TimmClassifier(Classifier):
         if num_classes == 0 or global_pool != "avg":
             self.reset_classifier(num_classes, global_pool)
         self.feature_info = self._describe_features()
+
+    def extra_repr(self) -> str:
+        rates = f"drop_rate={self.drop_rate}, drop_path_rate={self.drop_path_rate}"
+        return f"{super().extra_repr()}, global_pool='{self.global_pool}', {rates}"
 
     def _describe_features(self) -> list[dict[str, Any]]:
         """timm's list of feature maps: behind each stem, the last cell before each reduction, and the last of all.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -123,7 +123,7 @@ class NasBench101Space(Space):
     """
 
     name = "nasbench101"
-    networks = "nge_search.networks.nasbench101:build"
+    networks = "nge_search.networks.nasbench101:NasBench101Network"
 
     def __init__(self, vertices: int = VERTICES):
         if type(vertices) is not int or not 2 <= vertices <= VERTICES:
@@ -155,8 +155,11 @@ class NasBench101Space(Space):
         operations = (_LABELS[choice] for choice in code[len(self._edges) :])
         return Graph((Label(INPUT), *operations, Label(OUTPUT)), edges, (0,), (self.graph.vertices - 1,))
 
-    def code(self, graph: Graph) -> Code:
+    def code(self, graphs: Mapping[str, Graph]) -> Code:
         """The code of a cell of at most `graph.vertices` vertices; what it lacks stands before the output."""
+        graph = graphs["cell"]
+        if len(graph.nodes) > self.graph.vertices:
+            raise UserError(f"a cell of {len(graph.nodes)} vertices; this space has up to {self.graph.vertices}")
         place = [*range(len(graph.nodes) - 1), self.graph.vertices - 1]
         edges = {(place[edge.source], place[edge.target]) for edge in graph.edges}
         operations = [OPERATIONS.index(label.name) for label in graph.nodes[1:-1]]
@@ -187,7 +190,7 @@ class NasBench101Space(Space):
 
     def parse(self, text: str) -> Code:
         rows, _, names = text.strip().partition(" ")
-        return self.code(self.parse_graph(rows, names.strip().split(",")))
+        return self.code({"cell": self.parse_graph(rows, names.strip().split(","))})
 
     def parse_graph(self, rows: str, names: Sequence[str]) -> Graph:
         """A cell from its published form; raises UserError for what is none of this space."""

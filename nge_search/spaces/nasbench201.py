@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from nge_search.architecture.cell_space import CellSpace
 from nge_search.architecture.graph import INPUT, SUM, Graph
-from nge_search.errors import shorten
+from nge_search.architecture.load import Architecture
+from nge_search.errors import UserError, shorten
 from nge_search.spaces.base import Code, EdgeSpace, draw_rows
 
 NONE = "none"
@@ -32,9 +34,9 @@ class NasBench201Space(EdgeSpace):
     """
 
     name = "nasbench201"
-    networks = "nge_search.networks.nasbench201:build"
+    networks = "nge_search.networks.nasbench201:NasBench201Network"
     graph = CellSpace(nodes=3, operations=OPERATIONS, inputs=1, kinds=("cell",))
-    length = len(graph.edges)
+    length = kept = len(graph.edges)
     size = len(OPERATIONS) ** length
 
     def draw(self, matrices: Sequence[np.ndarray], random: np.random.Generator) -> Code:
@@ -44,12 +46,9 @@ class NasBench201Space(EdgeSpace):
         edges_L = torch.arange(self.length, device=codes_NL.device)
         return matrices[0].log()[edges_L, codes_NL].sum(dim=1)
 
-    def derive(self, matrices: Sequence[Tensor]) -> Code:
+    def derive(self, matrices: Sequence[Tensor], provenance: dict[str, Any] | None = None) -> Architecture:
         """The most probable operation of each edge, `none` among them."""
-        return tuple(matrices[0].argmax(dim=1).tolist())
-
-    def chosen(self, code: Code) -> list[list[str]]:
-        return [[OPERATIONS[operation] for operation in code]]
+        return self.architecture(tuple(matrices[0].argmax(dim=1).tolist()), provenance)
 
     def neighbours(self, code: Code) -> list[Code]:
         return [
@@ -68,6 +67,12 @@ class NasBench201Space(EdgeSpace):
         ]
         sums = [SUM] * self.graph.nodes
         return {"cell": Graph.build([INPUT, *sums], edges, [0], [self.graph.nodes])}
+
+    def code(self, graphs: Mapping[str, Graph]) -> Code:
+        chosen = {(edge.source, edge.target): edge.label.name for edge in graphs["cell"].edges}
+        if set(chosen) - set(self.graph.edges) or set(chosen.values()) - set(OPERATIONS):
+            raise UserError(f"the graph is no cell of {self.name}")
+        return tuple(OPERATIONS.index(chosen.get(edge, NONE)) for edge in self.graph.edges)
 
     def text(self, code: Code) -> str:
         parts = dict.fromkeys(self.graph.inner, "")

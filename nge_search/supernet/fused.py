@@ -270,7 +270,6 @@ class FusedSupernet(StackedNetwork):
     def __init__(self, supernet: Supernet):
         require_known(supernet.space.operations, _KNOWN)
         super().__init__(supernet)
-        self.space = supernet.space
         self.stem, self.classifier = supernet.stem, supernet.classifier
         self.cells = nn.ModuleList(FusedCell(cell) for cell in supernet.cells)
         first = self.cells[0]

@@ -47,6 +47,9 @@ class DenseCell(nn.Module):
             for _ in space.edges
         )
 
+    def extra_repr(self) -> str:
+        return f"nodes={self.space.nodes}, channels={self.channels}"
+
     def forward(self, x_BCHW: Tensor, p_EO: Tensor) -> Tensor:
         states = [x_BCHW]
         for node in self.space.inner:
@@ -117,6 +120,9 @@ class DenseSupernet(ThreeStages):
     def __init__(self, space: CellSpace, channels: int, cells: int, classes: int, image_channels: int = 3):
         super().__init__(lambda width: DenseCell(space, width), channels, cells, classes, image_channels)
         self.space = space
+
+    def extra_repr(self) -> str:
+        return str(self.space)
 
     def forward(self, x_BCHW: Tensor, p_EO: Tensor) -> Tensor:
         """Logits [B, classes] of images under the operation probabilities of the cells."""

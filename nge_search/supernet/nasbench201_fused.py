@@ -257,7 +257,6 @@ class FusedDenseSupernet(StackedNetwork):
     def __init__(self, supernet: DenseSupernet):
         require_known(supernet.space.operations, ("none", *_ORDER), _ORDER)
         super().__init__(supernet)
-        self.space = supernet.space
         self.stem, self.reductions = supernet.stem, supernet.reductions
         self.norm, self.classifier = supernet.norm, supernet.classifier
         self.stages = nn.ModuleList(

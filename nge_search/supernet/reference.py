@@ -62,6 +62,9 @@ class MixedCell(nn.Module):
             for source, _ in space.edges
         )
 
+    def extra_repr(self) -> str:
+        return f"nodes={self.space.nodes}, channels={self.channels}, reduction={self.reduction}"
+
     def _stride(self, source: int) -> int:
         return 2 if self.reduction and source < INPUT_NODES else 1
 
@@ -114,6 +117,9 @@ class Supernet(nn.Module):
             c_before, c_last = c_last, space.nodes * channels
             reduction_before = reduction
         self.classifier = nn.Linear(c_last, classes)
+
+    def extra_repr(self) -> str:
+        return str(self.space)
 
     def forward(self, x_BCHW: Tensor, p_normal_EO: Tensor, p_reduce_EO: Tensor) -> Tensor:
         """Logits [B, classes] of images under the operation probabilities of the two kinds of cell."""

@@ -10,8 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from nge_search.architecture.cell_space import CellSpace
 from nge_search.errors import UserError, plain
 from nge_search.supernet.folding import wide
+from nge_search.supernet.nasbench201 import DenseSupernet
+from nge_search.supernet.reference import Supernet
 from nge_search.supernet.sampled import drawn
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -25,6 +28,9 @@ class Statistics(nn.Module):
         self.momentum = norms[0].momentum
         for name in _STATISTICS:
             self.register_buffer(name, torch.stack([getattr(norm, name) for norm in norms]))
+
+    def extra_repr(self) -> str:
+        return f"{' x '.join(map(str, self.running_mean.shape))}, momentum={self.momentum}"
 
 
 @torch.no_grad()
@@ -46,6 +52,10 @@ class StackedCell(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.names: dict[str, list[str]] = {}
+
+    def extra_repr(self) -> str:
+        weights = self.named_parameters(recurse=False)
+        return "\n".join(f"({name}): {' x '.join(map(str, weight.shape))}" for name, weight in weights)
 
     def stack(self, reference: dict[str, nn.Module], name: str, paths: Sequence[str]) -> None:
         """Adopt the weights or statistics of some modules of the textbook's cell as one stack."""
@@ -79,10 +89,14 @@ def require_known(operations: Sequence[str], known: Sequence[str], needed: Seque
 class StackedNetwork(nn.Module, ABC):
     """A supernet whose cells are `StackedCell`; all else it shares with the textbook's, names included."""
 
-    def __init__(self, textbook: nn.Module):
+    def __init__(self, textbook: Supernet | DenseSupernet):
         super().__init__()
         self.textbook_names = list(textbook.state_dict())
+        self.space: CellSpace = textbook.space
         self._textbook = (copy.deepcopy(textbook).to("meta"),)  # a tuple hides it: it has no tensors of its own
+
+    def extra_repr(self) -> str:
+        return str(self.space)
 
     def forward(self, x_BCHW: Tensor, *matrices: Tensor) -> Tensor:
         """Logits [B, classes] of images under the operation probabilities of each kind of cell, [E, O].

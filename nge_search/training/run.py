@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from nge_search.architecture.genotype import Genotype
-from nge_search.architecture.graph import Graph
+from nge_search.architecture.genotype import Cells
 from nge_search.architecture.load import Architecture, load_architecture
 from nge_search.counting import count_parameters, multiply_adds
 from nge_search.data import Augmentation, Dataset, ImageSource, Loader, store
@@ -25,9 +23,6 @@ from nge_search.settings.classification import EvalConfig, NetworkSection
 from nge_search.settings.data import DataSection
 from nge_search.training.classification import ClassifierTraining
 
-#: What a network is stacked from.
-Cells = Genotype | Mapping[str, Graph]
-
 
 def run_eval(config: EvalConfig) -> dict[str, Any]:
     """Train `config.network.genotype` as configured, or take up an unfinished training; return its summary.
@@ -41,7 +36,7 @@ def run_eval(config: EvalConfig) -> dict[str, Any]:
     """
     architecture = load_architecture(config.network.genotype)
     require_fits(architecture, config.network.kind, "network.kind")
-    cells = architecture.cells
+    cells = architecture.graphs
     with open_session(config) as session:
         session.world.on_main(lambda: require_same_architecture(session, architecture))
         if session.finished is not None:
@@ -122,7 +117,7 @@ def build_network(config: EvalConfig, cells: Cells, dataset: Dataset, auxiliary:
         len(dataset.classes),
         dataset.channels,
         auxiliary,
-        section.stem_multiplier if section.kind == "cifar" else None,
+        section.stem_multiplier,
     )
 
 
@@ -157,7 +152,7 @@ def require_same_architecture(session: Session, architecture: Architecture) -> N
     path = folder.path / "genotype.json"
     if session.config.run.overwrite or not path.is_file():
         return
-    if load_architecture(path).cells != architecture.cells:
+    if load_architecture(path).graphs != architecture.graphs:
         raise UserError(
             f"run folder '{folder.path}' trains another genotype than network.genotype="
             f"{session.config.network.genotype}; set another run.dir=, or run.overwrite=true"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import groupby
 from typing import Any
 
 import torch
 
-from nge_search.architecture.genotype import Genotype
+from nge_search.architecture.genotype import Cells
 from nge_search.architecture.load import load_architecture
 from nge_search.counting import count_parameters, multiply_adds
 from nge_search.data import Loader, ResidentImages, StreamedImages, fits
@@ -25,6 +26,8 @@ from nge_search.engine.session import open_session
 from nge_search.networks.deeplab import DeepLabV3
 from nge_search.networks.families import require_fits
 from nge_search.networks.weights import read_weights
+from nge_search.settings import names
+from nge_search.settings.names import require_names
 from nge_search.settings.segmentation import DeepLabSection, MaskedDataSection, SegmentationConfig
 from nge_search.training.run import require_same_architecture, write_results
 from nge_search.training.segmentation import SegmentationTraining
@@ -42,8 +45,7 @@ def run_segmentation(config: SegmentationConfig) -> dict[str, Any]:
     """
     architecture = load_architecture(config.network.genotype)
     require_fits(architecture, "imagenet", "network.kind")
-    genotype = architecture.genotype
-    assert genotype is not None  # DARTS' space is the backbone's
+    cells = architecture.graphs
     with open_session(config) as session:
         session.world.on_main(lambda: require_same_architecture(session, architecture))
         if session.finished is not None:
@@ -51,8 +53,8 @@ def run_segmentation(config: SegmentationConfig) -> dict[str, Any]:
         dataset = session.load_dataset(load_masked)
         shares = session.world.on_main(lambda: count_shares(dataset, config.data))
         session.say(notice(shares, dataset.classes))
-        task = build_task(config, genotype, dataset, session.world)
-        plain = build_network(config.network, genotype, len(dataset.classes), auxiliary=False)
+        task = build_task(config, cells, dataset, session.world)
+        plain = build_network(config.network, cells, len(dataset.classes), auxiliary=False)
         shape = (1, 3, config.data.crop, config.data.crop)
         size = {"params": count_parameters(plain), "macs": multiply_adds(plain, shape)}
         backbone = count_parameters(plain.backbone)
@@ -60,7 +62,7 @@ def run_segmentation(config: SegmentationConfig) -> dict[str, Any]:
             f"{size['params']:,} parameters ({backbone:,} in the backbone; the paper's network: 10.31M), "
             f"{size['macs'] / 1e6:.2f}M mult-adds per crop"
         )
-        documents = {"genotype.json": genotype.to_dict(), "dataset.json": _describe(dataset, shares)}
+        documents = {"genotype.json": architecture.document, "dataset.json": _describe(dataset, shares)}
         loop = session.train(task, documents)
         with loop.closing() as row:
             summary = session.summary(
@@ -72,7 +74,7 @@ def run_segmentation(config: SegmentationConfig) -> dict[str, Any]:
                 best_epoch=task.best["epoch"] + 1 if task.best else None,
                 **size,
                 backbone_params=backbone,
-                genotype=genotype.to_dict(),
+                genotype=architecture.document,
             )
         session.world.on_main(lambda: write_results(session, summary))
         return summary
@@ -93,13 +95,17 @@ def _figure(row: dict[str, Any], key: str) -> float | None:
     return None if math.isnan(value) else value
 
 
+_DATASETS: dict[str, Callable[[MaskedDataSection], MaskedDataset]] = {"scenes": load_scenes, "voc": load_voc}
+require_names(_DATASETS, names.SEGMENTATION_DATASETS)
+
+
 def load_masked(config: MaskedDataSection) -> MaskedDataset:
     """The dataset that `data.name` names, as `load_scenes` and `load_voc` give it."""
-    return {"scenes": load_scenes, "voc": load_voc}[config.name](config)
+    return _DATASETS[config.name](config)
 
 
 def build_task(
-    config: SegmentationConfig, genotype: Genotype, dataset: MaskedDataset, world: World
+    config: SegmentationConfig, cells: Cells, dataset: MaskedDataset, world: World
 ) -> SegmentationTraining:
     """The configured training, at its start.
 
@@ -107,16 +113,16 @@ def build_task(
         UserError: weights to start from do not fit the backbone.
     """
     section = config.network
-    network = build_network(section, genotype, len(dataset.classes), section.auxiliary)
+    network = build_network(section, cells, len(dataset.classes), section.auxiliary)
     if section.weights:
         world.everywhere(lambda: _load_backbone(section, network))
     return SegmentationTraining(config, network, *_loaders(config, dataset, world), dataset, world)
 
 
-def build_network(section: DeepLabSection, genotype: Genotype, classes: int, auxiliary: bool) -> DeepLabV3:
+def build_network(section: DeepLabSection, cells: Cells, classes: int, auxiliary: bool) -> DeepLabV3:
     """The network before training; without its auxiliary head it is the one whose size papers give."""
     return DeepLabV3(
-        genotype,
+        cells,
         section.channels,
         section.cells,
         classes,

@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 
 import nge_search
 import nge_search.networks.timm_models  # tells timm of the architectures
-from nge_search.architecture.genotype import load_genotype
+from nge_search.architecture.load import load_genotype
 from nge_search.cli import main
 from nge_search.deploy.export import export_run
 from nge_search.engine.checkpoint import CheckpointFolder

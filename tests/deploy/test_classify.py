@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from nge_search.architecture.genotype import load_genotype
+from nge_search.architecture.load import load_genotype
 from nge_search.cli import main
 from nge_search.data import Augmentation, load_dataset
 from nge_search.deploy.classify import classify, find_images, read_exported

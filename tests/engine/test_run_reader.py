@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nge_search.architecture.genotype import load_genotype
+from nge_search.architecture.load import load_genotype
 from nge_search.engine.checkpoint import CheckpointFolder
 from nge_search.engine.run_files import write_mark
 from nge_search.engine.run_reader import RunReader, use_of

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from nge_search.architecture.genotype import load_genotype
+from nge_search.architecture.load import load_genotype
 from nge_search.cli import main
 from nge_search.data import Batch
 from nge_search.engine.distributed import World

@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
-from nge_search.architecture.genotype import load_genotype
+from nge_search.architecture.load import load_genotype
 from nge_search.engine.loop import Phase, Task
 from nge_search.engine.session import open_session
 from nge_search.gradient.run import build_task as build_search

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 import nge_search
-from nge_search.architecture.genotype import load_genotype
+from nge_search.architecture.load import load_architecture, load_genotype
 from nge_search.cli import main
 from nge_search.deploy.classify import find_images, read_exported
 from nge_search.deploy.export import export_run
@@ -303,7 +303,7 @@ def test_a_blank_path_is_refused(words: str, home: Path, capsys: pytest.CaptureF
 def test_an_architecture_is_found_below_the_home_folder(home: Path) -> None:
     space = NasBench201Space()
     (home / "cell.json").write_text(json.dumps(space.to_dict((1, 2, 3, 4, 0, 1))))
-    assert space.find("~/cell.json") == (1, 2, 3, 4, 0, 1)
+    assert space.code_of(load_architecture("~/cell.json")) == (1, 2, 3, 4, 0, 1)
 
 
 def test_pipes_and_devices_are_no_settings(home: Path) -> None:
@@ -311,8 +311,7 @@ def test_pipes_and_devices_are_no_settings(home: Path) -> None:
     for path in ("pipe", "/dev/zero"):
         for read in (
             lambda path: load_config(EvalConfig, path),
-            load_genotype,
-            NasBench201Space().find,
+            load_architecture,
             lambda path: nge_search.search(path),
         ):
             with pytest.raises(UserError, match="not an ordinary file"):

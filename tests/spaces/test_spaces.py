@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from nge_search.architecture.cell_space import CellSpace
-from nge_search.architecture.genotype import SPACE, is_tabulated, load_genotype
+from nge_search.architecture.genotype import PUBLISHED
 from nge_search.architecture.graph import Graph
 from nge_search.embedding import build_embedding
 from nge_search.errors import UserError
@@ -42,6 +42,7 @@ def test_architectures_survive_their_notation(space: Space) -> None:
         assert space.allows(code)
         assert len(code) == space.length
         assert space.key(space.parse(space.text(code))) == space.key(code)
+        assert space.key(space.code(space.graphs(code))) == space.key(code)
         document = space.to_dict(code, {"method": "drawn"})
         assert (document["space"], document["provenance"]) == (space.name, {"method": "drawn"})
         assert document.get("architecture", space.text(code)) == space.text(code)
@@ -62,8 +63,6 @@ def test_neighbours_differ_in_one_decision_and_are_mutual(space: Space) -> None:
 
 
 def test_what_is_known_of_spaces_without_torch_is_so() -> None:
-    for name in (space.name for space in SPACES):
-        assert is_tabulated({"space": name}) == (name != SPACE)
     for settings in (SupernetSection(), SupernetSection(nodes=3), SupernetSection(space="nasbench201", cells=3)):
         assert settings.vertices == build_space(settings).graph.vertices
 
@@ -71,7 +70,7 @@ def test_what_is_known_of_spaces_without_torch_is_so() -> None:
 def test_neighbours_by_count() -> None:
     assert len(NasBench201Space().neighbours((0,) * 6)) == 24
     # a node of DARTS' space that reads two of n earlier ones: 2 slots x (6 other operations + n - 2 other sources)
-    code = DartsSpace().code(load_genotype("darts_v2"))
+    code = DartsSpace().code(PUBLISHED["darts_v2"].graphs())
     assert len(DartsSpace().neighbours(code)) == 2 * sum(2 * (6 + n - 2) for n in (2, 3, 4, 5))
 
 
@@ -206,19 +205,19 @@ def test_no_graph_is_made_of_more_vertices_than_nasbench101_has(vertices: object
         NasBench101Space(vertices)  # type: ignore[arg-type]
 
 
-def test_darts_takes_published_names_and_refuses_other_cells() -> None:
-    space = DartsSpace()
-    code = space.parse("darts_v2")
+def test_darts_takes_published_cells_and_refuses_others() -> None:
+    space, graphs = DartsSpace(), PUBLISHED["darts_v2"].graphs()
+    code = space.code(graphs)
     assert space.parse(space.text(code)) == code
     assert space.genotype(code).normal.nodes == 4
     with pytest.raises(UserError, match="no architecture of darts"):
-        space.parse("darts_v9")
+        space.parse("darts_v2")  # a name, not a notation
     document = json.loads(space.text(code))
     document["normal"][1] = document["normal"][0]
     with pytest.raises(UserError, match="twice"):
         space.parse(json.dumps(document))
     with pytest.raises(UserError, match="2 inner nodes"):
-        DartsSpace(SMALL_DARTS).parse("darts_v2")
+        DartsSpace(SMALL_DARTS).code(graphs)
 
 
 def test_the_hash_is_of_the_graph_not_of_its_numbering() -> None:
@@ -246,7 +245,7 @@ def test_the_hash_is_of_the_graph_not_of_its_numbering() -> None:
         [6],
     )
     assert len(dangling.edges) == 8
-    assert space.key(space.code(dangling)) == digest(first)
+    assert space.key(space.code({"cell": dangling})) == digest(first)
     other = Graph.build(["input", OPERATIONS[1], *names[2:]], first.edges, [0], [5])
     assert digest(other) != digest(first)
 

@@ -17,7 +17,7 @@ from timm.data import Mixup
 from torch import nn
 
 import nge_search
-from nge_search.architecture.genotype import load_genotype
+from nge_search.architecture.load import load_genotype
 from nge_search.cli import main
 from nge_search.data import Dataset, MemoryImages
 from nge_search.engine.distributed import World
