@@ -22,9 +22,9 @@ import numpy as np
 
 #: By benchmark, its words: small enough for a round of all three, with both checkouts, to take 60 to 90 seconds.
 BENCHES = {
-    "supernet": ["--form", "fused", "--batch", "32", "--channels", "16", "--cells", "8", "--steps", "3"],
+    "supernet": ["--form", "fused", "--batch", "32", "--channels", "16", "--cells", "5", "--steps", "4"],
     "retrain": ["--json", "--batch", "32", "--channels", "16", "--cells", "8", "--steps", "5", "--workers", "0"],
-    "step": ["--json", "--steps", "15", "supernet.channels=8", "supernet.cells=5", "search.batch_size=32"],
+    "step": ["--json", "--steps", "9", "supernet.channels=8", "supernet.cells=5", "search.batch_size=32"],
 }
 _RESAMPLES = 10_000
 
