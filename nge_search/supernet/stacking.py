@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from nge_search.errors import UserError, plain
+from nge_search.supernet import sampled
 from nge_search.supernet.folding import wide
-from nge_search.supernet.sampled import drawn
+from nge_search.supernet.kernels.backends import Backends
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -77,11 +78,16 @@ def require_known(operations: Sequence[str], known: Sequence[str], needed: Seque
 
 
 class StackedNetwork(nn.Module, ABC):
-    """A supernet whose cells are `StackedCell`; all else it shares with the textbook's, names included."""
+    """A supernet whose cells are `StackedCell`; all else it shares with the textbook's, names included.
+
+    Attributes:
+        backends: what computes its cells, and the memory of their maps.
+    """
 
     def __init__(self, textbook: nn.Module):
         super().__init__()
         self.textbook_names = list(textbook.state_dict())
+        self.backends = Backends()
         self._textbook = (copy.deepcopy(textbook).to("meta"),)  # a tuple hides it: it has no tensors of its own
 
     def forward(self, x_BCHW: Tensor, *matrices: Tensor) -> Tensor:
@@ -89,7 +95,7 @@ class StackedNetwork(nn.Module, ABC):
 
         Where one operation is left for each edge, the textbook's operations are computed, with these weights.
         """
-        if any(drawn(p_O) is None for p_EO in matrices for p_O in p_EO):
+        if any(sampled.sampled_operation(p_O) is None for p_EO in matrices for p_O in p_EO):
             return self.mix(x_BCHW, *(self.ordered(p_EO) for p_EO in matrices))
         (textbook,) = self._textbook
         textbook.train(self.training)
