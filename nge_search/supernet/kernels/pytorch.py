@@ -47,15 +47,15 @@ class TorchConvolution:
         first: Sequence[int],
         stride: int,
     ):
-        self.layouts, self.weights, self.dilations, self.stride = layouts, weights, dilations, stride
-        self.owner = [i for i in range(len(first) - 1) for _ in range(first[i], first[i + 1])]
+        self._layouts, self._weights, self._dilations, self._stride = layouts, weights, dilations, stride
+        self._owner = [i for i in range(len(first) - 1) for _ in range(first[i], first[i + 1])]
 
     def _inputs(self, k: int) -> list[int]:
-        return self.owner[k :: len(self.weights)]
+        return self._owner[k :: len(self._weights)]
 
     def _settings(self, k: int) -> tuple[list[int], list[int], list[int]]:
-        dilation = self.dilations[k]
-        return [self.stride] * 2, [dilation * (self.weights[k].shape[-1] - 1) // 2] * 2, [dilation] * 2
+        dilation = self._dilations[k]
+        return [self._stride] * 2, [dilation * (self._weights[k].shape[-1] - 1) // 2] * 2, [dilation] * 2
 
     def _read(self, images: Sequence[Tensor], mix: Mix | None, k: int) -> Tensor:
         """The ReLU of what convolutions of a kind read, [B, E * C, H, W]."""
@@ -70,10 +70,10 @@ class TorchConvolution:
         self, images: Sequence[Tensor], mix: Mix | None, observe: bool
     ) -> tuple[list[Tensor], Tensor | None]:
         z, sums = [], []
-        for k, weight in enumerate(self.weights):
+        for k, weight in enumerate(self._weights):
             x = self._read(images, mix, k)
             given = x, weight.to(x.dtype).flatten(0, 1), self._settings(k)
-            z.append(_apart(convolve(*given, self.layouts.fastest(*given)), len(weight)))
+            z.append(_apart(convolve(*given, self._layouts.fastest(*given)), len(weight)))
             if observe:
                 rows = _summable(z[-1].flatten(1, 3))
                 sums.append(torch.cat([rows.sum(dim=1, keepdim=True), rows.transpose(1, 2) @ rows], dim=1))
@@ -91,9 +91,9 @@ class TorchConvolution:
         accumulate: bool,
         need_weights: Sequence[bool],
     ) -> tuple[list[Tensor | None], Tensor | None]:
-        kinds, d_weights = len(self.weights), list[Tensor | None]()
+        kinds, d_weights = len(self._weights), list[Tensor | None]()
         totals: list[Tensor | None] = [None] * len(images)
-        for k, weight in enumerate(self.weights):
+        for k, weight in enumerate(self._weights):
             gradients = []
             for e in range(len(weight)):
                 j = e * kinds + k
@@ -106,7 +106,7 @@ class TorchConvolution:
             given = x, weight.to(x.dtype).flatten(0, 1), self._settings(k)
             need = [dx is not None, need_weights[k], False]
             d_input, d_weight, _ = convolve_backward(
-                _together(gradients), *given, self.layouts.fastest(*given), need
+                _together(gradients), *given, self._layouts.fastest(*given), need
             )
             d_weights.append(d_weight.view(weight.shape).to(weight.dtype) if need_weights[k] else None)
             if dx is not None:
