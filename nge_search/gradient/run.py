@@ -15,7 +15,6 @@ from nge_search.engine.session import Session, open_session
 from nge_search.gradient.bilevel import BilevelSearch
 from nge_search.recipes import retrain_command
 from nge_search.settings.search import SearchConfig
-from nge_search.supernet.kernels.memory import forget_memory
 
 
 def run_search(config: SearchConfig) -> dict[str, Any]:
@@ -30,10 +29,7 @@ def run_search(config: SearchConfig) -> dict[str, Any]:
         if session.finished is not None:
             return session.finished
         task = build_task(session)
-        try:
-            loop = session.train(task, {"dataset.json": session.facts})
-        finally:
-            forget_memory()
+        loop = session.train(task, {"dataset.json": session.facts})
         with loop.closing() as row:
             found = read_architecture(row["genotype"], "the last epoch's row")
             task.space.code_of(found)  # a checkpoint may hold anything there

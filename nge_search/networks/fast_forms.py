@@ -289,7 +289,7 @@ class _Normalise(torch.autograd.Function):
         count, threads = batch * height * width, torch.get_num_threads()
         dtype = x_BCHW[:0].numpy().dtype
         sums = torch.zeros(threads, 2, channels, dtype=torch.float64)
-        run(kernels.moments(dtype), threads, count, channels, *_addresses(x_BCHW, sums))
+        run(kernels.moments(dtype), threads, count=count, channels=channels, **_addresses(x=x_BCHW, sums=sums))
         facts = torch.empty(2, channels, dtype=torch.float64)
         rows = x_BCHW.new_empty(kernels.ROWS, kernels.GROUP * channels)
         running = norm.running_mean.numpy(), norm.running_var.numpy()
@@ -299,8 +299,9 @@ class _Normalise(torch.autograd.Function):
         factors, y_BCHW = factors.contiguous(), torch.empty_like(x_BCHW)
         added = x_BCHW if addend_BCHW is None else addend_BCHW
         run(
-            kernels.forward(dtype), threads, batch, height * width, channels, int(rectify),
-            int(addend_BCHW is not None), *_addresses(x_BCHW, rows, factors, added, y_BCHW),
+            kernels.forward(dtype), threads, images=batch, count=height * width, channels=channels,
+            rectify=int(rectify), added=int(addend_BCHW is not None),
+            **_addresses(x=x_BCHW, rows=rows, factors=factors, addend=added, y=y_BCHW),
         )  # fmt: skip
         ctx.save_for_backward(x_BCHW)
         ctx.known = threads, dtype, facts, rows, factors, int(rectify), addend_BCHW is not None
@@ -315,16 +316,17 @@ class _Normalise(torch.autograd.Function):
         rows = rows.clone()  # another backward pass may come
         batch, channels, height, width = x_BCHW.shape
         dy_BCHW = dy_BCHW.contiguous(memory_format=torch.channels_last)
-        words = threads, batch, height * width, channels, rectify
+        sizes = {"images": batch, "count": height * width, "channels": channels, "rectify": rectify}
+        given = {**sizes, **_addresses(x=x_BCHW, rows=rows, factors=factors, dy=dy_BCHW)}
         sums = torch.zeros(threads, 2, channels, dtype=torch.float64)
-        run(kernels.changes(dtype), *words, *_addresses(x_BCHW, rows, factors, dy_BCHW, sums))
+        run(kernels.changes(dtype), threads, **given, **_addresses(sums=sums))
         d_weight_C, d_bias_C = x_BCHW.new_empty(channels), x_BCHW.new_empty(channels)
         found = d_weight_C.numpy(), d_bias_C.numpy(), rows.numpy()
         kernels.describe_backward(sums.numpy(), batch * height * width, facts.numpy(), *found)
         dx_BCHW = torch.empty_like(x_BCHW)
-        run(kernels.backward(dtype), *words, *_addresses(x_BCHW, rows, factors, dy_BCHW, dx_BCHW))
+        run(kernels.backward(dtype), threads, **given, **_addresses(dx=dx_BCHW))
         return dx_BCHW, d_weight_C, d_bias_C, None, None, dy_BCHW if added else None, None
 
 
-def _addresses(*tensors: Tensor) -> list[int]:
-    return [tensor.data_ptr() for tensor in tensors]
+def _addresses(**tensors: Tensor) -> dict[str, int]:
+    return {name: tensor.data_ptr() for name, tensor in tensors.items()}

@@ -18,15 +18,16 @@ from nge_search.engine.sync_batchnorm import SyncedBatchNorm2d
 from nge_search.operations import DilConv, FactorizedReduce, SepConv, is_pool
 from nge_search.settings.names import INPUT_NODES
 from nge_search.supernet.cell_function import Observed, Plan, mix
-from nge_search.supernet.folding import Setting
+from nge_search.supernet.kernels.contract import Kernels
 from nge_search.supernet.preprocess import fork, preprocess
 from nge_search.supernet.reference import MixedCell, Supernet
+from nge_search.supernet.setting import Setting
 from nge_search.supernet.stacking import StackedCell, StackedNetwork, move, require_known
 from nge_search.supernet.stage import Given, Stage, StageWeights
 
 
 class _Divided:
-    """`mixing.Divided` for `Stage`.
+    """`cell_function.Divided` for `Stage`.
 
     Weights are stacked by edge: taps of first steps, of dilated convolutions and of second steps, per kind
     [E, C, 1, K, K]; pointwise weights of first steps, second steps and dilated convolutions
@@ -160,13 +161,13 @@ class FusedCell(StackedCell):
             )
         return stages
 
-    def forward(self, before: list[Tensor], last: list[Tensor], p_EO: Tensor) -> list[Tensor]:
+    def forward(self, kernels: Kernels, before: list[Tensor], last: list[Tensor], p_EO: Tensor) -> list[Tensor]:
         """The inner nodes, each [B, H, W, C], from those of the last two cells; together they are the output.
 
         Args:
             p_EO: as `FusedSupernet.ordered` gives it.
         """
-        setting = Setting(self.training, self.synchronised)
+        setting = Setting(self.training, self.synchronised, kernels)
         with torch.autocast(p_EO.device.type, enabled=False):  # which would round statistics and P to bfloat16
             images = [
                 _preprocess(setting, *given) for given in ((self.preprocess0, before), (self.preprocess1, last))
@@ -277,9 +278,12 @@ class FusedSupernet(StackedNetwork):
         self.take_order(first.order, [self.space.operations.index(name) for name in names])
 
     def mix(self, x_BCHW: Tensor, p_normal_EO: Tensor, p_reduce_EO: Tensor) -> Tensor:
-        before, last = fork([self.stem(x_BCHW).permute(0, 2, 3, 1).contiguous()])
+        x = self.stem(x_BCHW).permute(0, 2, 3, 1).contiguous()
+        kernels = self.backends.choose(x)
+        before, last = fork(kernels, [x])
         for i, cell in enumerate(self.cells):
             is_last = i == len(self.cells) - 1  # else the next cell reads the same
-            last, again = (last, last) if is_last else fork(last)
-            before, last = again, cell(before, last, p_reduce_EO if cell.reduction else p_normal_EO)
+            last, again = (last, last) if is_last else fork(kernels, last)
+            p_EO = p_reduce_EO if cell.reduction else p_normal_EO
+            before, last = again, cell(kernels, before, last, p_EO)
         return self.classifier(torch.cat([node.mean(dim=(1, 2)) for node in last], dim=1))

@@ -2,7 +2,7 @@
 
 All edges that leave a node share its ReLU and its average; a 1x1 convolution and its normalisation are folded into
 one matrix (`folding`), the normalisation of a 3x3 convolution into a scale and a bias; all that ends in a node is
-one sum of products (`mixing`). Operations of P are ordered skip, average, 1x1, 3x3; `none` adds nothing.
+one sum of products (`cell_function`). Operations of P are ordered skip, average, 1x1, 3x3; `none` adds nothing.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from nge_search.engine.sync_batchnorm import SyncedBatchNorm2d
 from nge_search.supernet import folding
 from nge_search.supernet.cell_function import Plan, mix
-from nge_search.supernet.folding import Moments, Setting, wide
-from nge_search.supernet.kernels.contract import choose
-from nge_search.supernet.kernels.memory import empty
+from nge_search.supernet.folding import Moments, wide
+from nge_search.supernet.kernels.contract import Kernels
 from nge_search.supernet.nasbench201 import DenseCell, DenseSupernet
+from nge_search.supernet.setting import Setting
 from nge_search.supernet.stacking import StackedCell, StackedNetwork, move, require_known
 from nge_search.supernet.stage import EdgeGradients, Given
 
@@ -43,7 +43,7 @@ class DenseWeights(NamedTuple):
 
 
 class _Divided:
-    """`mixing.Divided`; weights: pointwise [E, C, C, 1, 1] and 3x3 kernels [E, C, C, 3, 3] of a cell."""
+    """`cell_function.Divided`; weights: pointwise [E, C, C, 1, 1] and 3x3 kernels [E, C, C, 3, 3] of a cell."""
 
     def __init__(self, counts: Sequence[int], p_EO: Tensor, weights: Sequence[Tensor]):
         pointwise, kernels = weights
@@ -89,10 +89,10 @@ class DensePass:
         given: Given | None,
     ):
         self.setting, self.stage, self.images, self.weights = setting, stage, images, weights
-        self.like, self.kernels = images[0], choose(images[0])
+        self.like, self.kernels = images[0], setting.kernels
         self.seen: Given = {}
-        self.rectified = torch.relu_(empty(self.like.shape, self.like).copy_(self.like))
-        self.average = empty((1, *self.like.shape), self.like)
+        self.rectified = torch.relu_(self.kernels.empty(self.like.shape, self.like).copy_(self.like))
+        self.average = self.kernels.empty((1, *self.like.shape), self.like)
         self.kernels.pool(images, 1, None, self.average, False)
         self.maps_3x3 = [self._convolve(kernel) for kernel in weights.kernels]
         self.count: Tensor | None = None
@@ -224,9 +224,9 @@ class FusedDenseCell(StackedCell):
         ]
         self.plan = Plan(stages, self.space.inputs, 1, functools.partial(_Divided, self.counts))
 
-    def forward(self, x: Tensor, p_EO: Tensor) -> Tensor:
+    def forward(self, kernels: Kernels, x: Tensor, p_EO: Tensor) -> Tensor:
         """The last node from the first, [B, H, W, C]; p_EO as `FusedDenseSupernet` orders it."""
-        setting = Setting(self.training, self.synchronised)
+        setting = Setting(self.training, self.synchronised, kernels)
         with torch.autocast(p_EO.device.type, enabled=False):  # which would round statistics and P to bfloat16
             given = None if setting.observe else self._given()
             (node,), observed = mix(setting, self.plan, given, [x], p_EO, [self.pointwise, self.kernel])
@@ -266,11 +266,12 @@ class FusedDenseSupernet(StackedNetwork):
 
     def mix(self, x_BCHW: Tensor, p_EO: Tensor) -> Tensor:
         x_BCHW = self.stem(x_BCHW)
+        kernels = self.backends.choose(x_BCHW)
         for stage, cells in enumerate(self.stages):
             if stage:
                 x_BCHW = self.reductions[stage - 1](x_BCHW)
             x = x_BCHW.permute(0, 2, 3, 1).contiguous()
             for cell in cells:
-                x = cell(x, p_EO)
+                x = cell(kernels, x, p_EO)
             x_BCHW = x.permute(0, 3, 1, 2)
         return self.classifier(torch.relu(self.norm(x_BCHW)).mean(dim=(2, 3)))

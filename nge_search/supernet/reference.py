@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from nge_search.architecture.cell_space import CellSpace, reduction_positions
 from nge_search.operations import build_operation, build_preprocess, is_pool
 from nge_search.settings.names import INPUT_NODES
-from nge_search.supernet.sampled import drawn
+from nge_search.supernet import sampled
 
 
 class MixedOperation(nn.ModuleList):
     """All candidate operations of one edge, weighted by that edge's probabilities p_O."""
 
     def forward(self, x_BCHW: Tensor, p_O: Tensor) -> Tensor:
-        only = drawn(p_O)
+        only = sampled.sampled_operation(p_O)
         if only is not None:
             return self[only](x_BCHW).to(p_O.dtype)
         # Without the conversion, bf16 outputs would round P, and its gradient, to bf16.

@@ -12,10 +12,11 @@ from torch.func import functional_call
 
 from nge_search.architecture.cell_space import CellSpace
 from nge_search.errors import UserError, plain
+from nge_search.supernet import sampled
 from nge_search.supernet.folding import wide
+from nge_search.supernet.kernels.backends import Backends
 from nge_search.supernet.nasbench201 import DenseSupernet
 from nge_search.supernet.reference import Supernet
-from nge_search.supernet.sampled import drawn
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -87,12 +88,17 @@ def require_known(operations: Sequence[str], known: Sequence[str], needed: Seque
 
 
 class StackedNetwork(nn.Module, ABC):
-    """A supernet whose cells are `StackedCell`; all else it shares with the textbook's, names included."""
+    """A supernet whose cells are `StackedCell`; all else it shares with the textbook's, names included.
+
+    Attributes:
+        backends: what computes its cells, and the memory of their maps.
+    """
 
     def __init__(self, textbook: Supernet | DenseSupernet):
         super().__init__()
         self.textbook_names = list(textbook.state_dict())
         self.space: CellSpace = textbook.space
+        self.backends = Backends()
         self._textbook = (copy.deepcopy(textbook).to("meta"),)  # a tuple hides it: it has no tensors of its own
 
     def extra_repr(self) -> str:
@@ -103,7 +109,7 @@ class StackedNetwork(nn.Module, ABC):
 
         Where one operation is left for each edge, the textbook's operations are computed, with these weights.
         """
-        if any(drawn(p_O) is None for p_EO in matrices for p_O in p_EO):
+        if any(sampled.sampled_operation(p_O) is None for p_EO in matrices for p_O in p_EO):
             return self.mix(x_BCHW, *(self.ordered(p_EO) for p_EO in matrices))
         (textbook,) = self._textbook
         textbook.train(self.training)

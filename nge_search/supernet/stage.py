@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from nge_search.supernet import folding
-from nge_search.supernet.folding import Folded, FoldGradients, Moments, Setting, wide
-from nge_search.supernet.kernels.contract import choose
-from nge_search.supernet.kernels.memory import empty
+from nge_search.supernet.folding import Folded, FoldGradients, Moments, wide
+from nge_search.supernet.kernels.contract import Convolution, Mix
+from nge_search.supernet.setting import Setting
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class _Maps:
     """Depthwise convolutions j = e * kinds + k of some inputs, [E, B, H, W, C] per kind in `z`.
 
     Args:
-        convolution: a `Convolution` of the kernels for these maps.
+        convolution: of the setting's kernels.
         mix: see its `forward`.
         groups: how many kinds are normalised alike, from the first on; their moments are apart.
     """
@@ -127,13 +127,13 @@ class _Maps:
     def __init__(
         self,
         setting: Setting,
-        convolution: Any,
+        convolution: Convolution,
         images: Sequence[Tensor],
-        mix: tuple[Tensor, Tensor] | None,
+        mix: Mix | None,
         groups: Sequence[int],
     ):
         self.setting, self.convolution, self.mix = setting, convolution, mix
-        self.kernels = choose(images[0])
+        self.kernels = setting.kernels
         self.z, sums = convolution.forward(images, mix, setting.observe)
         self.moments: list[Moments] = []
         self.first = [sum(groups[:i]) for i in range(len(groups))]
@@ -161,7 +161,7 @@ class _Maps:
         like, channels = self.z[0], self.z[0].shape[-1]
         slope, constant = None, like.new_zeros(len(owed), channels)
         if self.moments:
-            slope = empty((len(owed), channels, channels), like)
+            slope = self.kernels.empty((len(owed), channels, channels), like)
             if self.setting.synchronised:
                 every = [x for change in changes for x in (change.mean, change.covariance) if x is not None]
                 self.setting.add_ranks(every, 0)
@@ -190,7 +190,7 @@ class StagePass:
         self, setting: Setting, stage: Stage, images: Sequence[Tensor], weights: StageWeights, given: Given | None
     ):
         self.setting, self.stage, self.images, self.given = setting, stage, images, given
-        self.like, self.kernels = images[0], choose(images[0])
+        self.like, self.kernels = images[0], setting.kernels
         self.folds: dict[str, Folded] = {}
         self.seen: Given = {}
         self.count: Tensor | None = None
@@ -226,7 +226,7 @@ class StagePass:
             even = self.like.new_ones(len(stage.targets), self.like.shape[-1], 1, 1, 1)
             taps += [even, torch.nn.functional.pad(even, (2, 0, 2, 0))]
         first = [i * stage.per_node * stage.inner_kinds for i in range(len(self.images) + 1)]
-        convolution = self.kernels.Convolution(taps, stage.all_dilations, first, stage.stride)
+        convolution = self.kernels.convolution(taps, stage.all_dilations, first, stage.stride)
         groups = [size for size in (stage.separable, stage.direct) if size]
         return _Maps(self.setting, convolution, self.images, None, groups)
 
@@ -236,7 +236,7 @@ class StagePass:
         self._fold("first", self.inner, 0, weights.first, None)
         folded = self.folds["first"]
         count = len(stage.targets) * stage.separable
-        convolution = self.kernels.Convolution(weights.outer_taps, (1,) * stage.separable, range(count + 1), 1)
+        convolution = self.kernels.convolution(weights.outer_taps, (1,) * stage.separable, range(count + 1), 1)
         mix = folded.right, folded.bias.to(self.like.dtype)
         return _Maps(self.setting, convolution, self._firsts(), mix, [stage.separable])
 
@@ -275,7 +275,9 @@ class StagePass:
         batch, height, width, channels = self.like.shape
         size = (height - 1) // stage.stride + 1, (width - 1) // stage.stride + 1
         shape = len(self.images), batch, *size, channels
-        self.maxima, self.averages = (empty(shape, self.like) if wanted else None for wanted in stage.pools)
+        self.maxima, self.averages = (
+            self.kernels.empty(shape, self.like) if wanted else None for wanted in stage.pools
+        )
         sums = self.kernels.pool(self.images, stage.stride, self.maxima, self.averages, self.setting.observe)
         if self.given is not None:
             mean, variance = (
@@ -366,7 +368,7 @@ class StagePass:
         def unfold_products(name: str, first: int, last: int) -> FoldGradients:
             rights = [own.rights[first:last] for own in gradients]
             like = rights[0]
-            together = empty((edges, *like.shape), like)
+            together = self.kernels.empty((edges, *like.shape), like)
             torch.stack(rights, out=together)
             return unfold(name, together.flatten(0, 1), d_biases)
 
@@ -377,7 +379,7 @@ class StagePass:
             change = unfold_products("last", 0, stage.separable)
             products = [(dys[n // stage.separable], m) for n, m in enumerate(self.folds["last"].matrix)]
             sources = self._firsts()
-            dv = empty((len(sources), *sources[0].shape), sources[0]).unbind(0)
+            dv = self.kernels.empty((len(sources), *sources[0].shape), sources[0]).unbind(0)
             need = [need_weights] * stage.separable
             outer_taps, d_mix = self.outer.backward(sources, products, [change], dv, False, need)
             assert d_mix is not None
