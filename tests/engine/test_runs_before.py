@@ -19,7 +19,7 @@ from PIL import Image
 from nge_search import kinds
 from nge_search.cli import main
 from nge_search.engine.checkpoint import CheckpointFolder
-from nge_search.report.run_folder import read_run_folder
+from nge_search.report.parts.run import Run
 
 ARCHIVE = Path(__file__).parents[1] / "golden" / "runs_before" / "runs.tar.xz"
 #: What the kinds were called, and what they are called now.
@@ -92,7 +92,7 @@ def computes_alike(made: dict[str, Any], ours: dict[str, Any], theirs: dict[str,
 def report(run: Path, before: str) -> str:
     """The page that `nge report` writes, once what it was made from was read without a note."""
     assert main(["report", str(run)]) == 0
-    read = read_run_folder(run)
+    read = Run(run)
     assert read.kind == KINDS[before]
     assert read.notes == ()
     page = (run / "report.html").read_text()
