@@ -94,7 +94,7 @@ def report(run: Path, before: str) -> str:
     assert main(["report", str(run)]) == 0
     read = Run(run)
     assert read.kind == KINDS[before]
-    assert read.notes == ()
+    assert not read.notes
     page = (run / "report.html").read_text()
     assert kinds.find(KINDS[before]).title in page
     return page
