@@ -31,7 +31,7 @@ def write_report(run_dir: str | Path, summary: dict[str, Any] | None = None) -> 
     """
     run = read_run_folder(run_dir)
     if summary is not None:
-        run = dataclasses.replace(run, summary=summary)
+        run = dataclasses.replace(run, summary=summary, kind=kinds.current_name(summary["kind"]))
     path = run.path / "report.html"
     _refuse_other_page(path)
     try:
