@@ -12,8 +12,9 @@ from typing import Any
 from nge_search.bench.measuring import Clock, heading
 from nge_search.engine.environment import describe, peak_memory_mb
 from nge_search.engine.logger import Logger
-from nge_search.engine.loop import Loop, Phase
+from nge_search.engine.loop import Loop
 from nge_search.engine.session import Session, open_session
+from nge_search.engine.task import Phase
 from nge_search.errors import UserError
 from nge_search.gradient.bilevel import BilevelSearch
 from nge_search.gradient.run import build_task

@@ -32,9 +32,6 @@ CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
 _FORMAT = "nge-run/1"
 
-#: What runs write, and what run.overwrite deletes, in this order: without summary.json a run that was half deleted
-#: is not taken for a finished one.
-FILES = own_files()
 FOLDERS = (CHECKPOINTS, TENSORBOARD)
 #: As torch's SummaryWriter names its files, which runs used before they were marked.
 _EVENTS_BEFORE = re.compile(r"events\.out\.tfevents\.\d{10}\..+\.\d+\.\d+")
@@ -92,7 +89,7 @@ def refuse_odd_entries(folder: Path) -> None:
 
     A folder of ours may be a link, to a larger disk for example. A file may not: others could hang on it.
     """
-    for name in FILES:
+    for name in own_files():
         path = folder / name
         if os.path.lexists(path) and not _is_ordinary(path):
             raise UserError(f"'{path}' should be a file of its own; remove it, or set another run.dir=")
@@ -124,13 +121,16 @@ def delete_run(folder: Path) -> None:
 
 
 def files_of_run(folder: Path) -> list[Path]:
-    """The files of the run in a marked folder, in the order in which they are deleted; mark and lock stay."""
+    """The files of the run in a marked folder, in the order in which they are deleted; mark and lock stay.
+
+    summary.json is the first: without it a run that was half deleted is not taken for a finished one.
+    """
     adopted = (read_mark(folder) or {}).get("adopted") is True
     shown = _files_in(
         folder / TENSORBOARD, lambda name: EVENTS.fullmatch(name) or (adopted and _EVENTS_BEFORE.fullmatch(name))
     )
     return [
-        *(path for name in FILES if _is_ordinary(path := folder / name)),
+        *(path for name in own_files() if _is_ordinary(path := folder / name)),
         *_files_in(folder / CHECKPOINTS, CHECKPOINT.fullmatch),
         *shown,
     ]

@@ -1,18 +1,14 @@
-"""What a search shows of itself after each epoch: figures for metrics.jsonl, curves and pictures."""
+"""What a search shows of itself after each epoch: figures for metrics.jsonl, curves and a line."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from nge_search.architecture.genotype import PARAMETER_FREE
 from nge_search.architecture.graph import PLAIN, Graph
-from nge_search.architecture.load import read_architecture
-from nge_search.engine.logger import Logger
 from nge_search.gradient.cost import ExpectedCost
 from nge_search.settings.search import SearchConfig
 from nge_search.spaces import EdgeSpace
@@ -58,7 +54,7 @@ def epoch_figures(
     return figures
 
 
-_SCALAR_TAGS = {
+TAGS = {
     "train_loss": "loss/train",
     "architecture_loss": "loss/architecture",
     "valid_loss": "loss/valid",
@@ -67,46 +63,32 @@ _SCALAR_TAGS = {
     "valid_top1": "top1/valid",
     "learning_rate": "learning_rate/weights",
     "embedding_learning_rate": "learning_rate/embedding",
-    "images_per_second": "speed/images_per_second",
-    "peak_memory_mb": "memory/peak_mb",
     "dead_units": "embedding/dead_units",
     "expected_macs": "architecture/expected_macs",
 }
 _OF_KINDS = ("entropy", "parameter_free", "parameter_free_derived")
 
 
-def publish_epoch(logger: Logger, row: dict[str, Any], step: int, epochs: int, space: EdgeSpace) -> None:
-    """Show one row of metrics.jsonl on the terminal and in TensorBoard."""
-    words = [f"epoch {row['epoch'] + 1}/{epochs} done"]
+def describe_epoch(row: dict[str, Any], space: EdgeSpace) -> str:
+    """A row of metrics.jsonl, for the console."""
+    words = []
     for figure, label, unit in (
         ("train_loss", "train loss", ""),
         ("architecture_loss", "architecture loss", ""),
         ("valid_top1", "validation top-1", " %"),
         (f"entropy_{space.graph.kinds[0]}", "entropy", " nats"),
-        ("images_per_second", "images/s", ""),
     ):
         if figure in row:
             words.append(f"{label} {row[figure]:.4g}{unit}")
-    logger.say(", ".join(words))
-    if not logger.pictures:
-        return
-    scalars = {tag: row[figure] for figure, tag in _SCALAR_TAGS.items() if figure in row}
-    scalars.update({f"embedding/norm/{name}": value for name, value in row["norms"].items()})
+    return ", ".join(words)
+
+
+def more_scalars(row: dict[str, Any], space: EdgeSpace) -> dict[str, float]:
+    """What TensorBoard shows of a row besides `TAGS`: norms of the embedding, every probability and its entropy."""
+    scalars = {f"embedding/norm/{name}": value for name, value in row["norms"].items()}
     for kind in space.graph.kinds:
         scalars.update({f"architecture/{figure}_{kind}": row[f"{figure}_{kind}"] for figure in _OF_KINDS})
         for (source, target), p_O in zip(row["edges"], row[f"p_{kind}"]):
             for name, p in zip(row["operations"], p_O):
                 scalars[f"p_{kind}/{source}-{target}/{name}"] = p
-        logger.image(f"p/{kind}", heatmap_rgb(np.array(row[f"p_{kind}"])), step)
-    logger.scalars(scalars, step)
-    from nge_search.report.drawing.figure import drawing_rgb
-
-    logger.image("genotype", drawing_rgb(read_architecture(row["genotype"]).graphs), step)
-    logger.text("genotype", f"```\n{json.dumps(row['genotype'], indent=2)}\n```", step)
-
-
-def heatmap_rgb(p_EO: np.ndarray, pixels: int = 24) -> np.ndarray:
-    """P as a picture, uint8 [E * pixels, O * pixels, 3]: white for 0, dark blue for 1."""
-    low, high = np.array([255.0, 255.0, 255.0]), np.array([8.0, 48.0, 107.0])
-    rgb = low + (high - low) * np.clip(p_EO, 0, 1)[..., None]
-    return np.kron(rgb, np.ones((pixels, pixels, 1))).astype(np.uint8)
+    return scalars

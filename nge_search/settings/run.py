@@ -73,8 +73,8 @@ class RunningConfig(Section):
 
 
 @dataclass
-class CommandConfig(RunningConfig):
-    """What every command that trains has."""
+class DeviceConfig(RunningConfig):
+    """What every command has that computes on a device, on one of several processes perhaps."""
 
     device: str = option(
         "auto",
@@ -88,8 +88,10 @@ class CommandConfig(RunningConfig):
         "and statistics in fp32; fp64: for checking results.",
         choices=("fp32", "tf32", "bf16", "fp64"),
     )
-    threads: int = option(
-        0, "CPU threads of torch; 0: its own choice.", at_least=0, at_most=1024, free_on_resume=True
-    )
-    run: RunSection = field(default_factory=RunSection)
+
+
+@dataclass
+class CommandConfig(DeviceConfig):
+    """What every command that trains on images has."""
+
     data: DataSection = field(default_factory=DataSection)

@@ -9,7 +9,7 @@ from nge_search.settings.base import Section, option
 from nge_search.settings.data import pixel_limit
 from nge_search.settings.names import SEGMENTATION_DATASETS, TASKS
 from nge_search.settings.optimisation import NetworkTrainSection
-from nge_search.settings.run import CommandConfig
+from nge_search.settings.run import DeviceConfig
 from nge_search.settings.values import decimal
 
 
@@ -148,15 +148,15 @@ class SegmentationTrainSection(NetworkTrainSection):
 
 
 @dataclass
-class SegmentationConfig(CommandConfig):
+class SegmentationConfig(DeviceConfig):
     """Settings of `train_eval.py` with `task=segmentation`."""
 
     kind: ClassVar[str] = "segmentation"
     #: What summary.json of a finished run holds at least.
     figures: ClassVar[tuple[str, ...]] = ("miou", "params", "macs", "epochs", "seconds")
 
-    task: str = option("segmentation", "What is trained; each has settings of its own.", choices=TASKS)
     data: MaskedDataSection = field(default_factory=MaskedDataSection)
+    task: str = option("segmentation", "What is trained; each has settings of its own.", choices=TASKS)
     network: DeepLabSection = field(default_factory=DeepLabSection)
     train: SegmentationTrainSection = field(default_factory=SegmentationTrainSection)
 

@@ -6,19 +6,16 @@ import os
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from nge_search.engine import environment
+from nge_search.engine.environment import device_name
 from nge_search.engine.interrupt import Interrupted, Interrupts
 from nge_search.engine.launch import read_launch
-from nge_search.engine.logger import Logger, print_line
-from nge_search.engine.run_folder import RunFolder, Stopwatch
+from nge_search.engine.logger import Logger
+from nge_search.engine.run_folder import Stopwatch
+from nge_search.engine.session import Session, run
 from nge_search.errors import UserError
 from nge_search.settings.strategies import QueriesConfig
 from nge_search.strategies.query_loop import ask
 from nge_search.tables import Benchmark, Queries, open_table
-
-_CPU = torch.device("cpu")
 
 
 def run_queries(config: QueriesConfig) -> dict[str, Any]:
@@ -31,35 +28,17 @@ def run_queries(config: QueriesConfig) -> dict[str, Any]:
     """
     if read_launch(os.environ).size > 1:
         raise UserError("a search in a table is a matter of seconds; start it without torchrun", shared=True)
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    folder = RunFolder(config)
-    try:
-        if folder.summary is not None:
-            if config.run.progress != "none":
-                print_line(f"run '{config.run.dir}' has finished; run.overwrite=true starts it anew")
-            return folder.summary
-        section = config.benchmark
-        if not section.table:
-            raise section.refuse("table", "give a table; `nge table --help` says how to make one")
-        benchmark = Benchmark(open_table(section.table), section.signal, section.score, section.repeats)
-        Queries(benchmark, config.strategy.queries)  # refuses a budget before anything is written
-        config.embedding.check_vertices(benchmark.space.graph.vertices)
-        folder.begin()
-        folder.truncate_metrics(0)
-        folder.write_config()
-        folder.write_json("environment.json", environment.describe(_CPU, 1, config.seed))
-        return _search(config, benchmark, folder)
-    except OSError as error:
-        error.filename = error.filename or config.run.dir
-        raise
-    finally:
-        folder.close()
+    return run(config, lambda session: _search(session, config), finds=True)
 
 
-def _search(config: QueriesConfig, benchmark: Benchmark, folder: RunFolder) -> dict[str, Any]:
-    from nge_search.report import save_drawings, write_report
-
+def _search(session: Session, config: QueriesConfig) -> dict[str, Any]:
+    section = config.benchmark
+    if not section.table:
+        raise section.refuse("table", "give a table; `nge table --help` says how to make one")
+    benchmark = Benchmark(open_table(section.table), section.signal, section.score, section.repeats)
+    Queries(benchmark, config.strategy.queries)  # refuses a budget before anything is written
+    config.embedding.check_vertices(benchmark.space.graph.vertices)
+    folder = session.begin()
     watch, logger, interrupts = Stopwatch(), Logger(folder, config.run), Interrupts()
 
     def after(queries: Queries) -> None:
@@ -87,7 +66,7 @@ def _search(config: QueriesConfig, benchmark: Benchmark, folder: RunFolder) -> d
         "seed": config.seed,
     }
     genotype = benchmark.space.to_dict(queries.codes[best], provenance)
-    summary = {
+    return {
         "kind": config.kind,
         "genotype": genotype,
         "architecture": benchmark.space.text(queries.codes[best]),
@@ -99,13 +78,8 @@ def _search(config: QueriesConfig, benchmark: Benchmark, folder: RunFolder) -> d
         "simulated_seconds": float(queries.seconds()[-1]),
         "figures": benchmark.table.figures(queries.answers[best].row),
         "seconds": round(watch.seconds, 2),
-        "device": environment.device_name(_CPU),
+        "device": device_name(session.world.device),
     }
-    folder.write_json("genotype.json", genotype)
-    save_drawings(benchmark.space.graphs(queries.codes[best]), folder.path)
-    write_report(folder.path, summary)
-    folder.finish(summary)
-    return summary
 
 
 def closing_lines(config: QueriesConfig, summary: dict[str, Any]) -> list[str]:

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 
 from nge_search.architecture.genotype import Cells
-from nge_search.architecture.load import load_architecture
+from nge_search.architecture.load import Architecture, load_architecture
 from nge_search.counting import count_parameters, multiply_adds
 from nge_search.data import Loader, ResidentImages, StreamedImages, fits
+from nge_search.data.ranks import load_everywhere
 from nge_search.data.segmentation.augmentation import MaskedAugmentation
 from nge_search.data.segmentation.dataset import MaskedDataset, MaskedSource
 from nge_search.data.segmentation.scenes import load_scenes
@@ -22,14 +23,15 @@ from nge_search.engine.checkpoint import load_module
 from nge_search.engine.closing import training_lines
 from nge_search.engine.distributed import World
 from nge_search.engine.precision import weight_dtype
-from nge_search.engine.session import open_session
+from nge_search.engine.session import Session, run
+from nge_search.kinds import DATASET, GENOTYPE
 from nge_search.networks.deeplab import DeepLabV3
 from nge_search.networks.families import require_fits
 from nge_search.networks.weights import read_weights
 from nge_search.settings import names
 from nge_search.settings.names import require_names
 from nge_search.settings.segmentation import DeepLabSection, MaskedDataSection, SegmentationConfig
-from nge_search.training.run import require_same_architecture, write_results
+from nge_search.training.run import require_same_architecture
 from nge_search.training.segmentation import SegmentationTraining
 
 
@@ -45,39 +47,41 @@ def run_segmentation(config: SegmentationConfig) -> dict[str, Any]:
     """
     architecture = load_architecture(config.network.genotype)
     require_fits(architecture, "imagenet", "network.kind")
+    return run(
+        config,
+        lambda session: _train(session, config, architecture),
+        lambda session: require_same_architecture(session, architecture, config.network.genotype),
+    )
+
+
+def _train(session: Session, config: SegmentationConfig, architecture: Architecture) -> dict[str, Any]:
     cells = architecture.graphs
-    with open_session(config) as session:
-        session.world.on_main(lambda: require_same_architecture(session, architecture))
-        if session.finished is not None:
-            return session.finished
-        dataset = session.load_dataset(load_masked)
-        shares = session.world.on_main(lambda: count_shares(dataset, config.data))
-        session.say(notice(shares, dataset.classes))
-        task = build_task(config, cells, dataset, session.world)
-        plain = build_network(config.network, cells, len(dataset.classes), auxiliary=False)
-        shape = (1, 3, config.data.crop, config.data.crop)
-        size = {"params": count_parameters(plain), "macs": multiply_adds(plain, shape)}
-        backbone = count_parameters(plain.backbone)
-        session.say(
-            f"{size['params']:,} parameters ({backbone:,} in the backbone; the paper's network: 10.31M), "
-            f"{size['macs'] / 1e6:.2f}M mult-adds per crop"
+    dataset = load_everywhere(session, config.data, load_masked)
+    shares = session.world.on_main(lambda: count_shares(dataset, config.data))
+    session.say(notice(shares, dataset.classes))
+    task = build_task(config, cells, dataset, session.world)
+    plain = build_network(config.network, cells, len(dataset.classes), auxiliary=False)
+    shape = (1, 3, config.data.crop, config.data.crop)
+    size = {"params": count_parameters(plain), "macs": multiply_adds(plain, shape)}
+    backbone = count_parameters(plain.backbone)
+    session.say(
+        f"{size['params']:,} parameters ({backbone:,} in the backbone; the paper's network: 10.31M), "
+        f"{size['macs'] / 1e6:.2f}M mult-adds per crop"
+    )
+    documents = {GENOTYPE: architecture.document, DATASET: _describe(dataset, shares)}
+    loop = session.train(task, documents)
+    with loop.closing() as row:
+        return session.summary(
+            loop,
+            miou=_figure(row, "test_miou"),
+            pixel_accuracy=_figure(row, "test_pixel_accuracy"),
+            seeds=1,
+            best_miou=task.best.get("miou"),
+            best_epoch=task.best["epoch"] + 1 if task.best else None,
+            **size,
+            backbone_params=backbone,
+            genotype=architecture.document,
         )
-        documents = {"genotype.json": architecture.document, "dataset.json": _describe(dataset, shares)}
-        loop = session.train(task, documents)
-        with loop.closing() as row:
-            summary = session.summary(
-                loop,
-                miou=_figure(row, "test_miou"),
-                pixel_accuracy=_figure(row, "test_pixel_accuracy"),
-                seeds=1,
-                best_miou=task.best.get("miou"),
-                best_epoch=task.best["epoch"] + 1 if task.best else None,
-                **size,
-                backbone_params=backbone,
-                genotype=architecture.document,
-            )
-        session.world.on_main(lambda: write_results(session, summary))
-        return summary
 
 
 def closing_lines(config: SegmentationConfig, summary: dict[str, Any]) -> list[str]:

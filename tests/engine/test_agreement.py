@@ -15,7 +15,6 @@ from nge_search.engine import agreement
 from nge_search.engine.agreement import (
     PER_MACHINE,
     first_difference,
-    require_same_images,
     require_same_settings,
     require_same_start,
 )
@@ -112,5 +111,4 @@ def test_the_first_rank_that_differs_is_named() -> None:
 def test_a_single_process_compares_nothing() -> None:
     world = World(torch.device("cpu"))
     require_same_settings(world, EvalConfig())
-    require_same_images(world, None)  # type: ignore[arg-type]
     require_same_start(world, {}, lambda: pytest.fail("no state is asked for"))
