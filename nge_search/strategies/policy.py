@@ -144,7 +144,7 @@ class Learner:
         """Go on from a `state_dict` whose architectures were read already; raises UserError as `Policy` does."""
         values = reader.numbers("learned_values", len(codes))
         self.policy.load_state_dict(reader.section("policy").document, reader.source)
-        self.codes, self.values = codes, values
+        self.codes, self.values = codes, list(values)
 
 
 def rank_weights(rewards: Sequence[float], temperature: float, contrast: float) -> np.ndarray:
