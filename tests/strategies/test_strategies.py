@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import itertools
@@ -26,7 +27,7 @@ from nge_search.tables.table import build_table
 SmallPolicy = Callable[[str], PolicySection]
 
 SPACE = NasBench201Space()
-#: By strategy and space, of the first 40 architectures.
+#: By strategy and space, of the first 30 architectures.
 SEQUENCES = json.loads(Path(__file__).with_name("sequences.json").read_text())
 
 
@@ -53,7 +54,7 @@ def test_one_query_at_a_time_gives_the_architectures_that_it_always_gave(
     policy = small_policy("nge")
     policy.learning_rate = 3e-3
     strategy, codes = build_strategy(space, small(name), policy, 3), []
-    for _ in range(40):
+    for _ in range(30):
         codes += strategy.ask()
         strategy.tell(codes[-1], odd_value(space, codes[-1]))
     assert hashlib.sha256(json.dumps(codes).encode()).hexdigest()[:16] == SEQUENCES[name][kind]
@@ -124,7 +125,7 @@ def ask_and_tell(strategy: Strategy, random: np.random.Generator, rounds: int) -
     for _ in range(rounds):
         asked += strategy.ask(int(random.integers(1, 5)))
         random.shuffle(late := list(strategy.pending))
-        for code in late[: int(random.integers(0, 5))]:
+        for code in late[: int(random.integers(len(late)))]:  # at least one stays pending
             strategy.tell(code, odd_value(strategy.space, code))
     return asked
 
@@ -187,6 +188,11 @@ def test_what_cannot_be_told_changes_nothing(code: Code | None, value: float, wh
 # -- states
 
 
+def exact(state: dict[str, Any]) -> str:
+    """A state as text, with all digits."""
+    return json.dumps(state, default=torch.Tensor.tolist)
+
+
 def saved(state: dict[str, Any]) -> dict[str, Any]:
     """Through a file: JSON where there are no tensors."""
     if "policy" not in state:
@@ -204,16 +210,17 @@ def test_a_state_goes_on_exactly_from_wherever_it_was_taken(
 ) -> None:
     """Before the first question, with a population that is not full yet, and later; always with some pending."""
     space, random = SPACES[kind](), np.random.default_rng(0)
-    strategy = build_strategy(space, small(name), small_policy("nge"), 1)
-    for rounds in (1, 3, 4, 3):
+    settings = dataclasses.replace(small(name), steps=1)
+    strategy = build_strategy(space, settings, small_policy("nge"), 1)
+    for rounds in (1, 3, 4, 2):
         state, generator = saved(strategy.state_dict()), random.bit_generator.state
         expected = ask_and_tell(strategy, random, rounds)
-        again = build_strategy(space, small(name), small_policy("nge"), 2)
+        again = build_strategy(space, settings, small_policy("nge"), 2)
         again.load_state_dict(state)
         random.bit_generator.state = generator
         assert ask_and_tell(again, random, rounds) == expected
         assert again.pending == strategy.pending != []
-        assert str(saved(again.state_dict())) == str(saved(strategy.state_dict()))
+        assert exact(again.state_dict()) == exact(strategy.state_dict())
 
 
 def test_a_state_is_a_copy(small_policy: SmallPolicy) -> None:
@@ -221,12 +228,12 @@ def test_a_state_is_a_copy(small_policy: SmallPolicy) -> None:
     strategy = build_strategy(SPACE, small("nge_evolution"), small_policy("nge"))
     ask_and_tell(strategy, np.random.default_rng(0), 8)
     state = strategy.state_dict()
-    text = str(state)
+    text = exact(state)
     ask_and_tell(strategy, np.random.default_rng(0), 4)
-    assert str(state) == text
+    assert exact(state) == text
     strategy.load_state_dict(state)
     ask_and_tell(strategy, np.random.default_rng(0), 4)
-    assert str(state) == text
+    assert exact(state) == text
 
 
 DAMAGED: list[tuple[str, dict[str, Any], str]] = [
@@ -267,7 +274,7 @@ def test_a_damaged_state_is_refused_in_one_line(
     missing = next(iter(change))
     with pytest.raises(UserError, match=rf"search.pt is damaged: '{missing}' is missing"):
         strategy.load_state_dict({key: value for key, value in whole.items() if key != missing}, "search.pt")
-    assert str(strategy.state_dict()) == str(whole)
+    assert exact(strategy.state_dict()) == exact(whole)
 
 
 def test_an_embedding_too_small_for_the_space_is_refused() -> None:
