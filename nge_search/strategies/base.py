@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
@@ -44,7 +43,7 @@ class Strategy(ABC):
     def __init__(self, space: Space, settings: StrategySection, policy: PolicySection, seed: int):
         self.space, self.settings = space, settings
         self.pending: list[Code] = []
-        self._pending_keys: Counter[bytes] = Counter()
+        self._pending_keys: list[bytes] = []
         self._random = np.random.default_rng(seed)
 
     def ask(self, count: int = 1) -> list[Code]:
@@ -57,7 +56,7 @@ class Strategy(ABC):
         for _ in range(count):
             code = self._propose()
             self.pending.append(code)
-            self._pending_keys[self.space.key(code)] += 1
+            self._pending_keys.append(self.space.key(code))
             codes.append(code)
         return codes
 
@@ -73,7 +72,7 @@ class Strategy(ABC):
         if not math.isfinite(value):
             raise UserError(f"{shorten(code)} has the value {value}; give a finite number, however low")
         self.pending.remove(code)
-        self._pending_keys[self.space.key(code)] -= 1
+        self._pending_keys.remove(self.space.key(code))
         self._learn(code, value)
 
     def state_dict(self) -> dict[str, Any]:
@@ -98,7 +97,7 @@ class Strategy(ABC):
         random, pending = _generator(reader), self._codes(reader, "pending")
         self._load_own(reader, pending)
         self._random, self.pending = random, pending
-        self._pending_keys = Counter(map(self.space.key, pending))
+        self._pending_keys = [self.space.key(code) for code in pending]
 
     @abstractmethod
     def _propose(self) -> Code:
@@ -116,7 +115,7 @@ class Strategy(ABC):
         """Take over what `_own_state` gave."""
 
     def _is_pending(self, code: Code) -> bool:
-        return bool(self.pending) and self._pending_keys[self.space.key(code)] > 0
+        return bool(self.pending) and self.space.key(code) in self._pending_keys
 
     def _uniform(self) -> Code:
         return self.space.random(self._random)
