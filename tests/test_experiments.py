@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 from nge_search.settings.names import STRATEGIES
-from nge_search.settings.strategies import PolicySection, StrategySection
+from nge_search.settings.strategies import StrategySection
 from nge_search.spaces import NasBench201Space
-from nge_search.strategies.query_loop import ask
+from nge_search.strategies import build_strategy
+from nge_search.strategies.query_loop import run_strategy
 from nge_search.tables import Benchmark
 from nge_search.tables.table import build_table
 
@@ -38,10 +39,14 @@ def test_the_comparison_of_strategies(tmp_path):
     found = json.loads((tmp_path / "results" / "nge_strategies_nasbench201.json").read_text())
     results, seeds = found["results"]["cifar10"], range(found["first_seed"], found["first_seed"] + 3)
     benchmark = Benchmark(table, "cifar10_valid_200", "cifar10_test_200")
+
+    def score(name: str, seed: int) -> float:
+        strategy = build_strategy(table.space, StrategySection(name=name), seed=seed)
+        return float(benchmark.scores(run_strategy(strategy, benchmark.queries(35)))[29])
+
     after = {}
     for name in STRATEGIES:
-        settings = StrategySection(name=name, queries=35)
-        after[name] = [ask(benchmark, settings, PolicySection(), seed).scores()[29] for seed in seeds]
+        after[name] = [score(name, seed) for seed in seeds]
         assert results[name]["mean"]["30"] == pytest.approx(np.mean(after[name]), abs=1e-3)
         assert results[name]["median"]["30"] == pytest.approx(sorted(after[name])[1], abs=1e-3)
     difference = np.mean(after["nge_evolution"]) - np.mean(after["random"])
