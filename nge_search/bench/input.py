@@ -209,7 +209,7 @@ def _loader_overhead(options: argparse.Namespace, device: torch.device, clock: C
     """Seconds of a step with and without the loader, and the loader's share, over the step's own time."""
     family = FAMILIES["cifar" if options.size <= _LARGEST_SMALL else "imagenet"]
     size = family.channels, family.cells, family.classes
-    network = family.build(load_genotype("darts_v2"), *size).to(device, memory_format=torch.channels_last)
+    network = family.build(load_genotype("darts_v2"), *size).to(device).to(memory_format=torch.channels_last)
 
     def step(images_BCHW: Tensor) -> None:
         network(images_BCHW)[0].square().mean().backward()

@@ -53,7 +53,7 @@ def measure_step(session: Session, steps: int) -> dict[str, Any]:
     task = build_task(session)
     if session.folder:
         session.folder.begin()
-    device, config = session.world.device, session.config
+    device, config = session.world.device, task.config
     clock = Clock(device)
     phases = {phase.name: _measure_phase(task, phase, steps, clock) for phase in task.phases if phase.trains}
     loop = Loop(task, session.folder, config, session.world)

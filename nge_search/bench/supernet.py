@@ -33,6 +33,7 @@ from nge_search.settings.run import DEVICE_HELP, DEVICES
 from nge_search.settings.search import SupernetSection
 from nge_search.supernet import DenseSupernet, Supernet, build_space, build_supernet, fuse
 from nge_search.supernet import state_dict as exchange
+from nge_search.supernet.reference import MixedCell
 
 CLASSES = 10
 #: Steps of the weights under a mixture and under one operation for each edge, and of the architecture.
@@ -160,14 +161,13 @@ class _Form:
     """
 
     def __init__(self, options: argparse.Namespace, device: torch.device):
-        network: nn.Module = _network(options).to(device)
+        textbook = _network(options).to(device)
         images, labels, matrices = _inputs(options)
         images, labels, matrices = images.to(device), labels.to(device), [p_EO.to(device) for p_EO in matrices]
         if options.form != "textbook_nchw":
-            network = network.to(memory_format=torch.channels_last)
+            textbook = textbook.to(memory_format=torch.channels_last)
             images = images.to(memory_format=torch.channels_last)
-        if options.form.startswith("fused"):
-            network = fuse(network)  # type: ignore[arg-type]
+        network: nn.Module = fuse(textbook) if options.form.startswith("fused") else textbook
         network.train()
         precision = "bf16" if options.form in GRAPHED else "fp32"
         before = _memory_mb(device)
@@ -181,7 +181,7 @@ class _Form:
         self.facts: dict[str, Any] = {"activation_memory_mb": peak_memory_mb(device) - before}
         step("drawn")
         step("architecture")
-        self._steps = {kind: functools.partial(step, kind) for kind in _KINDS}
+        self._steps: dict[str, Callable[[], None]] = {kind: functools.partial(step, kind) for kind in _KINDS}
         self.facts["operators"] = {kind: _count_operators(own) for kind, own in self._steps.items()}
         if options.form in GRAPHED:
             self._steps = {kind: record_cuda_graph(own) for kind, own in self._steps.items()}
@@ -323,6 +323,7 @@ def _stored_numbers(network: Supernet | DenseSupernet, size: int) -> int:
         return sum(math.prod(shape) for _, _, _, shape in network.mixed_operations(size))
     found = 0
     for cell in network.cells:
+        assert isinstance(cell, MixedCell)
         size = -(-size // 2) if cell.reduction else size
         found += _DEPTHWISE_PER_EDGE * len(cell.space.edges) * cell.channels * size**2
     return found

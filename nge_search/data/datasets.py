@@ -55,7 +55,7 @@ def _load_digits(config: DataSection) -> Dataset:
 def _load_cifar(config: DataSection) -> Dataset:
     """CIFAR-10 or CIFAR-100 from torchvision's files in `data.root`, checksums included."""
     train, test = _cifar_part(config, train=True), _cifar_part(config, train=False)
-    return _in_memory(config, *(_from_torchvision(part) for part in (train, test)), train.classes)
+    return _in_memory(config, _from_torchvision(train), _from_torchvision(test), train.classes)
 
 
 def _cifar_part(config: DataSection, train: bool) -> Any:

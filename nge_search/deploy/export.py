@@ -146,6 +146,7 @@ def _timm_config(trained: _Trained) -> dict[str, Any]:
         raise UserError(f"{images.source} is damaged: 'resize' is below 'image_size'")
     architecture = ARCHITECTURES[section.kind]
     defaults = get_pretrained_cfg(architecture)
+    assert defaults is not None  # registered with the architecture
     model_args = {
         "genotype": trained.genotype.to_dict(),
         "channels": section.channels,
@@ -220,6 +221,7 @@ def _write_onnx(model: nn.Module, input_size: Sequence[int], folder: Path) -> No
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             verbose=False,
         )
+        assert program is not None  # with `dynamo`
         path.write_bytes(program.model_proto.SerializeToString())
     try:
         onnx.checker.check_model(str(path), full_check=True)

@@ -37,7 +37,7 @@ def describe_network(
     if size[1] % family.stages:
         raise UserError(f"--cells={size[1]}: networks of {family.title} have three stages; give a multiple of 3")
     plain = family.build(architecture.graphs, *size)
-    document = {
+    document: dict[str, Any] = {
         "genotype": architecture.document,
         "network": kind,
         **dict(zip(("channels", "cells", "classes"), size)),

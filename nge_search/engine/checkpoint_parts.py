@@ -127,7 +127,7 @@ def optimiser_parts(state: Any, source: str, groups: int) -> tuple[list[float], 
     if not isinstance(given, list) or len(given) != groups or not all(isinstance(group, dict) for group in given):
         raise UserError(f"{source} is damaged: an optimiser's 'param_groups' must be a list of {groups} groups")
     rates = [Reader(source, group).number("lr", -1, _LARGEST) for group in given]
-    entries = reader.section("state").document
+    entries: dict[Any, Any] = reader.section("state").document
     for number, entry in entries.items():
         if type(number) is not int or number < 0 or not isinstance(entry, dict):
             raise UserError(f"{source} is damaged: an optimiser's state has {shorten(number)}: {shorten(entry)}")

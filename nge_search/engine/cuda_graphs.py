@@ -81,7 +81,7 @@ class Recorder:
             step(*batches)
             return
         if self._replay is None:
-            own = tuple(batch._make(x.clone() if isinstance(x, Tensor) else x for x in batch) for batch in batches)
+            own = tuple(_copied(batch) for batch in batches)
             try:
                 self._replay = self._record(lambda: step(*own))
             except RuntimeError as error:
@@ -104,6 +104,12 @@ class Recorder:
             raise RunFailure(f"{why}; use search.cuda_graphs=auto") from error
         warnings.warn(f"{why}; steps run one by one, which takes longer", stacklevel=3)
         self._record = None
+
+
+def _copied(batch: AnyBatch) -> AnyBatch:
+    """The same, with tensors of its own."""
+    kind: Callable[..., AnyBatch] = type(batch)
+    return kind(*(x.clone() if isinstance(x, Tensor) else x for x in batch))
 
 
 def _shapes(batches: tuple[AnyBatch, ...]) -> list[list[Any]]:

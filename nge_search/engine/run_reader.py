@@ -290,8 +290,9 @@ def use_of(run: str | Path, kind: str = "") -> str:
 def _epoch(row: Row, otherwise: float) -> float:
     """The epoch of a row, counted from 1; `otherwise` where it has none that can be meant."""
     given = row.get("epoch")
-    known = type(given) in (int, float) and abs(given) < _LAST_EPOCH
-    return float(given) + 1 if known else otherwise
+    if isinstance(given, bool) or not isinstance(given, (int, float)) or not abs(given) < _LAST_EPOCH:
+        return otherwise
+    return float(given) + 1
 
 
 def _shown(config: dict[Any, Any]) -> dict[Any, Any]:

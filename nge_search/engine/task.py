@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
@@ -22,10 +22,6 @@ class AnyBatch(Protocol):
         ...
 
     def __iter__(self) -> Iterator[Any]: ...
-
-    def _make(self, values: Iterable[Any], /) -> AnyBatch:
-        """A batch of these values."""
-        ...
 
 
 class Counts(Protocol):

@@ -83,7 +83,9 @@ class Task:
 
     @property
     def address(self) -> int:
-        return self.function.address
+        address = self.function.address
+        assert address is not None  # `task` has compiled it
+        return address
 
 
 def task(fields: np.dtype, about: str = "") -> Callable[[Callable], Task]:
@@ -92,8 +94,9 @@ def task(fields: np.dtype, about: str = "") -> Callable[[Callable], Task]:
     def decorate(function: Callable) -> Task:
         block = types.CPointer(numba.from_dtype(fields))
         compiled = CFunc(function, ((block,), types.void), locals={}, options={"error_model": "numpy"})
-        compiled._cache = _kept(function, about)
-        with _alone(compiled._cache):
+        kept = _kept(function, about)
+        compiled._cache = kept  # type: ignore[attr-defined] # numba's types leave it out
+        with _alone(kept):
             compiled.compile()
         return Task(compiled, fields)
 
@@ -104,16 +107,18 @@ def part(**options: Any) -> Callable[[Callable], Any]:
     """`numba.njit(**options)`, left to the optimiser of what calls it: else code is optimised once per level."""
 
     def decorate(function: Callable) -> Any:
-        dispatcher = njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)(function)
+        inner = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, **options}
+        dispatcher = njit(**inner)(function)
         compile_ = dispatcher.compile
+        config: Any = numba.config  # made of the environment; its types leave out what is in it
 
         def compile_roughly(signature: Any) -> Any:
             with global_compiler_lock:
-                level, numba.config.OPT = numba.config.OPT, type(numba.config.OPT)(0)
+                level, config.OPT = config.OPT, type(config.OPT)(0)
                 try:
                     return compile_(signature)
                 finally:
-                    numba.config.OPT = level
+                    config.OPT = level
 
         dispatcher.compile = compile_roughly
         return dispatcher
@@ -177,7 +182,7 @@ def _collect(path: Path, module: str, found: dict[str, bytes]) -> None:
 
 def _imported(text: bytes, module: str) -> set[str]:
     """Modules that a source imports, and names that it imports from them, which may be modules."""
-    found = set()
+    found: set[str] = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)

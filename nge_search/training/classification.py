@@ -58,6 +58,10 @@ class ClassifierTraining(NetworkTraining):
         "learning_rate": "learning_rate/weights",
         "drop_path": "drop_path",
     }
+    config: EvalConfig
+    network: Trainable
+    meters: dict[str, Meter]
+    outcomes: Outcomes
     document = EVALUATION
     pictures = "nge_search.report.tensorboard:evaluation_pictures"
 
@@ -68,7 +72,8 @@ class ClassifierTraining(NetworkTraining):
         self.fingerprint, self.origin = dataset.fingerprint, f"data.root={config.data.root}"
         self.train, self.test = train, test
         section = config.train
-        self.network = network.to(world.device, weight_dtype(config.precision), memory_format=torch.channels_last)
+        network = network.to(world.device, weight_dtype(config.precision))
+        self.network = network.to(memory_format=torch.channels_last)
         if section.sync_statistics and world.size > 1:
             synchronise_statistics(self.network)
         self.weights = list(self.network.parameters())

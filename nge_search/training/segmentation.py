@@ -54,6 +54,10 @@ class SegmentationTraining(NetworkTraining):
         "learning_rate": "learning_rate/backbone",
         "head_learning_rate": "learning_rate/heads",
     }
+    config: SegmentationConfig
+    network: DeepLabV3
+    meters: dict[str, PixelMeter]
+    outcomes: Confusion
     document = SEGMENTATION
     pictures = "nge_search.report.tensorboard:segmentation_pictures"
 
@@ -70,7 +74,8 @@ class SegmentationTraining(NetworkTraining):
         self.fingerprint, self.origin = dataset.fingerprint, f"data.root={config.data.root}"
         self.train, self.test = train, test
         section = config.train
-        self.network = network.to(world.device, weight_dtype(config.precision), memory_format=torch.channels_last)
+        network = network.to(world.device, weight_dtype(config.precision))
+        self.network = network.to(memory_format=torch.channels_last)
         if section.freeze_statistics:
             freeze_statistics(self.network.backbone)
         if section.sync_statistics and world.size > 1:
@@ -90,7 +95,8 @@ class SegmentationTraining(NetworkTraining):
     def _build_optimiser(self) -> torch.optim.SGD:
         """Two groups, the backbone's weights and the heads'."""
         section = self.config.train
-        backbone, heads = [], []
+        backbone: list[nn.Parameter] = []
+        heads: list[nn.Parameter] = []
         for name, parameter in self.network.named_parameters():
             if parameter.requires_grad:
                 inside = name.startswith("backbone.") and not name.startswith("backbone.auxiliary.")
@@ -149,8 +155,13 @@ class SegmentationTraining(NetworkTraining):
         shape = self.network.head_channels, *(-(-side // stride) for side in batch.images_BCHW.shape[2:])
         each = shape[0] * shape[1] * shape[2]
         keys = batch.index_B[:, None] * each + torch.arange(each, device=batch.index_B.device)
-        known = {"seed": self.config.seed, "epoch": epoch, "stream": Stream.DROPOUT}
-        drawn = uniform(keys.flatten(), **known, dtype=weight_dtype(self.config.precision))
+        drawn = uniform(
+            keys.flatten(),
+            seed=self.config.seed,
+            epoch=epoch,
+            stream=Stream.DROPOUT,
+            dtype=weight_dtype(self.config.precision),
+        )
         return drop_path_factors(drawn.view(len(batch.index_B), *shape), rate)
 
     @torch.no_grad()
@@ -209,7 +220,7 @@ class SegmentationTraining(NetworkTraining):
     def _classes_of(self, pixels_B4HW: Tensor) -> Tensor:
         """The class of every pixel of raw images, int64 [B, H, W] on the CPU."""
         images = self.test.augmentation.evaluate(
-            pixels_B4HW.to(self.world.device), weight_dtype(self.config.precision)
+            pixels_B4HW.to(self.world.device), dtype=weight_dtype(self.config.precision)
         )
         self.network.eval()
         return self._scores(self.network, images[:, :3]).argmax(dim=1).cpu()
@@ -243,7 +254,7 @@ def predict(network: nn.Module, images_BCHW: Tensor, scales: Sequence[float], fl
     """
     if tuple(scales) == (1.0,) and not flip:
         return full_precision(network(images_BCHW)[0])
-    size, total, count = images_BCHW.shape[2:], None, 0
+    size, total, count = images_BCHW.shape[2:], images_BCHW.new_zeros(()), 0
     for scale in scales:
         sides = [max(1, round(side * scale)) for side in size]
         resized = functional.interpolate(images_BCHW, sides, mode="bilinear", align_corners=False)
@@ -251,7 +262,7 @@ def predict(network: nn.Module, images_BCHW: Tensor, scales: Sequence[float], fl
             logits = full_precision(network(resized.flip(3) if mirrored else resized)[0])
             logits = functional.interpolate(logits, size, mode="bilinear", align_corners=False)
             probabilities = (logits.flip(3) if mirrored else logits).softmax(dim=1)
-            total, count = probabilities if total is None else total + probabilities, count + 1
+            total, count = total + probabilities, count + 1
     return (total / count).log()
 
 

@@ -78,6 +78,6 @@ def describe_segmentation(
 def _png(image: Image.Image) -> str:
     """A picture of at most `LARGEST` pixels a side, in base64; a palette image keeps its classes."""
     scale = min(1.0, LARGEST / max(image.size))
-    size = tuple(max(1, round(side * scale)) for side in image.size)
+    width, height = (max(1, round(side * scale)) for side in image.size)
     method = Image.Resampling.NEAREST if image.mode == "P" else Image.Resampling.BILINEAR
-    return encoded_png(image.resize(size, method))
+    return encoded_png(image.resize((width, height), method))

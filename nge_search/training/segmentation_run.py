@@ -146,8 +146,7 @@ def _load_backbone(section: DeepLabSection, network: DeepLabV3) -> None:
 
 def _loaders(config: SegmentationConfig, dataset: MaskedDataset, world: World) -> tuple[Loader, Loader]:
     augmentation = MaskedAugmentation(config.data.flip, dataset.mean, dataset.std)
-    section = config.train
-    common = {"rank": world.rank, "world_size": world.size, "dtype": weight_dtype(config.precision)}
+    section, dtype = config.train, weight_dtype(config.precision)
     train = Loader(
         _store(dataset.train, config, world.device),
         torch.arange(len(dataset.train)),
@@ -156,8 +155,10 @@ def _loaders(config: SegmentationConfig, dataset: MaskedDataset, world: World) -
         train=True,
         seed=config.seed,
         stream="train",
+        rank=world.rank,
+        world_size=world.size,
         pieces=section.accumulate,
-        **common,
+        dtype=dtype,
     )
     order_M, ends = batches_of_one_size(dataset.test, section.eval_batch_size)
     test = Loader(
@@ -166,8 +167,10 @@ def _loaders(config: SegmentationConfig, dataset: MaskedDataset, world: World) -
         augmentation,
         batch_size=section.eval_batch_size,
         train=False,
+        rank=world.rank,
+        world_size=world.size,
+        dtype=dtype,
         ends=ends,
-        **common,
     )
     return train, test
 

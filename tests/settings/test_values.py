@@ -320,9 +320,9 @@ def test_pipes_and_devices_are_no_settings(home: Path) -> None:
 
 def test_what_is_neither_a_word_nor_a_mapping_is_refused() -> None:
     with pytest.raises(UserError, match="5 is not a setting"):
-        load_config(EvalConfig, None, [5])  # type: ignore[list-item]
+        load_config(EvalConfig, None, [5])
     with pytest.raises(UserError, match="5 is not a setting"):
-        nge_search.evaluate(None, 5)  # type: ignore[arg-type]
+        nge_search.evaluate(None, 5)
 
 
 def test_the_line_that_retrains_is_read_as_it_was_meant() -> None:

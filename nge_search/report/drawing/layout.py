@@ -292,7 +292,9 @@ class _Placement:
         return Box("node", label, hub, self.y[item], 2 * RADIUS, 2 * RADIUS, name=f"node-{label}", kept=kept)
 
     def _pill(self, link: Link, left: float) -> Box:
-        operation = self.graph.edges[link.edge].label.name
+        edge = link.edge
+        assert edge is not None  # what enters a block carries an operation
+        operation = self.graph.edges[edge].label.name
         return Box(
             "pill",
             operation,
@@ -300,9 +302,9 @@ class _Placement:
             round(self._end(link), 2),
             PILL_WIDTH,
             PILL_HEIGHT,
-            name=f"gene-{link.edge}-{operation}",
+            name=f"gene-{edge}-{operation}",
             operation=operation,
-            edge=link.edge,
+            edge=edge,
         )
 
     def _edge(self, node: int, left: list[float], right: list[float]) -> Edge:
