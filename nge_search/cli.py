@@ -202,8 +202,8 @@ def _classify(words: Sequence[str]) -> None:
             best = [{"class": name, "probability": probability} for name, probability in image.classes]
             print(json.dumps({"image": image.path, "classes": best}), flush=True)
         else:
-            words = ", ".join(f"{name} {probability:.4f}" for name, probability in image.classes)
-            show(f"{image.path}: {words}")
+            found = ", ".join(f"{name} {probability:.4f}" for name, probability in image.classes)
+            show(f"{image.path}: {found}")
     _fail_all(unread)
 
 

@@ -139,7 +139,7 @@ def random_state() -> dict[str, Any]:
     """The state of every random generator, in types that `weights_only` loading accepts."""
     version, values, gauss = random.getstate()
     of_numpy = np.random.get_state()  # noqa: NPY002
-    assert isinstance(of_numpy, tuple)  # a dictionary is what other generators than its own have
+    assert isinstance(of_numpy, tuple)  # a dictionary only where somebody put another generator in its place
     name, keys, position, has_gauss, cached = of_numpy
     return {
         "python": (version, values, gauss),

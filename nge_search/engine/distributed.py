@@ -258,7 +258,7 @@ def _group(launch: Launch, device: torch.device, stall_seconds: float) -> Iterat
         group = dist.new_group(backend="gloo", timeout=patience) if on_gpu else None
     except RuntimeError as error:
         raise _unconnected(error) from error
-    assert not isinstance(group, int)  # as it would be on a rank that is no member
+    assert not isinstance(group, int)  # a number is for ranks that are no members, and all are
     try:
         yield group
     finally:

@@ -110,7 +110,7 @@ def part(**options: Any) -> Callable[[Callable], Any]:
         inner = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, **options}
         dispatcher = njit(**inner)(function)
         compile_ = dispatcher.compile
-        config: Any = numba.config  # made of the environment; its types leave out what is in it
+        config: Any = numba.config  # its types leave out what it takes from the environment
 
         def compile_roughly(signature: Any) -> Any:
             with global_compiler_lock:
