@@ -21,8 +21,11 @@ class Kind:
         help: what the command does, in its list; where several kinds share a command, the first one's counts.
         task: the value of the setting `task` that tells it from the other kinds of its command; empty: it has none.
         title: what its settings and its report are headed with.
-        settings: "module:class" of its configuration.
-        run: "module:function" from the configuration to the content of summary.json.
+        settings: "module:class" of its configuration, derived from `RunningConfig`, with the class attributes
+            `kind` (the name) and `figures` (keys that the summary of a finished run must have), and a setting `task`
+            where the command starts several kinds.
+        run: "module:function" from the configuration to the content of summary.json, which says its "kind" too; it
+            calls `nge_search.engine.session.run`, whose body trains a task or begins by itself.
         closing: "module:function" from the configuration and the summary to the lines that the command prints.
         page: the module whose `figures(run)` and `sections(run)` are its report.
         files: what it writes into its folder besides `FILES`.
@@ -104,7 +107,7 @@ KINDS = (
         run="nge_search.training.run:run_eval",
         closing="nge_search.training.run:closing_lines",
         page="nge_search.report.pages.classification",
-        files=(GENOTYPE, DATASET, EVALUATION, *_DRAWINGS),
+        files=(GENOTYPE, DATASET, EVALUATION),
         unit=("epoch", "epochs", "train.epochs"),
         use="a retraining; export it: nge export {run} --out FOLDER, then: nge classify FOLDER IMAGES",
         telling=("network", "train"),
@@ -120,7 +123,7 @@ KINDS = (
         run="nge_search.training.segmentation_run:run_segmentation",
         closing="nge_search.training.segmentation_run:closing_lines",
         page="nge_search.report.pages.segmentation",
-        files=(GENOTYPE, DATASET, SEGMENTATION, *_DRAWINGS),
+        files=(GENOTYPE, DATASET, SEGMENTATION),
         unit=("epoch", "epochs", "train.epochs"),
         use="a segmentation; use it as it is: nge segment {run} IMAGES --out FOLDER",
         rows=("train_pixel_accuracy", "test_miou"),
@@ -141,7 +144,7 @@ def of_command(command: str) -> tuple[Kind, ...]:
 
 def commands() -> dict[str, str]:
     """The commands that start runs, and what they do."""
-    return {kind.command: kind.help for kind in reversed(KINDS) if kind.help}
+    return {kind.command: kind.help for kind in KINDS if kind.help}
 
 
 def current_name(name: Any) -> Any:

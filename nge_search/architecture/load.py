@@ -13,6 +13,7 @@ from nge_search.architecture.graph import Graph
 from nge_search.errors import UserError, nearest, plain, shorten
 from nge_search.files import read_text, user_path
 from nge_search.json_reader import parse_json
+from nge_search.kinds import GENOTYPE
 from nge_search.registry import resolve
 from nge_search.settings import names
 from nge_search.settings.names import require_names
@@ -73,7 +74,7 @@ def load_architecture(reference: str | Path) -> Architecture:
     if name in PUBLISHED:
         return of_genotype(PUBLISHED[name], name)
     path = user_path(text)
-    path = path / "genotype.json" if path.is_dir() else path
+    path = path / GENOTYPE if path.is_dir() else path
     if not path.exists():
         raise UserError(
             f"architecture '{plain(text, 250)}' does not exist: it is neither a file, a run folder with a "

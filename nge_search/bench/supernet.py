@@ -31,8 +31,7 @@ from nge_search.errors import UserError
 from nge_search.gradient.cost import ExpectedCost
 from nge_search.settings.run import DEVICE_HELP, DEVICES
 from nge_search.settings.search import SupernetSection
-from nge_search.supernet import DenseSupernet, Supernet, build_space, build_supernet, fuse
-from nge_search.supernet import state_dict as exchange
+from nge_search.supernet import DenseSupernet, Supernet, build_space, build_supernet, fuse, state_dict
 from nge_search.supernet.reference import MixedCell
 
 CLASSES = 10
@@ -248,7 +247,7 @@ def _differences(options: argparse.Namespace) -> dict[str, float]:
         logits, *gradients = _gradients(network, images, labels, matrices, "both")
         kinds = len(matrices)
         named = dict(zip((name for name, _ in network.named_parameters()), gradients[kinds:]))
-        found.append((logits, gradients[:kinds], exchange.by_reference_names(network, named)))
+        found.append((logits, gradients[:kinds], state_dict.by_reference_names(network, named)))
 
     def relative(a: Tensor, b: Tensor) -> float:
         return float((a - b).norm() / b.norm().clamp_min(1e-30))

@@ -140,7 +140,7 @@ def _cells(weights: Mapping[str, Tensor]) -> int:
 
 
 def find_images(places: Sequence[str]) -> list[str]:
-    """Files as they are given; of folders the image files at any depth, sorted, that are data (`tree.is_data`).
+    """Files as they are given; of folders the image files at any depth that are data, sorted (`is_data`).
 
     Raises:
         UserError: a folder that holds no image file, cannot be read, or holds a link to another folder.

@@ -55,7 +55,7 @@ def require_same_start(world: World, documents: Mapping[str, Any], state: Callab
     require_same(world, own, "network.genotype and network.weights must hold the same on every machine")
 
 
-def first_difference(everyone: Sequence[Mapping[str, Any]]) -> tuple[int, str, Any, Any] | None:
+def first_disagreement(everyone: Sequence[Mapping[str, Any]]) -> tuple[int, str, Any, Any] | None:
     """Rank, name, its value and that of rank 0 of the first thing in which a rank differs from rank 0."""
     first = everyone[0]
     for rank, other in enumerate(everyone):
@@ -81,7 +81,7 @@ def code_digest() -> str:
 
 def require_same(world: World, own: Mapping[str, Any], advice: str) -> None:
     """Raise UserError, naming the first of these things that differs, on every rank unless all have the same."""
-    difference = first_difference(world.gather_objects(dict(own)))
+    difference = first_disagreement(world.gather_objects(dict(own)))
     if difference is not None:
         rank, name, theirs, ours = difference
         raise UserError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from nge_search.kinds import REPORT
 from nge_search.settings.run import RunningConfig
 
 
@@ -14,7 +15,7 @@ def training_lines(config: RunningConfig, summary: dict[str, Any], found: str, b
     return [
         f"test {found} after {epochs(summary)}, 1 seed{after}, {summary['params']:,} parameters, "
         f"{summary['macs'] / 1e6:.2f}M mult-adds, {summary['seconds']:.0f} s",
-        f"report {Path(config.run.dir) / 'report.html'}",
+        f"report {Path(config.run.dir) / REPORT}",
     ]
 
 

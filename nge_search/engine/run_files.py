@@ -22,12 +22,11 @@ from nge_search.engine.event_file import EVENTS
 from nge_search.errors import UserError, plain
 from nge_search.files import TEMPORARY, read_text, write_atomic
 from nge_search.json_reader import read_json
-from nge_search.kinds import own_files
+from nge_search.kinds import ENVIRONMENT, own_files
 from nge_search.yaml_reader import LARGEST_BYTES, parse_yaml
 
 MARK = ".nge-run"
 LOCK = ".lock"
-METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
 _FORMAT = "nge-run/1"
@@ -156,9 +155,7 @@ def _is_run_from_before(folder: Path) -> bool:
         return False
     if yaml.safe_dump(config, sort_keys=False) != text:  # a file with remarks of its own is somebody's work
         return False
-    return _is_environment(folder / "environment.json") or any(
-        _files_in(folder / CHECKPOINTS, CHECKPOINT.fullmatch)
-    )
+    return _is_environment(folder / ENVIRONMENT) or any(_files_in(folder / CHECKPOINTS, CHECKPOINT.fullmatch))
 
 
 def _is_environment(path: Path) -> bool:

@@ -21,7 +21,7 @@ from nge_search.engine.precision import allow_tf32
 from nge_search.engine.run_folder import RunFolder
 from nge_search.engine.task import Task
 from nge_search.errors import UserError
-from nge_search.kinds import GENOTYPE
+from nge_search.kinds import ENVIRONMENT, GENOTYPE
 from nge_search.native.announcing import announced_by
 from nge_search.registry import resolve
 from nge_search.settings.run import DeviceConfig, RunningConfig
@@ -78,7 +78,7 @@ class Session:
             self.folder.write_json(name, document)
         self.folder.write_config()
         description = environment.describe(self.world.device, self.world.size, self.config.seed)
-        self.folder.write_json("environment.json", description)
+        self.folder.write_json(ENVIRONMENT, description)
 
     def summary(self, loop: Loop, **figures: Any) -> Summary:
         """The figures every training's summary.json has, and then `figures`."""

@@ -33,8 +33,7 @@ from nge_search.gradient.progress import TAGS, describe_epoch, epoch_figures, mo
 from nge_search.gradient.sampling import Sampler, score_gradient
 from nge_search.metrics.classification import Meter
 from nge_search.settings.search import SearchConfig
-from nge_search.supernet import build_space, build_supernet, fuse
-from nge_search.supernet import state_dict as exchange
+from nge_search.supernet import build_space, build_supernet, fuse, state_dict
 
 
 class BilevelSearch(Task):
@@ -193,18 +192,18 @@ class BilevelSearch(Task):
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "supernet": exchange.supernet_state(self.supernet),
-            "weight_optimiser": exchange.optimiser_state(self.supernet, self.weight_optimiser),
+            "supernet": state_dict.supernet_state(self.supernet),
+            "weight_optimiser": state_dict.optimiser_state(self.supernet, self.weight_optimiser),
             **self.architecture.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any], source: str) -> None:
-        exchange.load_supernet(self.supernet, state.get("supernet"), source)
-        exchange.load_optimiser(self.supernet, self.weight_optimiser, state.get("weight_optimiser"), source)
+        state_dict.load_supernet(self.supernet, state.get("supernet"), source)
+        state_dict.load_optimiser(self.supernet, self.weight_optimiser, state.get("weight_optimiser"), source)
         self.architecture.load_state_dict(state, source)
 
     def local_buffers(self) -> list[Tensor]:
-        return exchange.running_statistics(self.supernet)
+        return state_dict.running_statistics(self.supernet)
 
     def exactness(self) -> dict[str, Any]:
         return {"supernet.kernel": self.config.supernet.kernel}

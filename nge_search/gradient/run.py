@@ -8,13 +8,13 @@ from typing import Any
 
 from nge_search.architecture.load import read_architecture
 from nge_search.data import Augmentation, Dataset, Loader, load_dataset, split_train_valid, store
-from nge_search.data.ranks import load_everywhere
+from nge_search.data.distributed import load_everywhere
 from nge_search.engine.closing import epochs
 from nge_search.engine.precision import weight_dtype
 from nge_search.engine.run_reader import RunReader
 from nge_search.engine.session import Session, run
 from nge_search.gradient.bilevel import BilevelSearch
-from nge_search.kinds import DATASET
+from nge_search.kinds import DATASET, GENOTYPE, REPORT
 from nge_search.recipes import retrain_command
 from nge_search.settings.search import SearchConfig
 
@@ -62,7 +62,7 @@ def closing_lines(config: SearchConfig, summary: dict[str, Any]) -> list[str]:
         f"validation top-1 {summary['valid_top1']:.2f} % after {epochs(summary)}, "
         f"{summary['seconds']:.0f} s, {summary['images_per_second']:.1f} images/s, "
         f"peak memory {summary['peak_memory_mb']:.0f} MB on {summary['device']}",
-        f"genotype {folder / 'genotype.json'}, report {folder / 'report.html'}",
+        f"genotype {folder / GENOTYPE}, report {folder / REPORT}",
         after,
     ]
 

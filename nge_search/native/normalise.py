@@ -1,4 +1,4 @@
-"""Batch normalisation on a CPU, compiled: what `layers.normalise` hands tensors to by address.
+"""Batch normalisation on a CPU, compiled: what `fast_forms.normalise` hands tensors to by address.
 
 A map [B, H, W, C] in memory is a row of numbers that repeats every C. All loops run over groups of positions, so
 that they stay long where C is small or no multiple of a vector register; PyTorch's own kernels take 3 to 6 times as

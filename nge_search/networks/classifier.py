@@ -27,7 +27,7 @@ class Classifier(nn.Module, ABC):
         classifier: the linear layer.
         drop_slots: operations that drop-path may drop; the width of `forward`'s `keep_BD`.
         reductions: how many times smaller than the image the output of each cell is.
-        compiled: whether the cells are compiled, which the forms of `layers` would keep them from.
+        compiled: whether the cells are compiled, which the forms of `fast_forms` would keep them from.
         stem_reduction: how many times smaller than the image what the cells see is.
         auxiliary_sides: sides in pixels of the feature maps that the auxiliary head takes.
     """

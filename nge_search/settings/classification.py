@@ -6,11 +6,9 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from nge_search.settings.base import Section, option
-from nge_search.settings.names import NETWORKS, SCHEDULES, TASKS
+from nge_search.settings.names import BENCHMARK_NETWORKS, NETWORKS, SCHEDULES, TASKS
 from nge_search.settings.optimisation import NetworkTrainSection
 from nge_search.settings.run import CommandConfig
-
-_PUBLISHED_NETWORKS = NETWORKS[2:]
 
 
 @dataclass
@@ -54,7 +52,7 @@ class NetworkSection(Section):
     )
 
     def check(self) -> None:
-        if self.kind not in _PUBLISHED_NETWORKS:
+        if self.kind not in BENCHMARK_NETWORKS:
             return
         if self.cells % 3:
             raise self.refuse("cells", f"{self.key('kind')}={self.kind} has three stages; set a multiple of 3")

@@ -66,10 +66,8 @@ _RAND_AUGMENT = re.compile(
 )
 
 
-#: Pixels of an image beyond which its header alone has it refused; Pillow itself refuses more than the second.
+#: Pixels of an image beyond which its header alone has it refused by default, and beyond which Pillow refuses it.
 MAX_PIXELS = 100_000_000
-
-
 MOST_PIXELS = 178_956_970
 
 

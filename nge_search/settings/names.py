@@ -41,7 +41,8 @@ DATASETS = ("digits", "cifar10", "cifar100", "imagenet", "tiny_imagenet", "folde
 SEGMENTATION_DATASETS = ("scenes", "voc")
 
 #: Kinds of networks that cells are stacked into (`nge_search.networks`); the last ones are those of benchmarks.
-NETWORKS = ("cifar", "imagenet", "nasbench101", "nasbench201")
+BENCHMARK_NETWORKS = ("nasbench101", "nasbench201")
+NETWORKS = ("cifar", "imagenet", *BENCHMARK_NETWORKS)
 
 #: Where a search judges architectures, and what a derived network is trained for.
 SEARCH_TASKS = tuple(kind.task for kind in kinds.of_command("search"))

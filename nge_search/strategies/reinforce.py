@@ -18,8 +18,8 @@ from nge_search.strategies.policy import Learner, Policy
 class Reinforce(Strategy):
     """REINFORCE (Williams, 1992): each architecture is drawn from P, which takes one step of (R - b) grad log P.
 
-    P is of free parameters whatever `policy.kind` says. R is the accuracy as a share, b its moving average. Where
-    many values are pending at a time, P has moved since their architectures were drawn.
+    P is of free parameters whatever `embedding.kind` says. R is the accuracy as a share, b its moving average.
+    Where many values are pending at a time, P has moved since their architectures were drawn.
     """
 
     name = "reinforce"

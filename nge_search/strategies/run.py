@@ -13,6 +13,7 @@ from nge_search.engine.logger import Logger
 from nge_search.engine.run_folder import Stopwatch
 from nge_search.engine.session import Session, run
 from nge_search.errors import UserError
+from nge_search.kinds import REPORT
 from nge_search.settings.strategies import QueriesConfig
 from nge_search.spaces import Queries
 from nge_search.strategies import build_strategy
@@ -97,7 +98,7 @@ def closing_lines(config: QueriesConfig, summary: dict[str, Any]) -> list[str]:
         f"{config.benchmark.signal} {summary['signal']:.2f} %{judged} "
         f"(the best in the table {summary['best']:.2f} %) after {summary['queries']} queries{settled}, "
         f"{summary['seconds']:.1f} s{saved}",
-        f"report {Path(config.run.dir) / 'report.html'}",
+        f"report {Path(config.run.dir) / REPORT}",
     ]
 
 

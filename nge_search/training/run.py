@@ -10,7 +10,7 @@ from nge_search.architecture.genotype import Cells
 from nge_search.architecture.load import Architecture, load_architecture
 from nge_search.counting import count_parameters, multiply_adds
 from nge_search.data import Augmentation, Dataset, ImageSource, Loader, load_dataset, store
-from nge_search.data.ranks import load_everywhere
+from nge_search.data.distributed import load_everywhere
 from nge_search.engine.checkpoint import load_module
 from nge_search.engine.closing import training_lines
 from nge_search.engine.distributed import World

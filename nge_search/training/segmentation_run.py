@@ -13,7 +13,7 @@ from nge_search.architecture.genotype import Cells
 from nge_search.architecture.load import Architecture, load_architecture
 from nge_search.counting import count_parameters, multiply_adds
 from nge_search.data import Loader, ResidentImages, StreamedImages, fits
-from nge_search.data.ranks import load_everywhere
+from nge_search.data.distributed import load_everywhere
 from nge_search.data.segmentation.augmentation import MaskedAugmentation
 from nge_search.data.segmentation.dataset import MaskedDataset, MaskedSource
 from nge_search.data.segmentation.scenes import load_scenes

@@ -20,7 +20,7 @@ import torch
 from nge_search.architecture.load import load_genotype
 from nge_search.cli import main
 from nge_search.data import Batch, load_dataset
-from nge_search.data.ranks import load_everywhere
+from nge_search.data.distributed import load_everywhere
 from nge_search.engine.distributed import World
 from nge_search.engine.session import open_session
 from nge_search.engine.task import Phase

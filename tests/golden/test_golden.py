@@ -20,7 +20,7 @@ from PIL import Image
 
 from nge_search.architecture.load import load_genotype
 from nge_search.data import load_dataset
-from nge_search.data.ranks import load_everywhere
+from nge_search.data.distributed import load_everywhere
 from nge_search.engine.session import open_session
 from nge_search.engine.task import Phase, Task
 from nge_search.gradient.run import build_task as build_search

@@ -1,4 +1,4 @@
-"""A cell drawing as SVG inside the report: the layout of `drawing`, in the colours of the page's scheme."""
+"""A cell drawing as SVG inside the report: the layout of `layout`, in the colours of the page's scheme."""
 
 from __future__ import annotations
 

@@ -2,9 +2,8 @@
 
 A node that adds up is a block: the operations on its incoming edges as pills, one above the other, joined to a
 numbered circle on their right. A node that is an operation is a pill itself. Edges run left to right, in the gaps
-between columns. Both renderers
-(`drawing`, with matplotlib; `inline_svg`, for the report) draw this layout, so both show the same picture.
-x grows to the right, y downwards.
+between columns. Both renderers (`figure`, with matplotlib; `inline_svg`, for the report) draw this layout, so both
+show the same picture. x grows to the right, y downwards.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from nge_search.architecture.genotype import EDGES_PER_NODE, Genotype
 from nge_search.architecture.graph import CONCAT, SUM, Graph
 from nge_search.kinds import CONFIG, GENOTYPE
 from nge_search.report.drawing.inline_svg import cell_svg
-from nge_search.report.drawing.palette import CELL_TITLES, KIND_TITLES
+from nge_search.report.drawing.palette import CELL_TITLES, kind_title
 from nge_search.report.parts.charts import SERIES_STYLES, Reference, Series, line_chart
 from nge_search.report.parts.numbers import duration, number, percent, plain, scaled
 from nge_search.report.parts.page import Figure, Section, code, table
@@ -48,8 +48,8 @@ def cells(graphs: Mapping[str, Graph] | None, title: str = "", text: str = "") -
     if graphs is None:
         return Section("cells", title, "")
     drawings = "".join(
-        f"<figure><figcaption>{KIND_TITLES[kind]}</figcaption>"
-        f'<div class="scroll" tabindex="0">{cell_svg(graph, KIND_TITLES[kind])}</div></figure>'
+        f"<figure><figcaption>{kind_title(kind)}</figcaption>"
+        f'<div class="scroll" tabindex="0">{cell_svg(graph, kind_title(kind))}</div></figure>'
         for kind, graph in graphs.items()
     )
     words = [hint(f"{_reading(graphs)} Rest the pointer on an operation for its full name.")]
