@@ -22,7 +22,7 @@ class Kind:
         task: the value of the setting `task` that tells it from the other kinds of its command; empty: it has none.
         title: what its settings and its report are headed with.
         settings: "module:class" of its configuration, derived from `RunningConfig`, with the class attributes
-            `kind` (the name) and `figures` (keys that the summary of a finished run must have), and a setting `task`
+            `kind` (the name) and `figures` (keys that a finished summary.json must have), and a setting `task`
             where the command starts several kinds.
         run: "module:function" from the configuration to the content of summary.json, which says its "kind" too; it
             calls `nge_search.engine.session.run`, whose body trains a task or begins by itself.
