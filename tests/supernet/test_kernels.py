@@ -68,9 +68,8 @@ def check_convolution(
     assert convolution.forward(images, mix, False)[1] is None
 
     leaves = [tensor.clone().requires_grad_() for tensor in (*images, *taps, *(mix or ()))]
-    read = [
-        leaves[i] if mix is None else leaves[i] @ leaves[-2][i] + leaves[-1][i] for i in range(inputs)
-    ]  # what convolutions read, before the ReLU
+    # What convolutions read, before the ReLU.
+    read = [leaves[i] if mix is None else leaves[i] @ leaves[-2][i] + leaves[-1][i] for i in range(inputs)]
     for x in read:
         x.retain_grad()
     expected = []
