@@ -69,7 +69,8 @@ class _Divided:
         """Those of all stages, stacked as the cell's weights are, in their types."""
         columns = [[*own.inner_taps, *own.outer_taps] for own in stages]
         found = [torch.cat(parts) for parts in zip(*columns)]
-        first, last, direct = (needed(parts) for parts in zip(*(own[3:] for own in stages)))
+        first, last = needed(own.first for own in stages), needed(own.last for own in stages)
+        direct = needed(own.direct for own in stages)
         halves: list[Tensor] = []
         if self.halves is not None:  # of the first stage alone, which then has direct weights
             every = direct[0].unflatten(0, (self.counts[0], -1))
