@@ -353,10 +353,8 @@ class StagePass:
         """Gradients of the weights (no taps if not needed); those of the images are written to dx, if given."""
         stage, edges = self.stage, len(self.stage.targets)
         dys = [own.dy for own in gradients]
-        d_scales, d_biases = (
-            torch.stack([own.scales for own in gradients]),
-            torch.stack([own.bias for own in gradients]),
-        )
+        d_scales = torch.stack([own.scales for own in gradients])
+        d_biases = torch.stack([own.bias for own in gradients])
         d_skip = d_scales[:, : int(stage.skips)].sum(dim=2)
         shared = stage.skips or any(stage.pools)
         d_pools = d_skip[:, :0]
@@ -377,7 +375,7 @@ class StagePass:
 
         owed: dict[int, tuple[Tensor, Tensor]] = {}
         inner_changes = []
-        outer_taps: list[Tensor] = []
+        outer_taps, inner_taps = list[Tensor](), list[Tensor]()
         if self.outer is not None:
             change = unfold_products("last", 0, stage.separable)
             products = [(dys[n // stage.separable], m) for n, m in enumerate(self.folds["last"].matrix)]
@@ -397,7 +395,6 @@ class StagePass:
             for n, m in enumerate(self.folds["direct"].matrix):
                 e, k = divmod(n, stage.direct)
                 owed[e * stage.inner_kinds + stage.separable + k] = dys[e], m
-        inner_taps: list[Tensor] = []
         if self.inner is not None and (dx is not None or need_weights):
             kinds = stage.separable + len(stage.dilations)
             need = [need_weights] * kinds + [False] * (2 * stage.split_skip)
