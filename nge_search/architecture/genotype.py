@@ -102,7 +102,7 @@ class Genotype:
         Raises:
             UserError: graphs that are no cells in DARTS' notation.
         """
-        return cls(*(Cell.from_graph(graphs[kind]) for kind in ("normal", "reduce")))
+        return cls(Cell.from_graph(graphs["normal"]), Cell.from_graph(graphs["reduce"]))
 
     @classmethod
     def of(cls, cells: Cells) -> Genotype:

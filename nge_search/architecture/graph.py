@@ -96,17 +96,17 @@ class Graph:
     @cached_property
     def incoming(self) -> tuple[tuple[int, ...], ...]:
         """For each node the positions in `edges` of those that end there."""
-        return self._positions(1)
+        return self._positions(edge.target for edge in self.edges)
 
     @cached_property
     def outgoing(self) -> tuple[tuple[int, ...], ...]:
         """For each node the positions in `edges` of those that start there."""
-        return self._positions(0)
+        return self._positions(edge.source for edge in self.edges)
 
-    def _positions(self, end: int) -> tuple[tuple[int, ...], ...]:
+    def _positions(self, ends: Iterable[int]) -> tuple[tuple[int, ...], ...]:
         found: list[list[int]] = [[] for _ in self.nodes]
-        for position, edge in enumerate(self.edges):
-            found[edge[end]].append(position)
+        for position, end in enumerate(ends):
+            found[end].append(position)
         return tuple(map(tuple, found))
 
     def sources(self, node: int) -> list[int]:

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from torch import nn
-
 from nge_search.architecture.cell_space import CellSpace
-from nge_search.embedding.base import Initialise, Layers, NodeEmbedding, normal_initialiser
+from nge_search.embedding.base import Embedding, Initialise, Layers, NodeEmbedding, normal_initialiser
 from nge_search.embedding.baselines import DirectParameters, PlainLayers, RecurrentLayers
 from nge_search.embedding.nge import GraphLayers, propagation_matrix
 from nge_search.settings import names
 from nge_search.settings.embedding import EmbeddingSection
 from nge_search.settings.names import require_names
 
-__all__ = ["EMBEDDINGS", "NodeEmbedding", "build_embedding", "propagation_matrix"]
+__all__ = ["EMBEDDINGS", "Embedding", "NodeEmbedding", "build_embedding", "propagation_matrix"]
 
 
 def _nge(config: EmbeddingSection, space: CellSpace, initialise: Initialise) -> Layers:
@@ -40,10 +38,10 @@ def _rnn(config: EmbeddingSection, space: CellSpace, initialise: Initialise) -> 
 
 def _of_vertices(
     layers: Callable[[EmbeddingSection, CellSpace, Initialise], Layers],
-) -> Callable[[EmbeddingSection, CellSpace], nn.Module]:
+) -> Callable[[EmbeddingSection, CellSpace], Embedding]:
     """A builder of embeddings that start from vectors of the vertices, and run these layers."""
 
-    def build(config: EmbeddingSection, space: CellSpace) -> nn.Module:
+    def build(config: EmbeddingSection, space: CellSpace) -> Embedding:
         initialise = normal_initialiser(config.initialisation, config.init_std)
         return NodeEmbedding(space, lambda: layers(config, space, initialise), config.input_dim, config.shared)
 
@@ -51,7 +49,7 @@ def _of_vertices(
 
 
 #: From settings and the cell graph to the embedding.
-EMBEDDINGS: dict[str, Callable[[EmbeddingSection, CellSpace], nn.Module]] = {
+EMBEDDINGS: dict[str, Callable[[EmbeddingSection, CellSpace], Embedding]] = {
     "nge": _of_vertices(_nge),
     "rnn": _of_vertices(_rnn),
     "plain": _of_vertices(_plain),
@@ -60,6 +58,6 @@ EMBEDDINGS: dict[str, Callable[[EmbeddingSection, CellSpace], nn.Module]] = {
 require_names(EMBEDDINGS, names.EMBEDDINGS)
 
 
-def build_embedding(config: EmbeddingSection, space: CellSpace) -> nn.Module:
+def build_embedding(config: EmbeddingSection, space: CellSpace) -> Embedding:
     """The embedding that `config.kind` names; initial values come from torch's global generator."""
     return EMBEDDINGS[config.kind](config, space)

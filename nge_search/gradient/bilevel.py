@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -46,6 +46,7 @@ class BilevelSearch(Task):
     unit = "images"
     tags = TAGS
     pictures = "nge_search.report.tensorboard:search_pictures"
+    meters: Mapping[str, Meter]
 
     def __init__(
         self,
@@ -65,7 +66,7 @@ class BilevelSearch(Task):
         self.cost = ExpectedCost(supernet, dataset.image_size)
         if config.supernet.sync_statistics and world.size > 1:
             synchronise_statistics(supernet)
-        supernet = supernet.to(world.device, dtype, memory_format=torch.channels_last)
+        supernet = supernet.to(world.device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         fused = config.supernet.kernel == "fused"
         self.supernet: nn.Module = fuse(supernet) if fused else supernet
         self.architecture = ArchitectureOptimiser(config, self.space.graph, world, self.cost.relative_gradients())

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nge_search.architecture.genotype import PARAMETER_FREE
 from nge_search.architecture.graph import PLAIN, Graph
+from nge_search.embedding import Embedding
 from nge_search.gradient.cost import ExpectedCost
 from nge_search.settings.search import SearchConfig
 from nge_search.spaces import EdgeSpace
@@ -30,7 +31,7 @@ def parameter_free_share(cell: Graph, count: int) -> float:
 
 @torch.no_grad()
 def epoch_figures(
-    embedding: nn.Module, space: EdgeSpace, cost: ExpectedCost, config: SearchConfig
+    embedding: Embedding, space: EdgeSpace, cost: ExpectedCost, config: SearchConfig
 ) -> dict[str, Any]:
     """P, what it derives, and how healthy the embedding is. Read back to the host."""
     matrices = [p_EO.double().cpu() for p_EO in embedding()]

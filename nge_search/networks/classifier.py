@@ -14,6 +14,7 @@ from nge_search.architecture.genotype import Cells, Genotype
 from nge_search.errors import UserError
 from nge_search.networks.cells import DerivedCell
 from nge_search.networks.fast_forms import Shared, suits
+from nge_search.operations import ModuleList, Preprocess
 
 
 class Classifier(nn.Module, ABC):
@@ -56,7 +57,7 @@ class Classifier(nn.Module, ABC):
                 make it smaller still keep their resolution, and what follows is dilated; None: all reduce.
         """
         self.genotype, self.compiled = Genotype.of(genotype), False
-        self.cells = nn.ModuleList()
+        self.cells: ModuleList[DerivedCell] = ModuleList()
         self.reductions: list[int] = []
         self.auxiliary_after = 2 * cells // 3
         c_auxiliary = 0
@@ -109,7 +110,7 @@ class Classifier(nn.Module, ABC):
                 auxiliary = self.auxiliary(last)
         return last, auxiliary
 
-    def _readers(self, position: int) -> list[nn.Module]:
+    def _readers(self, position: int) -> list[Preprocess]:
         """What the output of a cell is read by, in the cells behind it; that of the stem for position -1."""
         next_, after = self.cells[position + 1 : position + 2], self.cells[position + 2 : position + 3]
         return [cell.preprocess1 for cell in next_] + [cell.preprocess0 for cell in after]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nge_search.architecture.graph import Graph
+from nge_search.operations import ModuleList
 from nge_search.spaces.nasbench101 import CELLS_PER_STACK, KERNELS, STACKS, STEM, vertex_channels
 
 #: Of the published networks: channels of the stem and the first stack, and three cells in each of three stacks.
@@ -94,18 +95,18 @@ class NasBench101Network(nn.Module):
     ):
         super().__init__()
         self.stem = ConvBNReLU(image_channels, channels, 3)
-        self.stacks = nn.ModuleList()
+        self.stacks: ModuleList[ModuleList[NasBench101Cell]] = ModuleList()
         before = channels
         for stack in range(STACKS):
             width = channels * 2**stack
             inputs = [before] + [width] * (cells // STACKS - 1)
-            self.stacks.append(nn.ModuleList(NasBench101Cell(graphs["cell"], c_in, width) for c_in in inputs))
+            self.stacks.append(ModuleList(NasBench101Cell(graphs["cell"], c_in, width) for c_in in inputs))
             before = width
         self.pool = nn.MaxPool2d(2, ceil_mode=True)
         self.classifier = nn.Linear(before, classes)
 
     @property
-    def cells(self) -> list[nn.Module]:
+    def cells(self) -> list[NasBench101Cell]:
         """All cells, in order."""
         return [cell for stack in self.stacks for cell in stack]
 

@@ -39,7 +39,7 @@ class NasBench201Cell(nn.Module):
         return torch.zeros_like(x_BCHW) if output is None else output
 
 
-class NasBench201Network(ThreeStages):
+class NasBench201Network(ThreeStages[NasBench201Cell]):
     """The network that NAS-Bench-201 trained.
 
     Args:
@@ -61,7 +61,7 @@ class NasBench201Network(ThreeStages):
         super().__init__(lambda width: NasBench201Cell(graph, width), channels, cells, classes, image_channels)
 
     @property
-    def cells(self) -> list[nn.Module]:
+    def cells(self) -> list[NasBench201Cell]:
         """All cells, in order."""
         return [cell for stage in self.stages for cell in stage]
 

@@ -84,17 +84,20 @@ class TimmClassifier(Classifier):
 
         Where `output_stride` keeps a resolution, `reduction` is that of the map all the same.
         """
-        info = [
-            {"num_chs": self.get_submodule(stem)[-1].num_features, "reduction": reduction, "module": stem}
-            for stem, reduction in self.stem_reductions.items()
-        ]
+        info: list[dict[str, Any]] = []
+        for stem, reduction in self.stem_reductions.items():
+            *_, norm = self.get_submodule(stem).children()
+            assert isinstance(norm, nn.BatchNorm2d)
+            info.append({"num_chs": norm.num_features, "reduction": reduction, "module": stem})
         for last in (end - 1 for end in _resolution_ends(len(self.cells))):
             info.append(
                 {"num_chs": self.cells[last].c_out, "reduction": self.reductions[last], "module": f"cells.{last}"}
             )
         return info
 
-    def forward_features(self, x_BCHW: Tensor) -> Tensor:
+    # timm's methods take images alone and return a tensor alone, where a classifier of ours does more.
+
+    def forward_features(self, x_BCHW: Tensor) -> Tensor:  # type: ignore[override]
         """Output of the last cell, [B, num_features, H, W]."""
         keep_BD = None
         if self.training and self.drop_path_rate:
@@ -109,7 +112,7 @@ class TimmClassifier(Classifier):
             x = functional.dropout(x, self.drop_rate, self.training)
         return x if pre_logits else self.classifier(x)
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
+    def forward(self, x_BCHW: Tensor) -> Tensor:  # type: ignore[override]
         """Logits, [B, num_classes]."""
         return self.forward_head(self.forward_features(x_BCHW))
 

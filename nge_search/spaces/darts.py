@@ -48,10 +48,8 @@ class DartsSpace(EdgeSpace):
             for node in self.graph.inner:
                 incoming = self.graph.incoming(node)
                 weights = p_EO[incoming.start : incoming.stop].max(axis=1)
-                sources = random.choice(
-                    node, EDGES_PER_NODE, replace=False, p=weights / weights.sum(), shuffle=False
-                )
-                sources = sorted(sources.tolist())
+                drawn = random.choice(node, EDGES_PER_NODE, replace=False, p=weights / weights.sum(), shuffle=False)
+                sources = sorted(drawn.tolist())
                 code += [*sources, *(int(operations_E[incoming[source]]) for source in sources)]
         return tuple(code)
 
@@ -107,7 +105,8 @@ class DartsSpace(EdgeSpace):
                 for source, operation in zip(part[:EDGES_PER_NODE], part[EDGES_PER_NODE:])
             )
             cells.append(Cell(genes, tuple(self.graph.inner)))
-        return Genotype(*cells, provenance or {})
+        normal, reduce = cells
+        return Genotype(normal, reduce, provenance or {})
 
     def code(self, graphs: Mapping[str, Graph]) -> Code:
         return tuple(part for kind in self.graph.kinds for part in self._cell_code(kind, graphs[kind]))
@@ -138,7 +137,8 @@ class DartsSpace(EdgeSpace):
         return of_genotype(self.genotype(code, provenance))
 
     def derive(self, matrices: Sequence[Tensor], provenance: dict[str, Any] | None = None) -> Architecture:
-        return of_genotype(derive_genotype(*matrices, self.graph, provenance))
+        p_normal_EO, p_reduce_EO = matrices
+        return of_genotype(derive_genotype(p_normal_EO, p_reduce_EO, self.graph, provenance))
 
     def text(self, code: Code) -> str:
         document = self.to_dict(code)

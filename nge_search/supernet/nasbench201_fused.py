@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from nge_search.engine.sync_batchnorm import SyncedBatchNorm2d
+from nge_search.operations import ModuleList
 from nge_search.supernet import folding
 from nge_search.supernet.cell_function import Plan, mix
 from nge_search.supernet.folding import Moments, wide
@@ -23,7 +24,7 @@ from nge_search.supernet.kernels.contract import Kernels
 from nge_search.supernet.nasbench201 import DenseCell, DenseSupernet
 from nge_search.supernet.setting import Setting
 from nge_search.supernet.stacking import StackedCell, StackedNetwork, move, require_known
-from nge_search.supernet.stage import EdgeGradients, Given
+from nge_search.supernet.stage import EdgeGradients, Given, needed
 
 _ORDER = ("skip_connect", "avg_pool_3x3", "nor_conv_1x1", "nor_conv_3x3")
 
@@ -115,7 +116,8 @@ class DensePass:
             sums += [self._sums([], [y], y) for y in self.maps_3x3]
             self.count = self.setting.add_ranks(sums, self.like[..., 0].numel())
             of_z = folding.moments(sums[0][None, None], self.count, 1, 0, 1)
-            shared = Moments(*(x.expand(len(p), *x.shape[1:]) for x in (of_z.mean, of_z.covariance)), self.count)
+            mean, covariance = (x.expand(len(p), *x.shape[1:]) for x in (of_z.mean, of_z.covariance))
+            shared = Moments(mean, covariance, self.count)
             self.moments, self.folded = of_z, self.kernels.fold(*fold, shared, self.stage.eps, self.like.dtype)
             self.mean, second = (torch.stack(sums[1:]) / self.count).unbind(1)
             variance = (second - self.mean**2).clamp_min_(0)
@@ -124,10 +126,10 @@ class DensePass:
                 "kernel": (self.mean, variance),
             }
         else:
-            of_pointwise, (self.mean, variance) = (
+            (y_mean, y_variance), (self.mean, variance) = (
                 [x.to(p.dtype) for x in given[name]] for name in ("pointwise", "kernel")
             )
-            self.folded = folding.fold_given(*fold, *of_pointwise, self.stage.eps, self.like.dtype)
+            self.folded = folding.fold_given(*fold, y_mean, y_variance, self.stage.eps, self.like.dtype)
         self.deviation = torch.rsqrt(variance + self.stage.eps)
         self.scale = p[:, 3:] * self.deviation
 
@@ -147,7 +149,7 @@ class DensePass:
     def backward(
         self, gradients: Sequence[EdgeGradients], dx: Sequence[Tensor] | None, need_weights: bool
     ) -> DenseWeights:
-        """Gradients of the weights (None where not needed); that of the node is written to dx, if given."""
+        """Gradients of the weights (no kernels if not needed); that of the node is written to dx, if given."""
         d_scales, d_bias = (torch.stack([getattr(own, name) for own in gradients]) for name in ("scales", "bias"))
         dys, dtype = [own.dy for own in gradients], self.like.dtype
         change = self.kernels.fold_backward(self.folded, torch.cat([own.rights for own in gradients]), d_bias)
@@ -155,24 +157,23 @@ class DensePass:
         d_p = torch.stack(
             [*d_scales[:, :2].sum(dim=2).unbind(1), change.p, (d_scale * self.deviation).sum(dim=1)], dim=1
         )
-        d_kernels: list[Tensor | None] = [None] * len(dys)
         if dx is None and not need_weights:
-            return DenseWeights(d_p, change.weight, d_kernels)
+            return DenseWeights(d_p, change.weight, [])
         slope, constant = torch.zeros_like(self.mean), torch.zeros_like(self.mean)
         if self.count is not None:
             d_mean, d_variance = -d_bias * self.scale, -0.5 * d_scale * self.scale * self.deviation**2
-            self.setting.add_ranks([d_mean, d_variance, change.mean, change.covariance], 0)
+            of_z = [x for x in (change.mean, change.covariance) if x is not None]
+            self.setting.add_ranks([d_mean, d_variance, *of_z], 0)
             slope = d_variance * (2 / self.count)
             constant = d_mean / self.count - slope * self.mean
         factors, constant = torch.stack([self.scale, slope], dim=1).to(dtype), constant.to(dtype)
-        d_inputs = []
+        found = []
         for e, kernel in enumerate(self.weights.kernels):
             owed = self.kernels.combine([], [], [dys[e], self.maps_3x3[e]], [factors[e]], constant[e])
-            d_input, d_kernels[e] = self._convolve_backward(owed, kernel, dx is not None, need_weights)
-            d_inputs.append(d_input)
+            found.append(self._convolve_backward(owed, kernel, dx is not None, need_weights))
         if dx is not None:
-            self._node_backward(dys, d_inputs, change, dx[0])
-        return DenseWeights(d_p, change.weight, d_kernels)
+            self._node_backward(dys, needed(d_input for d_input, _ in found), change, dx[0])
+        return DenseWeights(d_p, change.weight, needed(d_kernel for _, d_kernel in found))
 
     def _convolve_backward(
         self, dy: Tensor, kernel: Tensor, need_input: bool, need_weight: bool
@@ -189,7 +190,7 @@ class DensePass:
         """Write the node's gradient to dx: of its ReLU by all convolutions, of itself and its average."""
         channels = self.like.shape[-1]
         zs, rights, constant = list(dys), [self.folded.matrix], self.like.new_zeros(channels)
-        if self.count is not None:
+        if change.mean is not None and change.covariance is not None:
             slope, constants = self.like.new_empty(1, channels, channels), self.like.new_empty(1, channels)
             owed = change.mean.sum(dim=0, keepdim=True), change.covariance.sum(dim=0, keepdim=True)
             self.kernels.owe_moments(self.moments, *owed, slope, constants, 1, 0)
@@ -205,6 +206,9 @@ class DensePass:
 
 class FusedDenseCell(StackedCell):
     """`DenseCell` in the fast form; edges are stacked by their source and then by their target."""
+
+    pointwise: nn.Parameter
+    kernel: nn.Parameter
 
     def __init__(self, cell: DenseCell):
         super().__init__()
@@ -259,12 +263,11 @@ class FusedDenseSupernet(StackedNetwork):
         super().__init__(supernet)
         self.stem, self.reductions = supernet.stem, supernet.reductions
         self.norm, self.classifier = supernet.norm, supernet.classifier
-        self.stages = nn.ModuleList(
-            nn.ModuleList(FusedDenseCell(cell) for cell in cells) for cells in supernet.stages
-        )
+        self.stages = ModuleList(ModuleList(FusedDenseCell(cell) for cell in cells) for cells in supernet.stages)
         self.take_order(self.stages[0][0].order, [self.space.operations.index(name) for name in _ORDER])
 
-    def mix(self, x_BCHW: Tensor, p_EO: Tensor) -> Tensor:
+    def mix(self, x_BCHW: Tensor, *matrices: Tensor) -> Tensor:
+        (p_EO,) = matrices
         x_BCHW = self.stem(x_BCHW)
         kernels = self.backends.choose(x_BCHW)
         for stage, cells in enumerate(self.stages):

@@ -27,6 +27,7 @@ class _Preprocess(torch.autograd.Function):
         kind = wide(nodes[0])
         h, sums = setting.kernels.pointwise(nodes, _by_node(weights, nodes), given is None)
         if given is None:
+            assert sums is not None
             sums = sums.to(kind)
             count = setting.add_ranks([sums], h[..., 0].numel())
             mean, second = (sums / count).unbind(0)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nge_search.architecture.cell_space import CellSpace, reduction_positions
-from nge_search.operations import build_operation, build_preprocess, is_pool
+from nge_search.operations import ModuleList, build_operation, build_preprocess, is_pool
 from nge_search.settings.names import INPUT_NODES
 from nge_search.supernet import sampled
 
@@ -57,7 +57,7 @@ class MixedCell(nn.Module):
         self.reduction = reduction
         self.preprocess0 = build_preprocess(c_before, channels, halve=reduction_before, affine=False)
         self.preprocess1 = build_preprocess(c_last, channels, halve=False, affine=False)
-        self.edges = nn.ModuleList(
+        self.edges = ModuleList(
             MixedOperation(_candidate(name, channels, self._stride(source)) for name in space.operations)
             for source, _ in space.edges
         )
@@ -107,7 +107,7 @@ class Supernet(nn.Module):
         self.stem = nn.Sequential(
             nn.Conv2d(image_channels, c_stem, 3, padding=1, bias=False), nn.BatchNorm2d(c_stem)
         )
-        self.cells = nn.ModuleList()
+        self.cells: ModuleList[MixedCell] = ModuleList()
         c_before = c_last = c_stem
         reduction_before = False
         for position in range(cells):

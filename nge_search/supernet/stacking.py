@@ -24,6 +24,10 @@ _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 class Statistics(nn.Module):
     """Running mean and variance of stacked batch normalisations: [n, C] each, and their counts [n]."""
 
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
     def __init__(self, norms: Sequence[nn.BatchNorm2d]):
         super().__init__()
         self.momentum = norms[0].momentum
@@ -34,13 +38,24 @@ class Statistics(nn.Module):
         return f"{' x '.join(map(str, self.running_mean.shape))}, momentum={self.momentum}"
 
 
+def running(norm: nn.BatchNorm2d | Statistics) -> tuple[Tensor, Tensor]:
+    """Running mean and variance, which all normalisations of a supernet keep."""
+    mean, variance = norm.running_mean, norm.running_var
+    assert mean is not None
+    assert variance is not None
+    return mean, variance
+
+
 @torch.no_grad()
 def move(norm: nn.BatchNorm2d | Statistics, mean: Tensor, variance: Tensor, count: Tensor) -> None:
     """Move running statistics towards a batch's mean and biased variance [..., C]."""
     unbiased = variance * (count / (count - 1))
-    for running, observed in ((norm.running_mean, mean), (norm.running_var, unbiased)):
-        running.lerp_(observed.to(running.dtype), norm.momentum)
-    norm.num_batches_tracked += 1
+    momentum, tracked = norm.momentum, norm.num_batches_tracked
+    assert momentum is not None
+    assert tracked is not None
+    for target, observed in zip(running(norm), (mean, unbiased)):
+        target.lerp_(observed.to(target.dtype), momentum)
+    tracked += 1
 
 
 class StackedCell(nn.Module):
@@ -61,12 +76,13 @@ class StackedCell(nn.Module):
     def stack(self, reference: dict[str, nn.Module], name: str, paths: Sequence[str]) -> None:
         """Adopt the weights or statistics of some modules of the textbook's cell as one stack."""
         modules = [reference[path] for path in paths]
-        if isinstance(modules[0], nn.BatchNorm2d):
-            setattr(self, name, Statistics(modules))  # type: ignore[arg-type]
+        norms = [module for module in modules if isinstance(module, nn.BatchNorm2d)]
+        if norms:
+            setattr(self, name, Statistics(norms))
             for buffer in _STATISTICS:
                 self.names[f"{name}.{buffer}"] = [f"{path}.{buffer}" for path in paths]
         else:
-            weights = torch.stack([module.weight.detach() for module in modules])  # type: ignore[union-attr]
+            weights = torch.stack([module.get_parameter("weight").detach() for module in modules])
             self.register_parameter(name, nn.Parameter(weights))
             self.names[name] = [f"{path}.weight" for path in paths]
 
@@ -93,6 +109,9 @@ class StackedNetwork(nn.Module, ABC):
     Attributes:
         backends: what computes its cells, and the memory of their maps.
     """
+
+    edge_order: Tensor
+    operation_order: Tensor
 
     def __init__(self, textbook: Supernet | DenseSupernet):
         super().__init__()
@@ -140,7 +159,8 @@ class StackedNetwork(nn.Module, ABC):
 
     def to_textbook(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Tensors by this module's names (weights, buffers, momenta), by the textbook's names; views."""
-        stacks, found = self._stacks(), {}
+        stacks = self._stacks()
+        found: dict[str, Tensor] = {}
         for name, tensor in tensors.items():
             found.update(zip(stacks[name], tensor.unbind(0)) if name in stacks else [(name, tensor)])
         return found

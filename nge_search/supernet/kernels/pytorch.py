@@ -108,8 +108,8 @@ class TorchConvolution:
             d_input, d_weight, _ = convolve_backward(
                 _together(gradients), *given, self._layouts.fastest(*given), need
             )
-            d_weights.append(d_weight.view(weight.shape).to(weight.dtype) if need_weights[k] else None)
-            if dx is not None:
+            d_weights.append(None if d_weight is None else d_weight.view(weight.shape).to(weight.dtype))
+            if d_input is not None:
                 d_input = torch.where(x > 0, d_input, torch.zeros_like(d_input))
                 for i, part in zip(self._inputs(k), _apart(d_input, len(weight))):
                     total = totals[i]
