@@ -104,13 +104,13 @@ def _settings(options: argparse.Namespace) -> SupernetSection:
 def _network(options: argparse.Namespace) -> Supernet | DenseSupernet:
     torch.manual_seed(0)
     settings = _settings(options)
-    return build_supernet(settings, build_space(settings).graph, CLASSES, 3)
+    return build_supernet(settings, build_space(settings).cell_space, CLASSES, 3)
 
 
 def _inputs(options: argparse.Namespace, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, list[Tensor]]:
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(options.batch, 3, options.size, options.size, generator=generator, dtype=dtype)
-    tables = build_space(_settings(options)).graph.tables
+    tables = build_space(_settings(options)).cell_space.tables
     matrices = [torch.randn(table.shape, generator=generator, dtype=dtype).softmax(dim=1) for table in tables]
     return images, torch.arange(options.batch) % CLASSES, matrices
 

@@ -62,19 +62,23 @@ class BilevelSearch(Task):
         self.train, self.valid, self.evaluation = train, valid, evaluation
         self.space = build_space(config.supernet)
         dtype = weight_dtype(config.precision)
-        supernet = build_supernet(config.supernet, self.space.graph, len(dataset.classes), dataset.channels)
+        supernet = build_supernet(config.supernet, self.space.cell_space, len(dataset.classes), dataset.channels)
         self.cost = ExpectedCost(supernet, dataset.image_size)
         if config.supernet.sync_statistics and world.size > 1:
             synchronise_statistics(supernet)
         supernet = supernet.to(world.device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         fused = config.supernet.kernel == "fused"
         self.supernet: nn.Module = fuse(supernet) if fused else supernet
-        self.architecture = ArchitectureOptimiser(config, self.space.graph, world, self.cost.relative_gradients())
+        self.architecture = ArchitectureOptimiser(
+            config, self.space.cell_space, world, self.cost.relative_gradients()
+        )
         section = config.search
         self.sampler = None
         if section.mixture == "sampled":
             draws = section.draws if section.gradient == "score" else 1
-            self.sampler = Sampler(self.space.graph, section.temperature, config.seed, world.device, dtype, draws)
+            self.sampler = Sampler(
+                self.space.cell_space, section.temperature, config.seed, world.device, dtype, draws
+            )
         self.weights = list(self.supernet.parameters())
         self.weight_optimiser = build_sgd(
             self.weights, section.learning_rate, section.momentum, section.weight_decay

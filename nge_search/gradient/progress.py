@@ -40,7 +40,7 @@ def epoch_figures(
         "dataset": config.data.name,
         "seed": config.seed,
     }
-    derived, graph = space.derive(matrices, provenance), space.graph
+    derived, graph = space.derive(matrices, provenance), space.cell_space
     free = [name in _PARAMETER_FREE for name in graph.operations]
     figures: dict[str, Any] = {"operations": list(graph.operations), "edges": [list(edge) for edge in graph.edges]}
     for kind, p_EO in zip(graph.kinds, matrices):
@@ -77,7 +77,7 @@ def describe_epoch(row: dict[str, Any], space: EdgeSpace) -> str:
         ("train_loss", "train loss", ""),
         ("architecture_loss", "architecture loss", ""),
         ("valid_top1", "validation top-1", " %"),
-        (f"entropy_{space.graph.kinds[0]}", "entropy", " nats"),
+        (f"entropy_{space.cell_space.kinds[0]}", "entropy", " nats"),
     ):
         if figure in row:
             words.append(f"{label} {row[figure]:.4g}{unit}")
@@ -87,7 +87,7 @@ def describe_epoch(row: dict[str, Any], space: EdgeSpace) -> str:
 def more_scalars(row: dict[str, Any], space: EdgeSpace) -> dict[str, float]:
     """What TensorBoard shows of a row besides `TAGS`: norms of the embedding, every probability and its entropy."""
     scalars = {f"embedding/norm/{name}": value for name, value in row["norms"].items()}
-    for kind in space.graph.kinds:
+    for kind in space.cell_space.kinds:
         scalars.update({f"architecture/{figure}_{kind}": row[f"{figure}_{kind}"] for figure in _OF_KINDS})
         for (source, target), p_O in zip(row["edges"], row[f"p_{kind}"]):
             for name, p in zip(row["operations"], p_O):

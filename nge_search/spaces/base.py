@@ -29,20 +29,20 @@ _MOST_DRAWS = 10_000
 class Space(ABC):
     """A set of architectures.
 
-    Matrices of probabilities are those of `graph.tables`. What `draw` gives follows them, and `log_probability` is
-    the logarithm of its chance, up to a constant of the matrices where some codes are not allowed (`allows`): then
-    draws are repeated until one is.
+    Matrices of probabilities are those of `cell_space.tables`. What `draw` gives follows them; `log_probability`
+    is the logarithm of its chance, up to a constant of the matrices where some codes are not allowed (`allows`):
+    then draws are repeated until one is.
 
     Attributes:
         name: of the space, as in JSON.
-        graph: vertices, edges and operations of a cell.
+        cell_space: vertices, edges and operations of a cell.
         length: L.
         networks: the class of the networks that are stacked from the space's graphs, as "module:class".
     """
 
     name: ClassVar[str]
     networks: ClassVar[str]
-    graph: CellSpace
+    cell_space: CellSpace
     length: int
 
     @abstractmethod
@@ -106,7 +106,7 @@ class Space(ABC):
 
     def uniform(self) -> list[np.ndarray]:
         """Matrices under which all options are equally likely."""
-        return [np.full(table.shape, 1 / len(table.options)) for table in self.graph.tables]
+        return [np.full(table.shape, 1 / len(table.options)) for table in self.cell_space.tables]
 
     def random(self, random: np.random.Generator) -> Code:
         """An allowed code, every decision equally likely to go either way."""

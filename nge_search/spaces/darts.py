@@ -37,16 +37,16 @@ class DartsSpace(EdgeSpace):
     networks = "nge_search.networks.cifar:CifarNetwork"
 
     def __init__(self, graph: CellSpace | None = None):
-        self.graph = graph or CellSpace()
-        self.kept = EDGES_PER_NODE * self.graph.nodes
-        self.length = 2 * self.kept * len(self.graph.kinds)
+        self.cell_space = graph or CellSpace()
+        self.kept = EDGES_PER_NODE * self.cell_space.nodes
+        self.length = 2 * self.kept * len(self.cell_space.kinds)
 
     def draw(self, matrices: Sequence[np.ndarray], random: np.random.Generator) -> Code:
         code: list[int] = []
         for p_EO in matrices:
             operations_E = draw_rows(p_EO, random)
-            for node in self.graph.inner:
-                incoming = self.graph.incoming(node)
+            for node in self.cell_space.inner:
+                incoming = self.cell_space.incoming(node)
                 weights = p_EO[incoming.start : incoming.stop].max(axis=1)
                 drawn = random.choice(node, EDGES_PER_NODE, replace=False, p=weights / weights.sum(), shuffle=False)
                 sources = sorted(drawn.tolist())
@@ -54,11 +54,11 @@ class DartsSpace(EdgeSpace):
         return tuple(code)
 
     def log_probability(self, codes_NL: Tensor, matrices: Sequence[Tensor]) -> Tensor:
-        parts = codes_NL.view(len(codes_NL), len(matrices), self.graph.nodes, 2, EDGES_PER_NODE)
+        parts = codes_NL.view(len(codes_NL), len(matrices), self.cell_space.nodes, 2, EDGES_PER_NODE)
         total = matrices[0].new_zeros(len(codes_NL))
         for p_EO, cells in zip(matrices, parts.unbind(dim=1)):
-            for position, node in enumerate(self.graph.inner):
-                incoming = self.graph.incoming(node)
+            for position, node in enumerate(self.cell_space.inner):
+                incoming = self.cell_space.incoming(node)
                 p_IO = p_EO[incoming.start : incoming.stop]
                 weight_I = p_IO.max(dim=1).values
                 weight_I = weight_I / weight_I.sum()
@@ -74,7 +74,7 @@ class DartsSpace(EdgeSpace):
         found = []
         step = 2 * EDGES_PER_NODE
         for first in range(0, len(code), step):
-            node = self.graph.inner[first // step % self.graph.nodes]
+            node = self.cell_space.inner[first // step % self.cell_space.nodes]
             part = code[first : first + step]
             found += [(*code[:first], *other, *code[first + step :]) for other in self._beside(part, node)]
         return found
@@ -84,7 +84,7 @@ class DartsSpace(EdgeSpace):
         found: list[Code] = []
         sources, operations = part[:EDGES_PER_NODE], part[EDGES_PER_NODE:]
         for slot in range(EDGES_PER_NODE):
-            for operation in range(len(self.graph.operations)):
+            for operation in range(len(self.cell_space.operations)):
                 if operation != operations[slot]:
                     found.append((*sources, *operations[:slot], operation, *operations[slot + 1 :]))
             for source in range(node):
@@ -96,23 +96,23 @@ class DartsSpace(EdgeSpace):
     def genotype(self, code: Code, provenance: dict[str, Any] | None = None) -> Genotype:
         """The code as a genotype."""
         cells, step = [], 2 * EDGES_PER_NODE
-        for kind in range(len(self.graph.kinds)):
-            first = kind * step * self.graph.nodes
-            parts = [code[at : at + step] for at in range(first, first + step * self.graph.nodes, step)]
+        for kind in range(len(self.cell_space.kinds)):
+            first = kind * step * self.cell_space.nodes
+            parts = [code[at : at + step] for at in range(first, first + step * self.cell_space.nodes, step)]
             genes = tuple(
-                (self.graph.operations[operation], source)
+                (self.cell_space.operations[operation], source)
                 for part in parts
                 for source, operation in zip(part[:EDGES_PER_NODE], part[EDGES_PER_NODE:])
             )
-            cells.append(Cell(genes, tuple(self.graph.inner)))
+            cells.append(Cell(genes, tuple(self.cell_space.inner)))
         normal, reduce = cells
         return Genotype(normal, reduce, provenance or {})
 
     def code(self, graphs: Mapping[str, Graph]) -> Code:
-        return tuple(part for kind in self.graph.kinds for part in self._cell_code(kind, graphs[kind]))
+        return tuple(part for kind in self.cell_space.kinds for part in self._cell_code(kind, graphs[kind]))
 
     def _cell_code(self, kind: str, cell: Graph) -> Iterator[int]:
-        inner, operations = self.graph.inner, self.graph.operations
+        inner, operations = self.cell_space.inner, self.cell_space.operations
         if len(cell.nodes) != inner.stop + 1 or sorted(cell.sources(inner.stop)) != list(inner):
             raise UserError(f"{kind}: a cell of this space has {len(inner)} inner nodes, all in the output")
         for node in inner:
@@ -138,7 +138,7 @@ class DartsSpace(EdgeSpace):
 
     def derive(self, matrices: Sequence[Tensor], provenance: dict[str, Any] | None = None) -> Architecture:
         p_normal_EO, p_reduce_EO = matrices
-        return of_genotype(derive_genotype(p_normal_EO, p_reduce_EO, self.graph, provenance))
+        return of_genotype(derive_genotype(p_normal_EO, p_reduce_EO, self.cell_space, provenance))
 
     def text(self, code: Code) -> str:
         document = self.to_dict(code)

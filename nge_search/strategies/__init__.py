@@ -34,5 +34,5 @@ def build_strategy(
         UserError: an embedding that is too small for the space.
     """
     policy = policy or PolicySection()
-    policy.check_vertices(space.graph.vertices)
+    policy.check_vertices(space.cell_space.vertices)
     return STRATEGIES[settings.name](space, settings, policy, seed)

@@ -40,7 +40,7 @@ class Policy:
         self.space = space
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.embedding = build_embedding(config, space.graph)
+            self.embedding = build_embedding(config, space.cell_space)
         nodes = self.embedding.node_vectors()
         own = {id(x) for x in nodes}
         decay, self.rate = config.weight_decay, config.rate

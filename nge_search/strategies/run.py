@@ -40,7 +40,7 @@ def _search(session: Session, config: QueriesConfig) -> dict[str, Any]:
         raise section.refuse("table", "give a table; `nge table --help` says how to make one")
     benchmark = Benchmark(open_table(section.table), section.signal, section.score, section.repeats, config.seed)
     benchmark.queries(config.strategy.queries)  # refuses a budget before anything is written
-    config.embedding.check_vertices(benchmark.space.graph.vertices)
+    config.embedding.check_vertices(benchmark.space.cell_space.vertices)
     folder = session.begin()
     watch, logger, interrupts = Stopwatch(), Logger(folder, config.run), Interrupts()
 

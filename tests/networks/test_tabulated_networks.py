@@ -41,7 +41,7 @@ def test_nasbench201_equals_its_supernet_with_one_operation_an_edge() -> None:
     """P with a one for each chosen operation makes of the textbook supernet the network, in float64."""
     torch.manual_seed(0)
     space, random = NasBench201Space(), np.random.default_rng(1)
-    supernet = DenseSupernet(space.graph, 4, 3, 5).double()
+    supernet = DenseSupernet(space.cell_space, 4, 3, 5).double()
     x_BCHW = torch.randn(3, 3, 9, 9, dtype=torch.float64)
     for code in [space.random(random) for _ in range(6)] + [(0,) * 6, (0, 0, 0, 3, 0, 0), (3, 0, 0, 0, 0, 0)]:
         network = space.network(code, channels=4, cells=3, classes=5).double()
@@ -50,10 +50,10 @@ def test_nasbench201_equals_its_supernet_with_one_operation_an_edge() -> None:
         for own, theirs in zip(network.stages, supernet.stages):
             for cell, mixed in zip(own, theirs):
                 for edge, operation in zip(cell.graph.edges, cell.operations):
-                    place = space.graph.edges.index((edge.source, edge.target))
-                    choice = space.graph.operations.index(edge.label.name)
+                    place = space.cell_space.edges.index((edge.source, edge.target))
+                    choice = space.cell_space.operations.index(edge.label.name)
                     operation.load_state_dict(mixed.edges[place][choice].state_dict(), strict=False)
-        p_EO = nn.functional.one_hot(torch.tensor(code), len(space.graph.operations)).double()
+        p_EO = nn.functional.one_hot(torch.tensor(code), len(space.cell_space.operations)).double()
         logits, auxiliary = network(x_BCHW)
         assert auxiliary is None
         torch.testing.assert_close(logits, supernet(x_BCHW, p_EO), rtol=1e-10, atol=1e-10)

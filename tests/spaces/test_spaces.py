@@ -27,7 +27,7 @@ SPACES: list[Space] = [NasBench201Space(), NasBench101Space(), NasBench101Space(
 
 def _matrices(space: Space, seed: int = 0) -> list[np.ndarray]:
     random = np.random.default_rng(seed)
-    return [random.dirichlet(np.full(len(table.options), 2.0), table.rows) for table in space.graph.tables]
+    return [random.dirichlet(np.full(len(table.options), 2.0), table.rows) for table in space.cell_space.tables]
 
 
 def _log_probability(space: Space, codes: list[tuple[int, ...]], matrices: list[np.ndarray]) -> np.ndarray:
@@ -64,7 +64,7 @@ def test_neighbours_differ_in_one_decision_and_are_mutual(space: Space) -> None:
 
 def test_what_is_known_of_spaces_without_torch_is_so() -> None:
     for settings in (SupernetSection(), SupernetSection(nodes=3), SupernetSection(space="nasbench201", cells=3)):
-        assert settings.vertices == build_space(settings).graph.vertices
+        assert settings.vertices == build_space(settings).cell_space.vertices
 
 
 def test_neighbours_by_count() -> None:
@@ -153,9 +153,11 @@ def test_draws_that_are_not_allowed_are_repeated_or_given_up() -> None:
 @pytest.mark.parametrize("kind", ["nge", "rnn", "plain", "direct"])
 def test_every_embedding_gives_a_spaces_matrices(space: Space, kind: str) -> None:
     torch.manual_seed(0)
-    embedding = build_embedding(EmbeddingSection(kind=kind, input_dim=8, hidden_dim=8, output_dim=8), space.graph)
+    embedding = build_embedding(
+        EmbeddingSection(kind=kind, input_dim=8, hidden_dim=8, output_dim=8), space.cell_space
+    )
     matrices = embedding()
-    assert [tuple(matrix.shape) for matrix in matrices] == [table.shape for table in space.graph.tables]
+    assert [tuple(matrix.shape) for matrix in matrices] == [table.shape for table in space.cell_space.tables]
     for matrix in matrices:
         torch.testing.assert_close(matrix.sum(dim=1), torch.ones(len(matrix)))
     codes = torch.tensor([space.random(np.random.default_rng(seed)) for seed in range(40)])

@@ -20,7 +20,7 @@ BEST = (3, 1, 3, 2, 3, 4)
 class Tiny(NasBench201Space):
     """Three edges with three operations: 27 architectures."""
 
-    graph = CellSpace(nodes=2, operations=("none", "skip_connect", "nor_conv_3x3"), inputs=1, kinds=("cell",))
+    cell_space = CellSpace(nodes=2, operations=("none", "skip_connect", "nor_conv_3x3"), inputs=1, kinds=("cell",))
     length = 3
     size = 27
 

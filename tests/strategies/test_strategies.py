@@ -85,7 +85,7 @@ def test_every_strategy_asks_for_every_architecture_or_settles(name: str, small_
     """In a space where operations are on vertices, and whose table holds a few architectures only."""
     space = NasBench101Space(4)
     codes: dict[bytes, Code] = {}
-    for bits in itertools.product(range(2), repeat=len(space.graph.edges)):
+    for bits in itertools.product(range(2), repeat=len(space.cell_space.edges)):
         for labels in itertools.product(range(3), repeat=2):
             code = (*bits, *labels)
             if space.allows(code):

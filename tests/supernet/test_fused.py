@@ -24,7 +24,7 @@ from nge_search.supernet import DenseSupernet, Supernet, fuse
 from nge_search.supernet import state_dict as exchange
 
 CLASSES = 5
-DENSE = NasBench201Space().graph
+DENSE = NasBench201Space().cell_space
 SPACES = {"darts": CellSpace(), "nasbench201": DENSE}
 
 
