@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nge_search.engine.sync_batchnorm import SyncedBatchNorm2d
-from nge_search.operations import DilConv, FactorizedReduce, SepConv, is_pool
+from nge_search.operations import DilConv, FactorizedReduce, ReLUConvBN, SepConv, is_pool
 from nge_search.settings.names import INPUT_NODES, SEARCH_OPERATIONS
 from nge_search.supernet.cell_function import Observed, Plan, mix
 from nge_search.supernet.kernels.contract import Kernels
@@ -109,7 +109,7 @@ class FusedCell(StackedCell):
         self.dilated = [o for o in operations if isinstance(of_type[o], DilConv)]
         self.pools = [o for o in operations if is_pool(o)]
         self.skip = "skip_connect" in operations
-        self.dilations = [of_type[o][1].dilation[0] for o in self.dilated]  # type: ignore[index]
+        self.dilations = [_dilation(of_type[o]) for o in self.dilated]
 
         def stack(name: str, operations: Sequence[str], suffix: str, part: int) -> None:
             every = zip(*(paths[operation] for operation in operations))
@@ -239,12 +239,23 @@ class FusedCell(StackedCell):
             move(getattr(self, norm), mean, variance, observed.count)
 
 
+def _dilation(operation: nn.Module) -> int:
+    assert isinstance(operation, DilConv)
+    depthwise = operation[1]
+    assert isinstance(depthwise, nn.Conv2d)
+    return depthwise.dilation[0]
+
+
 def _preprocess(setting: Setting, module: nn.Module, nodes: list[Tensor]) -> Tensor:
     """What ReLUConvBN or FactorizedReduce computes of concatenated nodes."""
     if isinstance(module, FactorizedReduce):
         norm, weights = module.bn, [module.even.weight, module.odd.weight]
     else:
-        norm, weights = module[-1], [module[1].weight]  # type: ignore[index]
+        assert isinstance(module, ReLUConvBN)
+        norm, convolution = module[-1], module[1]
+        assert isinstance(convolution, nn.Conv2d)
+        weights = [convolution.weight]
+    assert isinstance(norm, nn.BatchNorm2d)
     given = None if setting.observe else (norm.running_mean, norm.running_var)
     h, *seen = preprocess(setting, weights, nodes, given, norm.eps)
     if seen:

@@ -51,12 +51,13 @@ class StackedCell(nn.Module):
     def stack(self, reference: dict[str, nn.Module], name: str, paths: Sequence[str]) -> None:
         """Adopt the weights or statistics of some modules of the textbook's cell as one stack."""
         modules = [reference[path] for path in paths]
-        if isinstance(modules[0], nn.BatchNorm2d):
-            setattr(self, name, Statistics(modules))  # type: ignore[arg-type]
+        norms = [module for module in modules if isinstance(module, nn.BatchNorm2d)]
+        if norms:
+            setattr(self, name, Statistics(norms))
             for buffer in _STATISTICS:
                 self.names[f"{name}.{buffer}"] = [f"{path}.{buffer}" for path in paths]
         else:
-            weights = torch.stack([module.weight.detach() for module in modules])  # type: ignore[union-attr]
+            weights = torch.stack([module.get_parameter("weight").detach() for module in modules])
             self.register_parameter(name, nn.Parameter(weights))
             self.names[name] = [f"{path}.weight" for path in paths]
 
