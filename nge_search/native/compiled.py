@@ -180,7 +180,8 @@ def _collect(path: Path, module: str, found: dict[str, bytes]) -> None:
                 _collect(source, name, found)
 
 
-def _imported(text: bytes, module: str) -> set[str]:
+@functools.cache
+def _imported(text: bytes, module: str) -> frozenset[str]:
     """Modules that a source imports, and names that it imports from them, which may be modules."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(text)):
@@ -190,7 +191,7 @@ def _imported(text: bytes, module: str) -> set[str]:
             outer = module.split(".")[: -node.level] if node.level else []
             base = ".".join([*outer, *([node.module] if node.module else [])])
             found.update([base, *(f"{base}.{alias.name}" for alias in node.names)])
-    return found
+    return frozenset(found)
 
 
 _busy = False  # under numba's lock: whether something is loaded or compiled already, and this is on the way to it
