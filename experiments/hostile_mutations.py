@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from nge_search.architecture.genotype import load_genotype
+from nge_search.architecture.load import load_genotype
 from nge_search.settings.classification import EvalConfig
 from nge_search.settings.load import to_yaml
 from nge_search.settings.search import SearchConfig

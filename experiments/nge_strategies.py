@@ -27,7 +27,8 @@ from nge_search.engine.environment import results_header
 from nge_search.files import write_json
 from nge_search.settings.names import STRATEGIES
 from nge_search.settings.strategies import PolicySection, StrategySection
-from nge_search.strategies.query_loop import ask
+from nge_search.strategies import build_strategy
+from nge_search.strategies.query_loop import run_strategy
 from nge_search.tables import Benchmark, open_table
 
 RESULTS = Path(__file__).parent / "results"
@@ -101,8 +102,8 @@ def search(job: tuple[str, tuple[str, str], str, str, int, int]) -> np.ndarray:
     """Score of the best by signal after each query [Q]; a search that settles early keeps its last one."""
     table, columns, name, kind, queries, seed = job
     benchmark = Benchmark(_table(table), *columns)
-    strategy = StrategySection(name=name, queries=queries)
-    scores = ask(benchmark, strategy, PolicySection(kind=kind), seed).scores()
+    strategy = build_strategy(benchmark.space, StrategySection(name=name), PolicySection(kind=kind), seed)
+    scores = benchmark.scores(run_strategy(strategy, benchmark.queries(queries)))
     return np.r_[scores, np.full(queries - len(scores), scores[-1])]
 
 

@@ -168,7 +168,7 @@ def judge(table: Table, summary: dict) -> dict:
     return {
         "architecture": table.space.text(code),
         **{name: round(float(table.column(name)[row]), 4) for name in wanted if name in table.columns},
-        "operations": dict(Counter(table.space.graph.operations[operation] for operation in code)),
+        "operations": dict(Counter(table.space.cell_space.operations[operation] for operation in code)),
         "entropy": round(summary["rows"][-1]["entropy_cell"], 3),
         "p_by_epoch": [" ".join(f"{sum(p) / len(p):.3f}" for p in zip(*row["p_cell"])) for row in summary["rows"]],
         "valid_top1": summary["valid_top1"],
@@ -191,7 +191,7 @@ def plot(results: dict[str, dict], path: Path) -> None:
             [[[float(p) for p in row.split()] for row in cell["p_by_epoch"]] for cell in own["cells"]], axis=0
         )
         epochs = range(1, len(curves_TO) + 1)
-        for index, (operation, curve_T) in enumerate(zip(NasBench201Space.graph.operations, curves_TO.T)):
+        for index, (operation, curve_T) in enumerate(zip(NasBench201Space.cell_space.operations, curves_TO.T)):
             axis.plot(epochs, curve_T, color=f"C{index}", label=operation)
         axis.set_title(f"{name}: {own['mean']:.1f} %", fontsize=8)
     axes[0][0].legend(fontsize=6)
@@ -254,7 +254,7 @@ def on_edges(seeds: int = 20) -> None:
     results: dict[str, dict[str, dict[str, float]]] = {}
     for space in (NasBench201Space(), DartsSpace()):
         for name, settings in variants.items():
-            figures = [likeness(settings, space.graph, seed) for seed in range(seeds)]
+            figures = [likeness(settings, space.cell_space, seed) for seed in range(seeds)]
             cosine, share = (round(statistics.mean(column), 3) for column in zip(*figures))
             results.setdefault(space.name, {})[name] = {"cosine": cosine, "first_direction": share}
             print(f"{space.name}: {name}: mean cosine {cosine}, along the first direction {share}")

@@ -1,7 +1,8 @@
 """Neural architecture search with graph embeddings (NGE)."""
 
-from nge_search.api import derive, evaluate, search
-from nge_search.architecture.genotype import Cell, Genotype, load_genotype
+from nge_search.api import derive, evaluate, run, search
+from nge_search.architecture.genotype import Cell, Genotype
+from nge_search.architecture.load import load_genotype
 from nge_search.engine.interrupt import Interrupted
 from nge_search.errors import RunFailure, UserError
 from nge_search.settings.classification import EvalConfig
@@ -20,5 +21,6 @@ __all__ = [
     "derive",
     "evaluate",
     "load_genotype",
+    "run",
     "search",
 ]

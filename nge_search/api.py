@@ -5,17 +5,16 @@ torch is imported when a function is called, so that `import nge_search` stays q
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nge_search import kinds
-from nge_search.architecture.genotype import Genotype, is_tabulated
-from nge_search.errors import UserError, plain
-from nge_search.files import user_path
-from nge_search.json_reader import read_json_lines
-from nge_search.kinds import Kind
+from nge_search.architecture.genotype import Genotype
+from nge_search.architecture.load import read_architecture
+from nge_search.engine.run_reader import RunReader
+from nge_search.errors import UserError
+from nge_search.kinds import GENOTYPE, METRICS, Kind
 from nge_search.registry import resolve
 from nge_search.settings.load import kind_for, load_config, schema_of, to_dict
 from nge_search.settings.run import RunningConfig
@@ -86,28 +85,11 @@ def derive(run: str | Path, epoch: int | None = None) -> Genotype | dict[str, An
     Raises:
         UserError: not the folder of a search, or no such epoch.
     """
-    path = user_path(run) / "metrics.jsonl"
-    if not path.exists():
-        raise UserError(f"'{run}' holds no metrics.jsonl; give the run folder of a search")
-    found: dict[str, Any] = {}
-    first, last = math.inf, 0
-    for _, row in read_json_lines(path):  # what is no JSON is a last line that a crash cut short
-        number = row.get("epoch") if isinstance(row, dict) else None
-        if type(number) is int and number >= 0:
-            number += 1  # the file counts from 0
-            first, last = min(first, number), max(last, number)
-            if number == (last if epoch is None else epoch):
-                found = row
-    if not last:
-        raise UserError(f"{path} records no finished epoch yet")
-    if not found:
-        recorded = f"{first} to {last}, counted from 1"
-        raise UserError(f"{path} records epochs {recorded}, not {plain(str(epoch))}")
+    reader = RunReader(run)
+    found = reader.row(epoch)
     if "architecture" in found:
-        raise UserError(f"'{run}' is a search in a table; its architecture is in genotype.json, once it has ended")
+        raise UserError(f"'{run}' is a search in a table; its architecture is in {GENOTYPE}, once it has ended")
     if "genotype" not in found:
         raise UserError(f"'{run}' is not the run folder of a search: its epochs have no genotype")
-    genotype = found["genotype"]
-    if is_tabulated(genotype):
-        return genotype
-    return Genotype.from_dict(genotype, f"{path}, epoch {found['epoch'] + 1}")
+    architecture = read_architecture(found["genotype"], f"{reader.path / METRICS}, epoch {found['epoch']}")
+    return architecture.genotype or architecture.document

@@ -22,7 +22,7 @@ from nge_search.kinds import Kind
 from nge_search.registry import resolve
 from nge_search.settings.load import help_text, kind_for, load_config, schema_of, to_yaml
 from nge_search.settings.names import NETWORKS
-from nge_search.settings.run import RunningConfig
+from nge_search.settings.run import DEVICE_HELP, DEVICES, RunningConfig
 
 
 class _Parser(argparse.ArgumentParser):
@@ -43,14 +43,19 @@ def _configured(command: str, words: Sequence[str]) -> tuple[Kind, RunningConfig
     """Parse `--config FILE key=value ...`; None once `--help` or `--print-config` has been served."""
     program = f"nge {command}"
     parser = _Parser(prog=program, add_help=False, allow_abbrev=False)
-    parser.add_argument("--config", type=_path)
-    parser.add_argument("--print-config", action="store_true")
-    parser.add_argument("-h", "--help", action="store_true")
-    parser.add_argument("settings", nargs="*")
+    parser.add_argument("--config", type=_path, metavar="FILE", help="YAML file with settings in sections")
+    parser.add_argument("--print-config", action="store_true", help="print the merged settings, and start nothing")
+    parser.add_argument("-h", "--help", action="store_true", help="print this list, and start nothing")
+    parser.add_argument(
+        "settings",
+        nargs="*",
+        metavar="key=value",
+        help="settings, which override those of FILE",
+    )
     options = parser.parse_intermixed_args(list(words))
     kind = kind_for(command, options.config, options.settings)
     if options.help:
-        print(f"usage: {program} [--config FILE] [--print-config] [key=value ...]\n")
+        print(parser.format_help())
         print(f"{kind.title}: settings, with their defaults:\n" + help_text(schema_of(kind)), end="")
         for other in kinds.of_command(command):
             if other is not kind:
@@ -80,7 +85,7 @@ def _summarised(config: RunningConfig) -> Iterator[None]:
     try:
         yield
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        path = Path(config.run.dir) / "summary.json"
+        path = Path(config.run.dir) / kinds.SUMMARY
         raise UserError(
             f"{path} is damaged ({shorten(error)}); delete it to go on from the last checkpoint"
         ) from None
@@ -89,8 +94,8 @@ def _summarised(config: RunningConfig) -> Iterator[None]:
 def _derive(words: Sequence[str]) -> None:
     parser = _Parser(prog="nge derive", description="The genotype that a search stands for after an epoch.")
     parser.add_argument("run", type=_path, help="run folder of a search")
-    parser.add_argument("--epoch", type=int, help="epoch, from 1; default: the last")
-    parser.add_argument("--out", type=_path, help="file to write; default: print")
+    parser.add_argument("--epoch", type=int, help="epoch of the search, from 1 (its last)")
+    parser.add_argument("--out", type=_path, help="file to write, instead of printing")
     parser.add_argument("--overwrite", action="store_true", help="replace the file that --out names")
     options = parser.parse_args(words)
     from nge_search.api import derive
@@ -108,17 +113,23 @@ def _derive(words: Sequence[str]) -> None:
 
 def _show(words: Sequence[str]) -> None:
     parser = _Parser(prog="nge show", description="An architecture's cells and the size of the network they form.")
-    parser.add_argument("genotype", type=_path, help="published name, notation, JSON file or run folder")
-    parser.add_argument("--network", choices=NETWORKS, help="network to stack (cifar, or the benchmark's own)")
+    parser.add_argument(
+        "genotype", type=_path, help="architecture: published name, notation, JSON file or run folder"
+    )
+    parser.add_argument(
+        "--network",
+        choices=NETWORKS,
+        help="network that the cells are stacked into (cifar, or the benchmark's own)",
+    )
     for name, meaning in (
-        ("channels", "channels C of the first cell"),
-        ("cells", "number of cells"),
-        ("classes", "number of classes"),
+        ("channels", "number of channels C of the first cell"),
+        ("cells", "number of cells in the network"),
+        ("classes", "number of classes told apart"),
         ("image-size", "side of the images in pixels"),
     ):
-        parser.add_argument(f"--{name}", type=int, help=f"{meaning}; default: of the published network")
-    parser.add_argument("--draw", type=_path, metavar="FOLDER", help="also write drawings of the cells there")
-    parser.add_argument("--json", action="store_true", help="machine-readable output")
+        parser.add_argument(f"--{name}", type=int, help=f"{meaning} (that of the published network)")
+    parser.add_argument("--draw", type=_path, metavar="FOLDER", help="folder to write drawings of the cells into")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
     options = parser.parse_args(words)
     sizes = {name: getattr(options, name) for name in ("channels", "cells", "classes", "image_size")}
     for name, size in sizes.items():
@@ -141,14 +152,18 @@ def _show(words: Sequence[str]) -> None:
 def _export(words: Sequence[str]) -> None:
     parser = _Parser(prog="nge export", description="A retraining's network, for timm, ONNX and torch.export.")
     parser.add_argument("run", type=_path, help="run folder of a retraining, finished or not")
-    parser.add_argument("--out", type=_path, required=True, metavar="FOLDER", help="folder to write")
+    parser.add_argument(
+        "--out", type=_path, required=True, metavar="FOLDER", help="folder to write the export into"
+    )
     parser.add_argument(
         "--format",
         action="append",
         default=[],
-        help="timm (always written), onnx, torch, or all; may be given several times",
+        help="format besides timm's, which is always written: onnx, torch, or all; may be given several times",
     )
-    parser.add_argument("--weights", default="last", help="last, or ema for the averaged weights (last)")
+    parser.add_argument(
+        "--weights", default="last", help="weights to export: last, or ema for the averaged ones (last)"
+    )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace an earlier export; other files in FOLDER are kept"
     )
@@ -168,10 +183,10 @@ def _classify(words: Sequence[str]) -> None:
     parser = _Parser(prog="nge classify", description="What images show, by an exported network.")
     parser.add_argument("model", type=_path, help="folder that nge export wrote")
     parser.add_argument("images", type=_path, nargs="+", help="image files, or folders that are searched for them")
-    parser.add_argument("--top", type=int, default=1, help="how many classes to print per image (1)")
-    parser.add_argument("--json", action="store_true", help="a JSON object per line")
-    parser.add_argument("--batch", type=int, default=64, help="images per batch (64)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute (auto)")
+    parser.add_argument("--top", type=int, default=1, help="number of classes to print per image (1)")
+    parser.add_argument("--json", action="store_true", help="print a JSON object per image")
+    parser.add_argument("--batch", type=int, default=64, help="number of images per batch (64)")
+    parser.add_argument("--device", choices=DEVICES, default="auto", help=DEVICE_HELP)
     options = parser.parse_args(words)
     for name in ("top", "batch"):
         if not 1 <= getattr(options, name) <= 1 << 20:
@@ -187,8 +202,8 @@ def _classify(words: Sequence[str]) -> None:
             best = [{"class": name, "probability": probability} for name, probability in image.classes]
             print(json.dumps({"image": image.path, "classes": best}), flush=True)
         else:
-            best = ", ".join(f"{name} {probability:.4f}" for name, probability in image.classes)
-            show(f"{image.path}: {best}")
+            found = ", ".join(f"{name} {probability:.4f}" for name, probability in image.classes)
+            show(f"{image.path}: {found}")
     _fail_all(unread)
 
 
@@ -203,8 +218,8 @@ def _segment(words: Sequence[str]) -> None:
         metavar="FOLDER",
         help="folder to write NAME.png into, for each image",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace PNGs that are there")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute (auto)")
+    parser.add_argument("--overwrite", action="store_true", help="replace PNGs that FOLDER holds already")
+    parser.add_argument("--device", choices=DEVICES, default="auto", help=DEVICE_HELP)
     options = parser.parse_args(words)
     from nge_search.deploy.segment import segment
 
@@ -240,13 +255,14 @@ def _table(words: Sequence[str]) -> None:
         help="print what is known of an architecture, as JSON: its notation, its JSON file, or a run folder",
     )
     options = parser.parse_args(words)
+    from nge_search.architecture.load import load_architecture
     from nge_search.tables import open_table
 
     table = open_table(options.table)
     if options.out:
         show(f"wrote {table.save(options.out)}", file=sys.stdout if options.find is None else sys.stderr)
     if options.find is not None:
-        code = table.space.find(options.find)
+        code = table.space.code_of(load_architecture(options.find))
         document = table.space.to_dict(code) | {"figures": table.figures(table.find(code))}
         print(json.dumps(document, indent=2))
     else:
@@ -255,7 +271,7 @@ def _table(words: Sequence[str]) -> None:
 
 def _report(words: Sequence[str]) -> None:
     parser = _Parser(prog="nge report", description="Write a run's report.html anew; works while it runs, too.")
-    parser.add_argument("run", type=_path, help="run folder")
+    parser.add_argument("run", type=_path, help="run folder, of a run of any kind")
     options = parser.parse_args(words)
     from nge_search.report import write_report
 
@@ -270,8 +286,8 @@ def _bench(words: Sequence[str]) -> None:
 
 def _doctor(words: Sequence[str]) -> None:
     parser = _Parser(prog="nge doctor", description="What this machine can do, and what is missing.")
-    parser.add_argument("--root", type=_path, default="data", help="folder to look for datasets in (data)")
-    parser.add_argument("--json", action="store_true", help="machine-readable output")
+    parser.add_argument("--root", type=_path, default="data", help="folder in which datasets are looked for (data)")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
     options = parser.parse_args(words)
     from nge_search.doctor import examine, lines
 
@@ -307,6 +323,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not words or words[0] in ("-h", "--help"):
             print("usage: nge COMMAND ...\n")
             print("\n".join(f"  {name:8} {meaning}" for name, (_, meaning) in COMMANDS.items()))
+            print("\n`nge COMMAND --help` lists the flags or settings of a command")
             return 0
         if words[0] not in COMMANDS:
             hint = nearest(words[0], COMMANDS)

@@ -18,8 +18,6 @@ from nge_search.settings.data import DATASETS
 
 _EXTRAS = {
     "test": ("pytest", "hypothesis", "ruff"),
-    "predict": ("scipy", "xgboost"),
-    "retrieve": ("faiss", "transformers"),
     "export": ("onnx", "onnxruntime", "onnxscript"),
 }
 

@@ -59,7 +59,7 @@ _DISK_ERRORS = {
 
 def from_os_error(error: OSError) -> UserError | None:
     """The one-line form of a file-system error that a user can mend; None for any other."""
-    advice = _DISK_ERRORS.get(error.errno)
+    advice = None if error.errno is None else _DISK_ERRORS.get(error.errno)
     if advice is None:
         return None
     where = f"'{error.filename}'" if error.filename else "the run folder"

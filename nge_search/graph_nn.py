@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from nge_search.architecture.graph import Graph
 from nge_search.errors import UserError, nearest
@@ -153,10 +154,10 @@ def pad(graphs: Sequence[Graph], nodes: Vocabulary, edges: Vocabulary) -> DenseB
             node_BV[b, place[node]] = nodes.number(label.name)
         used: dict[tuple[int, int], int] = {}
         for source, target, label in graph.edges:
-            pair = place[target], place[source]
-            slot = used.get(pair, 0)
-            used[pair] = slot + 1
-            edge_BKVV[(b, slot, *pair)] = edges.number(label.name)
+            hears, heard = place[target], place[source]
+            slot = used.get((hears, heard), 0)
+            used[hears, heard] = slot + 1
+            edge_BKVV[b, slot, hears, heard] = edges.number(label.name)
     return DenseBatch(node_BV, edge_BKVV, (edge_BKVV > 0).sum(dim=1).to(torch.get_default_dtype()))
 
 
@@ -166,7 +167,10 @@ def join(graphs: Sequence[Graph], nodes: Vocabulary, edges: Vocabulary) -> Spars
     Raises:
         UserError: a label that a vocabulary lacks.
     """
-    node_N, graph_N, ends, edge_E = [], [], [], []
+    node_N: list[int] = []
+    graph_N: list[int] = []
+    edge_E: list[int] = []
+    ends: list[tuple[int, int]] = []
     for b, graph in enumerate(graphs):
         first = len(node_N)
         node_N += [nodes.number(label.name) for label in graph.nodes]
@@ -174,9 +178,14 @@ def join(graphs: Sequence[Graph], nodes: Vocabulary, edges: Vocabulary) -> Spars
         ends += [(first + edge.source, first + edge.target) for edge in graph.edges]
         edge_E += [edges.number(edge.label.name) for edge in graph.edges]
     source_E, target_E = torch.tensor(ends, dtype=torch.int64).reshape(-1, 2).unbind(dim=1)
-    numbers = (torch.tensor(values, dtype=torch.int64) for values in (node_N, graph_N))
     return SparseBatch(
-        *numbers, source_E, target_E, torch.tensor(edge_E, dtype=torch.int64), torch.ones(len(ends)), len(graphs)
+        torch.tensor(node_N, dtype=torch.int64),
+        torch.tensor(graph_N, dtype=torch.int64),
+        source_E,
+        target_E,
+        torch.tensor(edge_E, dtype=torch.int64),
+        torch.ones(len(ends)),
+        len(graphs),
     )
 
 
@@ -195,13 +204,27 @@ def _most_parallel(graph: Graph) -> int:
     return max(counts.values(), default=1)
 
 
-class GraphConvolution(nn.Linear):
-    """Nodes hear of each other, then a linear layer: W (A h) (Kipf and Welling, 2017; no activation)."""
+class GraphConvolution(nn.Module):
+    """Nodes hear of each other, then a linear layer: W (A h) (Kipf and Welling, 2017; no activation).
+
+    Args:
+        inputs, outputs: D and F.
+        bias: add b.
+    """
+
+    def __init__(self, inputs: int, outputs: int, bias: bool = True):
+        super().__init__()
+        layer = nn.Linear(inputs, outputs, bias)
+        self.weight, self.bias = layer.weight, layer.bias
+
+    def extra_repr(self) -> str:
+        outputs, inputs = self.weight.shape
+        return f"in_features={inputs}, out_features={outputs}, bias={self.bias is not None}"
 
     def forward(self, h: Tensor, batch: Batch | Tensor) -> Tensor:
         """[..., V, F] from [..., V, D]; `batch` may also be the matrix A [..., V, V] of weights alone."""
         heard = batch @ h if isinstance(batch, Tensor) else batch.hear(h)
-        return super().forward(heard)
+        return functional.linear(heard, self.weight, self.bias)
 
 
 class GatedConvolution(nn.Module):

@@ -6,7 +6,7 @@ A new kind of run edits this file and adds its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,15 +21,19 @@ class Kind:
         help: what the command does, in its list; where several kinds share a command, the first one's counts.
         task: the value of the setting `task` that tells it from the other kinds of its command; empty: it has none.
         title: what its settings and its report are headed with.
-        settings: "module:class" of its configuration.
-        run: "module:function" from the configuration to the content of summary.json.
+        settings: "module:class" of its configuration, derived from `RunningConfig`, with the class attributes
+            `kind` (the name) and `figures` (keys that a finished summary.json must have), and a setting `task`
+            where the command starts several kinds.
+        run: "module:function" from the configuration to the content of summary.json, which says its "kind" too; it
+            calls `nge_search.engine.session.run`, whose body trains a task or begins by itself.
         closing: "module:function" from the configuration and the summary to the lines that the command prints.
         page: the module whose `figures(run)` and `sections(run)` are its report.
         files: what it writes into its folder besides `FILES`.
         unit: what a row of metrics.jsonl is, one and many, and the setting that says how many there will be.
         use: what its folder is and is good for; {run} stands for the folder, {retrain} for the line that retrains
             what was found.
-        telling: a section of settings that no other kind without a `task` has (run folders from before tasks).
+        telling: sections of settings that no other kind without a `task` has (run folders from before tasks).
+        rows: keys of metrics.jsonl that no other kind has (run folders without settings).
         formerly: names of the kind and of its task in older run folders, checkpoints and config files.
     """
 
@@ -45,12 +49,18 @@ class Kind:
     files: tuple[str, ...]
     unit: tuple[str, str, str]
     use: str
-    telling: str = ""
+    telling: tuple[str, ...] = ()
+    rows: tuple[str, ...] = ()
     formerly: tuple[str, ...] = ()
 
 
+# What the files of run folders are called.
+SUMMARY, ENVIRONMENT, METRICS, REPORT = "summary.json", "environment.json", "metrics.jsonl", "report.html"
+CONFIG, GENOTYPE, DATASET = "config.yaml", "genotype.json", "dataset.json"
+EVALUATION, SEGMENTATION = "evaluation.json", "segmentation.json"
+
 #: What runs of every kind write, besides what is in `Kind.files`; summary.json is written last.
-FILES = ("summary.json", "environment.json", "metrics.jsonl", "report.html", "config.yaml")
+FILES = (SUMMARY, ENVIRONMENT, METRICS, REPORT, CONFIG)
 
 _DRAWINGS = tuple(f"genotype{kind}.{suffix}" for kind in ("", "_normal", "_reduce") for suffix in ("svg", "png"))
 
@@ -58,17 +68,18 @@ KINDS = (
     Kind(
         name="search",
         command="search",
-        help="search for a cell (train_search.py)",
+        help="search for a cell, in a supernet or in a table of accuracies (train_search.py)",
         task="supernet",
         title="Architecture search",
         settings="nge_search.settings.search:SearchConfig",
         run="nge_search.gradient.run:run_search",
         closing="nge_search.gradient.run:closing_lines",
         page="nge_search.report.pages.search",
-        files=("genotype.json", "dataset.json", *_DRAWINGS),
+        files=(GENOTYPE, DATASET, *_DRAWINGS),
         unit=("epoch", "epochs", "search.epochs"),
         use="a search; train what it found: {retrain}",
-        telling="search",
+        telling=("search",),
+        rows=("p_normal", "p_cell", "architecture_loss", "entropy_normal", "embedding_learning_rate"),
     ),
     Kind(
         name="queries",
@@ -80,25 +91,27 @@ KINDS = (
         run="nge_search.strategies.run:run_queries",
         closing="nge_search.strategies.run:closing_lines",
         page="nge_search.report.pages.queries",
-        files=("genotype.json", *_DRAWINGS),
+        files=(GENOTYPE, *_DRAWINGS),
         unit=("query", "queries", "strategy.queries"),
         use="a search in a table; look up what it found: nge table TABLE --find {run}",
+        rows=("best_signal",),
         formerly=("benchmark",),
     ),
     Kind(
         name="eval",
         command="eval",
-        help="train a derived network and report its test error (train_eval.py)",
+        help="train a derived network, to classify or to segment, and test it (train_eval.py)",
         task="classification",
         title="Retraining",
         settings="nge_search.settings.classification:EvalConfig",
         run="nge_search.training.run:run_eval",
         closing="nge_search.training.run:closing_lines",
         page="nge_search.report.pages.classification",
-        files=("genotype.json", "dataset.json", "evaluation.json", *_DRAWINGS),
+        files=(GENOTYPE, DATASET, EVALUATION),
         unit=("epoch", "epochs", "train.epochs"),
         use="a retraining; export it: nge export {run} --out FOLDER, then: nge classify FOLDER IMAGES",
-        telling="network",
+        telling=("network", "train"),
+        rows=("test_top1", "drop_path"),
     ),
     Kind(
         name="segmentation",
@@ -110,9 +123,10 @@ KINDS = (
         run="nge_search.training.segmentation_run:run_segmentation",
         closing="nge_search.training.segmentation_run:closing_lines",
         page="nge_search.report.pages.segmentation",
-        files=("genotype.json", "dataset.json", "segmentation.json", *_DRAWINGS),
+        files=(GENOTYPE, DATASET, SEGMENTATION),
         unit=("epoch", "epochs", "train.epochs"),
         use="a segmentation; use it as it is: nge segment {run} IMAGES --out FOLDER",
+        rows=("train_pixel_accuracy", "test_miou"),
         formerly=("voc",),
     ),
 )
@@ -130,7 +144,7 @@ def of_command(command: str) -> tuple[Kind, ...]:
 
 def commands() -> dict[str, str]:
     """The commands that start runs, and what they do."""
-    return {kind.command: kind.help for kind in reversed(KINDS) if kind.help}
+    return {kind.command: kind.help for kind in KINDS if kind.help}
 
 
 def current_name(name: Any) -> Any:
@@ -146,11 +160,17 @@ def current_task(task: Any) -> Any:
 
 
 def of_settings(config: Mapping[str, Any]) -> Kind | None:
-    """The kind of run that the settings in a config.yaml are of, told from its task, else from its sections."""
+    """The kind of run that settings are of, told from their task, else from sections that are of one kind alone."""
     task = config.get("task")
     if isinstance(task, str):
         return next((kind for kind in KINDS if kind.task and current_task(task) == kind.task), None)
-    return next((kind for kind in KINDS if kind.telling and kind.telling in config), None)
+    told = [kind for kind in KINDS if any(section in config for section in kind.telling)]
+    return told[0] if len(told) == 1 else None
+
+
+def of_rows(keys: Collection[str]) -> Kind | None:
+    """The kind of run that rows with these keys are of."""
+    return next((kind for kind in KINDS if any(key in keys for key in kind.rows)), None)
 
 
 def own_files() -> tuple[str, ...]:

@@ -11,7 +11,8 @@ take the rate of their input and that of their output, which is twice as large w
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Generic, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,36 @@ from nge_search.settings.names import OPERATIONS, require_names
 
 #: Of an operation's input and of its output.
 Rates = tuple[int, int]
+
+Module = TypeVar("Module", bound=nn.Module)
+Member = TypeVar("Member", bound=nn.Module, covariant=True)
+
+if TYPE_CHECKING:
+
+    class ModuleList(nn.ModuleList, Generic[Member]):
+        """`nn.ModuleList` of modules of one class, which PyTorch's own types do not tell."""
+
+        def __init__(self, modules: Iterable[Member] | None = None): ...
+
+        @overload
+        def __getitem__(self, idx: slice) -> ModuleList[Member]: ...
+
+        @overload
+        def __getitem__(self, idx: int) -> Member: ...
+
+        def __getitem__(self, idx: int | slice) -> Member | ModuleList[Member]: ...
+
+        def __iter__(self) -> Iterator[Member]: ...
+
+else:
+    ModuleList = nn.ModuleList
+
+
+def _part(layers: nn.Sequential, position: int, kind: type[Module]) -> Module:
+    """The layer at a position, which is of a class."""
+    layer = layers[position]
+    assert isinstance(layer, kind)
+    return layer
 
 
 class ReLUConvBN(nn.Sequential):
@@ -36,6 +67,14 @@ class ReLUConvBN(nn.Sequential):
             nn.BatchNorm2d(c_out, affine=affine),
         )
 
+    @property
+    def convolution(self) -> nn.Conv2d:
+        return _part(self, 1, nn.Conv2d)
+
+    @property
+    def bn(self) -> nn.BatchNorm2d:
+        return _part(self, 2, nn.BatchNorm2d)
+
 
 class DilConv(nn.Sequential):
     """ReLU, dilated depthwise convolution, pointwise convolution, batch normalisation."""
@@ -49,6 +88,14 @@ class DilConv(nn.Sequential):
             nn.BatchNorm2d(channels, affine=affine),
         )
 
+    @property
+    def depthwise(self) -> nn.Conv2d:
+        return _part(self, 1, nn.Conv2d)
+
+    @property
+    def pointwise(self) -> nn.Conv2d:
+        return _part(self, 2, nn.Conv2d)
+
 
 class SepConv(nn.Sequential):
     """Two depthwise-separable convolutions; the stride is in the first."""
@@ -58,6 +105,10 @@ class SepConv(nn.Sequential):
             DilConv(channels, kernel, stride, rates[0], affine),
             DilConv(channels, kernel, 1, rates[1], affine),
         )
+
+    @property
+    def steps(self) -> tuple[DilConv, DilConv]:
+        return _part(self, 0, DilConv), _part(self, 1, DilConv)
 
 
 class Conv7x1And1x7(nn.Sequential):
@@ -89,6 +140,9 @@ class FactorizedReduce(nn.Module):
         self.odd = nn.Conv2d(c_in, c_out - c_out // 2, 1, stride, bias=False)
         self.bn = nn.BatchNorm2d(c_out, affine=affine)
 
+    def extra_repr(self) -> str:
+        return f"shift={self.shift}"
+
     def forward(self, x_BCHW: Tensor) -> Tensor:
         x_BCHW = self.relu(x_BCHW)
         shift, stride = self.shift, self.even.stride[0]
@@ -119,15 +173,19 @@ class DilatedAvgPool(DilatedMaxPool):
     """3x3 average pooling of stride 1 whose taps are `rate` pixels apart; those outside the image do not count."""
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        channels, options = x_BCHW.shape[1], {"padding": self.rate, "dilation": self.rate}
+        channels, rate = x_BCHW.shape[1], self.rate
         ones_C133 = x_BCHW.new_ones(channels, 1, 3, 3)
-        taps = functional.conv2d(torch.ones_like(x_BCHW[:1, :1]), ones_C133[:1], **options)
-        return functional.conv2d(x_BCHW, ones_C133, groups=channels, **options) / taps
+        taps = functional.conv2d(torch.ones_like(x_BCHW[:1, :1]), ones_C133[:1], padding=rate, dilation=rate)
+        return functional.conv2d(x_BCHW, ones_C133, padding=rate, dilation=rate, groups=channels) / taps
+
+
+#: What a cell does to an input first.
+Preprocess = ReLUConvBN | FactorizedReduce
 
 
 def build_preprocess(
     c_in: int, c_out: int, halve: bool, affine: bool = True, stride: int = 2, rate: int = 1
-) -> nn.Module:
+) -> Preprocess:
     """What a cell does to an input first: a 1x1 convolution to its width, and half the resolution if `halve`.
 
     `stride` 1 keeps the resolution where it would be halved; `rate` is that of the input.

@@ -1,4 +1,4 @@
-"""What to do with a run folder: the command that retrains what a search found, and the one that uses a network.
+"""The command that retrains what a search found.
 
 A search on a GPU, of a data set with a published recipe, is retrained by that recipe. All others get a network and
 a training that fit their images: see `fitted`.
@@ -13,12 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from nge_search import kinds
-from nge_search.errors import UserError
-from nge_search.json_reader import Reader, read_json
 from nge_search.settings.data import DataSection
 from nge_search.settings.values import as_word
-from nge_search.yaml_reader import read_yaml
 
 _PUBLISHED = ("digits", "cifar10", "cifar100", "imagenet", "tiny_imagenet")
 #: The recipe that takes its sizes from the command line.
@@ -69,15 +65,16 @@ def fitted(images: Images) -> dict[str, Any]:
     }
 
 
-def retrain_command(run: str | Path, data: Any) -> str:
+def retrain_command(run: str | Path, data: Any, images: Images | None = None) -> str:
     """A shell line that trains the genotype in `run`, on the images of the search and for as long as suits them.
 
     Args:
         run: the folder of a search.
         data: the data section of the search's configuration; if it is no mapping, it is ignored.
+        images: what the search had; None: that is not known.
     """
     data = data if isinstance(data, Mapping) else {}
-    name, images = data.get("name", "cifar10"), searched_images(Path(run))
+    name = data.get("name", "cifar10")
     launcher, recipe = _launcher(_recipe(name, images))
     settings: dict[str, Any] = {"network.genotype": str(run)}
     if Path(run).name not in ("", recipe):
@@ -110,18 +107,6 @@ def _launcher(recipe: str) -> tuple[list[str], str | None]:
     return ["nge", "eval"], None
 
 
-def searched_images(run: Path) -> Images | None:
-    """What a search recorded of its images; None where it recorded nothing that can be read."""
-    try:
-        images = Reader("dataset.json", read_json(run / "dataset.json"))
-        device = Reader("environment.json", read_json(run / "environment.json")).text("device")
-        return Images(
-            images.integer("train_images", 1, 1 << 40), images.integer("image_size", 1, 1 << 16), device == "cpu"
-        )
-    except (UserError, OSError):
-        return None
-
-
 def word(key: str, value: Any) -> str:
     """`key=value` as it is typed on the command line, before the shell's own quotes."""
     if isinstance(value, list):
@@ -145,30 +130,3 @@ def changed(
         elif value != default:
             found[key] = value
     return found
-
-
-def use_of(run: str | Path, kind: str = "") -> str:
-    """What the folder of a run is, and the command that uses it; empty if it is no run's.
-
-    `kind` is that of the run; by default what its config.yaml tells.
-    """
-    known = kinds.find(kind or kind_of(run))
-    if known is None:
-        return ""
-    retrain = retrain_command(run, _settings(Path(run)).get("data")) if "{retrain}" in known.use else ""
-    return f"the run folder of {known.use.format(run=shlex.quote(str(run)), retrain=retrain)}"
-
-
-def _settings(run: Path) -> dict[str, Any]:
-    """The content of config.yaml; empty if it cannot be read."""
-    try:
-        config = read_yaml(run / "config.yaml")
-    except (UserError, OSError):
-        return {}
-    return config if isinstance(config, dict) else {}
-
-
-def kind_of(run: str | Path) -> str:
-    """The kind of a run, told from its settings; empty where they do not tell."""
-    kind = kinds.of_settings(_settings(Path(run)))
-    return kind.name if kind else ""

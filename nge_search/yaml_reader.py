@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
 from nge_search.errors import UserError
-from nge_search.files import read_text
 
 LARGEST_BYTES = 1 << 17
 _DEEPEST = 32
@@ -28,11 +26,6 @@ class Written:
 
     def __repr__(self) -> str:
         return self.text
-
-
-def read_yaml(path: Path, limit: int = LARGEST_BYTES) -> Any:
-    """The value of a YAML file of at most `limit` bytes; UserError, naming it, as `parse_yaml`."""
-    return parse_yaml(read_text(path, limit), str(path))
 
 
 def parse_yaml(text: str, source: str) -> Any:

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from nge_search.engine import run_files
-from nge_search.supernet.kernels import pytorch
+from nge_search.supernet.kernels.backends import Backends
 
 ROOT = Path(__file__).parents[1]
 
@@ -92,11 +92,9 @@ def require_listed() -> Callable[[Path], None]:
 
 @pytest.fixture
 def torch_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Supernets compute as on a GPU: the fast one with PyTorch's kernels, and all operations, drawn or not."""
-    for module in ("cell_function", "nasbench201_fused", "preprocess", "stage"):
-        monkeypatch.setattr(f"nge_search.supernet.{module}.choose", lambda _: pytorch)
-    for module in ("reference", "stacking"):
-        monkeypatch.setattr(f"nge_search.supernet.{module}.sampled", lambda _: None)
+    """Supernets compute as on a GPU: the fast one with PyTorch's kernels, and all operations, sampled or not."""
+    monkeypatch.setattr(Backends, "choose", lambda backends, _: backends.pytorch)
+    monkeypatch.setattr("nge_search.supernet.sampled.sampled_operation", lambda _: None)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import nge_search
-from nge_search.architecture.genotype import load_genotype
+from nge_search.architecture.load import load_genotype
 from nge_search.cli import main
 
 RUN_FILES = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -14,9 +15,10 @@ import numpy as np
 import pytest
 
 from nge_search.settings.names import STRATEGIES
-from nge_search.settings.strategies import PolicySection, StrategySection
+from nge_search.settings.strategies import StrategySection
 from nge_search.spaces import NasBench201Space
-from nge_search.strategies.query_loop import ask
+from nge_search.strategies import build_strategy
+from nge_search.strategies.query_loop import run_strategy
 from nge_search.tables import Benchmark
 from nge_search.tables.table import build_table
 
@@ -37,10 +39,14 @@ def test_the_comparison_of_strategies(tmp_path):
     found = json.loads((tmp_path / "results" / "nge_strategies_nasbench201.json").read_text())
     results, seeds = found["results"]["cifar10"], range(found["first_seed"], found["first_seed"] + 3)
     benchmark = Benchmark(table, "cifar10_valid_200", "cifar10_test_200")
+
+    def score(name: str, seed: int) -> float:
+        strategy = build_strategy(table.space, StrategySection(name=name), seed=seed)
+        return float(benchmark.scores(run_strategy(strategy, benchmark.queries(35)))[29])
+
     after = {}
     for name in STRATEGIES:
-        settings = StrategySection(name=name, queries=35)
-        after[name] = [ask(benchmark, settings, PolicySection(), seed).scores()[29] for seed in seeds]
+        after[name] = [score(name, seed) for seed in seeds]
         assert results[name]["mean"]["30"] == pytest.approx(np.mean(after[name]), abs=1e-3)
         assert results[name]["median"]["30"] == pytest.approx(sorted(after[name])[1], abs=1e-3)
     difference = np.mean(after["nge_evolution"]) - np.mean(after["random"])
@@ -89,6 +95,54 @@ def test_the_comparison_of_embeddings_and_loops(tmp_path):
     for own in edges.values():
         assert own["plain"]["cosine"] < own["nge"]["cosine"] < own["nge, adjacency=symmetric"]["cosine"] <= 1
         assert all(1 / 6 < figures["first_direction"] <= 1 for figures in own.values())
+
+
+CLI = """
+import json, sys
+from pathlib import Path
+
+seconds = float(Path("speed").read_text())
+with open("calls", "a") as calls:
+    calls.write(sys.argv[2] + " ")
+kinds = {kind: {"seconds": seconds} for kind in ("weight", "drawn", "architecture")}
+forms = {"forms": {"darts": {"seconds": 99}, "fast": {"seconds": 2 * seconds}}}
+phases = {"phases": {"train": {"step_seconds": 3 * seconds, "data_seconds": 99}}}
+print(json.dumps({"supernet": kinds, "retrain": forms, "step": phases}[sys.argv[2]]))
+"""
+
+
+def test_the_comparison_of_checkouts(tmp_path):
+    """Of two made ones, which print how fast they are: the second takes 0.8 of the first one's time."""
+    for name, seconds in (("before", 1.0), ("after", 0.8)):
+        (tmp_path / name / "nge_search").mkdir(parents=True)
+        (tmp_path / name / "nge_search" / "cli.py").write_text(CLI)
+        (tmp_path / name / "speed").write_text(str(seconds))
+    script = str(ROOT / "experiments" / "compare_checkouts.py")
+    command = [sys.executable, script, str(tmp_path / "before"), str(tmp_path / "after"), "--rounds", "2"]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    names = ["supernet, weight", "supernet, drawn", "supernet, architecture", "retrain", "step, train"]
+    for line, name, factor in zip(lines[2:], names, (1, 1, 1, 2, 3), strict=True):
+        times = f"{factor:.3f} s  {0.8 * factor:.3f} s"
+        assert line.split("  ", 1)[0] == name
+        assert line.endswith(f"{times}  1.250  1.250 to 1.250")
+    for name in ("before", "after"):
+        assert (tmp_path / name / "calls").read_text() == 2 * "supernet retrain step "
+    refused = subprocess.run([*command[:3], str(tmp_path)], capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert "is no checkout" in refused.stderr
+
+
+def test_the_ratio_of_checkouts_and_its_interval():
+    """Rounds are compared in pairs, whatever the machine's speed was; both directions say the same."""
+    ratio = runpy.run_path(str(ROOT / "experiments" / "compare_checkouts.py"))["ratio"]
+    assert ratio([1, 10, 100], [2, 20, 200]) == pytest.approx((0.5, 0.5, 0.5))
+    after = [1.0, 1.1, 0.9, 1.3, 1.0, 0.95, 1.05]
+    middle, low, high = ratio([1.0] * 7, after)
+    assert middle == pytest.approx(1.0)
+    assert min(1 / value for value in after) <= low < middle < high <= max(1 / value for value in after)
+    assert ratio(after, [1.0] * 7) == pytest.approx((1 / middle, 1 / high, 1 / low), rel=1e-6)
+    # Of 3 rounds a resample's median is the least of them with probability 7/27, so that both ends are reached.
+    assert ratio([1, 2, 4], [1, 1, 1]) == pytest.approx((2, 1, 4))
 
 
 @pytest.mark.slow

@@ -72,7 +72,7 @@ def test_what_is_wrong_is_seen(
 ) -> None:
     (tmp_path / "in").mkdir()
     monkeypatch.setattr(script, "run_command", command)
-    ended = script.run_apart([], tmp_path / "in", 0.0)
+    ended = script.run_apart([], tmp_path / "in", 0.0 if fault == "hang" else 60.0)
     assert (ended.code == -signal.SIGXCPU) == (fault == "hang")
     monkeypatch.setattr(script, "run_command", lambda words: 0)
     faults = script.judge(ended, script.run_apart([], tmp_path / "in", 0.0))

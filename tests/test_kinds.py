@@ -6,6 +6,7 @@ import importlib
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from nge_search.engine.run_folder import RunFolder
+from nge_search.engine.session import Session, run as run_session
 from nge_search.report.parts.page import Figure, Section
 from nge_search.settings.base import option
 from nge_search.settings.run import RunningConfig
@@ -39,18 +40,14 @@ class ToyConfig(RunningConfig):
 
 
 def run(config: ToyConfig) -> dict[str, Any]:
-    folder = RunFolder(config)
-    try:
-        if folder.summary is None:
-            folder.begin()
-            folder.truncate_metrics(0)
-            folder.write_config()
+    def body(session: Session) -> dict[str, Any]:
+        folder = session.begin()
+        if config.second:
             folder.write_json("sum.json", config.first + config.second)
-            folder.append_metrics({"epoch": 0, "sum": config.first + config.second})
-            folder.finish({"kind": config.kind, "sum": config.first + config.second})
-        return folder.summary
-    finally:
-        folder.close()
+        folder.append_metrics({"epoch": 0, "sum": config.first + config.second})
+        return {"kind": config.kind, "sum": config.first + config.second}
+
+    return run_session(config, body)
 
 
 def closing_lines(config: ToyConfig, summary: dict[str, Any]) -> list[str]:
@@ -91,18 +88,24 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kind:
     sys.modules.pop("toy_kind", None)
 
 
-def test_a_new_kind_is_one_entry(toy: Kind, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_new_kind_is_one_entry(
+    toy: Kind, require_listed: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert kinds.commands()["add"] == "add two numbers"
     summary = api.run("add", {"first": 40})
     assert summary == json.loads(Path("runs/toy/default/summary.json").read_text()) == {"kind": "toy", "sum": 42}
     assert api.run("add", None, "first=40") == summary  # finished
-    assert main(["report", "runs/toy/default"]) == 0
     page = Path("runs/toy/default/report.html").read_text()
+    assert main(["report", "runs/toy/default"]) == 0
+    assert Path("runs/toy/default/report.html").read_text() == page
     assert "Addition" in page
     assert "The sum of both" in page
     assert "Finished: 1 step." in page
     capsys.readouterr()
-    assert "sum.json" in kinds.own_files()
+    require_listed(Path("runs/toy/default"))
+    assert Path("runs/toy/default/sum.json").exists()
+    assert api.run("add", None, "second=0", "run.overwrite=true") == {"kind": "toy", "sum": 1}
+    assert not Path("runs/toy/default/sum.json").exists()  # the former run's is gone
     with pytest.raises(UserError, match=r"a configuration is a file, a mapping or a ToyConfig, not int"):
         api.run("add", 3)
 

@@ -13,7 +13,8 @@ from PIL import Image
 
 import nge_search
 from nge_search.cli import main
-from nge_search.recipes import Images, fitted, kind_of, retrain_command, use_of, word
+from nge_search.engine.run_reader import RunReader, use_of
+from nge_search.recipes import Images, fitted, retrain_command, word
 from nge_search.settings.classification import EvalConfig
 from nge_search.settings.load import load_config
 
@@ -61,7 +62,8 @@ def test_the_recipe_fits_images_and_device(
 ):
     monkeypatch.chdir(checkout)
     run = searched(tmp_path / "mine", count, side, device)
-    command = shlex.split(retrain_command(run, {"name": name, "image_size": side if name == "folder" else 0}))
+    data = {"name": name, "image_size": side if name == "folder" else 0}
+    command = shlex.split(retrain_command(run, data, RunReader(run).searched_images()))
     assert command[3] == f"configs/eval/{recipe}.yaml"
     config = load_config(EvalConfig, command[3], command[4:])
     assert (config.network.kind, config.network.channels, config.network.cells) == (kind, channels, cells)
@@ -90,14 +92,15 @@ def test_settings_of_the_images_go_along(tmp_path, checkout, monkeypatch):
         "test_fraction": 0.4,
     }
     run = searched(tmp_path / "007", 90, 48, "cpu")
-    command = shlex.split(retrain_command(run, data))
+    command = shlex.split(retrain_command(run, data, RunReader(run).searched_images()))
     config = load_config(EvalConfig, command[3], command[4:])
     assert config.data.root == "set #2/my images"
     assert (config.data.corrupt, config.data.flip, config.data.limit) == ("skip", False, 90)
     assert (config.data.test_fraction, config.data.valid_fraction) == (0.4, 0.5)
     assert config.run.name == "007"
     on_gpu = searched(tmp_path / "gpu", 90, 32, "cuda")  # the published recipe is for all images in their own size
-    command = shlex.split(retrain_command(on_gpu, {"name": "cifar10", "limit": 90, "image_size": 16}))
+    data = {"name": "cifar10", "limit": 90, "image_size": 16}
+    command = shlex.split(retrain_command(on_gpu, data, RunReader(on_gpu).searched_images()))
     config = load_config(EvalConfig, command[3], command[4:])
     assert (config.data.limit, config.data.image_size, config.data.cutout) == (0, 0, 16)
 
@@ -111,8 +114,11 @@ def test_text_arrives_as_it_is(text):
 def test_a_damaged_record_costs_the_fit_alone(damage, tmp_path):
     run = searched(tmp_path / "run", 320, 32, "cpu")
     (run / "dataset.json").write_text(damage)
-    assert "train.epochs" not in retrain_command(run, {"name": "folder"})
-    assert retrain_command(run, None)
+    for lenient in (False, True):
+        images = RunReader(run, lenient).searched_images()
+        assert images is None
+        assert "train.epochs" not in retrain_command(run, {"name": "folder"}, images)
+        assert retrain_command(run, None, images)
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +191,7 @@ def test_each_command_says_what_a_run_of_another_kind_is_for(settings, kind, say
     run = Path("my run")
     run.mkdir()
     (run / "config.yaml").write_text(settings)
-    assert kind_of(run) == kind
+    assert RunReader(run).kind == kind
     assert says in use_of(run)
     Image.new("RGB", (4, 4)).save("x.png")
     for own, command, words in (

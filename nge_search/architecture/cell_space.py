@@ -56,6 +56,9 @@ class CellSpace:
     kinds: tuple[str, ...] = ("normal", "reduce")
     operations_on: str = "edges"
 
+    def __str__(self) -> str:
+        return f"inputs={self.inputs}, nodes={self.nodes}, operations=({', '.join(self.operations)})"
+
     @property
     def vertices(self) -> int:
         """Inputs and inner nodes (a DARTS cell's output only concatenates and is not counted)."""

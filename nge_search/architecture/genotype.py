@@ -11,19 +11,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from nge_search.architecture.graph import CONCAT, INPUT, SUM, Graph
-from nge_search.errors import UserError, nearest, plain, shorten
-from nge_search.files import read_text, user_path
+from nge_search.errors import UserError, nearest, shorten
 from nge_search.json_reader import parse_json
 from nge_search.settings.names import INPUT_NODES, OPERATIONS
 
 FORMAT = "nge-genotype/1"
 SPACE = "darts"
-#: Spaces of single cells with known accuracies (`nge_search.spaces`).
-_TABULATED = ("nasbench101", "nasbench201")
 EDGES_PER_NODE = 2
 
 #: Operations without a convolution: those a collapsed search fills its cells with.
@@ -36,11 +32,6 @@ _KEYS = ("format", "space", "normal", "normal_concat", "reduce", "reduce_concat"
 _REQUIRED_KEYS = _KEYS[:-1]
 
 Gene = tuple[str, int]
-
-
-def is_tabulated(document: Any) -> bool:
-    """Whether a JSON object is an architecture of a benchmark, in its notation and not in DARTS'."""
-    return isinstance(document, dict) and document.get("space") in _TABULATED
 
 
 @dataclass(frozen=True)
@@ -111,10 +102,15 @@ class Genotype:
         Raises:
             UserError: graphs that are no cells in DARTS' notation.
         """
-        return cls(*(Cell.from_graph(graphs[kind]) for kind in ("normal", "reduce")))
+        return cls(Cell.from_graph(graphs["normal"]), Cell.from_graph(graphs["reduce"]))
+
+    @classmethod
+    def of(cls, cells: Cells) -> Genotype:
+        """The genotype itself, or the one whose graphs are given."""
+        return cells if isinstance(cells, Genotype) else cls.from_graphs(cells)
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON object of DESIGN's genotype format."""
+        """The JSON object that `genotype.json` holds (README, Genotypes)."""
         document: dict[str, Any] = {"format": FORMAT, "space": SPACE}
         for kind, cell in self.cells():
             document[kind] = [list(gene) for gene in cell.genes]
@@ -141,11 +137,6 @@ class Genotype:
     def _from_dict(cls, document: Any) -> Genotype:
         if not isinstance(document, dict):
             raise UserError(f"a genotype is a JSON object, not {type(document).__name__}")
-        if is_tabulated(document):
-            raise UserError(
-                f"a cell of {document['space']} is not in DARTS' notation; `nge table TABLE --find` looks its "
-                f"accuracy up, network.kind={document['space']} trains it"
-            )
         if isinstance(document.get("space"), str) and document["space"] != SPACE:
             raise UserError(f"space {shorten(document['space'])} is unknown; allowed is '{SPACE}'")
         for key in document:
@@ -177,6 +168,10 @@ class Genotype:
         if len(text) > LARGEST_FILE:
             raise UserError(f"{source}: larger than {LARGEST_FILE} bytes; a genotype is a small JSON file")
         return cls.from_dict(parse_json(text, source), source)
+
+
+#: What networks are stacked from: a genotype, or a space's graphs by the kind of cell.
+Cells = Genotype | Mapping[str, Graph]
 
 
 def _is_integer(value: Any) -> bool:
@@ -211,29 +206,6 @@ def _check_cell(kind: str, cell: Cell) -> None:
             raise UserError(f"{kind}_concat: {shorten(node)} is not an inner node ({inner[0]} to {inner[-1]})")
     if len(set(cell.concat)) != len(cell.concat):
         raise UserError(f"{kind}_concat names a node twice: {list(cell.concat)}")
-
-
-def load_genotype(reference: str | Path) -> Genotype:
-    """A genotype from a published name (`darts_v2`), a JSON file, or a run folder that holds one.
-
-    Raises:
-        UserError: an unknown name, a missing file, or a malformed genotype.
-    """
-    reference = str(reference)
-    if not reference.isprintable():
-        raise UserError(f"genotype {shorten(reference)}: control characters are not allowed in a name or path")
-    name = reference.lower().replace("-", "_")
-    if name in PUBLISHED:
-        return PUBLISHED[name]
-    path = user_path(reference)
-    if path.is_dir():
-        path = path / "genotype.json"
-    if not path.exists():
-        raise UserError(
-            f"genotype '{plain(reference)}' is neither a file, a run folder with a genotype.json, nor one of "
-            f"{', '.join(PUBLISHED)}{nearest(name, PUBLISHED)}"
-        )
-    return Genotype.from_json(read_text(path, LARGEST_FILE), str(path))
 
 
 _SKIP, _MAX, _AVG, _SEP3, _SEP5, _DIL3, _DIL5, _SEP7, _CONV7 = OPERATIONS

@@ -7,7 +7,7 @@ several edges between the same two nodes (ENAS). Memory is linear in nodes and e
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -81,32 +81,32 @@ class Graph:
     @staticmethod
     def build(
         nodes: Iterable[Label | str],
-        edges: Iterable[Sequence[int | str | Label]],
+        edges: Iterable[tuple[int, int] | tuple[int, int, Label | str]],
         inputs: Iterable[int],
         outputs: Iterable[int],
     ) -> Graph:
         """A graph from names or labels, and from (source, target) or (source, target, name or label) edges."""
 
-        def labelled(given: object) -> Label:
-            return given if isinstance(given, Label) else Label(str(given))
+        def labelled(given: Label | str) -> Label:
+            return given if isinstance(given, Label) else Label(given)
 
-        joined = [Edge(edge[0], edge[1], *map(labelled, edge[2:])) for edge in edges]  # type: ignore[arg-type]
+        joined = [Edge(edge[0], edge[1], *map(labelled, edge[2:])) for edge in edges]
         return Graph(tuple(map(labelled, nodes)), tuple(joined), tuple(inputs), tuple(outputs))
 
     @cached_property
     def incoming(self) -> tuple[tuple[int, ...], ...]:
         """For each node the positions in `edges` of those that end there."""
-        return self._positions(1)
+        return self._positions(edge.target for edge in self.edges)
 
     @cached_property
     def outgoing(self) -> tuple[tuple[int, ...], ...]:
         """For each node the positions in `edges` of those that start there."""
-        return self._positions(0)
+        return self._positions(edge.source for edge in self.edges)
 
-    def _positions(self, end: int) -> tuple[tuple[int, ...], ...]:
+    def _positions(self, ends: Iterable[int]) -> tuple[tuple[int, ...], ...]:
         found: list[list[int]] = [[] for _ in self.nodes]
-        for position, edge in enumerate(self.edges):
-            found[edge[end]].append(position)
+        for position, end in enumerate(ends):
+            found[end].append(position)
         return tuple(map(tuple, found))
 
     def sources(self, node: int) -> list[int]:
@@ -157,7 +157,7 @@ class Graph:
         return self._restricted(sorted(passed.union(self.inputs, self.outputs)), edges)
 
     @staticmethod
-    def _reachable(starts: Iterable[int], step) -> set[int]:  # type: ignore[no-untyped-def]
+    def _reachable(starts: Iterable[int], step: Callable[[int], list[int]]) -> set[int]:
         found, waiting = set(starts), list(starts)
         while waiting:
             new = [node for node in step(waiting.pop()) if node not in found]

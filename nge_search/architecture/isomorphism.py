@@ -14,11 +14,12 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import TypeVar
 
-from nge_search.architecture.graph import Edge, Graph
+from nge_search.architecture.graph import Edge, Graph, Label
 
 EXACT_NODES = 10
 
 Colour = bytes
+Written = tuple[tuple[Label, ...], tuple[Edge, ...], tuple[int, ...], tuple[int, ...]]
 Item = TypeVar("Item")
 
 
@@ -126,7 +127,7 @@ def _are_twins(graph: Graph, members: list[int]) -> bool:
     return all(around(other) == first for other in members[1:])
 
 
-def _written(graph: Graph) -> tuple:  # type: ignore[type-arg]
+def _written(graph: Graph) -> Written:
     return graph.nodes, graph.edges, graph.inputs, graph.outputs
 
 

@@ -2,51 +2,58 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
+import re
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from nge_search.architecture.genotype import LARGEST_FILE, PUBLISHED, SPACE, Genotype
 from nge_search.architecture.graph import Graph
 from nge_search.errors import UserError, nearest, plain, shorten
 from nge_search.files import read_text, user_path
 from nge_search.json_reader import parse_json
+from nge_search.kinds import GENOTYPE
 from nge_search.registry import resolve
+from nge_search.settings import names
+from nge_search.settings.names import require_names
 
-#: Where the spaces are defined, by their names in JSON.
+
+class KnownSpace(NamedTuple):
+    """Where a space is defined, as "module:class", and what its notation begins with, which no path does."""
+
+    place: str
+    notation: re.Pattern[str]
+
+
+#: By their names in JSON.
 SPACES = {
-    SPACE: "nge_search.spaces.darts:DartsSpace",
-    "nasbench101": "nge_search.spaces.nasbench101:NasBench101Space",
-    "nasbench201": "nge_search.spaces.nasbench201:NasBench201Space",
+    SPACE: KnownSpace("nge_search.spaces.darts:DartsSpace", re.compile(r"\s*\{")),
+    "nasbench101": KnownSpace("nge_search.spaces.nasbench101:NasBench101Space", re.compile(r"\s*[01]+ input\b")),
+    "nasbench201": KnownSpace("nge_search.spaces.nasbench201:NasBench201Space", re.compile(r"\s*\|")),
 }
-
-
-#: What tells the notation of a space from a path.
-_NOTATIONS = {"nasbench201": "~0|", "nasbench101": " input,"}
+require_names(SPACES, names.SPACES)
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """An architecture that was read.
+    """An architecture that was read or derived.
 
     Attributes:
         space: the name of its space.
         graphs: its cells, by kind.
-        text: its notation, on one line; of a cell in DARTS' notation the JSON object.
         document: its JSON object.
+        text: its notation, on one line; empty in DARTS' space, whose notation is the JSON object.
         genotype: the two cells in DARTS' notation, where it has it.
+        source: what it was read from, for messages.
     """
 
     space: str
     graphs: dict[str, Graph]
-    text: str
     document: dict[str, Any]
+    text: str = ""
     genotype: Genotype | None = None
-
-    @property
-    def cells(self) -> Genotype | dict[str, Graph]:
-        """What a network is stacked from."""
-        return self.graphs if self.genotype is None else self.genotype
+    source: str = field(default="the architecture", compare=False)
 
 
 def load_architecture(reference: str | Path) -> Architecture:
@@ -56,22 +63,39 @@ def load_architecture(reference: str | Path) -> Architecture:
         UserError: none of them, or a malformed one.
     """
     text = str(reference)
+    space = next((name for name, known in SPACES.items() if known.notation.match(text)), None)
+    if space == SPACE:
+        return read_architecture(parse_json(text, "architecture"), "architecture")
+    if space is not None:
+        return _of_space(space, text, plain(text))
     if not text.isprintable():
         raise UserError(f"architecture {shorten(text)}: control characters are not allowed in a name or path")
     name = text.lower().replace("-", "_")
     if name in PUBLISHED:
-        return of_genotype(PUBLISHED[name])
-    space = next((space for space, mark in _NOTATIONS.items() if mark in text), None)
-    if space is not None:
-        return _in_space(space, text, None)
+        return of_genotype(PUBLISHED[name], name)
     path = user_path(text)
-    path = path / "genotype.json" if path.is_dir() else path
+    path = path / GENOTYPE if path.is_dir() else path
     if not path.exists():
         raise UserError(
-            f"architecture '{plain(text)}' is neither a file, a run folder with a genotype.json, nor one of "
-            f"{', '.join(PUBLISHED)}{nearest(name, PUBLISHED)}"
+            f"architecture '{plain(text, 250)}' does not exist: it is neither a file, a run folder with a "
+            f"genotype.json, the notation of a space, nor one of {', '.join(PUBLISHED)}{nearest(name, PUBLISHED)}"
         )
     return read_architecture(parse_json(read_text(path, LARGEST_FILE), str(path)), str(path))
+
+
+def load_genotype(reference: str | Path) -> Genotype:
+    """The genotype that a published name, a JSON file or a run folder stands for; see `load_architecture`.
+
+    Raises:
+        UserError: none of them, a malformed one, or an architecture of another space than DARTS'.
+    """
+    architecture = load_architecture(reference)
+    if architecture.genotype is None:
+        raise UserError(
+            f"{architecture.source}: a cell of {architecture.space} is not in DARTS' notation; `nge table TABLE "
+            f"--find` looks its accuracy up, network.kind={architecture.space} trains it"
+        )
+    return architecture.genotype
 
 
 def read_architecture(document: Any, source: str = "architecture") -> Architecture:
@@ -82,24 +106,23 @@ def read_architecture(document: Any, source: str = "architecture") -> Architectu
     """
     space = document.get("space") if isinstance(document, dict) else None
     if not isinstance(space, str) or space == SPACE:
-        return of_genotype(Genotype.from_dict(document, source))
+        return of_genotype(Genotype.from_dict(document, source), source)
     if space not in SPACES:
         known = ", ".join(f"'{name}'" for name in SPACES)
         raise UserError(f"{source}: space {shorten(space)} is unknown; known are {known}")
     try:
-        return _in_space(space, None, document)
+        found = _of_space(space, str(document.get("architecture")), source)
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
+    return dataclasses.replace(found, document=document)
 
 
-def _in_space(name: str, text: str | None, document: dict[str, Any] | None) -> Architecture:
-    """An architecture in the notation of a space, or in its JSON object."""
-    space = resolve(SPACES[name])()
-    code = space.parse(space.notation(document) if text is None else text)
-    return Architecture(name, space.graphs(code), space.text(code), document or space.to_dict(code))
-
-
-def of_genotype(genotype: Genotype) -> Architecture:
+def of_genotype(genotype: Genotype, source: str = "the genotype") -> Architecture:
     """The architecture whose cells are in DARTS' notation."""
-    document = genotype.to_dict()
-    return Architecture(SPACE, genotype.graphs(), genotype.to_json(), document, genotype)
+    return Architecture(SPACE, genotype.graphs(), genotype.to_dict(), genotype=genotype, source=source)
+
+
+def _of_space(name: str, text: str, source: str) -> Architecture:
+    """The architecture in the notation of a space."""
+    space = resolve(SPACES[name].place)()
+    return dataclasses.replace(space.architecture(space.parse(text)), source=source)

@@ -11,7 +11,7 @@ from nge_search.errors import UserError, nearest
 BENCHES = {
     "input": "training images per second, against torchvision's; what a step waits for them",
     "retrain": "training a derived network against DARTS' way: images per second, memory, differences",
-    "step": "where the time of a search's step goes",
+    "step": "a search's step: how much of its time each part takes",
     "supernet": "the fast supernet against its textbook form: time, memory, differences",
 }
 

@@ -24,7 +24,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from nge_search.architecture.genotype import load_genotype
+from nge_search.architecture.load import load_genotype
 from nge_search.bench.measuring import Clock, heading
 from nge_search.data import Augmentation, Dataset, Draw, FileImages, ImageTransforms, Loader, StreamedImages
 from nge_search.data.class_folders import read_tree
@@ -35,6 +35,7 @@ from nge_search.errors import UserError
 from nge_search.files import user_path
 from nge_search.networks.families import FAMILIES
 from nge_search.settings.data import DataSection
+from nge_search.settings.run import DEVICE_HELP, DEVICES
 
 _CLASSES = 2
 _WIDTH, _HEIGHT, _QUALITY = 500, 375, 90
@@ -44,11 +45,11 @@ _LARGEST_SMALL = 64  # pixels, up to which images go to a CIFAR network
 
 def main(words: Sequence[str], parser_class: type[argparse.ArgumentParser]) -> None:
     parser = parser_class(prog="nge bench input", description="Training images per second, against torchvision.")
-    parser.add_argument("--root", help="folder with train/ and its class folders (default: generated photographs)")
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--root", help="folder with train/ and its class folders, instead of generated photographs")
+    parser.add_argument("--device", default="auto", choices=DEVICES, help=DEVICE_HELP)
     for name, default, _, _, meaning in _NUMBERS:
         parser.add_argument(f"--{name}", type=type(default), default=default, help=f"{meaning} ({default})")
-    parser.add_argument("--json", action="store_true", help="machine-readable output")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
     options = parser.parse_args(list(words))
     for name, _, low, high, _ in _NUMBERS:
         if not low <= getattr(options, name) <= high:
@@ -61,13 +62,13 @@ def main(words: Sequence[str], parser_class: type[argparse.ArgumentParser]) -> N
 
 #: Options: name, default, smallest, largest, meaning.
 _NUMBERS = (
-    ("batch", 64, 2, 4096, "images per batch"),
+    ("batch", 64, 2, 4096, "number of images per batch"),
     ("size", 224, 1, 1024, "side of the crops in pixels"),
-    ("workers", os.cpu_count() or 1, 0, 256, "worker processes"),
-    ("count", 1000, 4, 10**6, "generated images, where there is no --root"),
-    ("rounds", 5, 1, 1000, "measured passes of each"),
-    ("jitter", 0.4, 0.0, 1.0, "strength of brightness, contrast and saturation jitter"),
-    ("hue", 0.1, 0.0, 0.5, "strength of hue jitter"),
+    ("workers", os.cpu_count() or 1, 0, 256, "number of worker processes of each"),
+    ("count", 1000, 4, 10**6, "number of generated images, where there is no --root"),
+    ("rounds", 5, 1, 1000, "number of measured passes of each"),
+    ("jitter", 0.4, 0.0, 1.0, "largest relative change of brightness, contrast and saturation"),
+    ("hue", 0.1, 0.0, 0.5, "largest change of hue, in turns"),
 )
 
 
@@ -208,7 +209,7 @@ def _loader_overhead(options: argparse.Namespace, device: torch.device, clock: C
     """Seconds of a step with and without the loader, and the loader's share, over the step's own time."""
     family = FAMILIES["cifar" if options.size <= _LARGEST_SMALL else "imagenet"]
     size = family.channels, family.cells, family.classes
-    network = family.build(load_genotype("darts_v2"), *size).to(device, memory_format=torch.channels_last)
+    network = family.build(load_genotype("darts_v2"), *size).to(device).to(memory_format=torch.channels_last)
 
     def step(images_BCHW: Tensor) -> None:
         network(images_BCHW)[0].square().mean().backward()

@@ -22,7 +22,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from nge_search.architecture.genotype import load_genotype
+from nge_search.architecture.load import load_genotype
 from nge_search.bench.darts import DartsNetwork
 from nge_search.bench.measuring import Clock, heading
 from nge_search.bench.serving import Served, in_turn, serve
@@ -34,6 +34,7 @@ from nge_search.errors import UserError
 from nge_search.networks.cifar import CifarNetwork
 from nge_search.settings.classification import EvalConfig
 from nge_search.settings.load import load_config
+from nge_search.settings.run import DEVICE_HELP, DEVICES
 from nge_search.training.run import build_task
 
 FORMS = {"darts": "DARTS' way (eager, fp32, NCHW, DataLoader)", "fast": "ours"}
@@ -44,21 +45,25 @@ _WARM_UP = 2
 
 def main(words: Sequence[str], parser_class: type[argparse.ArgumentParser]) -> None:
     parser = parser_class(prog="nge bench retrain", description="Compare training with DARTS' way of doing it.")
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--genotype", default="darts_v2", help="genotype to train (darts_v2)")
+    parser.add_argument("--device", default="auto", choices=DEVICES, help=DEVICE_HELP)
+    parser.add_argument(
+        "--genotype",
+        default="darts_v2",
+        help="architecture to train: published name, JSON file or run folder (darts_v2)",
+    )
     for name, default, least, meaning in (
-        ("batch", 64, 2, "images per step"),
-        ("channels", 36, 1, "channels C of the first cell"),
-        ("cells", 20, 1, "number of cells"),
-        ("steps", 5, 1, "measured steps"),
-        ("workers", 2, 0, "workers of DARTS' DataLoader"),
-        ("threads", 0, 0, "CPU threads; 0: torch's choice"),
+        ("batch", 64, 2, "number of images per step"),
+        ("channels", 36, 1, "number of channels C of the first cell"),
+        ("cells", 20, 1, "number of cells in the network"),
+        ("steps", 5, 1, "number of measured steps of each form"),
+        ("workers", 2, 0, "number of worker processes of DARTS' DataLoader"),
+        ("threads", 0, 0, "number of CPU threads; 0: torch's own choice"),
     ):
         parser.add_argument(f"--{name}", type=int, default=default, help=f"{meaning} ({default})")
         parser.set_defaults(**{f"least_{name}": least})
     parser.add_argument("--form", choices=tuple(FORMS), help=argparse.SUPPRESS)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--json", action="store_true", help="machine-readable output")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
     options = parser.parse_args(list(words))
     for name in ("batch", "channels", "cells", "steps", "workers", "threads"):
         least = getattr(options, f"least_{name}")

@@ -12,8 +12,9 @@ from typing import Any
 from nge_search.bench.measuring import Clock, heading
 from nge_search.engine.environment import describe, peak_memory_mb
 from nge_search.engine.logger import Logger
-from nge_search.engine.loop import Loop, Phase
+from nge_search.engine.loop import Loop
 from nge_search.engine.session import Session, open_session
+from nge_search.engine.task import Phase
 from nge_search.errors import UserError
 from nge_search.gradient.bilevel import BilevelSearch
 from nge_search.gradient.run import build_task
@@ -26,10 +27,12 @@ def main(words: Sequence[str], parser_class: type[argparse.ArgumentParser]) -> N
         prog="nge bench step",
         description="Time the parts of a search's step: the supernet's passes, and what surrounds them.",
     )
-    parser.add_argument("--config", help="search configuration (default: the schema's defaults)")
-    parser.add_argument("--steps", type=int, default=7, help="measured steps of each kind (7)")
-    parser.add_argument("--json", action="store_true", help="machine-readable output")
-    parser.add_argument("settings", nargs="*", help="key=value")
+    parser.add_argument("--config", help="YAML file with settings of a search")
+    parser.add_argument("--steps", type=int, default=7, help="number of measured steps of each kind (7)")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument(
+        "settings", nargs="*", metavar="key=value", help="settings, which override those of the file"
+    )
     options = parser.parse_intermixed_args(list(words))
     if not 1 <= options.steps <= 1000:
         raise UserError(f"--steps={options.steps}: must be between 1 and 1000")
@@ -50,7 +53,7 @@ def measure_step(session: Session, steps: int) -> dict[str, Any]:
     task = build_task(session)
     if session.folder:
         session.folder.begin()
-    device, config = session.world.device, session.config
+    device, config = session.world.device, task.config
     clock = Clock(device)
     phases = {phase.name: _measure_phase(task, phase, steps, clock) for phase in task.phases if phase.trains}
     loop = Loop(task, session.folder, config, session.world)

@@ -29,9 +29,10 @@ from nge_search.engine.environment import describe, peak_memory_mb
 from nge_search.engine.precision import forward_context, full_precision
 from nge_search.errors import UserError
 from nge_search.gradient.cost import ExpectedCost
+from nge_search.settings.run import DEVICE_HELP, DEVICES
 from nge_search.settings.search import SupernetSection
-from nge_search.supernet import DenseSupernet, Supernet, build_space, build_supernet, fuse
-from nge_search.supernet import state_dict as exchange
+from nge_search.supernet import DenseSupernet, Supernet, build_space, build_supernet, fuse, state_dict
+from nge_search.supernet.reference import MixedCell
 
 CLASSES = 10
 #: Steps of the weights under a mixture and under one operation for each edge, and of the architecture.
@@ -53,20 +54,25 @@ def _forms(device: torch.device) -> dict[str, str]:
 
 def main(words: Sequence[str], parser_class: type[argparse.ArgumentParser]) -> None:
     parser = parser_class(prog="nge bench supernet", description="Compare the forms of the supernet.")
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: torch's choice")
-    parser.add_argument("--space", default="darts", choices=("darts", "nasbench201"), help="whose cells (darts)")
+    parser.add_argument("--device", default="auto", choices=DEVICES, help=DEVICE_HELP)
+    parser.add_argument("--threads", type=int, default=0, help="number of CPU threads; 0: torch's own choice (0)")
+    parser.add_argument(
+        "--space",
+        default="darts",
+        choices=("darts", "nasbench201"),
+        help="space whose supernet is measured (darts)",
+    )
     for name, default, meaning in (
-        ("batch", 32, "images per step"),
-        ("channels", 16, "channels C of the first cell"),
-        ("cells", 0, "number of cells; 0: 8, and of nasbench201 15"),
+        ("batch", 32, "number of images per step"),
+        ("channels", 16, "number of channels C of the first cell"),
+        ("cells", 0, "number of cells; 0: 8 of darts, 15 of nasbench201"),
         ("size", 32, "side of the images in pixels"),
-        ("steps", 5, "measured steps of each kind"),
+        ("steps", 5, "number of measured steps of each kind"),
     ):
         parser.add_argument(f"--{name}", type=int, default=default, help=f"{meaning} ({default})")
-    parser.add_argument("--form", choices=(*FORMS, *GRAPHED), help="measure one form, in this process")
+    parser.add_argument("--form", choices=(*FORMS, *GRAPHED), help="measure this form alone, in this process")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--json", action="store_true", help="machine-readable output")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
     options = parser.parse_args(list(words))
     options.cells = options.cells or {"darts": 8, "nasbench201": 15}[options.space]
     for name, most in (("batch", 4096), ("channels", 1024), ("cells", 200), ("size", 4096), ("steps", 4096)):
@@ -98,13 +104,13 @@ def _settings(options: argparse.Namespace) -> SupernetSection:
 def _network(options: argparse.Namespace) -> Supernet | DenseSupernet:
     torch.manual_seed(0)
     settings = _settings(options)
-    return build_supernet(settings, build_space(settings).graph, CLASSES, 3)
+    return build_supernet(settings, build_space(settings).cell_space, CLASSES, 3)
 
 
 def _inputs(options: argparse.Namespace, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, list[Tensor]]:
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(options.batch, 3, options.size, options.size, generator=generator, dtype=dtype)
-    tables = build_space(_settings(options)).graph.tables
+    tables = build_space(_settings(options)).cell_space.tables
     matrices = [torch.randn(table.shape, generator=generator, dtype=dtype).softmax(dim=1) for table in tables]
     return images, torch.arange(options.batch) % CLASSES, matrices
 
@@ -154,14 +160,13 @@ class _Form:
     """
 
     def __init__(self, options: argparse.Namespace, device: torch.device):
-        network: nn.Module = _network(options).to(device)
+        textbook = _network(options).to(device)
         images, labels, matrices = _inputs(options)
         images, labels, matrices = images.to(device), labels.to(device), [p_EO.to(device) for p_EO in matrices]
         if options.form != "textbook_nchw":
-            network = network.to(memory_format=torch.channels_last)
+            textbook = textbook.to(memory_format=torch.channels_last)
             images = images.to(memory_format=torch.channels_last)
-        if options.form.startswith("fused"):
-            network = fuse(network)  # type: ignore[arg-type]
+        network: nn.Module = fuse(textbook) if options.form.startswith("fused") else textbook
         network.train()
         precision = "bf16" if options.form in GRAPHED else "fp32"
         before = _memory_mb(device)
@@ -175,7 +180,7 @@ class _Form:
         self.facts: dict[str, Any] = {"activation_memory_mb": peak_memory_mb(device) - before}
         step("drawn")
         step("architecture")
-        self._steps = {kind: functools.partial(step, kind) for kind in _KINDS}
+        self._steps: dict[str, Callable[[], None]] = {kind: functools.partial(step, kind) for kind in _KINDS}
         self.facts["operators"] = {kind: _count_operators(own) for kind, own in self._steps.items()}
         if options.form in GRAPHED:
             self._steps = {kind: record_cuda_graph(own) for kind, own in self._steps.items()}
@@ -242,7 +247,7 @@ def _differences(options: argparse.Namespace) -> dict[str, float]:
         logits, *gradients = _gradients(network, images, labels, matrices, "both")
         kinds = len(matrices)
         named = dict(zip((name for name, _ in network.named_parameters()), gradients[kinds:]))
-        found.append((logits, gradients[:kinds], exchange.by_reference_names(network, named)))
+        found.append((logits, gradients[:kinds], state_dict.by_reference_names(network, named)))
 
     def relative(a: Tensor, b: Tensor) -> float:
         return float((a - b).norm() / b.norm().clamp_min(1e-30))
@@ -317,6 +322,7 @@ def _stored_numbers(network: Supernet | DenseSupernet, size: int) -> int:
         return sum(math.prod(shape) for _, _, _, shape in network.mixed_operations(size))
     found = 0
     for cell in network.cells:
+        assert isinstance(cell, MixedCell)
         size = -(-size // 2) if cell.reduction else size
         found += _DEPTHWISE_PER_EDGE * len(cell.space.edges) * cell.channels * size**2
     return found

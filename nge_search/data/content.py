@@ -20,10 +20,17 @@ _COMPARED = 64
 class AnyDataset(Protocol):
     """What a data set of any kind has."""
 
-    classes: tuple[str, ...]
-    train: ImageSource
-    test: ImageSource
-    fingerprint: str
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    @property
+    def train(self) -> ImageSource: ...
+
+    @property
+    def test(self) -> ImageSource: ...
+
+    @property
+    def fingerprint(self) -> str: ...
 
 
 @dataclass(frozen=True)

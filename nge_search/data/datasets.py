@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,9 @@ from nge_search.data.sources import Dataset, MemoryImages
 from nge_search.data.split import hold_out, limited
 from nge_search.errors import UserError
 from nge_search.files import user_path
+from nge_search.settings import names
 from nge_search.settings.data import DataSection
+from nge_search.settings.names import require_names
 
 _DIGITS_TEST_FRACTION = 1 / 3
 _DIGITS_LARGEST = 16
@@ -30,8 +32,7 @@ def load_dataset(config: DataSection) -> Dataset:
     Raises:
         UserError: files that are missing, damaged or unfit, or settings that do not suit them; one line.
     """
-    loaders = {"digits": _load_digits, "cifar10": _load_cifar, "cifar100": _load_cifar}
-    return loaders.get(config.name, load_folder)(config)
+    return _LOADERS[config.name](config)
 
 
 def _load_digits(config: DataSection) -> Dataset:
@@ -54,7 +55,7 @@ def _load_digits(config: DataSection) -> Dataset:
 def _load_cifar(config: DataSection) -> Dataset:
     """CIFAR-10 or CIFAR-100 from torchvision's files in `data.root`, checksums included."""
     train, test = _cifar_part(config, train=True), _cifar_part(config, train=False)
-    return _in_memory(config, *(_from_torchvision(part) for part in (train, test)), train.classes)
+    return _in_memory(config, _from_torchvision(train), _from_torchvision(test), train.classes)
 
 
 def _cifar_part(config: DataSection, train: bool) -> Any:
@@ -118,3 +119,14 @@ def _sized(source: MemoryImages, transforms: ImageTransforms) -> MemoryImages:
 def _resize(images_NCHW: Tensor, side: int) -> Tensor:
     sized = interpolate(images_NCHW.float(), (side, side), mode="bilinear", antialias=True)
     return sized.round().clamp(0, 255).to(torch.uint8)
+
+
+_LOADERS: dict[str, Callable[[DataSection], Dataset]] = {
+    "digits": _load_digits,
+    "cifar10": _load_cifar,
+    "cifar100": _load_cifar,
+    "imagenet": load_folder,
+    "tiny_imagenet": load_folder,
+    "folder": load_folder,
+}
+require_names(_LOADERS, names.DATASETS)

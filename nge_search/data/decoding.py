@@ -19,14 +19,14 @@ import os
 import struct
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import IO, NamedTuple, TypeVar
+from typing import IO, Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 from torch import Tensor
 
 from nge_search.errors import UserError
@@ -69,8 +69,17 @@ _METADATA = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
 _METADATA_CHUNKS = (b"eXIf", b"iTXt", b"tEXt", b"zTXt")
 _MOST_CHUNKS = 1 << 16
 #: What Pillow raises on damaged metadata; warnings where they are errors.
-_DAMAGE = (SyntaxError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, OSError, struct.error)
-_DAMAGE += (Warning,)
+_DAMAGE: tuple[type[Exception], ...] = (
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    OSError,
+    struct.error,
+    Warning,
+)
 _CODESTREAM = b"\xff\x4f\xff\x51"
 _CODESTREAM_WITHIN = 1 << 20
 
@@ -98,7 +107,7 @@ def read_header(path: str, max_pixels: int = MAX_PIXELS) -> Header:
         UserError: what `load` would refuse for its header; names the file.
     """
     with opened(path, max_pixels) as image:
-        if image.format == "PNG" and _has_late_metadata(image.fp):
+        if image.format == "PNG" and _has_late_metadata(_file(image)):
             image.load()
         turn = orientation(image)
         width, height = _stored_size(image)
@@ -139,7 +148,7 @@ def load(path: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 
 @contextmanager
-def opened(path: str, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+def opened(path: str, max_pixels: int = MAX_PIXELS) -> Iterator[ImageFile.ImageFile]:
     """The image of a file as Pillow opens it, not decoded yet, where its header says that it can be decoded whole.
 
     Raises:
@@ -193,7 +202,7 @@ def _as_rgb(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", colours.size, _WHITE), colours).convert("RGB")
 
 
-def _require_whole(image: Image.Image, path: str, max_pixels: int) -> None:
+def _require_whole(image: ImageFile.ImageFile, path: str, max_pixels: int) -> None:
     """Refuse an image of which decoding would give a part, or too much."""
     if image.format not in _FORMATS:
         raise UserError(f"'{path}' is of the format {image.format}, which is not read; convert it to PNG or JPEG")
@@ -211,7 +220,7 @@ def _require_whole(image: Image.Image, path: str, max_pixels: int) -> None:
         raise UserError(f"'{path}' has signed numbers for pixels; convert it to 8 bits without a sign")
 
 
-def _bits(image: Image.Image) -> int:
+def _bits(image: ImageFile.ImageFile) -> int:
     """Bits per channel where Pillow cuts them to 8 without a word, and its mode does not tell."""
     if image.format == "PNG":
         return _png_bits(image)
@@ -220,21 +229,36 @@ def _bits(image: Image.Image) -> int:
     if image.format == "PPM":
         arguments = image.tile[0][3]  # a mode, or a mode and the largest value
         return arguments[1].bit_length() if isinstance(arguments, tuple) else 8
-    return _jpeg2000_bits(image.fp) if image.format == "JPEG2000" else 8
+    return _jpeg2000_bits(_file(image)) if image.format == "JPEG2000" else 8
 
 
-def _png_bits(image: Image.Image) -> int:
+def _png_bits(image: ImageFile.ImageFile) -> int:
     """A PNG's bits per channel; where grey has fewer than 8, its transparent value is scaled as the pixels are."""
-    bits = int("".join(letter for letter in image.tile[0][3].partition(";")[2] if letter.isdigit()) or 8)
+    raw = image.tile[0][3]
+    assert isinstance(raw, str)  # how a PNG's pixels are stored
+    bits = int("".join(letter for letter in raw.partition(";")[2] if letter.isdigit()) or 8)
     if image.mode == "L" and bits < 8 and "transparency" in image.info:
         image.info["transparency"] = image.info["transparency"] * 255 // ((1 << bits) - 1)
     return bits
 
 
-def _values(image: Image.Image, tag: int) -> tuple[int, ...]:
+def _values(image: ImageFile.ImageFile, tag: int) -> tuple[int, ...]:
     """The numbers of a TIFF's field; none if it lacks it."""
-    found = image.tag_v2.get(tag, ())
+    found = _fields(image).get(tag, ())
     return found if isinstance(found, tuple) else (found,)
+
+
+def _file(image: ImageFile.ImageFile) -> IO[bytes]:
+    assert image.fp is not None  # as it is until the pixels are decoded
+    return image.fp
+
+
+def _fields(image: ImageFile.ImageFile) -> Mapping[int, Any]:
+    """The fields of a TIFF, by number."""
+    from PIL.TiffImagePlugin import TiffImageFile  # which Pillow has imported by now
+
+    assert isinstance(image, TiffImageFile)
+    return image.tag_v2
 
 
 def _jpeg2000_bits(file: IO[bytes]) -> int:
@@ -250,10 +274,10 @@ def _jpeg2000_bits(file: IO[bytes]) -> int:
     return max((start[at + 42 + 3 * channel] & 0x7F) + 1 for channel in range(channels))
 
 
-def _stored_size(image: Image.Image) -> tuple[int, int]:
+def _stored_size(image: ImageFile.ImageFile) -> tuple[int, int]:
     """Width and height before the image is turned: newer Pillows swap those of a TIFF, and of what is decoded."""
     if image.format == "TIFF":
-        return image.tag_v2[_WIDTH], image.tag_v2[_HEIGHT]
+        return _fields(image)[_WIDTH], _fields(image)[_HEIGHT]
     return image.size
 
 

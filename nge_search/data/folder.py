@@ -36,12 +36,13 @@ def load_folder(config: DataSection) -> Dataset:
     train, test, notices = (_divide if facts.classes is None else _published)(root, config)
     notices += dict.fromkeys([*train.notices, *test.notices])
     train = train.take(limited(train.labels_N, len(train.classes), config))
-    side = config.image_size or facts.image_size
     if facts.image_size is None:
-        headers = for_each(partial(_header, config), train.paths + test.paths, config.workers)
-        train, test, headers, more = _readable(train, test, headers)
-        side = side or _common_side(train.paths + test.paths, headers)
+        found = for_each(partial(_header, config), train.paths + test.paths, config.workers)
+        train, test, headers, more = _readable(train, test, found)
+        side = config.image_size or _common_side(train.paths + test.paths, headers)
         notices += [*more, *changes(headers)]
+    else:
+        side = config.image_size or facts.image_size
     config.check_side(side)
     return Dataset(
         name=config.name,

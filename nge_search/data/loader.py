@@ -5,7 +5,7 @@ Legend: M images of a loader, B images of this rank's batch, C channels, S = H =
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import NamedTuple
@@ -101,7 +101,7 @@ class Loader:
         count = len(index_M)
         self.ends = tuple(ends) or tuple(min((step + 1) * batch_size, count) for step in range(self.steps))
 
-    def iterate(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+    def iterate(self, epoch: int, start: int = 0) -> Generator[Batch, None, None]:
         """The batches of steps start .. steps - 1 of an epoch."""
         yield from self._pass(epoch, 0, start)
 

@@ -95,11 +95,12 @@ class MemoryImages:
     def read(self, indices: Sequence[int] | Tensor, draw: Draw | None = None) -> Tensor:
         index_n = torch.as_tensor(indices, dtype=torch.int64)
         images_nCHW = self.images_NCHW[index_n]
-        if draw is not None and self.augments:
+        transforms = self.transforms
+        if draw is not None and transforms is not None and transforms.augments:
             positions = index_n.tolist()
-            choices = self.transforms.choices(positions, draw)
+            choices = transforms.choices(positions, draw)
             for image_CHW, position, choice in zip(images_nCHW, positions, choices):
-                image_CHW.copy_(to_tensor(self.transforms(to_image(self.originals[position]), choice)))
+                image_CHW.copy_(to_tensor(transforms(to_image(self.originals[position]), choice)))
         return images_nCHW
 
     def describe(self, index: int) -> str:

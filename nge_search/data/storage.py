@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from functools import cached_property
 from itertools import chain, islice
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -28,11 +28,14 @@ from nge_search.data.sources import ImageSource, MemoryImages
 from nge_search.data.workers import from_workers, glance, own_session, share
 from nge_search.errors import UserError
 from nge_search.settings.data import DataSection
+from nge_search.settings.segmentation import MaskedDataSection
 
 _MEGABYTE = 10**6
 _READ_AT_ONCE = 256
 #: Batches that each worker reads ahead.
 _AHEAD = 4
+
+Read = TypeVar("Read")
 
 #: Start and end of a batch in an order.
 Span = tuple[int, int]
@@ -165,7 +168,7 @@ class StreamedImages:
             reader.require_one()
 
 
-def _as_it_is(reading: _Reading | str) -> _Reading | str:
+def _as_it_is(reading: Read) -> Read:
     return reading
 
 
@@ -260,7 +263,7 @@ def _nothing_readable(unreadable: dict[str, str]) -> UserError:
     return UserError(f"none of {len(unreadable)} images can be read; the first: {reason}")
 
 
-def fits(source: ImageSource, config: DataSection, device: torch.device) -> bool:
+def fits(source: ImageSource, config: DataSection | MaskedDataSection, device: torch.device) -> bool:
     """Whether `data.resident` wants `source` on the device; never if training augments its images one by one.
 
     auto: at most `data.resident_megabytes` (10^6 bytes each), and on a GPU at most half of its free memory.

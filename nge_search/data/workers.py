@@ -12,11 +12,12 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 from torch import Tensor
 from torch.utils.data import DataLoader
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from nge_search.engine.interrupt import InterruptedUnsaved, requested
 from nge_search.errors import RunFailure, UserError
@@ -54,7 +55,7 @@ def share(images: Tensor) -> None:
         raise too_little_shared_memory((str(error).splitlines() or ["no reason given"])[0]) from None
 
 
-def from_workers(loader: DataLoader, patience: float) -> Iterator[Any]:
+def from_workers(loader: DataLoader, patience: float) -> Generator[Any, None, None]:
     """The batches of a loader whose workers may fail; its `timeout` must be that of `glance`.
 
     Raises:
@@ -73,6 +74,7 @@ def from_workers(loader: DataLoader, patience: float) -> Iterator[Any]:
         batches = iter(loader)
     except OSError as error:
         raise _not_started(error, loader.num_workers) from None
+    assert isinstance(batches, _MultiProcessingDataLoaderIter)  # as there are workers
     workers = [child for child in multiprocessing.active_children() if child not in before]
     try:
         while True:
@@ -98,7 +100,8 @@ def glance(workers: int) -> float:
 
 def _next(batches: Iterator[Any], patience: float) -> Any:
     """The next batch; StopIteration after the last."""
-    start, asked = time.monotonic(), None
+    start = time.monotonic()
+    asked: float | None = None
     while True:
         try:
             return next(batches)
@@ -106,9 +109,10 @@ def _next(batches: Iterator[Any], patience: float) -> Any:
             if "timed out" not in str(error):
                 raise
         now, number = time.monotonic(), requested()
-        asked = now if number and asked is None else asked
-        if number and now - asked >= _LAST_CHANCE:
-            raise InterruptedUnsaved(number)
+        if number:
+            asked = now if asked is None else asked
+            if now - asked >= _LAST_CHANCE:
+                raise InterruptedUnsaved(number)
         if now - start >= patience:
             raise RunFailure(
                 f"no worker process brought a batch of images for {patience:.0f} s: held still, or waiting for a "
@@ -129,7 +133,7 @@ def worker_failure(error: RuntimeError) -> UserError | None:
     if isinstance(error.__cause__, RuntimeError):  # met while it waited; this one names the signal
         text = str(error.__cause__)
     first = text.split(". ")[0].strip(". ")
-    if signal.strsignal(signal.SIGBUS) in text or "shared memory" in text:
+    if (signal.strsignal(signal.SIGBUS) or "Bus error") in text or "shared memory" in text:
         return too_little_shared_memory(first)
     return RunFailure(
         f"{first}: a worker process that reads images is gone; the system ends processes when memory runs out: set "

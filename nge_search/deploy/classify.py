@@ -18,21 +18,16 @@ from torch import Tensor, nn
 from nge_search.data.class_folders import files_below, is_image_name
 from nge_search.data.decoding import for_each, load, to_tensor
 from nge_search.data.image_transforms import centre, resized_centre
-from nge_search.deploy.export import (
-    CONFIG_FILE,
-    LARGEST_RESIZE,
-    LARGEST_SIDE,
-    WEIGHTS_FILE,
-    build_network,
-    read_weights,
-)
+from nge_search.deploy.export import LARGEST_RESIZE, LARGEST_SIDE, build_network
 from nge_search.engine.distributed import choose_device
 from nge_search.engine.precision import allow_tf32
+from nge_search.engine.run_reader import use_of
 from nge_search.errors import UserError
 from nge_search.files import user_path
 from nge_search.json_reader import Reader, read_json
+from nge_search.kinds import CONFIG
 from nge_search.networks.timm_models import ARCHITECTURES
-from nge_search.recipes import use_of
+from nge_search.networks.weights import MODEL_FILE, WEIGHTS_FILE, read_weights
 
 _MOST_CHANNELS = 1 << 12
 _MOST_PIXELS = 1 << 27  # of an image on its way to be cropped
@@ -96,12 +91,12 @@ def read_exported(folder: str | Path) -> Exported:
         UserError: another folder, or a damaged one.
     """
     folder = user_path(folder)
-    if not (folder / CONFIG_FILE).exists():
-        if (folder / "config.yaml").is_file():
+    if not (folder / MODEL_FILE).exists():
+        if (folder / CONFIG).is_file():
             use = use_of(folder) or f"a run folder; export it first: nge export {quote(str(folder))} --out FOLDER"
             raise UserError(f"'{folder}' is {use}")
-        raise UserError(f"'{folder}' holds no {CONFIG_FILE}; give a folder that `nge export` wrote")
-    config = Reader(str(folder / CONFIG_FILE), read_json(folder / CONFIG_FILE))
+        raise UserError(f"'{folder}' holds no {MODEL_FILE}; give a folder that `nge export` wrote")
+    config = Reader(str(folder / MODEL_FILE), read_json(folder / MODEL_FILE))
     weights_path = folder / WEIGHTS_FILE
     weights = read_weights(weights_path)
     architecture = config.text("architecture", tuple(ARCHITECTURES.values()))
@@ -145,7 +140,7 @@ def _cells(weights: Mapping[str, Tensor]) -> int:
 
 
 def find_images(places: Sequence[str]) -> list[str]:
-    """Files as they are given; of folders the image files at any depth, sorted, that are data (`tree.is_data`).
+    """Files as they are given; of folders the image files at any depth that are data, sorted (`is_data`).
 
     Raises:
         UserError: a folder that holds no image file, cannot be read, or holds a link to another folder.

@@ -18,26 +18,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
-from nge_search import kinds
-from nge_search.architecture.genotype import Genotype, load_genotype
-from nge_search.deploy.export_folder import CONFIG_FILE, GENOTYPE_FILE, README_FILE, WEIGHTS_FILE, staged
+from nge_search.architecture.genotype import Genotype
+from nge_search.deploy.export_folder import README_FILE, staged
 from nge_search.deploy.export_readme import readme
-from nge_search.engine.checkpoint import CheckpointFolder, require_same_tensors
+from nge_search.engine.checkpoint import require_same_tensors
+from nge_search.engine.run_reader import RunReader
 from nge_search.errors import RunFailure, UserError, nearest, plain
 from nge_search.files import user_path
-from nge_search.json_reader import Reader, read_json
+from nge_search.json_reader import Reader
+from nge_search.kinds import CONFIG, GENOTYPE, SUMMARY
 from nge_search.networks.timm_models import ARCHITECTURES
-from nge_search.recipes import kind_of, use_of
+from nge_search.networks.weights import MODEL_FILE, WEIGHTS_FILE, read_run_weights
 from nge_search.settings.classification import EvalConfig
 from nge_search.settings.load import load_config
-from nge_search.tensor_reader import check_safetensors
-
-_RUN_FILE = "config.yaml"
-_DATASET_FILE = "dataset.json"
 
 #: In pixels: of the square that a network sees, and of the short side of an image that it is cropped from.
 LARGEST_SIDE, LARGEST_RESIZE = 1 << 11, 1 << 13
@@ -47,8 +43,6 @@ _TOLERANCE = 1e-4
 _CHECKED_BATCHES = (1, 3)
 #: What the exporter's operators are written for; runtimes have had it since 2022.
 _OPSET = 18
-
-WEIGHTS = ("last", "ema")
 
 
 def export_run(
@@ -91,35 +85,13 @@ def export_run(
     with staged(out, overwrite, say) as folder:
         # Not save_file: it makes files that nobody else may read.
         (folder / WEIGHTS_FILE).write_bytes(save(dict(trained.weights), metadata={"format": "pt"}))
-        (folder / CONFIG_FILE).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-        (folder / GENOTYPE_FILE).write_text(trained.genotype.to_json(), encoding="utf-8")
+        (folder / MODEL_FILE).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        (folder / GENOTYPE).write_text(trained.genotype.to_json(), encoding="utf-8")
         (folder / README_FILE).write_text(readme(document, trained.config, formats), encoding="utf-8")
         for name in FORMATS:
             if name in formats:
                 FORMATS[name](model, document["pretrained_cfg"]["input_size"], folder)
     return out
-
-
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """A trained network's state dict, in float32 and without the auxiliary head, on the CPU.
-
-    `path` is an exported folder, a .safetensors file, or the run folder of a retraining (its last weights).
-
-    Raises:
-        UserError: anything else.
-    """
-    path = user_path(path)
-    if path.is_dir() and (path / CONFIG_FILE).is_file():
-        path = path / WEIGHTS_FILE
-    if path.is_dir():
-        return _read_checkpoint(path, "last").weights
-    if not path.exists():
-        raise UserError(f"'{path}' does not exist; give an exported folder, a .safetensors file or a run folder")
-    check_safetensors(path)
-    try:
-        return _portable(load_file(path))
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise UserError(f"'{path}' is not a safetensors file, or is damaged ({error})") from None
 
 
 def build_network(
@@ -136,15 +108,6 @@ def build_network(
 
 
 @dataclass(frozen=True)
-class _Checkpoint:
-    """Weights of a run, how many epochs they were trained, and what to say of it."""
-
-    weights: dict[str, Tensor]
-    epoch: int
-    notices: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class _Trained:
     """What a run folder holds of a trained network."""
 
@@ -156,56 +119,20 @@ class _Trained:
 
 
 def _read_run(run: Path, which: str) -> _Trained:
-    checkpoint = _read_checkpoint(run, which)
-    config = load_config(EvalConfig, run / _RUN_FILE)
-    notices = [*checkpoint.notices]
-    if not (run / "summary.json").exists():
+    trained, reader = read_run_weights(run, which), RunReader(run)
+    config = load_config(EvalConfig, run / CONFIG)
+    notices = [*trained.notices]
+    if not (run / SUMMARY).exists():
         notices.append(
-            f"'{run}' is unfinished: these are the weights after {checkpoint.epoch} of {config.train.epochs} epochs"
+            f"'{run}' is unfinished: these are the weights after {trained.epoch} of {config.train.epochs} epochs"
         )
-    path = run / _DATASET_FILE
-    if not path.exists():
-        raise UserError(f"'{run}' has no {_DATASET_FILE}; repeat the training with this version, or add the file")
-    images = Reader(str(path), read_json(path))
+    images = reader.described_images()
     if config.network.kind not in ARCHITECTURES:
         exported, place = " and ".join(ARCHITECTURES), run / "checkpoints"
         raise UserError(
             f"'{run}' trains network.kind={config.network.kind}, but exported are {exported}; see {place}"
         )
-    return _Trained(checkpoint.weights, config, load_genotype(run / "genotype.json"), images, tuple(notices))
-
-
-def _read_checkpoint(run: Path, which: str) -> _Checkpoint:
-    """The newest weights of a retraining."""
-    if which not in WEIGHTS:
-        raise UserError(f"weights '{plain(which)}' are unknown; allowed are {', '.join(WEIGHTS)}")
-    if not run.is_dir():
-        raise UserError(f"'{run}' is not a folder; give the run folder of a retraining, such as runs/eval/cifar10")
-    if not (run / _RUN_FILE).is_file():
-        raise UserError(f"'{run}' holds no {_RUN_FILE}; it is not the folder of a run")
-    state, path, damaged = CheckpointFolder(run / "checkpoints").load_newest()
-    kind = kind_of(run) if state is None else state.get("kind")
-    if kinds.find(kind) not in (None, kinds.find(EvalConfig.kind)):
-        raise UserError(f"'{run}' is {use_of(run, kind)}")
-    if state is None:
-        raise UserError(f"'{run}' has no checkpoint yet, so there are no weights to take")
-    reader = Reader(str(path), state)
-    epoch = reader.section("position").integer("epoch", 0, 1 << 53)
-    weights = reader.section("task").any("network" if which == "last" else "ema")
-    if weights is None:
-        raise UserError(f"'{run}' kept no average of its weights (train.ema_decay=0); use weights=last")
-    if not isinstance(weights, dict) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
-        raise UserError(f"{path} is not a checkpoint of a retraining")
-    return _Checkpoint(_portable(weights), epoch, tuple(f"passed over: {line}" for line in damaged))
-
-
-def _portable(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """In float32 where they are of a floating type, row-major, without the auxiliary head."""
-    return {
-        name: (tensor.float() if tensor.is_floating_point() else tensor).contiguous()
-        for name, tensor in weights.items()
-        if not name.startswith("auxiliary.")
-    }
+    return _Trained(trained.weights, config, reader.saved_genotype(), images, tuple(notices))
 
 
 def _timm_config(trained: _Trained) -> dict[str, Any]:
@@ -219,6 +146,7 @@ def _timm_config(trained: _Trained) -> dict[str, Any]:
         raise UserError(f"{images.source} is damaged: 'resize' is below 'image_size'")
     architecture = ARCHITECTURES[section.kind]
     defaults = get_pretrained_cfg(architecture)
+    assert defaults is not None  # registered with the architecture
     model_args = {
         "genotype": trained.genotype.to_dict(),
         "channels": section.channels,
@@ -293,6 +221,7 @@ def _write_onnx(model: nn.Module, input_size: Sequence[int], folder: Path) -> No
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             verbose=False,
         )
+        assert program is not None  # with `dynamo`
         path.write_bytes(program.model_proto.SerializeToString())
     try:
         onnx.checker.check_model(str(path), full_check=True)

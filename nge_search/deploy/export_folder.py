@@ -9,23 +9,23 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from nge_search.engine.run_files import MARK
 from nge_search.errors import UserError, plain
 from nge_search.files import new_folder, sync_folder, write_json
 from nge_search.json_reader import Reader, read_json
+from nge_search.kinds import CONFIG, GENOTYPE
 from nge_search.networks.timm_models import ARCHITECTURES
+from nge_search.networks.weights import MODEL_FILE, WEIGHTS_FILE
 
-WEIGHTS_FILE = "model.safetensors"
-CONFIG_FILE = "config.json"
-GENOTYPE_FILE = "genotype.json"
 README_FILE = "README.md"
 #: What exports write, in the order in which it appears; config.json, without which there is no model, is the last.
-FILES = (WEIGHTS_FILE, GENOTYPE_FILE, README_FILE, "model.onnx", "model.pt2", CONFIG_FILE)
+FILES = (WEIGHTS_FILE, GENOTYPE, README_FILE, "model.onnx", "model.pt2", MODEL_FILE)
 
 #: Says which files exports have written here, by their SHA-256: only those are ever replaced or deleted.
 RECORD = ".nge-export"
 _FORMAT = "nge-export/1"
 _STAGING = ".nge-export.tmp"
-_RUN_FILES = ("config.yaml", ".nge-run")
+_RUN_FILES = (CONFIG, MARK)
 _FOREIGN = "was not written by nge export, or was changed since"
 
 Digests = dict[str, list[str]]
@@ -87,8 +87,8 @@ def _publish(staging: Path, out: Path, say: Callable[[str], None]) -> None:
             os.fsync(file.fileno())
     old = {name: written[name] for name in there if name not in foreign}
     _write_record(out, {name: [*old.get(name, []), *new.get(name, [])] for name in {**old, **new}})
-    if CONFIG_FILE in old:
-        (out / CONFIG_FILE).unlink()
+    if MODEL_FILE in old:
+        (out / MODEL_FILE).unlink()
     for name in FILES:
         if name in new:
             os.replace(staging / name, out / name)
@@ -117,16 +117,16 @@ def _written(out: Path) -> Digests:
 def _written_before(out: Path) -> Digests:
     """As `_written`, of an export by a version that kept no record: timm's files, if they fit each other."""
     try:
-        config = Reader(str(out / CONFIG_FILE), read_json(out / CONFIG_FILE))
+        config = Reader(str(out / MODEL_FILE), read_json(out / MODEL_FILE))
         architecture = config.text("architecture", tuple(ARCHITECTURES.values()))
-        if read_json(out / GENOTYPE_FILE) != config.section("model_args").document.get("genotype"):
+        if read_json(out / GENOTYPE) != config.section("model_args").document.get("genotype"):
             return {}
         with open(out / README_FILE, encoding="utf-8", errors="replace") as file:
             if not file.readline(1000).startswith(f"# {architecture}, trained on "):
                 return {}
     except (UserError, FileNotFoundError):
         return {}
-    names = (WEIGHTS_FILE, GENOTYPE_FILE, README_FILE, CONFIG_FILE)
+    names = (WEIGHTS_FILE, GENOTYPE, README_FILE, MODEL_FILE)
     return {name: [_digest(out / name)] for name in names if (out / name).is_file()}
 
 

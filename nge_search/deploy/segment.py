@@ -14,19 +14,18 @@ import torch
 from torch import Tensor
 
 from nge_search import kinds
-from nge_search.architecture.genotype import load_genotype
 from nge_search.data.decoding import for_each, load, to_tensor
 from nge_search.data.segmentation.augmentation import MaskedAugmentation
 from nge_search.deploy.classify import find_images
-from nge_search.deploy.export import CONFIG_FILE
-from nge_search.engine.checkpoint import CheckpointFolder, require_same_tensors
+from nge_search.engine.checkpoint import require_same_tensors
 from nge_search.engine.distributed import choose_device
 from nge_search.engine.precision import allow_tf32
+from nge_search.engine.run_reader import RunReader, use_of
 from nge_search.errors import UserError
 from nge_search.files import new_folder, refuse_odd_target, user_path, write_atomic
-from nge_search.json_reader import Reader, read_json
+from nge_search.kinds import CONFIG
 from nge_search.networks.deeplab import DeepLabV3
-from nge_search.recipes import kind_of, use_of
+from nge_search.networks.weights import MODEL_FILE
 from nge_search.settings.load import load_config
 from nge_search.settings.segmentation import SegmentationConfig
 from nge_search.training.segmentation import predict
@@ -71,35 +70,36 @@ def read_trained(run: str | Path) -> TrainedSegmenter:
         UserError: another folder, or a damaged one.
     """
     run = user_path(run)
-    if (run / CONFIG_FILE).is_file():
+    if (run / MODEL_FILE).is_file():
         raise UserError(
             f"'{run}' is an exported classifier; use it as it is: nge classify {quote(str(run))} IMAGES"
         )
-    if not (run / "config.yaml").is_file():
+    if not (run / CONFIG).is_file():
         raise UserError(f"'{run}' is not the folder of a segmentation run, such as runs/segmentation/scenes")
-    state, path, _ = CheckpointFolder(run / "checkpoints").load_newest()
-    kind = (kind_of(run) or SegmentationConfig.kind) if state is None else state.get("kind")
+    reader = RunReader(run)
+    saved = reader.checkpoint()
+    kind = (RunReader(run, lenient=True).kind or SegmentationConfig.kind) if saved is None else saved.kind
     if kinds.current_name(kind) != SegmentationConfig.kind:
         use = use_of(run, str(kind)) or "the folder of another kind of run"
         raise UserError(f"'{run}' is not the folder of a segmentation run: it is {use}")
-    if state is None:
+    if saved is None:
         raise UserError(f"'{run}' has no checkpoint yet, so there are no weights to take")
-    config = load_config(SegmentationConfig, run / "config.yaml")
-    images = Reader(str(run / "dataset.json"), read_json(run / "dataset.json"))
+    config = load_config(SegmentationConfig, run / CONFIG)
+    images = reader.described_images()
     classes = images.names("classes")
     if len(classes) > _MOST_CLASSES:
         raise UserError(
             f"{images.source} is damaged: {len(classes)} classes, of which a mask holds {_MOST_CLASSES}"
         )
     with torch.device("meta"):  # takes no memory, whatever sizes the files claim
-        network = build_network(config.network, load_genotype(run / "genotype.json"), len(classes), False)
-    given = Reader(str(path), state).section("task").section("network").document
+        network = build_network(config.network, reader.saved_genotype(), len(classes), False)
+    given = saved.state.section("task").section("network").document
     weights = {
         name: tensor.float() if isinstance(tensor, Tensor) and tensor.is_floating_point() else tensor
         for name, tensor in given.items()
         if not str(name).startswith("backbone.auxiliary.")
     }
-    require_same_tensors(network.state_dict(), weights, str(path))
+    require_same_tensors(network.state_dict(), weights, saved.state.source)
     network.load_state_dict(weights, assign=True)
     return TrainedSegmenter(
         network.eval().to(memory_format=torch.channels_last),

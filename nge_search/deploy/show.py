@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from nge_search.architecture.genotype import SPACE, Cell
+from nge_search.architecture.graph import CONCAT, OUTPUT, SUM, Graph
 from nge_search.architecture.load import Architecture, load_architecture
 from nge_search.counting import count_parameters, multiply_adds
 from nge_search.errors import UserError
 from nge_search.networks.families import FAMILIES, require_fits
-from nge_search.settings.names import INPUT_NODES
-
-_STAGES = 3  # of the networks of benchmarks
 
 
 def describe_network(
@@ -37,10 +34,10 @@ def describe_network(
     family = FAMILIES[kind]
     size = channels or family.channels, cells or family.cells, classes or family.classes
     side = image_size or family.image_size
-    if family.space != SPACE and size[1] % _STAGES:
+    if size[1] % family.stages:
         raise UserError(f"--cells={size[1]}: networks of {family.title} have three stages; give a multiple of 3")
-    plain = family.build(architecture.cells, *size)
-    document = {
+    plain = family.build(architecture.graphs, *size)
+    document: dict[str, Any] = {
         "genotype": architecture.document,
         "network": kind,
         **dict(zip(("channels", "cells", "classes"), size)),
@@ -49,13 +46,13 @@ def describe_network(
         "macs": multiply_adds(plain, (1, 3, side, side)),
     }
     lines, aside = [f"{reference}: {_origin(architecture)}"], ""
-    if architecture.genotype is None:
+    if architecture.text:
         lines.append(architecture.text)
-    else:
-        document["params_with_aux"] = count_parameters(family.build(architecture.genotype, *size, auxiliary=True))
+    for name, graph in architecture.graphs.items():
+        lines += [f"{name} cell" if len(architecture.graphs) > 1 else name, *_cell_lines(graph)]
+    if "auxiliary" in family.own:
+        document["params_with_aux"] = count_parameters(family.build(architecture.graphs, *size, auxiliary=True))
         aside = f" ({document['params_with_aux']:,} with the auxiliary head)"
-        for name, cell in architecture.genotype.cells():
-            lines += [f"{name} cell", *_cell_lines(cell)]
     lines += [
         f"{family.title} network, C={size[0]}, {size[1]} cells, {size[2]} classes, {side}x{side}: "
         f"{document['params']:,} parameters{aside}, {document['macs'] / 1e6:.2f}M mult-adds"
@@ -70,9 +67,19 @@ def _origin(architecture: Architecture) -> str:
     return source if isinstance(source, str) and source else f"a cell of {architecture.space}"
 
 
-def _cell_lines(cell: Cell) -> list[str]:
-    lines = []
-    for node in range(INPUT_NODES, INPUT_NODES + cell.nodes):
-        terms = " + ".join(f"{operation}({source})" for operation, source in cell.incoming(node))
-        lines.append(f"  {node} = {terms}")
-    return [*lines, f"  output = concat({', '.join(map(str, cell.concat))})"]
+def _cell_lines(graph: Graph) -> list[str]:
+    """What each node computes of which others, in their order."""
+    inner = [node for node in graph.order if node not in graph.inputs]
+    return [f"  {_name(graph, node)} = {_term(graph, node)}" for node in inner]
+
+
+def _name(graph: Graph, node: int) -> str:
+    return "output" if graph.nodes[node].name in (CONCAT, OUTPUT) else str(node)
+
+
+def _term(graph: Graph, node: int) -> str:
+    label, edges = graph.nodes[node], [graph.edges[position] for position in graph.incoming[node]]
+    if label.name == SUM:
+        return " + ".join(f"{edge.label}({edge.source})" for edge in edges) or "0"
+    between = ", " if label.name in (CONCAT, OUTPUT) else " + "
+    return f"{label}({between.join(str(edge.source) for edge in edges)})"

@@ -28,9 +28,9 @@ def normal_initialiser(scheme: str, std: float) -> Initialise:
     return initialise
 
 
-def linear(fan_in: int, fan_out: int, initialise: Initialise, kind: type[nn.Linear] = nn.Linear) -> nn.Linear:
+def linear(fan_in: int, fan_out: int, initialise: Initialise) -> nn.Linear:
     """A fully connected layer without bias (the paper: "All the FC layers use no bias")."""
-    layer = kind(fan_in, fan_out, bias=False)
+    layer = nn.Linear(fan_in, fan_out, bias=False)
     initialise(layer.weight.data)
     return layer
 
@@ -42,6 +42,8 @@ class Head(nn.Module):
     rows. The softmax is applied here and nowhere else.
     """
 
+    members_EM: Tensor
+
     def __init__(self, space: CellSpace, table: Table, node_dim: int, edge_dim: int, initialise: Initialise):
         super().__init__()
         members = space.edges if table.on == "edges" else [(vertex,) for vertex in space.labelled]
@@ -50,10 +52,29 @@ class Head(nn.Module):
         self.embed = linear(edge_dim, edge_dim, initialise)
         self.classify = linear(edge_dim, len(table.options), initialise)
 
+    def extra_repr(self) -> str:
+        return f"rows={len(self.members_EM)}"
+
     def forward(self, z_VF: Tensor) -> tuple[Tensor, Tensor]:
         """P [E, O] and the activations of the hidden layer (for the share of dead units)."""
         hidden_EK = functional.relu(self.hidden(z_VF[self.members_EM].flatten(1)))
         return torch.softmax(self.classify(self.embed(hidden_EK)), dim=1), hidden_EK
+
+
+class Embedding(nn.Module, ABC):
+    """What gives P."""
+
+    @abstractmethod
+    def forward(self) -> tuple[Tensor, ...]:
+        """The matrices of `CellSpace.tables`, each [E, O]; rows sum to one."""
+
+    @abstractmethod
+    def node_vectors(self) -> list[nn.Parameter]:
+        """The X matrices: the parameters that embedding.weight_decay_on_x may exempt."""
+
+    @abstractmethod
+    def dead_share(self) -> Tensor:
+        """Share of hidden ReLU units that are zero for every vertex or edge of all kinds of cell."""
 
 
 class Layers(nn.Module, ABC):
@@ -79,7 +100,7 @@ class Layers(nn.Module, ABC):
         return [p_EO for p_EO, _ in found], activations + [hidden_EK for _, hidden_EK in found]
 
 
-class NodeEmbedding(nn.Module):
+class NodeEmbedding(Embedding):
     """An embedding that starts from one learned vector per vertex: X [V, D], one matrix per kind of cell.
 
     X starts as one-hot rows and learns.
@@ -98,21 +119,22 @@ class NodeEmbedding(nn.Module):
             self.register_parameter(f"x_{kind}", nn.Parameter(torch.eye(space.vertices, input_dim)))
         self.layers = nn.ModuleList(build() for _ in range(1 if shared else len(self.kinds)))
 
+    def extra_repr(self) -> str:
+        shared = len(self.layers) < len(self.kinds)
+        return f"kinds=({', '.join(self.kinds)}), x={tuple(self.node_vectors()[0].shape)}, shared={shared}"
+
     def _run(self) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
         for position, x_VD in enumerate(self.node_vectors()):
             yield self.layers[min(position, len(self.layers) - 1)](x_VD)
 
     def forward(self) -> tuple[Tensor, ...]:
-        """The matrices of `CellSpace.tables`, each [E, O]; rows sum to one."""
         return tuple(p_EO for matrices, _ in self._run() for p_EO in matrices)
 
     def node_vectors(self) -> list[nn.Parameter]:
-        """The X matrices: the parameters that embedding.weight_decay_on_x may exempt."""
         return [self.get_parameter(f"x_{kind}") for kind in self.kinds]
 
     @torch.no_grad()
     def dead_share(self) -> Tensor:
-        """Share of hidden ReLU units that are zero for every vertex or edge of all kinds of cell."""
         activations = [torch.cat(layers) for layers in zip(*(hidden for _, hidden in self._run()))]
         dead = torch.cat([(layer <= 0).all(dim=0) for layer in activations])
         return dead.double().mean()

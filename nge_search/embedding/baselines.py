@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from nge_search.architecture.cell_space import CellSpace
-from nge_search.embedding.base import Initialise, Layers
+from nge_search.embedding.base import Embedding, Initialise, Layers
 
 
-class DirectParameters(nn.Module):
+class DirectParameters(Embedding):
     """DARTS' free parameters: one number per edge and operation and a softmax (Eq. 2); no embedding.
 
     They start at 1e-3 times a standard normal, as in DARTS.
@@ -21,8 +21,10 @@ class DirectParameters(nn.Module):
         for name, table in zip(self.names, space.tables):
             self.register_parameter(name, nn.Parameter(1e-3 * torch.randn(table.shape)))
 
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name}={tuple(self.get_parameter(name).shape)}" for name in self.names)
+
     def forward(self) -> tuple[Tensor, ...]:
-        """The matrices of `CellSpace.tables`, each [E, O]."""
         return tuple(torch.softmax(self.get_parameter(name), dim=1) for name in self.names)
 
     def node_vectors(self) -> list[nn.Parameter]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from nge_search.architecture.cell_space import CellSpace
-from nge_search.embedding.base import Initialise, Layers, linear
+from nge_search.embedding.base import Initialise, Layers
 from nge_search.graph_nn import GraphConvolution
 
 
@@ -44,6 +45,8 @@ def propagation_matrix(space: CellSpace, adjacency: str) -> Tensor:
 class GraphLayers(Layers):
     """X to P by L graph convolutions H(l+1) = ReLU(A_hat H(l) W(l)) (Eq. 8) and the edge head (Eq. 9-10)."""
 
+    a_VV: Tensor
+
     def __init__(
         self,
         space: CellSpace,
@@ -55,12 +58,17 @@ class GraphLayers(Layers):
         super().__init__()
         self.register_buffer("a_VV", propagation_matrix(space, adjacency).float(), persistent=False)
         self.space, self.adjacency = space, adjacency
-        self.convolutions = nn.ModuleList(
-            linear(fan_in, fan_out, initialise, GraphConvolution) for fan_in, fan_out in itertools.pairwise(widths)
-        )
+        self.convolutions = nn.ModuleList()
+        for fan_in, fan_out in itertools.pairwise(widths):
+            convolution = GraphConvolution(fan_in, fan_out, bias=False)
+            initialise(convolution.weight.data)
+            self.convolutions.append(convolution)
         self.add_heads(space, widths[-1], edge_dim, initialise)
 
-    def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
+    def extra_repr(self) -> str:
+        return f"vertices={self.space.vertices}, adjacency={self.adjacency}"
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> GraphLayers:
         """Re-derive A_hat after a change of type: rounding it through fp32 would cost fp64 its digits."""
         super()._apply(fn, recurse)
         exact = propagation_matrix(self.space, self.adjacency)

@@ -1,1 +1,1 @@
-"""What every training shares: processes, checkpoints, the loop, logs."""
+"""What every run shares: processes, checkpoints, the loop, logs."""

@@ -1,4 +1,4 @@
-"""What all ranks must have alike before they train: settings, code, images. The first difference is named.
+"""What all ranks must have alike before they train: settings, code, initial state. The first difference is named.
 
 Places, and what fits a machine, may differ from node to node: `PER_MACHINE`.
 """
@@ -14,12 +14,11 @@ from typing import Any
 
 import torch
 
-from nge_search.data.content import AnyDataset, content_of
 from nge_search.engine.distributed import World
 from nge_search.engine.loop import named_tensors
 from nge_search.errors import UserError, shorten
 from nge_search.settings.load import flatten, to_dict
-from nge_search.settings.run import CommandConfig
+from nge_search.settings.run import RunningConfig
 
 #: Settings that may differ between ranks: where things are, and how much of its machine a rank uses. What the files
 #: of `network.genotype` and `network.weights` hold is compared.
@@ -31,7 +30,7 @@ PER_MACHINE = frozenset(
 )  # fmt: skip
 
 
-def require_same_settings(world: World, config: CommandConfig) -> None:
+def require_same_settings(world: World, config: RunningConfig) -> None:
     """Raise UserError on every rank unless all run the same code with the same settings."""
     if world.size == 1:
         return
@@ -42,18 +41,7 @@ def require_same_settings(world: World, config: CommandConfig) -> None:
         "torch": str(torch.__version__),
         **{name: value for name, value in settings.items() if name not in PER_MACHINE},
     }
-    _require_same(world, own, "start all of them alike")
-
-
-def require_same_images(world: World, dataset: AnyDataset) -> None:
-    """Raise UserError on every rank unless the images of all are the same, as far as `Content` looks."""
-    if world.size == 1:
-        return
-    content = content_of(dataset)
-    everyone = world.gather_objects(content.digest())
-    if len(set(everyone)) > 1:
-        _require_same(world, content.parts(), "data.root must hold the same images on every machine")
-        raise AssertionError("digests differ, and what they are of does not")
+    require_same(world, own, "start all of them alike")
 
 
 def require_same_start(world: World, documents: Mapping[str, Any], state: Callable[[], Any]) -> None:
@@ -64,10 +52,10 @@ def require_same_start(world: World, documents: Mapping[str, Any], state: Callab
     for name, tensor in named_tensors(state()).items():
         content_N = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
         own[f"the tensor '{name}'"] = digest(content_N.numpy().tobytes())
-    _require_same(world, own, "network.genotype and network.weights must hold the same on every machine")
+    require_same(world, own, "network.genotype and network.weights must hold the same on every machine")
 
 
-def first_difference(everyone: Sequence[Mapping[str, Any]]) -> tuple[int, str, Any, Any] | None:
+def first_disagreement(everyone: Sequence[Mapping[str, Any]]) -> tuple[int, str, Any, Any] | None:
     """Rank, name, its value and that of rank 0 of the first thing in which a rank differs from rank 0."""
     first = everyone[0]
     for rank, other in enumerate(everyone):
@@ -91,8 +79,9 @@ def code_digest() -> str:
     return found.hexdigest()[:12]
 
 
-def _require_same(world: World, own: Mapping[str, Any], advice: str) -> None:
-    difference = first_difference(world.gather_objects(dict(own)))
+def require_same(world: World, own: Mapping[str, Any], advice: str) -> None:
+    """Raise UserError, naming the first of these things that differs, on every rank unless all have the same."""
+    difference = first_disagreement(world.gather_objects(dict(own)))
     if difference is not None:
         rank, name, theirs, ours = difference
         raise UserError(

@@ -111,13 +111,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return own_tensors(state, refusal, path.stat().st_size)
 
 
-def load_module(module: nn.Module, state: dict[str, Any], source: str) -> None:
+def load_module(module: nn.Module, state: Any, source: str) -> None:
     """`module.load_state_dict` after a check that names the first tensor that differs in shape or type."""
     require_same_tensors(module.state_dict(), state, source)
     module.load_state_dict(state)
 
 
-def require_same_tensors(own: dict[str, Any], state: dict[str, Any], source: str) -> None:
+def require_same_tensors(own: dict[str, Any], state: Any, source: str) -> None:
     """Raise UserError, naming the first tensor in which they differ, unless both have the same names and shapes."""
     if not isinstance(state, dict):
         raise UserError(f"{source} is damaged: it has {shorten(state)} where weights should be")
@@ -138,7 +138,9 @@ def require_same_tensors(own: dict[str, Any], state: dict[str, Any], source: str
 def random_state() -> dict[str, Any]:
     """The state of every random generator, in types that `weights_only` loading accepts."""
     version, values, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002
+    of_numpy = np.random.get_state()  # noqa: NPY002
+    assert isinstance(of_numpy, tuple)  # a dictionary only where somebody put another generator in its place
+    name, keys, position, has_gauss, cached = of_numpy
     return {
         "python": (version, values, gauss),
         "numpy": (name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached),

@@ -31,7 +31,8 @@ _SLOTS: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
 class Parts:
     """What the loop itself keeps in a checkpoint; the task's part and the random generators' are theirs to check.
 
-    `position` holds epoch, phase, step and total, `train` images and seconds of training: of all epochs, of this.
+    `position` holds epoch, phase, step and total, `train` what was trained on, counted, and seconds of that: of
+    all epochs, of this.
     """
 
     position: dict[str, int]
@@ -62,13 +63,13 @@ def read_parts(state: dict[str, Any], source: str, epochs: int, phases: int, cou
         raise UserError(
             f"{source} is damaged: 'meters' and 'buffers' are of {len(meters_RN)} and {len(buffers_RM)}"
         )
-    images, seconds, epoch_images, epoch_seconds = reader.numbers("train", 4)
+    trained, seconds, epoch_trained, epoch_seconds = reader.numbers("train", 4)
     return Parts(
         position,
         reader.integer("rows", position["epoch"], position["epoch"]),
         json_section(reader, "last_row"),
         reader.number("seconds", -1, _LARGEST),
-        (int(images), seconds, int(epoch_images), epoch_seconds),
+        (int(trained), seconds, int(epoch_trained), epoch_seconds),
         reader.section("task").document,
         meters_RN,
         buffers_RM,
@@ -126,7 +127,7 @@ def optimiser_parts(state: Any, source: str, groups: int) -> tuple[list[float], 
     if not isinstance(given, list) or len(given) != groups or not all(isinstance(group, dict) for group in given):
         raise UserError(f"{source} is damaged: an optimiser's 'param_groups' must be a list of {groups} groups")
     rates = [Reader(source, group).number("lr", -1, _LARGEST) for group in given]
-    entries = reader.section("state").document
+    entries: dict[Any, Any] = reader.section("state").document
     for number, entry in entries.items():
         if type(number) is not int or number < 0 or not isinstance(entry, dict):
             raise UserError(f"{source} is damaged: an optimiser's state has {shorten(number)}: {shorten(entry)}")
@@ -146,6 +147,6 @@ def read_best(state: Mapping[str, Any], figure: str, epochs: int, source: str) -
     if not reader.document:
         return {}
     value = reader.document.get(figure)
-    if type(value) is not float or math.isinf(value):  # without images to judge by it is NaN
+    if type(value) is not float or math.isinf(value):  # with nothing to judge by it is NaN
         raise UserError(f"{source} is damaged: the best '{figure}' must be a number, not {shorten(value)}")
     return {"epoch": reader.integer("epoch", 0, epochs - 1), figure: value}

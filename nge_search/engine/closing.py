@@ -5,16 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nge_search.settings.run import CommandConfig
+from nge_search.kinds import REPORT
+from nge_search.settings.run import RunningConfig
 
 
-def training_lines(config: CommandConfig, summary: dict[str, Any], found: str, best: float | None) -> list[str]:
+def training_lines(config: RunningConfig, summary: dict[str, Any], found: str, best: float | None) -> list[str]:
     """Of a training: what the last epoch's test `found`, and its `best` figure after any epoch, in percent."""
     after = "" if best is None else f" (best {best:.2f} % after epoch {summary['best_epoch']})"
     return [
         f"test {found} after {epochs(summary)}, 1 seed{after}, {summary['params']:,} parameters, "
         f"{summary['macs'] / 1e6:.2f}M mult-adds, {summary['seconds']:.0f} s",
-        f"report {Path(config.run.dir) / 'report.html'}",
+        f"report {Path(config.run.dir) / REPORT}",
     ]
 
 

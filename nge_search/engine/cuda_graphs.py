@@ -11,12 +11,13 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from nge_search.data import Batch
 from nge_search.engine.distributed import World
+from nge_search.engine.task import AnyBatch
 from nge_search.errors import RunFailure, UserError
 
 #: From a step to what repeats it; the step itself need not have any effect while it is recorded.
@@ -30,7 +31,7 @@ WARM_UP = 3
 def record_cuda_graph(step: Callable[[], None]) -> Callable[[], None]:
     """Record a step as a CUDA graph; its memory is that of all its tensors, until it is forgotten."""
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads may copy images
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads may copy batches
         step()
     return graph.replay
 
@@ -64,9 +65,9 @@ class Recorder:
     def forget(self) -> None:
         """Drop the recording, because numbers that it repeats may change."""
         self._replay: Callable[[], None] | None = None
-        self._inputs: tuple[Batch, ...] = ()
+        self._inputs: tuple[AnyBatch, ...] = ()
 
-    def run(self, kind: str, step: Callable[..., None], batches: tuple[Batch, ...]) -> None:
+    def run(self, kind: str, step: Callable[..., None], batches: tuple[AnyBatch, ...]) -> None:
         """Do a step, one of a kind; until `forget` is called all are of the same.
 
         Raises:
@@ -80,7 +81,7 @@ class Recorder:
             step(*batches)
             return
         if self._replay is None:
-            own = tuple(Batch(*(x.clone() if isinstance(x, Tensor) else x for x in batch)) for batch in batches)
+            own = tuple(_copied(batch) for batch in batches)
             try:
                 self._replay = self._record(lambda: step(*own))
             except RuntimeError as error:
@@ -105,5 +106,12 @@ class Recorder:
         self._record = None
 
 
-def _shapes(batches: tuple[Batch, ...]) -> list[tuple[torch.Size, int]]:
-    return [(batch.images_BCHW.shape, batch.total) for batch in batches]
+def _copied(batch: AnyBatch) -> AnyBatch:
+    """The same, with tensors of its own."""
+    kind: Callable[..., AnyBatch] = type(batch)
+    return kind(*(x.clone() if isinstance(x, Tensor) else x for x in batch))
+
+
+def _shapes(batches: tuple[AnyBatch, ...]) -> list[list[Any]]:
+    """Of every batch the shapes of its tensors, and its numbers."""
+    return [[x.shape if isinstance(x, Tensor) else x for x in batch] for batch in batches]

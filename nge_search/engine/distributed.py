@@ -115,7 +115,7 @@ class World:
         """
         if self.size == 1:
             return action()
-        result, message = None, None
+        message = None
         try:
             result = action()
         except UserError as error:
@@ -125,7 +125,7 @@ class World:
             if other is not None:
                 where = "" if len(set(everyone)) == 1 else f"on rank {rank}: "
                 raise UserError(where + other, shared=True)
-        return result  # type: ignore[return-value]
+        return result
 
     def assert_identical(self, tensors: dict[str, Tensor]) -> None:
         """Raise RunFailure, naming the first difference, unless all ranks hold the same bits."""
@@ -151,7 +151,7 @@ def sum_over_ranks(tensors: Sequence[Tensor]) -> None:
 
 def _digest(tensor: Tensor) -> str:
     data = tensor.detach().cpu().contiguous()
-    return hashlib.sha256(data.reshape(-1).view(torch.uint8).numpy()).hexdigest()
+    return hashlib.sha256(data.reshape(-1).view(torch.uint8).numpy().data).hexdigest()
 
 
 def choose_device(wanted: str, local_rank: int = 0, processes: int = 1) -> torch.device:
@@ -258,6 +258,7 @@ def _group(launch: Launch, device: torch.device, stall_seconds: float) -> Iterat
         group = dist.new_group(backend="gloo", timeout=patience) if on_gpu else None
     except RuntimeError as error:
         raise _unconnected(error) from error
+    assert not isinstance(group, int)  # a number is for ranks that are no members, and all are
     try:
         yield group
     finally:

@@ -9,97 +9,28 @@ from __future__ import annotations
 
 import contextlib
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from nge_search.data import Batch
 from nge_search.engine import environment
 from nge_search.engine.checkpoint import random_state, restore_random_state
 from nge_search.engine.checkpoint_parts import json_section, read_parts
 from nge_search.engine.distributed import World
 from nge_search.engine.interrupt import Interrupted, InterruptedUnsaved, Interrupts
 from nge_search.engine.logger import Logger
-from nge_search.engine.meters import Confusion, Meter, Outcomes, PixelMeter
 from nge_search.engine.run_folder import RunFolder, Stopwatch
+from nge_search.engine.task import Counts, Phase, Task
 from nge_search.errors import RunFailure, UserError, plain, shorten
 from nge_search.json_reader import Reader
 from nge_search.kinds import current_name
 from nge_search.settings.load import to_dict
-from nge_search.settings.run import CommandConfig
+from nge_search.settings.run import RunningConfig
 
 FORMAT = "nge-checkpoint/2"
-
-
-class Phase(ABC):
-    """A stretch of an epoch in which every step does the same. `trains`: its images count as throughput."""
-
-    name: str
-    trains = True
-
-    @abstractmethod
-    def steps(self, epoch: int) -> int:
-        """How many steps the phase has in `epoch`; 0 leaves it out."""
-
-    @abstractmethod
-    def start(self, epoch: int) -> None:
-        """Prepare; called again when a run resumes inside the phase, so it must not depend on progress."""
-
-    @abstractmethod
-    def batches(self, epoch: int, first: int) -> Iterator[tuple[Batch, ...]]:
-        """What the steps from `first` on take: one batch from each set of images that a step uses."""
-
-    @abstractmethod
-    def step(self, *batches: Batch) -> None:
-        """Do one step without reading anything back from the device."""
-
-    def finish(self, epoch: int) -> None:  # noqa: B027 - an optional hook
-        """Called right after the last step; again if the run is killed before the next checkpoint."""
-
-
-class Task(ABC):
-    """What is trained.
-
-    Attributes:
-        epochs: how many.
-        phases: in the order in which every epoch runs them.
-        meters: by phase name.
-        outcomes: of images that are evaluated, or None; reset with the meters.
-        finite: a boolean scalar on the device, cleared by a step whose loss or gradient is not finite.
-    """
-
-    epochs: int
-    phases: list[Phase]
-    meters: Mapping[str, Meter | PixelMeter]
-    outcomes: Outcomes | Confusion | None = None
-    finite: Tensor
-
-    @abstractmethod
-    def state_dict(self) -> dict[str, Any]:
-        """All that training changes and that is the same on every rank."""
-
-    @abstractmethod
-    def load_state_dict(self, state: dict[str, Any], source: str) -> None: ...
-
-    @abstractmethod
-    def local_buffers(self) -> list[Tensor]:
-        """Floating-point tensors that may differ between ranks inside an epoch."""
-
-    def exactness(self) -> dict[str, Any]:
-        """Settings that may change on resume and whose change alters rounding."""
-        return {}
-
-    @abstractmethod
-    def epoch_row(self, epoch: int) -> dict[str, Any]:
-        """The figures of a finished epoch, for metrics.jsonl; called on every rank."""
-
-    @abstractmethod
-    def publish(self, logger: Logger, row: dict[str, Any], step: int) -> None:
-        """Show a finished epoch in TensorBoard and to the user; rank 0 only."""
 
 
 @dataclass
@@ -115,18 +46,15 @@ class Position:
 class Loop:
     """Runs a task from its last checkpoint, or from the start, to the end."""
 
-    def __init__(
-        self, task: Task, folder: RunFolder | None, config: CommandConfig, world: World, fingerprint: str = ""
-    ):
-        """`folder` is None on all ranks but the first; `fingerprint` identifies the images."""
-        self.fingerprint = fingerprint
+    def __init__(self, task: Task, folder: RunFolder | None, config: RunningConfig, world: World):
+        """`folder` is None on all ranks but the first."""
         self.task, self.folder, self.config, self.world = task, folder, config, world
         self.position = Position()
         self.watch = Stopwatch()
         self.rows = 0
         self.last_row: dict[str, Any] = {}
-        self.train_images, self.train_seconds = 0, 0.0
-        self._epoch_images, self._epoch_seconds = 0, 0.0
+        self.trained, self.train_seconds = 0, 0.0
+        self._epoch_trained, self._epoch_seconds = 0, 0.0
         self._last_save = time.monotonic()
         self._notes: list[str] = []
         self._resumed = ""
@@ -157,7 +85,7 @@ class Loop:
             )
 
     def _require_own(self, state: Any, source: str) -> None:
-        """Raise UserError unless `state` is of this kind of run, its settings and its images."""
+        """Raise UserError unless `state` is of this kind of run, its settings and its data."""
         form = state.get("format") if isinstance(state, dict) else None
         if form != FORMAT:
             raise UserError(f"{source} has the format {shorten(form)}; this version reads '{FORMAT}'")
@@ -166,9 +94,9 @@ class Loop:
         assert self.folder is not None
         reader = Reader(source, state)
         self.folder.refuse_other_config(json_section(reader, "config"), source)
-        if reader.text("data") != self.fingerprint:
+        if reader.text("data") != self.task.fingerprint:
             raise UserError(
-                f"{source} was trained on other images than data.root={self.config.data.root} holds now; "
+                f"{source} was trained on other {self.task.unit} than {self.task.origin} holds now; "
                 f"restore them, set another run.dir=, or run.overwrite=true"
             )
 
@@ -177,7 +105,7 @@ class Loop:
 
         Raises:
             Interrupted: after SIGTERM or SIGINT, once the step is finished and the state is saved.
-            InterruptedUnsaved: after a signal, where the images of the step do not come.
+            InterruptedUnsaved: after a signal, where the batches of the step do not come.
             RunFailure: a loss or gradient is not finite, or ranks have drifted apart.
         """
         logger = Logger(self.folder, self.config.run, self._first_unshown())
@@ -189,7 +117,8 @@ class Loop:
                     self._run_epoch(logger, interrupts)
         except InterruptedUnsaved as stopped:
             logger.end_phase()
-            logger.say(f"{stopped} while no images came; the same command goes on from the last checkpoint")
+            missing = f"no {self.task.unit} came"
+            logger.say(f"{stopped} while {missing}; the same command goes on from the last checkpoint")
             raise
         finally:
             logger.close()
@@ -226,7 +155,7 @@ class Loop:
             position.step += 1
             position.total += 1
             if phase.trains:
-                self._epoch_images += sum(batch.total for batch in batches)
+                self._epoch_trained += sum(batch.total for batch in batches)
             logger.advance()
             if position.total % self.config.run.log_every == 0:
                 self.log(phase, title, steps, logger)
@@ -257,26 +186,27 @@ class Loop:
 
     def _show_step(self, phase: Phase, logger: Logger) -> dict[str, float]:
         """Show the phase's figures so far in TensorBoard; returns them."""
-        result = self.task.meters[phase.name].result(self.world)
-        values = {name: result[name] for name in ("loss", "top1", "pixel_accuracy") if name in result}
+        meter = self.task.meters[phase.name]
+        result = meter.result(self.world)
+        values = {name: result[name] for name in meter.shown if name in result}
         logger.scalars({f"{phase.name}_steps/{name}": value for name, value in values.items()}, self.position.total)
         return values
 
     def _end_epoch(self, logger: Logger) -> None:
         self.world.assert_identical(named_tensors(self.task.state_dict()))
-        self.train_images += self._epoch_images
+        self.trained += self._epoch_trained
         self.train_seconds += self._epoch_seconds
         row = {
             "epoch": self.position.epoch,
             "step": self.position.total,
             "seconds": round(self.watch.seconds, 3),
-            "images_per_second": round(self._epoch_images / max(self._epoch_seconds, 1e-9), 2),
+            f"{self.task.unit}_per_second": round(self._epoch_trained / max(self._epoch_seconds, 1e-9), 2),
             "peak_memory_mb": round(environment.peak_memory_mb(self.world.device), 1),
             **self.task.epoch_row(self.position.epoch),
         }
         for meter in self._counts():
             meter.reset()
-        self._epoch_images, self._epoch_seconds = 0, 0.0
+        self._epoch_trained, self._epoch_seconds = 0, 0.0
         logger.row(row)
         self.rows += 1
         self.last_row = row
@@ -317,13 +247,13 @@ class Loop:
         state = {
             "format": FORMAT,
             "kind": self.config.kind,
-            "data": self.fingerprint,
+            "data": self.task.fingerprint,
             "config": to_dict(self.config),
             "position": asdict(self.position),
             "rows": self.rows,
             "last_row": self.last_row,
             "seconds": self.watch.seconds,
-            "train": [self.train_images, self.train_seconds, self._epoch_images, self._epoch_seconds],
+            "train": [self.trained, self.train_seconds, self._epoch_trained, self._epoch_seconds],
             "task": task_state,
             "meters": meters_RN,
             "buffers": buffers_RN,
@@ -333,7 +263,7 @@ class Loop:
         self.folder.require_present()
         return str(self.folder.checkpoints.save(state, self.position.total))
 
-    def _counts(self) -> list[Meter | PixelMeter | Outcomes | Confusion]:
+    def _counts(self) -> list[Counts]:
         """Everything that is counted and adds up over ranks."""
         outcomes = [] if self.task.outcomes is None else [self.task.outcomes]
         return [*self.task.meters.values(), *outcomes]
@@ -352,7 +282,7 @@ class Loop:
         self.task.load_state_dict(parts.task, source)
         self.rows, self.last_row = parts.rows, parts.last_row
         self.watch.restore(parts.seconds)
-        self.train_images, self.train_seconds, self._epoch_images, self._epoch_seconds = parts.train
+        self.trained, self.train_seconds, self._epoch_trained, self._epoch_seconds = parts.train
         restore_random_state(parts.random, source)
         now = self._exactness()
         before = {**now, **parts.exactness}

@@ -22,19 +22,15 @@ from nge_search.engine.event_file import EVENTS
 from nge_search.errors import UserError, plain
 from nge_search.files import TEMPORARY, read_text, write_atomic
 from nge_search.json_reader import read_json
-from nge_search.kinds import own_files
+from nge_search.kinds import ENVIRONMENT, own_files
 from nge_search.yaml_reader import LARGEST_BYTES, parse_yaml
 
 MARK = ".nge-run"
 LOCK = ".lock"
-METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
 _FORMAT = "nge-run/1"
 
-#: What runs write, and what run.overwrite deletes, in this order: without summary.json a run that was half deleted
-#: is not taken for a finished one.
-FILES = own_files()
 FOLDERS = (CHECKPOINTS, TENSORBOARD)
 #: As torch's SummaryWriter names its files, which runs used before they were marked.
 _EVENTS_BEFORE = re.compile(r"events\.out\.tfevents\.\d{10}\..+\.\d+\.\d+")
@@ -92,7 +88,7 @@ def refuse_odd_entries(folder: Path) -> None:
 
     A folder of ours may be a link, to a larger disk for example. A file may not: others could hang on it.
     """
-    for name in FILES:
+    for name in own_files():
         path = folder / name
         if os.path.lexists(path) and not _is_ordinary(path):
             raise UserError(f"'{path}' should be a file of its own; remove it, or set another run.dir=")
@@ -124,13 +120,16 @@ def delete_run(folder: Path) -> None:
 
 
 def files_of_run(folder: Path) -> list[Path]:
-    """The files of the run in a marked folder, in the order in which they are deleted; mark and lock stay."""
+    """The files of the run in a marked folder, in the order in which they are deleted; mark and lock stay.
+
+    summary.json is the first: without it a run that was half deleted is not taken for a finished one.
+    """
     adopted = (read_mark(folder) or {}).get("adopted") is True
     shown = _files_in(
         folder / TENSORBOARD, lambda name: EVENTS.fullmatch(name) or (adopted and _EVENTS_BEFORE.fullmatch(name))
     )
     return [
-        *(path for name in FILES if _is_ordinary(path := folder / name)),
+        *(path for name in own_files() if _is_ordinary(path := folder / name)),
         *_files_in(folder / CHECKPOINTS, CHECKPOINT.fullmatch),
         *shown,
     ]
@@ -156,9 +155,7 @@ def _is_run_from_before(folder: Path) -> bool:
         return False
     if yaml.safe_dump(config, sort_keys=False) != text:  # a file with remarks of its own is somebody's work
         return False
-    return _is_environment(folder / "environment.json") or any(
-        _files_in(folder / CHECKPOINTS, CHECKPOINT.fullmatch)
-    )
+    return _is_environment(folder / ENVIRONMENT) or any(_files_in(folder / CHECKPOINTS, CHECKPOINT.fullmatch))
 
 
 def _is_environment(path: Path) -> bool:

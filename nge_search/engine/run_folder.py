@@ -11,13 +11,13 @@ from typing import Any
 from nge_search.engine import run_files
 from nge_search.engine.checkpoint import CheckpointFolder
 from nge_search.engine.run_lock import RunLock
+from nge_search.engine.run_reader import RunReader
 from nge_search.errors import RunFailure, UserError, plain
 from nge_search.files import write_all, write_atomic, write_json
-from nge_search.json_reader import read_json, read_json_lines
-from nge_search.kinds import current_name
+from nge_search.json_reader import read_json_lines
+from nge_search.kinds import CONFIG, METRICS, SUMMARY, current_name
 from nge_search.settings.load import first_difference, inputs, to_yaml
 from nge_search.settings.run import RunningConfig
-from nge_search.yaml_reader import read_yaml
 
 
 class RunFolder:
@@ -91,7 +91,7 @@ class RunFolder:
 
     def write_config(self) -> None:
         self.require_present()
-        write_atomic(self.path / "config.yaml", to_yaml(self._config))
+        write_atomic(self.path / CONFIG, to_yaml(self._config))
 
     def write_json(self, name: str, document: Any) -> None:
         self.require_present()
@@ -100,11 +100,11 @@ class RunFolder:
     def finish(self, summary: dict[str, Any]) -> None:
         """Write summary.json, whose presence means that the run finished."""
         self.summary = summary
-        self.write_json("summary.json", summary)
+        self.write_json(SUMMARY, summary)
 
     @property
     def metrics_path(self) -> Path:
-        return self.path / "metrics.jsonl"
+        return self.path / METRICS
 
     def truncate_metrics(self, rows: int) -> None:
         """Keep the first `rows` rows: later ones were written after the checkpoint that a run resumes from.
@@ -157,13 +157,13 @@ class RunFolder:
             run_files.refuse_odd_entries(self.path)
 
     def _read_summary(self) -> dict[str, Any] | None:
-        path = self.path / "summary.json"
-        if not os.path.lexists(path):
-            return None
+        path = self.path / SUMMARY
         try:
-            summary = read_json(path)
+            summary = RunReader(self.path).summary
         except UserError as error:
             raise UserError(f"{error}; delete it to go on from the last checkpoint") from None
+        if summary is None:
+            return None
         if "kind" not in summary:
             raise UserError(f"{path} is damaged; delete it to go on from the last checkpoint")
         if current_name(summary["kind"]) != self._config.kind:
@@ -176,12 +176,12 @@ class RunFolder:
         return summary
 
     def _refuse_other_settings(self) -> None:
-        path = self.path / "config.yaml"
+        path = self.path / CONFIG
         try:
-            old = read_yaml(path) if path.is_file() else None
+            old = RunReader(self.path).config
         except UserError:
             raise UserError(f"{path} is damaged; start anew with run.overwrite=true") from None
-        if isinstance(old, dict):
+        if old is not None:
             self.refuse_other_config(old, f"run folder '{self.path}'")
         elif self.summary is not None:  # without one, the checkpoint tells the settings
             raise UserError(

@@ -1,36 +1,32 @@
-"""What surrounds a training: its processes, its folder, and the files that say how it went."""
+"""What surrounds a run of any kind: its processes, its folder, and the files that say how it went."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from nge_search.data import Dataset, load_dataset
-from nge_search.data.division import TEST_NAMES, TRAIN_NAMES
-from nge_search.data.segmentation.dataset import MaskedDataset
-from nge_search.data.workers import worker_failure
+from nge_search.architecture.load import read_architecture
 from nge_search.engine import environment
-from nge_search.engine.agreement import require_same_images, require_same_settings, require_same_start
+from nge_search.engine.agreement import require_same_settings, require_same_start
 from nge_search.engine.checkpoint import seed_everything
 from nge_search.engine.distributed import World, join_world
-from nge_search.engine.launch import read_launch
 from nge_search.engine.logger import print_line
-from nge_search.engine.loop import Loop, Task
+from nge_search.engine.loop import Loop
 from nge_search.engine.memory import keep_freed_memory
 from nge_search.engine.precision import allow_tf32
-from nge_search.engine.run_files import is_run
 from nge_search.engine.run_folder import RunFolder
+from nge_search.engine.task import Task
 from nge_search.errors import UserError
+from nge_search.kinds import ENVIRONMENT, GENOTYPE
 from nge_search.native.announcing import announced_by
-from nge_search.settings.run import CommandConfig
+from nge_search.registry import resolve
+from nge_search.settings.run import DeviceConfig, RunningConfig
 
-Loaded = TypeVar("Loaded", Dataset, MaskedDataset)
+Summary = dict[str, Any]
 
 
 @dataclass
@@ -40,36 +36,26 @@ class Session:
     Attributes:
         folder: the run folder, locked; None on all ranks but the first.
         finished: the summary of a run that had finished before; then nothing is left to do.
-        fingerprint: of the dataset, once it is loaded.
-        facts: what a search says of its dataset in dataset.json, once it is loaded.
+        explain: the one line that an error of torch's comes to, or None; set by whoever knows what may fail there.
     """
 
-    config: CommandConfig
+    config: RunningConfig
     world: World
     folder: RunFolder | None = None
-    finished: dict[str, Any] | None = None
-    fingerprint: str = ""
-    facts: dict[str, Any] = field(default_factory=dict)
+    finished: Summary | None = None
+    explain: Callable[[RuntimeError], UserError | None] = lambda error: None
 
     def say(self, text: str) -> None:
         if self.world.is_main and self.config.run.progress != "none":
             print_line(text)
 
-    def load_dataset(self, load: Callable[[Any], Loaded] = load_dataset) -> Loaded:
-        """What `load` makes of the configured data; where it may download, one process of a machine goes first.
-
-        Raises:
-            UserError: data that cannot be used on a rank, or that differ between ranks.
-        """
-        settings = self.config.data
-        first = not settings.download or read_launch(os.environ).local_rank == 0
-        early = self.world.everywhere(lambda: load(settings) if first else None)
-        dataset = self.world.everywhere(lambda: early or load(settings))
-        self.fingerprint = dataset.fingerprint
-        require_same_images(self.world, dataset)
-        for notice in dataset.notices:
-            self.say(notice)
-        return dataset
+    def begin(self) -> RunFolder:
+        """Begin what has no loop, and so no checkpoints: from the start, in its own folder; on rank 0 only."""
+        assert self.folder is not None
+        self.folder.begin()
+        self.folder.truncate_metrics(0)
+        self._describe({})
+        return self.folder
 
     def train(self, task: Task, documents: Mapping[str, Any] | None = None) -> Loop:
         """Run `task` from its last checkpoint, or from the start, to its end.
@@ -78,7 +64,7 @@ class Session:
         """
         require_same_start(self.world, documents or {}, task.state_dict)
         self.world.on_main(lambda: self.folder.begin() if self.folder else None)
-        loop = Loop(task, self.folder, self.config, self.world, self.fingerprint)
+        loop = Loop(task, self.folder, self.config, self.world)
         loop.resume()
         self.world.on_main(lambda: self._describe(documents or {}))
         on_cpu = self.world.device.type == "cpu"
@@ -92,23 +78,59 @@ class Session:
             self.folder.write_json(name, document)
         self.folder.write_config()
         description = environment.describe(self.world.device, self.world.size, self.config.seed)
-        self.folder.write_json("environment.json", description)
+        self.folder.write_json(ENVIRONMENT, description)
 
-    def summary(self, loop: Loop, **figures: Any) -> dict[str, Any]:
-        """The figures every summary.json has, and then `figures`."""
+    def summary(self, loop: Loop, **figures: Any) -> Summary:
+        """The figures every training's summary.json has, and then `figures`."""
         return {
             "kind": self.config.kind,
             "seconds": round(loop.watch.seconds, 2),
             "device": environment.device_name(self.world.device),
-            "images_per_second": round(loop.train_images / max(loop.train_seconds, 1e-9), 2),
+            f"{loop.task.unit}_per_second": round(loop.trained / max(loop.train_seconds, 1e-9), 2),
             "peak_memory_mb": round(environment.peak_memory_mb(self.world.device), 1),
             "epochs": loop.position.epoch,
             **figures,
         }
 
+    def finish(self, summary: Summary, found: dict[str, Any] | None) -> None:
+        """Write what the run came to: the architecture it found, the report, summary.json; on rank 0 only."""
+        assert self.folder is not None
+        if found is not None:
+            self.folder.write_json(GENOTYPE, found)
+            resolve("nge_search.report:save_drawings")(read_architecture(found).graphs, self.folder.path)
+        resolve("nge_search.report:write_report")(self.folder.path, summary)
+        self.folder.finish(summary)
+
+
+def run(
+    config: RunningConfig,
+    body: Callable[[Session], Summary],
+    check: Callable[[Session], None] = lambda session: None,
+    finds: bool = False,
+) -> Summary:
+    """The life of a run of any kind, around the `body` that does what it is for; returns the summary.
+
+    Args:
+        body: from the session of an unfinished run to the content of summary.json.
+        check: called on rank 0 once the folder is open, of a finished run, too.
+        finds: the summary's `genotype` is what the run found, to be kept in genotype.json and drawn.
+
+    Raises:
+        UserError: settings, data or a run folder that cannot be used.
+        RunFailure: numbers are no longer finite, or a process is gone.
+        Interrupted: SIGTERM or SIGINT, after the state was saved.
+    """
+    with open_session(config) as session:
+        session.world.on_main(lambda: check(session))
+        if session.finished is not None:
+            return session.finished
+        summary = body(session)
+        session.world.on_main(lambda: session.finish(summary, summary["genotype"] if finds else None))
+        return summary
+
 
 @contextlib.contextmanager
-def open_session(config: CommandConfig) -> Iterator[Session]:
+def open_session(config: RunningConfig) -> Iterator[Session]:
     """Join the processes of the run, seed them, and lock its folder.
 
     Raises:
@@ -116,12 +138,12 @@ def open_session(config: CommandConfig) -> Iterator[Session]:
     """
     if config.threads:
         torch.set_num_threads(config.threads)
-    allow_tf32(config.precision == "tf32")
-    with join_world(config.device, config.run.stall_seconds) as world:
+    device = config.device if isinstance(config, DeviceConfig) else "cpu"
+    allow_tf32(isinstance(config, DeviceConfig) and config.precision == "tf32")
+    with join_world(device, config.run.stall_seconds) as world:
         session = Session(config, world)
 
-        def open_folder() -> dict[str, Any] | None:
-            _refuse_place_among_images(config)
+        def open_folder() -> Summary | None:
             session.folder = RunFolder(config)
             return session.folder.summary
 
@@ -141,7 +163,7 @@ def open_session(config: CommandConfig) -> Iterator[Session]:
                 error.rank = world.rank
             raise
         except RuntimeError as error:
-            failure = worker_failure(error)
+            failure = session.explain(error)
             if failure is None:
                 raise
             failure.rank = world.rank if world.size > 1 else None
@@ -149,19 +171,3 @@ def open_session(config: CommandConfig) -> Iterator[Session]:
         finally:
             if session.folder:
                 session.folder.close()
-
-
-def _refuse_place_among_images(config: CommandConfig) -> None:
-    """Raise UserError for a new run folder among folders of images: later commands would take it for a class."""
-    if config.data.name != "folder" or is_run(Path(config.run.dir)):
-        return
-    given = (config.data.root, config.run.dir)
-    root, place = (Path(os.path.realpath(path)) for path in given)
-    if root not in place.parents or not root.is_dir():
-        return
-    divided = any(entry.name.casefold() in TRAIN_NAMES for entry in root.iterdir())
-    if not divided or place.relative_to(root).parts[0].casefold() in (*TRAIN_NAMES, *TEST_NAMES):
-        raise UserError(
-            f"run.dir={config.run.dir} lies among the folders of images in data.root={config.data.root}, where it "
-            f"would count as a class; set run.dir to another place"
-        )

@@ -49,6 +49,11 @@ class _SyncedNormalise(torch.autograd.Function):
 class SyncedBatchNorm2d(nn.BatchNorm2d):
     """`nn.BatchNorm2d` whose training statistics span all ranks; the same parameters and buffers."""
 
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
     def forward(self, x_BCHW: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x_BCHW)

@@ -8,31 +8,32 @@ weights; then a pass over the validation half, P computed anew at each step, mov
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nge_search.data import Batch, Loader
+from nge_search.data import Batch, Dataset, Loader
 from nge_search.engine.cuda_graphs import Recorder, choose_record
 from nge_search.engine.distributed import World
 from nge_search.engine.logger import Logger
-from nge_search.engine.loop import Task, float_buffers
-from nge_search.engine.meters import Meter
+from nge_search.engine.loop import float_buffers
 from nge_search.engine.optimisers import build_sgd, clip_gradients, cosine, set_gradients, set_learning_rate
 from nge_search.engine.precision import forward_context, full_precision, weight_dtype
 from nge_search.engine.sync_batchnorm import synchronise_statistics
+from nge_search.engine.task import Task
 from nge_search.gradient.architecture import ArchitectureOptimiser
 from nge_search.gradient.cost import ExpectedCost
 from nge_search.gradient.hypergradient import GradientOf, sgd_directions, unrolled_gradient
 from nge_search.gradient.phases import build_phases
-from nge_search.gradient.progress import epoch_figures, publish_epoch
+from nge_search.gradient.progress import TAGS, describe_epoch, epoch_figures, more_scalars
 from nge_search.gradient.sampling import Sampler, score_gradient
+from nge_search.metrics.classification import Meter
 from nge_search.settings.search import SearchConfig
-from nge_search.supernet import build_space, build_supernet, fuse
-from nge_search.supernet import state_dict as exchange
+from nge_search.supernet import build_space, build_supernet, fuse, state_dict
 
 
 class BilevelSearch(Task):
@@ -42,34 +43,42 @@ class BilevelSearch(Task):
         train, valid: shuffled loaders of the two halves; evaluation: the validation half, in order, unaugmented.
     """
 
+    unit = "images"
+    tags = TAGS
+    pictures = "nge_search.report.tensorboard:search_pictures"
+    meters: Mapping[str, Meter]
+
     def __init__(
         self,
         config: SearchConfig,
-        classes: int,
-        image_channels: int,
-        image_size: int,
+        dataset: Dataset,
         train: Loader,
         valid: Loader,
         evaluation: Loader,
         world: World,
     ):
-        self.config, self.world = config, world
+        self.config, self.world, self.dataset = config, world, dataset
+        self.fingerprint, self.origin = dataset.fingerprint, f"data.root={config.data.root}"
         self.train, self.valid, self.evaluation = train, valid, evaluation
         self.space = build_space(config.supernet)
         dtype = weight_dtype(config.precision)
-        supernet = build_supernet(config.supernet, self.space.graph, classes, image_channels)
-        self.cost = ExpectedCost(supernet, image_size)
+        supernet = build_supernet(config.supernet, self.space.cell_space, len(dataset.classes), dataset.channels)
+        self.cost = ExpectedCost(supernet, dataset.image_size)
         if config.supernet.sync_statistics and world.size > 1:
             synchronise_statistics(supernet)
-        supernet = supernet.to(world.device, dtype, memory_format=torch.channels_last)
+        supernet = supernet.to(world.device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         fused = config.supernet.kernel == "fused"
         self.supernet: nn.Module = fuse(supernet) if fused else supernet
-        self.architecture = ArchitectureOptimiser(config, self.space.graph, world, self.cost.relative_gradients())
+        self.architecture = ArchitectureOptimiser(
+            config, self.space.cell_space, world, self.cost.relative_gradients()
+        )
         section = config.search
         self.sampler = None
         if section.mixture == "sampled":
             draws = section.draws if section.gradient == "score" else 1
-            self.sampler = Sampler(self.space.graph, section.temperature, config.seed, world.device, dtype, draws)
+            self.sampler = Sampler(
+                self.space.cell_space, section.temperature, config.seed, world.device, dtype, draws
+            )
         self.weights = list(self.supernet.parameters())
         self.weight_optimiser = build_sgd(
             self.weights, section.learning_rate, section.momentum, section.weight_decay
@@ -78,6 +87,7 @@ class BilevelSearch(Task):
         self.recorder = Recorder(choose_record(section.cuda_graphs, world), section.cuda_graphs == "always")
         self.phases = build_phases(self)
         self.meters = {name: Meter(world.device) for name in ("train", "architecture", "valid")}
+        self.found = {}
         self.finite = self.architecture.finite  # one flag, cleared by either kind of step
 
     def loss(self, batch: Batch, p: Sequence[Tensor], meter: Meter | None = None) -> Tensor:
@@ -187,18 +197,18 @@ class BilevelSearch(Task):
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "supernet": exchange.supernet_state(self.supernet),
-            "weight_optimiser": exchange.optimiser_state(self.supernet, self.weight_optimiser),
+            "supernet": state_dict.supernet_state(self.supernet),
+            "weight_optimiser": state_dict.optimiser_state(self.supernet, self.weight_optimiser),
             **self.architecture.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any], source: str) -> None:
-        exchange.load_supernet(self.supernet, state.get("supernet"), source)
-        exchange.load_optimiser(self.supernet, self.weight_optimiser, state.get("weight_optimiser"), source)
+        state_dict.load_supernet(self.supernet, state.get("supernet"), source)
+        state_dict.load_optimiser(self.supernet, self.weight_optimiser, state.get("weight_optimiser"), source)
         self.architecture.load_state_dict(state, source)
 
     def local_buffers(self) -> list[Tensor]:
-        return exchange.running_statistics(self.supernet)
+        return state_dict.running_statistics(self.supernet)
 
     def exactness(self) -> dict[str, Any]:
         return {"supernet.kernel": self.config.supernet.kernel}
@@ -213,5 +223,12 @@ class BilevelSearch(Task):
         row.update(epoch_figures(self.architecture.embedding, self.space, self.cost, self.config))
         return row
 
+    def line(self, row: dict[str, Any]) -> str:
+        return describe_epoch(row, self.space)
+
+    def scalars(self, row: dict[str, Any]) -> dict[str, float]:
+        return {**super().scalars(row), **more_scalars(row, self.space)}
+
     def publish(self, logger: Logger, row: dict[str, Any], step: int) -> None:
-        publish_epoch(logger, row, step, self.epochs, self.space)
+        super().publish(logger, row, step)
+        logger.text("genotype", f"```\n{json.dumps(row['genotype'], indent=2)}\n```", step)

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from nge_search.data import Batch
-from nge_search.engine.loop import Phase, average_buffers
+from nge_search.engine.loop import average_buffers
+from nge_search.engine.task import Phase
 
 if TYPE_CHECKING:
     from nge_search.gradient.bilevel import BilevelSearch

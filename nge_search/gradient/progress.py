@@ -1,18 +1,15 @@
-"""What a search shows of itself after each epoch: figures for metrics.jsonl, curves and pictures."""
+"""What a search shows of itself after each epoch: figures for metrics.jsonl, curves and a line."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nge_search.architecture.genotype import PARAMETER_FREE
-from nge_search.architecture.load import read_architecture
-from nge_search.engine.logger import Logger
+from nge_search.architecture.graph import PLAIN, Graph
+from nge_search.embedding import Embedding
 from nge_search.gradient.cost import ExpectedCost
 from nge_search.settings.search import SearchConfig
 from nge_search.spaces import EdgeSpace
@@ -26,14 +23,15 @@ def mean_entropy(p_EO: Tensor) -> float:
     return float(torch.special.entr(p_EO.double()).sum(dim=1).mean())
 
 
-def parameter_free_share(operations: Sequence[str]) -> float:
-    """Which part of a cell's operations are skips, pools and `none`: near 1, the search has collapsed."""
-    return sum(operation in _PARAMETER_FREE for operation in operations) / len(operations)
+def parameter_free_share(cell: Graph, count: int) -> float:
+    """Which part of a cell's `count` operations are skips, pools and `none`: near 1, the search has collapsed."""
+    weighted = sum(edge.label != PLAIN and edge.label.name not in _PARAMETER_FREE for edge in cell.edges)
+    return (count - weighted) / count
 
 
 @torch.no_grad()
 def epoch_figures(
-    embedding: nn.Module, space: EdgeSpace, cost: ExpectedCost, config: SearchConfig
+    embedding: Embedding, space: EdgeSpace, cost: ExpectedCost, config: SearchConfig
 ) -> dict[str, Any]:
     """P, what it derives, and how healthy the embedding is. Read back to the host."""
     matrices = [p_EO.double().cpu() for p_EO in embedding()]
@@ -42,22 +40,22 @@ def epoch_figures(
         "dataset": config.data.name,
         "seed": config.seed,
     }
-    code, graph = space.derive(matrices), space.graph
+    derived, graph = space.derive(matrices, provenance), space.cell_space
     free = [name in _PARAMETER_FREE for name in graph.operations]
     figures: dict[str, Any] = {"operations": list(graph.operations), "edges": [list(edge) for edge in graph.edges]}
-    for kind, operations, p_EO in zip(graph.kinds, space.chosen(code), matrices):
+    for kind, p_EO in zip(graph.kinds, matrices):
         figures[f"p_{kind}"] = p_EO.tolist()
         figures[f"entropy_{kind}"] = mean_entropy(p_EO)
         figures[f"parameter_free_{kind}"] = float(p_EO[:, free].sum(dim=1).mean())
-        figures[f"parameter_free_derived_{kind}"] = parameter_free_share(operations)
+        figures[f"parameter_free_derived_{kind}"] = parameter_free_share(derived.graphs[kind], space.kept)
     figures["dead_units"] = float(embedding.dead_share())
     figures["norms"] = {name: float(parameter.norm()) for name, parameter in embedding.named_parameters()}
     figures["expected_macs"] = cost.expected(*matrices)
-    figures["genotype"] = space.to_dict(code, provenance)
+    figures["genotype"] = derived.document
     return figures
 
 
-_SCALAR_TAGS = {
+TAGS = {
     "train_loss": "loss/train",
     "architecture_loss": "loss/architecture",
     "valid_loss": "loss/valid",
@@ -66,46 +64,32 @@ _SCALAR_TAGS = {
     "valid_top1": "top1/valid",
     "learning_rate": "learning_rate/weights",
     "embedding_learning_rate": "learning_rate/embedding",
-    "images_per_second": "speed/images_per_second",
-    "peak_memory_mb": "memory/peak_mb",
     "dead_units": "embedding/dead_units",
     "expected_macs": "architecture/expected_macs",
 }
 _OF_KINDS = ("entropy", "parameter_free", "parameter_free_derived")
 
 
-def publish_epoch(logger: Logger, row: dict[str, Any], step: int, epochs: int, space: EdgeSpace) -> None:
-    """Show one row of metrics.jsonl on the terminal and in TensorBoard."""
-    words = [f"epoch {row['epoch'] + 1}/{epochs} done"]
+def describe_epoch(row: dict[str, Any], space: EdgeSpace) -> str:
+    """A row of metrics.jsonl, for the console."""
+    words = []
     for figure, label, unit in (
         ("train_loss", "train loss", ""),
         ("architecture_loss", "architecture loss", ""),
         ("valid_top1", "validation top-1", " %"),
-        (f"entropy_{space.graph.kinds[0]}", "entropy", " nats"),
-        ("images_per_second", "images/s", ""),
+        (f"entropy_{space.cell_space.kinds[0]}", "entropy", " nats"),
     ):
         if figure in row:
             words.append(f"{label} {row[figure]:.4g}{unit}")
-    logger.say(", ".join(words))
-    if not logger.pictures:
-        return
-    scalars = {tag: row[figure] for figure, tag in _SCALAR_TAGS.items() if figure in row}
-    scalars.update({f"embedding/norm/{name}": value for name, value in row["norms"].items()})
-    for kind in space.graph.kinds:
+    return ", ".join(words)
+
+
+def more_scalars(row: dict[str, Any], space: EdgeSpace) -> dict[str, float]:
+    """What TensorBoard shows of a row besides `TAGS`: norms of the embedding, every probability and its entropy."""
+    scalars = {f"embedding/norm/{name}": value for name, value in row["norms"].items()}
+    for kind in space.cell_space.kinds:
         scalars.update({f"architecture/{figure}_{kind}": row[f"{figure}_{kind}"] for figure in _OF_KINDS})
         for (source, target), p_O in zip(row["edges"], row[f"p_{kind}"]):
             for name, p in zip(row["operations"], p_O):
                 scalars[f"p_{kind}/{source}-{target}/{name}"] = p
-        logger.image(f"p/{kind}", heatmap_rgb(np.array(row[f"p_{kind}"])), step)
-    logger.scalars(scalars, step)
-    from nge_search.report.drawing.figure import drawing_rgb
-
-    logger.image("genotype", drawing_rgb(read_architecture(row["genotype"]).graphs), step)
-    logger.text("genotype", f"```\n{json.dumps(row['genotype'], indent=2)}\n```", step)
-
-
-def heatmap_rgb(p_EO: np.ndarray, pixels: int = 24) -> np.ndarray:
-    """P as a picture, uint8 [E * pixels, O * pixels, 3]: white for 0, dark blue for 1."""
-    low, high = np.array([255.0, 255.0, 255.0]), np.array([8.0, 48.0, 107.0])
-    rgb = low + (high - low) * np.clip(p_EO, 0, 1)[..., None]
-    return np.kron(rgb, np.ones((pixels, pixels, 1))).astype(np.uint8)
+    return scalars

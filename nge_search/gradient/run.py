@@ -6,16 +6,17 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from nge_search.architecture.genotype import SPACE
 from nge_search.architecture.load import read_architecture
-from nge_search.data import Augmentation, Dataset, Loader, split_train_valid, store
+from nge_search.data import Augmentation, Dataset, Loader, load_dataset, split_train_valid, store
+from nge_search.data.distributed import load_everywhere
 from nge_search.engine.closing import epochs
 from nge_search.engine.precision import weight_dtype
-from nge_search.engine.session import Session, open_session
+from nge_search.engine.run_reader import RunReader
+from nge_search.engine.session import Session, run
 from nge_search.gradient.bilevel import BilevelSearch
+from nge_search.kinds import DATASET, GENOTYPE, REPORT
 from nge_search.recipes import retrain_command
 from nge_search.settings.search import SearchConfig
-from nge_search.supernet.kernels.memory import forget_memory
 
 
 def run_search(config: SearchConfig) -> dict[str, Any]:
@@ -26,43 +27,42 @@ def run_search(config: SearchConfig) -> dict[str, Any]:
         RunFailure: numbers are no longer finite.
         Interrupted: SIGTERM or SIGINT, after the state was saved.
     """
-    with open_session(config) as session:
-        if session.finished is not None:
-            return session.finished
-        task = build_task(session)
-        try:
-            loop = session.train(task, {"dataset.json": session.facts})
-        finally:
-            forget_memory()
-        with loop.closing() as row:
-            task.space.parse(task.space.notation(row["genotype"]))  # a checkpoint may hold anything there
-            summary = session.summary(
-                loop,
-                genotype=row["genotype"],
-                valid_top1=float(row["valid_top1"]),
-                expected_macs=float(row["expected_macs"]),
-            )
-        session.world.on_main(lambda: _write_results(session, summary))
-        return summary
+    return run(config, _search, finds=True)
+
+
+def _search(session: Session) -> dict[str, Any]:
+    task = build_task(session)
+    loop = session.train(task, {DATASET: _describe(task.dataset)})
+    with loop.closing() as row:
+        task.space.code_of(read_architecture(row["genotype"], "the last epoch's row"))  # it may hold anything there
+        return session.summary(
+            loop,
+            genotype=row["genotype"],
+            valid_top1=float(row["valid_top1"]),
+            expected_macs=float(row["expected_macs"]),
+        )
 
 
 def closing_lines(config: SearchConfig, summary: dict[str, Any]) -> list[str]:
     """What is printed of a finished search."""
     folder = Path(config.run.dir)
-    genotype = summary["genotype"]
-    if genotype["space"] == SPACE:
-        kinds = ("normal", "reduce")
-        cells = [f"{kind}: " + ", ".join(f"{op}({node})" for op, node in genotype[kind]) for kind in kinds]
-        after = f"retrain it: {retrain_command(folder, dataclasses.asdict(config.data))}"
-    else:
-        cells = [genotype["architecture"]]
+    found = read_architecture(summary["genotype"])
+    if found.genotype is None:
+        cells = [found.text]
         after = f"look it up: nge table TABLE --find {folder}"
+    else:
+        cells = [
+            f"{kind}: " + ", ".join(f"{operation}({node})" for operation, node in cell.genes)
+            for kind, cell in found.genotype.cells()
+        ]
+        images = RunReader(folder, lenient=True).searched_images()
+        after = f"retrain it: {retrain_command(folder, dataclasses.asdict(config.data), images)}"
     return [
         *cells,
         f"validation top-1 {summary['valid_top1']:.2f} % after {epochs(summary)}, "
         f"{summary['seconds']:.0f} s, {summary['images_per_second']:.1f} images/s, "
         f"peak memory {summary['peak_memory_mb']:.0f} MB on {summary['device']}",
-        f"genotype {folder / 'genotype.json'}, report {folder / 'report.html'}",
+        f"genotype {folder / GENOTYPE}, report {folder / REPORT}",
         after,
     ]
 
@@ -71,8 +71,7 @@ def build_task(session: Session) -> BilevelSearch:
     """The search's state on this rank: its images, supernet and embedding, untrained."""
     config, world = session.config, session.world
     assert isinstance(config, SearchConfig)
-    dataset = session.load_dataset()
-    session.facts = _describe(dataset)
+    dataset = load_everywhere(session, config.data, load_dataset)
     train_index, valid_index = split_train_valid(dataset.train.labels_N, dataset.classes, config.data, config.seed)
     session.say(
         f"{dataset.name}: {len(train_index)} images train the weights, {len(valid_index)} the architecture; "
@@ -97,9 +96,7 @@ def build_task(session: Session) -> BilevelSearch:
 
     return BilevelSearch(
         config,
-        len(dataset.classes),
-        dataset.channels,
-        dataset.image_size,
+        dataset,
         loader(train_index, "train", True),
         loader(valid_index, "architecture", True),
         loader(valid_index, "valid", False),
@@ -116,14 +113,3 @@ def _describe(dataset: Dataset) -> dict[str, Any]:
         "image_size": dataset.image_size,
         "channels": dataset.channels,
     }
-
-
-def _write_results(session: Session, summary: dict[str, Any]) -> None:
-    from nge_search.report import save_drawings, write_report
-
-    folder = session.folder
-    assert folder is not None
-    folder.write_json("genotype.json", summary["genotype"])
-    save_drawings(read_architecture(summary["genotype"]).graphs, folder.path)
-    write_report(folder.path, summary)
-    folder.finish(summary)

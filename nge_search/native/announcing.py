@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 
 
 def _on_stderr(text: str) -> None:
@@ -14,7 +15,8 @@ def _on_stderr(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-_say: Callable[[str], None] = _on_stderr
+#: Of the thread, so that runs of several threads do not take each other's words.
+_say: ContextVar[Callable[[str], None]] = ContextVar("_say", default=_on_stderr)
 _said: set[str] = set()
 
 
@@ -22,15 +24,14 @@ def announce(text: str) -> None:
     """Say it once in this process: as the run does that is under way, or on stderr; data workers say nothing."""
     if text not in _said and multiprocessing.parent_process() is None:
         _said.add(text)
-        _say(text)
+        _say.get()(text)
 
 
 @contextlib.contextmanager
 def announced_by(say: Callable[[str], None]) -> Iterator[None]:
     """Meanwhile `say` decides whether, where and by which rank something is announced."""
-    global _say
-    previous, _say = _say, say
+    before = _say.set(say)
     try:
         yield
     finally:
-        _say = previous
+        _say.reset(before)

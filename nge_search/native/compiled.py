@@ -7,7 +7,7 @@ numba keeps apart by itself are its own version, Python's, the CPU, argument typ
 Three kinds of functions:
 
 * `loop`: called from Python, compiled for the types of its arguments;
-* `task`: for `parallel.run`, compiled when it is decorated;
+* `task`: for `threads.run`, compiled when it is decorated;
 * `part`: only called by the others, compiled and kept with each of them.
 
 One process at a time compiles a function, the others wait and read what it kept; each compiles for itself where
@@ -28,6 +28,7 @@ import os
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,6 @@ from numba.core.compiler_lock import global_compiler_lock
 
 from nge_search.native.announcing import announce
 
-BLOCK = types.CPointer(types.int64)  # what a task is given
 _PATIENCE = 120.0  # seconds to wait for another process, which may have been stopped
 _LOCK = "compiling.lock"
 
@@ -64,15 +64,41 @@ def loop(**options: Any) -> Callable[[Callable], Any]:
     return decorate
 
 
-def task(about: str = "") -> Callable[[Callable], CFunc]:
-    """A function of a block of words, kept on disk; `about` is announced when it must be compiled."""
+def row(*names: str) -> np.dtype:
+    """Words by name: integers and addresses, which compiled code reads as `x.name`."""
+    return np.dtype([(name, np.int64) for name in names], align=True)
 
-    def decorate(function: Callable) -> CFunc:
-        compiled = CFunc(function, ((BLOCK,), types.void), locals={}, options={"error_model": "numpy"})
-        compiled._cache = _kept(function, about)
-        with _alone(compiled._cache):
+
+def record(*names: str) -> np.dtype:
+    """A task's fields, behind those of `threads.run`: how many shares are taken, and how many there are."""
+    return row("taken", "shares", *names)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A compiled function of a block, which is a record of these fields."""
+
+    function: CFunc
+    fields: np.dtype
+
+    @property
+    def address(self) -> int:
+        address = self.function.address
+        assert address is not None  # `task` has compiled it
+        return address
+
+
+def task(fields: np.dtype, about: str = "") -> Callable[[Callable], Task]:
+    """A function of the address of a `record`, kept on disk; `about` is announced when it must be compiled."""
+
+    def decorate(function: Callable) -> Task:
+        block = types.CPointer(numba.from_dtype(fields))
+        compiled = CFunc(function, ((block,), types.void), locals={}, options={"error_model": "numpy"})
+        kept = _kept(function, about)
+        compiled._cache = kept  # type: ignore[attr-defined] # numba's types leave it out
+        with _alone(kept):
             compiled.compile()
-        return compiled
+        return Task(compiled, fields)
 
     return decorate
 
@@ -81,16 +107,18 @@ def part(**options: Any) -> Callable[[Callable], Any]:
     """`numba.njit(**options)`, left to the optimiser of what calls it: else code is optimised once per level."""
 
     def decorate(function: Callable) -> Any:
-        dispatcher = njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)(function)
+        inner = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, **options}
+        dispatcher = njit(**inner)(function)
         compile_ = dispatcher.compile
+        config: Any = numba.config  # its types leave out what it takes from the environment
 
         def compile_roughly(signature: Any) -> Any:
             with global_compiler_lock:
-                level, numba.config.OPT = numba.config.OPT, type(numba.config.OPT)(0)
+                level, config.OPT = config.OPT, type(config.OPT)(0)
                 try:
                     return compile_(signature)
                 finally:
-                    numba.config.OPT = level
+                    config.OPT = level
 
         dispatcher.compile = compile_roughly
         return dispatcher
@@ -152,9 +180,10 @@ def _collect(path: Path, module: str, found: dict[str, bytes]) -> None:
                 _collect(source, name, found)
 
 
-def _imported(text: bytes, module: str) -> set[str]:
+@functools.cache
+def _imported(text: bytes, module: str) -> frozenset[str]:
     """Modules that a source imports, and names that it imports from them, which may be modules."""
-    found = set()
+    found: set[str] = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
@@ -162,7 +191,7 @@ def _imported(text: bytes, module: str) -> set[str]:
             outer = module.split(".")[: -node.level] if node.level else []
             base = ".".join([*outer, *([node.module] if node.module else [])])
             found.update([base, *(f"{base}.{alias.name}" for alias in node.names)])
-    return found
+    return frozenset(found)
 
 
 _busy = False  # under numba's lock: whether something is loaded or compiled already, and this is on the way to it

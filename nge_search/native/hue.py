@@ -32,7 +32,7 @@ def shift_hue(image: Image.Image, turns: float) -> Image.Image:
 
 
 @loop(error_model="numpy", boundscheck=False)
-def _shift(pixels_N3, by):  # type: ignore[no-untyped-def]
+def _shift(pixels_N3, by):
     """Shift the hue, a byte that wraps, of RGB pixels in place."""
     levels = np.empty(4, dtype=np.uint8)
     for n in range(len(pixels_N3)):

@@ -1,4 +1,4 @@
-"""Batch normalisation on a CPU, compiled: what `layers.normalise` hands tensors to by address.
+"""Batch normalisation on a CPU, compiled: what `fast_forms.normalise` hands tensors to by address.
 
 A map [B, H, W, C] in memory is a row of numbers that repeats every C. All loops run over groups of positions, so
 that they stay long where C is small or no multiple of a vector register; PyTorch's own kernels take 3 to 6 times as
@@ -11,13 +11,15 @@ MEAN, SLOPE and CONSTANT of the gradient.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numba import carray
 
 from nge_search.native import compiled
-from nge_search.native.threads import pointer, take_share
+from nge_search.native.compiled import Task, record
+from nge_search.native.threads import array, take_share
 
 #: Positions in a group: 16 of 36 channels are 576 numbers, which the first cache holds several times.
 GROUP = 16
@@ -27,12 +29,12 @@ _CHUNK = 64  # groups that are summed in the map's own precision
 _part = compiled.part(error_model="numpy", fastmath={"contract", "nsz"}, boundscheck=False)
 
 
-def _task(dtype: Any) -> Any:
-    return compiled.task(f"compiling CPU kernels for normalisation in {dtype}: once, some 3 s")
+def _task(dtype: np.dtype, *fields: str) -> Callable[[Callable[[Any], None]], Task]:
+    return compiled.task(record(*fields), f"compiling CPU kernels for normalisation in {dtype}: once, some 3 s")
 
 
 @_part
-def _sum_group(x, shift, first, second):  # type: ignore[no-untyped-def]
+def _sum_group(x, shift, first, second):
     for j in range(len(x)):
         d = x[j] - shift[j]
         first[j] += d
@@ -40,7 +42,7 @@ def _sum_group(x, shift, first, second):  # type: ignore[no-untyped-def]
 
 
 @_part
-def _sum_changes(x, dy, rows, factor, rectify, first, second):  # type: ignore[no-untyped-def]
+def _sum_changes(x, dy, rows, factor, rectify, first, second):
     scale, bias, mean, zero = rows[SCALE], rows[BIAS], rows[MEAN], x.dtype.type(0)
     if rectify:
         for j in range(len(x)):
@@ -55,7 +57,7 @@ def _sum_changes(x, dy, rows, factor, rectify, first, second):  # type: ignore[n
 
 
 @_part
-def _flush(first, second, sums):  # type: ignore[no-untyped-def]
+def _flush(first, second, sums):
     """Move the sums of a group of positions to sums [2, C]."""
     channels = sums.shape[1]
     for at in range(0, len(first), channels):
@@ -67,7 +69,7 @@ def _flush(first, second, sums):  # type: ignore[no-untyped-def]
 
 
 @_part
-def _apply(x, rows, factor, rectify, addend, y):  # type: ignore[no-untyped-def]
+def _apply(x, rows, factor, rectify, addend, y):
     scale, bias, zero = rows[SCALE], rows[BIAS], x.dtype.type(0)
     if rectify:
         for j in range(len(x)):
@@ -81,7 +83,7 @@ def _apply(x, rows, factor, rectify, addend, y):  # type: ignore[no-untyped-def]
 
 
 @_part
-def _apply_backward(x, dy, rows, factor, rectify, dx):  # type: ignore[no-untyped-def]
+def _apply_backward(x, dy, rows, factor, rectify, dx):
     scale, bias, mean, zero = rows[SCALE], rows[BIAS], rows[MEAN], x.dtype.type(0)
     slope, constant = rows[SLOPE], rows[CONSTANT]
     if rectify:
@@ -93,26 +95,20 @@ def _apply_backward(x, dy, rows, factor, rectify, dx):  # type: ignore[no-untype
             dx[j] = scale[j] * (factor * dy[j]) + slope[j] * (x[j] - mean[j]) + constant[j]
 
 
-@compiled.part()
-def _array(address, shape, dtype):  # type: ignore[no-untyped-def]
-    """The numbers at an address, as an array of a shape."""
-    return carray(pointer(address), shape, dtype)
-
-
 @functools.cache
-def moments(dtype: Any) -> Any:
+def moments(dtype: np.dtype) -> Task:
     """Sums of x - x[0] and of its square, where x[0] is the first position: near enough to the mean that sums of
     squares keep their digits.
 
-    The task's words: positions, channels, and addresses of x, sums [shares, 2, C].
+    The task's fields: count: positions; channels; and addresses: x, sums [shares, 2, C].
     """
 
-    @_task(dtype)
-    def task(block):  # type: ignore[no-untyped-def]
-        a = carray(block, 6)
-        shares, count, channels = a[1], a[2], a[3]
+    @_task(dtype, "count", "channels", "x", "sums")
+    def compute(block):
+        a = carray(block, 1)[0]
+        shares, count, channels = a.shares, a.count, a.channels
         width = GROUP * channels
-        x, sums = _array(a[4], count * channels, dtype), _array(a[5], (shares, 2, channels), np.float64)
+        x, sums = array(a.x, count * channels, dtype), array(a.sums, (shares, 2, channels), np.float64)
         shift, first, second = np.empty(width, dtype), np.zeros(width, dtype), np.zeros(width, dtype)
         for j in range(width):
             shift[j] = x[j % channels]
@@ -128,54 +124,55 @@ def moments(dtype: Any) -> Any:
             _flush(first, second, sums[share])
             share = take_share(block)
 
-    return task
+    return compute
 
 
 @functools.cache
-def forward(dtype: Any) -> Any:
+def forward(dtype: np.dtype) -> Task:
     """y = addend + factor * (x * scale + bias), or without an addend; or the positive part of x * scale + bias.
 
-    The task's words: images, positions of each, channels, rectify, whether there is an addend, and addresses of x,
-    rows, factors [images], addend, y.
+    The task's fields: images; count: positions of each; channels; rectify; added: whether there is an addend; and
+    addresses: x, rows, factors [images], addend, y.
     """
 
-    @_task(dtype)
-    def task(block):  # type: ignore[no-untyped-def]
-        a = carray(block, 12)
-        shares, images, count, channels = a[1], a[2], a[3], a[4]
+    @_task(dtype, "images", "count", "channels", "rectify", "added", "x", "rows", "factors", "addend", "y")
+    def compute(block):
+        a = carray(block, 1)[0]
+        shares, images, count, channels = a.shares, a.images, a.count, a.channels
         width, size = GROUP * channels, count * channels
-        x, y = _array(a[7], images * size, dtype), _array(a[11], images * size, dtype)
-        rows, factors = _array(a[8], (ROWS, width), dtype), _array(a[9], images, dtype)
-        addend = _array(a[10], images * size if a[6] else 0, dtype)
+        x, y = array(a.x, images * size, dtype), array(a.y, images * size, dtype)
+        rows, factors = array(a.rows, (ROWS, width), dtype), array(a.factors, images, dtype)
+        addend = array(a.addend, images * size if a.added else 0, dtype)
         share = take_share(block)
         while share < shares:
             for image in range(share * images // shares, (share + 1) * images // shares):
                 at, stop = image * size, (image + 1) * size
                 while at < stop:
                     end = min(at + width, stop)
-                    more = addend[at:end] if a[6] else addend
-                    _apply(x[at:end], rows, factors[image], a[5], more, y[at:end])
+                    more = addend[at:end] if a.added else addend
+                    _apply(x[at:end], rows, factors[image], a.rectify, more, y[at:end])
                     at = end
             share = take_share(block)
 
-    return task
+    return compute
 
 
 @functools.cache
-def changes(dtype: Any) -> Any:
+def changes(dtype: np.dtype) -> Task:
     """Sums of g and of g * (x - mean), where g = factor * dy, or dy where the result was positive.
 
-    The task's words: images, positions of each, channels, rectify, and addresses of x, rows, factors, dy, sums.
+    The task's fields: images; count: positions of each; channels; rectify; and addresses: x, rows, factors, dy,
+    sums.
     """
 
-    @_task(dtype)
-    def task(block):  # type: ignore[no-untyped-def]
-        a = carray(block, 11)
-        shares, images, count, channels = a[1], a[2], a[3], a[4]
+    @_task(dtype, "images", "count", "channels", "rectify", "x", "rows", "factors", "dy", "sums")
+    def compute(block):
+        a = carray(block, 1)[0]
+        shares, images, count, channels = a.shares, a.images, a.count, a.channels
         width, size = GROUP * channels, count * channels
-        x, dy = _array(a[6], images * size, dtype), _array(a[9], images * size, dtype)
-        rows, factors = _array(a[7], (ROWS, width), dtype), _array(a[8], images, dtype)
-        sums = _array(a[10], (shares, 2, channels), np.float64)
+        x, dy = array(a.x, images * size, dtype), array(a.dy, images * size, dtype)
+        rows, factors = array(a.rows, (ROWS, width), dtype), array(a.factors, images, dtype)
+        sums = array(a.sums, (shares, 2, channels), np.float64)
         first, second = np.zeros(width, dtype), np.zeros(width, dtype)
         share = take_share(block)
         while share < shares:
@@ -184,49 +181,49 @@ def changes(dtype: Any) -> Any:
                 at, stop = image * size, (image + 1) * size
                 while at < stop:
                     end = min(at + width, stop)
-                    _sum_changes(x[at:end], dy[at:end], rows, factors[image], a[5], first, second)
+                    _sum_changes(x[at:end], dy[at:end], rows, factors[image], a.rectify, first, second)
                     at, done = end, done + 1
                     if done % _CHUNK == 0:
                         _flush(first, second, sums[share])
             _flush(first, second, sums[share])
             share = take_share(block)
 
-    return task
+    return compute
 
 
 @functools.cache
-def backward(dtype: Any) -> Any:
+def backward(dtype: np.dtype) -> Task:
     """dx = scale * g + slope * (x - mean) + constant, with g as in `changes`.
 
-    The task's words: images, positions of each, channels, rectify, and addresses of x, rows, factors, dy, dx.
+    The task's fields: images; count: positions of each; channels; rectify; and addresses: x, rows, factors, dy, dx.
     """
 
-    @_task(dtype)
-    def task(block):  # type: ignore[no-untyped-def]
-        a = carray(block, 11)
-        shares, images, count, channels = a[1], a[2], a[3], a[4]
+    @_task(dtype, "images", "count", "channels", "rectify", "x", "rows", "factors", "dy", "dx")
+    def compute(block):
+        a = carray(block, 1)[0]
+        shares, images, count, channels = a.shares, a.images, a.count, a.channels
         width, size = GROUP * channels, count * channels
         x, dy, dx = (
-            _array(a[6], images * size, dtype),
-            _array(a[9], images * size, dtype),
-            _array(a[10], images * size, dtype),
+            array(a.x, images * size, dtype),
+            array(a.dy, images * size, dtype),
+            array(a.dx, images * size, dtype),
         )
-        rows, factors = _array(a[7], (ROWS, width), dtype), _array(a[8], images, dtype)
+        rows, factors = array(a.rows, (ROWS, width), dtype), array(a.factors, images, dtype)
         share = take_share(block)
         while share < shares:
             for image in range(share * images // shares, (share + 1) * images // shares):
                 at, stop = image * size, (image + 1) * size
                 while at < stop:
                     end = min(at + width, stop)
-                    _apply_backward(x[at:end], dy[at:end], rows, factors[image], a[5], dx[at:end])
+                    _apply_backward(x[at:end], dy[at:end], rows, factors[image], a.rectify, dx[at:end])
                     at = end
             share = take_share(block)
 
-    return task
+    return compute
 
 
 @compiled.loop(error_model="numpy")
-def describe(sums, count, x, weight, bias, eps, momentum, running_mean, running_var, facts, rows):  # type: ignore
+def describe(sums, count, x, weight, bias, eps, momentum, running_mean, running_var, facts, rows):
     """From what `moments` summed to SCALE, BIAS and MEAN; moves the running statistics.
 
     Args:
@@ -247,7 +244,7 @@ def describe(sums, count, x, weight, bias, eps, momentum, running_mean, running_
 
 
 @compiled.loop(error_model="numpy")
-def describe_backward(sums, count, facts, d_weight, d_bias, rows):  # type: ignore[no-untyped-def]
+def describe_backward(sums, count, facts, d_weight, d_bias, rows):
     """From what `changes` summed to the gradients of weight and bias [C], and to SLOPE and CONSTANT."""
     channels = len(d_weight)
     for c in range(channels):

@@ -109,69 +109,69 @@ def _store(builder: Any, address: Any, value: Any, bits: int) -> None:
 
 
 @intrinsic
-def single(context, strip):  # type: ignore[no-untyped-def]
+def single(context, strip):
     """The strip of one position with the same channels."""
     one = StripType(Strip(strip.strip.channels, 1, strip.strip.bits))
     return one(strip), lambda context, builder, signature, given: context.get_dummy_value()
 
 
 @intrinsic
-def half(context, strip):  # type: ignore[no-untyped-def]
+def half(context, strip):
     """The strip of half as many positions."""
     less = StripType(Strip(strip.strip.channels, strip.strip.positions // 2, strip.strip.bits))
     return less(strip), lambda context, builder, signature, given: context.get_dummy_value()
 
 
 @intrinsic
-def wide(context, strip):  # type: ignore[no-untyped-def]
+def wide(context, strip):
     """The strip of one position in float64."""
     one = StripType(Strip(strip.strip.channels, 1, 64))
     return one(strip), lambda context, builder, signature, given: context.get_dummy_value()
 
 
 @intrinsic
-def position_bytes(context, strip):  # type: ignore[no-untyped-def]
+def position_bytes(context, strip):
     """Bytes of one position."""
     size = strip.strip.channels * strip.strip.bits // 8
     return types.int64(strip), lambda context, builder, signature, given: ir.Constant(ir.IntType(64), size)
 
 
 @intrinsic
-def number_bytes(context, strip):  # type: ignore[no-untyped-def]
+def number_bytes(context, strip):
     size = strip.strip.bits // 8
     return types.int64(strip), lambda context, builder, signature, given: ir.Constant(ir.IntType(64), size)
 
 
 @intrinsic
-def channels(context, strip):  # type: ignore[no-untyped-def]
+def channels(context, strip):
     count = strip.strip.channels
     return types.int64(strip), lambda context, builder, signature, given: ir.Constant(ir.IntType(64), count)
 
 
 @intrinsic
-def positions(context, strip):  # type: ignore[no-untyped-def]
+def positions(context, strip):
     count = strip.strip.positions
     return types.int64(strip), lambda context, builder, signature, given: ir.Constant(ir.IntType(64), count)
 
 
 @intrinsic
-def zero(context, strip):  # type: ignore[no-untyped-def]
+def zero(context, strip):
     lanes = _whole(strip)
     return lanes(strip), lambda context, builder, signature, given: ir.Constant(lanes.llvm, None)
 
 
 @intrinsic
-def load(context, strip, address):  # type: ignore[no-untyped-def]
+def load(context, strip, address):
     """Adjacent positions."""
     lanes = _whole(strip)
     return lanes(strip, types.int64), lambda context, builder, signature, given: _load(builder, given[1], lanes)
 
 
 @intrinsic
-def store(context, strip, address, x):  # type: ignore[no-untyped-def]
+def store(context, strip, address, x):
     """Adjacent positions."""
 
-    def generate(context, builder, signature, given):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, given):
         _store(builder, given[1], given[2], strip.strip.bits)
         return context.get_dummy_value()
 
@@ -179,11 +179,11 @@ def store(context, strip, address, x):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def tile(context, strip, address):  # type: ignore[no-untyped-def]
+def tile(context, strip, address):
     """The channels at one address, repeated for each position."""
     width, channels = _whole(strip).width, strip.strip.channels
 
-    def generate(context, builder, signature, given):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, given):
         part = _load(builder, given[1], _position(strip))
         return _shuffle(builder, part, part, [i % channels for i in range(width)])
 
@@ -191,10 +191,10 @@ def tile(context, strip, address):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def spread(context, strip, address, step):  # type: ignore[no-untyped-def]
+def spread(context, strip, address, step):
     """One number per position, `step` bytes apart, repeated for all its channels."""
 
-    def generate(context, builder, signature, given):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, given):
         address, channels, parts = given[1], strip.strip.channels, []
         for _ in range(strip.strip.positions):
             part = _load(builder, address, Lanes(1, strip.strip.bits))
@@ -206,11 +206,11 @@ def spread(context, strip, address, step):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def fold(context, strip, x):  # type: ignore[no-untyped-def]
+def fold(context, strip, x):
     """The sum over positions: a vector of one position."""
     channels = strip.strip.channels
 
-    def generate(context, builder, signature, given):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, given):
         parts = [_section(builder, given[1], i * channels, channels) for i in range(strip.strip.positions)]
         return functools.reduce(builder.fadd, parts)
 
@@ -218,10 +218,10 @@ def fold(context, strip, x):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def gather(context, strip, address, step):  # type: ignore[no-untyped-def]
+def gather(context, strip, address, step):
     """Positions `step` bytes apart."""
 
-    def generate(context, builder, signature, given):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, given):
         address, parts = given[1], []
         for _ in range(strip.strip.positions):
             parts.append(_load(builder, address, _position(strip)))
@@ -232,11 +232,11 @@ def gather(context, strip, address, step):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def scatter(context, strip, address, step, x):  # type: ignore[no-untyped-def]
+def scatter(context, strip, address, step, x):
     """Positions `step` bytes apart."""
     channels = strip.strip.channels
 
-    def generate(context, builder, signature, given):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, given):
         address = given[1]
         for i in range(strip.strip.positions):
             _store(builder, address, _section(builder, given[3], i * channels, channels), strip.strip.bits)
@@ -247,10 +247,10 @@ def scatter(context, strip, address, step, x):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def uniform(context, strip, number):  # type: ignore[no-untyped-def]
+def uniform(context, strip, number):
     """One float64 number everywhere."""
 
-    def generate(context, builder, signature, given):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, given):
         lanes, number = _whole(strip), given[1]
         if lanes.bits == 32:
             number = builder.fptrunc(number, ir.FloatType())
@@ -261,25 +261,25 @@ def uniform(context, strip, number):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def add(context, x, y):  # type: ignore[no-untyped-def]
+def add(context, x, y):
     return x(x, x), lambda context, builder, signature, given: builder.fadd(*given)
 
 
 @intrinsic
-def subtract(context, x, y):  # type: ignore[no-untyped-def]
+def subtract(context, x, y):
     return x(x, x), lambda context, builder, signature, given: builder.fsub(*given)
 
 
 @intrinsic
-def multiply(context, x, y):  # type: ignore[no-untyped-def]
+def multiply(context, x, y):
     return x(x, x), lambda context, builder, signature, given: builder.fmul(*given)
 
 
 @intrinsic
-def maximum(context, x, y):  # type: ignore[no-untyped-def]
+def maximum(context, x, y):
     """y where it is greater or not a number, else x."""
 
-    def generate(context, builder, signature, given):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, given):
         x, y = given
         chosen = builder.or_(builder.fcmp_ordered(">", y, x), builder.fcmp_unordered("uno", y, y))
         return builder.select(chosen, y, x)
@@ -288,10 +288,10 @@ def maximum(context, x, y):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def where_equal(context, x, y, z):  # type: ignore[no-untyped-def]
+def where_equal(context, x, y, z):
     """z where x = y, else 0."""
 
-    def generate(context, builder, signature, given):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, given):
         x, y, z = given
         return builder.select(builder.fcmp_ordered("==", x, y), z, ir.Constant(z.type, None))
 
@@ -299,21 +299,21 @@ def where_equal(context, x, y, z):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def widen(context, x):  # type: ignore[no-untyped-def]
+def widen(context, x):
     """In float64."""
     lanes = Lanes(x.width, 64)
 
-    def generate(context, builder, signature, given):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, given):
         return given[0] if x.bits == 64 else builder.fpext(given[0], lanes.llvm)
 
     return lanes(x), generate
 
 
 @intrinsic
-def fma(context, x, y, z):  # type: ignore[no-untyped-def]
+def fma(context, x, y, z):
     """x * y + z."""
 
-    def generate(context, builder, signature, given):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, given):
         kind = ir.FunctionType(x.llvm, [x.llvm] * 3)
         name = f"llvm.fmuladd.v{x.width}f{x.bits}"
         return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), given)
@@ -322,10 +322,10 @@ def fma(context, x, y, z):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def where_positive(context, x, y):  # type: ignore[no-untyped-def]
+def where_positive(context, x, y):
     """x where y > 0, else 0."""
 
-    def generate(context, builder, signature, given):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, given):
         nothing = ir.Constant(x.llvm, None)
         return builder.select(builder.fcmp_ordered(">", given[1], nothing), given[0], nothing)
 

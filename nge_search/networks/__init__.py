@@ -1,1 +1,1 @@
-"""Networks stacked from derived cells, and their training."""
+"""Networks stacked from derived cells, as modules; how they are trained stands in `nge_search.training`."""

@@ -41,7 +41,7 @@ class DerivedCell(nn.Module):
         keep_resolution: bool = False,
     ):
         super().__init__()
-        self.cell = cell
+        self.cell, self.reduction = cell, reduction
         stride = 2 if rates[0] == rates[1] else 1
         self.preprocess0 = build_preprocess(c_before, channels, reduction_before, stride=stride, rate=rates[0])
         self.preprocess1 = build_preprocess(c_last, channels, halve=False)
@@ -54,6 +54,10 @@ class DerivedCell(nn.Module):
         )
         self.c_out = channels * len(cell.concat)
         self.drop_slots = sum(not isinstance(operation, nn.Identity) for operation in self.operations)
+
+    def extra_repr(self) -> str:
+        sources = tuple(source for _, source in self.cell.genes)
+        return f"sources={sources}, concat={self.cell.concat}, reduction={self.reduction}, rate={self.rate}"
 
     def forward(
         self, before_BCHW: Tensor, last_BCHW: Tensor, keep_BD: Tensor | None = None, shared: Shared | None = None

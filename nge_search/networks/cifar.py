@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from torch import Tensor, nn
 
-from nge_search.architecture.genotype import Genotype
-from nge_search.architecture.graph import Graph
+from nge_search.architecture.genotype import Cells
 from nge_search.networks.classifier import Classifier
 from nge_search.networks.fast_forms import Stem
 
@@ -34,7 +31,7 @@ class CifarNetwork(Classifier):
     """A 3x3 stem at full resolution, then derived cells.
 
     Args:
-        genotype: the cells.
+        genotype: the cells, or their graphs.
         channels: C of the first cell, doubled at each reduction.
         cells: how many cells.
         classes: number of classes.
@@ -48,7 +45,7 @@ class CifarNetwork(Classifier):
 
     def __init__(
         self,
-        genotype: Genotype,
+        genotype: Cells,
         channels: int = 36,
         cells: int = 20,
         classes: int = 10,
@@ -65,8 +62,3 @@ class CifarNetwork(Classifier):
     def stems(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         stem = self.stem(x_BCHW)
         return stem, stem
-
-
-def build(graphs: Mapping[str, Graph], **sizes: int) -> CifarNetwork:
-    """The network of DARTS' space's `graphs`; `sizes` are `CifarNetwork`'s."""
-    return CifarNetwork(Genotype.from_graphs(graphs), **sizes)  # type: ignore[arg-type]

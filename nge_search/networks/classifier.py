@@ -10,10 +10,11 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from nge_search.architecture.cell_space import reduction_positions
-from nge_search.architecture.genotype import Genotype
+from nge_search.architecture.genotype import Cells, Genotype
 from nge_search.errors import UserError
 from nge_search.networks.cells import DerivedCell
 from nge_search.networks.fast_forms import Shared, suits
+from nge_search.operations import ModuleList, Preprocess
 
 
 class Classifier(nn.Module, ABC):
@@ -27,7 +28,7 @@ class Classifier(nn.Module, ABC):
         classifier: the linear layer.
         drop_slots: operations that drop-path may drop; the width of `forward`'s `keep_BD`.
         reductions: how many times smaller than the image the output of each cell is.
-        compiled: whether the cells are compiled, which the forms of `layers` would keep them from.
+        compiled: whether the cells are compiled, which the forms of `fast_forms` would keep them from.
         stem_reduction: how many times smaller than the image what the cells see is.
         auxiliary_sides: sides in pixels of the feature maps that the auxiliary head takes.
     """
@@ -37,7 +38,7 @@ class Classifier(nn.Module, ABC):
 
     def stack(
         self,
-        genotype: Genotype,
+        genotype: Cells,
         channels: int,
         cells: int,
         classes: int,
@@ -55,8 +56,8 @@ class Classifier(nn.Module, ABC):
             output_stride: how many times smaller than the image the last cell's output is: reductions that would
                 make it smaller still keep their resolution, and what follows is dilated; None: all reduce.
         """
-        self.genotype, self.compiled = genotype, False
-        self.cells = nn.ModuleList()
+        self.genotype, self.compiled = Genotype.of(genotype), False
+        self.cells: ModuleList[DerivedCell] = ModuleList()
         self.reductions: list[int] = []
         self.auxiliary_after = 2 * cells // 3
         c_auxiliary = 0
@@ -65,7 +66,7 @@ class Classifier(nn.Module, ABC):
         for position in range(cells):
             reduction = position in reduction_positions(cells)
             channels *= 2 if reduction else 1
-            graph = genotype.reduce if reduction else genotype.normal
+            graph = self.genotype.reduce if reduction else self.genotype.normal
             keep = output_stride is not None and stride >= output_stride
             cell = DerivedCell(graph, c_before, c_last, channels, reduction, reduction_before, rates, keep)
             self.cells.append(cell)
@@ -83,6 +84,11 @@ class Classifier(nn.Module, ABC):
             ends.append(ends[-1] + cell.drop_slots)
         self.drop_slots = ends[-1]
         self._slots = list(pairwise(ends))
+
+    def extra_repr(self) -> str:
+        reduced = [position for position, cell in enumerate(self.cells) if cell.reduction]
+        behind = self.auxiliary_after if self.auxiliary is not None else None
+        return f"reductions={reduced}, auxiliary_after={behind}, drop_slots={self.drop_slots}"
 
     @abstractmethod
     def stems(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
@@ -104,7 +110,7 @@ class Classifier(nn.Module, ABC):
                 auxiliary = self.auxiliary(last)
         return last, auxiliary
 
-    def _readers(self, position: int) -> list[nn.Module]:
+    def _readers(self, position: int) -> list[Preprocess]:
         """What the output of a cell is read by, in the cells behind it; that of the stem for position -1."""
         next_, after = self.cells[position + 1 : position + 2], self.cells[position + 2 : position + 3]
         return [cell.preprocess1 for cell in next_] + [cell.preprocess0 for cell in after]

@@ -10,7 +10,7 @@ from torch.nn import functional
 from torchvision.models.segmentation.deeplabv3 import ASPP
 from torchvision.models.segmentation.fcn import FCNHead
 
-from nge_search.architecture.genotype import Genotype
+from nge_search.architecture.genotype import Cells
 from nge_search.networks.imagenet import ImageNetNetwork
 
 #: Of the pyramid's 3x3 convolutions, at output stride 16.
@@ -25,7 +25,7 @@ class DeepLabV3(nn.Module):
     has, only without it.
 
     Args:
-        genotype: the cells.
+        genotype: the cells, or their graphs.
         channels: C of the first cell.
         cells: how many cells.
         classes: K.
@@ -40,7 +40,7 @@ class DeepLabV3(nn.Module):
 
     def __init__(
         self,
-        genotype: Genotype,
+        genotype: Cells,
         channels: int,
         cells: int,
         classes: int,
@@ -62,6 +62,9 @@ class DeepLabV3(nn.Module):
         self.pyramid = ASPP(self.backbone.cells[-1].c_out, rates, head_channels)
         self.pyramid.project[-1] = nn.Identity()  # dropout is `forward`'s
         self.classifier = nn.Conv2d(head_channels, classes, 1)
+
+    def extra_repr(self) -> str:
+        return f"output_stride={self.output_stride}, head_channels={self.head_channels}"
 
     def forward(self, x_BCHW: Tensor, keep_BFhw: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Logits of every pixel [B, K, H, W], and the auxiliary head's in training (else None).

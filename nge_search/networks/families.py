@@ -1,15 +1,17 @@
-"""The kinds of networks that cells are stacked into, by name, and the sizes that papers give them."""
+"""The kinds of networks that cells are stacked into, by name, and the sizes that papers give them.
+
+The class of every kind takes the cells (a genotype in DARTS' space, or graphs), then `channels`, `cells`, `classes`
+and `image_channels`, and behind them what is its own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-from nge_search.architecture.genotype import SPACE, Genotype
-from nge_search.architecture.graph import Graph
+from nge_search.architecture.genotype import SPACE, Cells
 from nge_search.architecture.load import Architecture
-from nge_search.errors import UserError, plain
+from nge_search.errors import UserError
 from nge_search.networks import nasbench101, nasbench201
 from nge_search.networks.cifar import CifarNetwork
 from nge_search.networks.classifier import Classifier
@@ -18,6 +20,8 @@ from nge_search.networks.nasbench101 import NasBench101Network
 from nge_search.networks.nasbench201 import NasBench201Network
 from nge_search.settings import names
 from nge_search.settings.names import require_names
+from nge_search.spaces.nasbench101 import STACKS
+from nge_search.spaces.nasbench201 import STAGES
 
 #: What trains as a classifier: from images and drop-path's factors to logits and auxiliary logits.
 Trainable = Classifier | NasBench101Network | NasBench201Network
@@ -25,7 +29,12 @@ Trainable = Classifier | NasBench101Network | NasBench201Network
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of network: the space of its cells, its class, its title, and the size of the published ones."""
+    """A kind of network: the space of its cells, its class, its title, and the size of the published ones.
+
+    Attributes:
+        own: which of `auxiliary` and `stem_multiplier` the class takes.
+        stages: what the number of cells is a multiple of.
+    """
 
     space: str
     network: type[Trainable]
@@ -34,10 +43,12 @@ class Family:
     cells: int
     classes: int
     image_size: int
+    own: tuple[str, ...] = ()
+    stages: int = 1
 
     def build(
         self,
-        cells_of: Genotype | Mapping[str, Graph],
+        cells_of: Cells,
         channels: int,
         cells: int,
         classes: int,
@@ -50,22 +61,34 @@ class Family:
         `auxiliary` is for networks that have such a head, `stem_multiplier` for those whose stem has a width of its
         own.
         """
-        if self.space != SPACE:
-            assert not isinstance(cells_of, Genotype)
-            return self.network(cells_of["cell"], channels, cells, classes, image_channels)  # type: ignore[arg-type]
-        genotype = cells_of if isinstance(cells_of, Genotype) else Genotype.from_graphs(cells_of)
-        more: dict[str, Any] = {} if stem_multiplier is None else {"stem_multiplier": stem_multiplier}
-        return self.network(genotype, channels, cells, classes, image_channels, auxiliary, **more)  # type: ignore
+        given = {"auxiliary": auxiliary, "stem_multiplier": stem_multiplier}
+        own = {name: given[name] for name in self.own if given[name] is not None}
+        stacked: Callable[..., Trainable] = self.network
+        return stacked(cells_of, channels, cells, classes, image_channels, **own)
 
 
 FAMILIES = {
-    "cifar": Family(SPACE, CifarNetwork, "CIFAR", channels=36, cells=20, classes=10, image_size=32),
-    "imagenet": Family(SPACE, ImageNetNetwork, "ImageNet", channels=48, cells=14, classes=1000, image_size=224),
+    "cifar": Family(SPACE, CifarNetwork, "CIFAR", 36, 20, 10, 32, own=("auxiliary", "stem_multiplier")),
+    "imagenet": Family(SPACE, ImageNetNetwork, "ImageNet", 48, 14, 1000, 224, own=("auxiliary",)),
     "nasbench101": Family(
-        "nasbench101", NasBench101Network, "NAS-Bench-101", nasbench101.CHANNELS, nasbench101.CELLS, 10, 32
+        "nasbench101",
+        NasBench101Network,
+        "NAS-Bench-101",
+        nasbench101.CHANNELS,
+        nasbench101.CELLS,
+        10,
+        32,
+        stages=STACKS,
     ),
     "nasbench201": Family(
-        "nasbench201", NasBench201Network, "NAS-Bench-201", nasbench201.CHANNELS, nasbench201.CELLS, 10, 32
+        "nasbench201",
+        NasBench201Network,
+        "NAS-Bench-201",
+        nasbench201.CHANNELS,
+        nasbench201.CELLS,
+        10,
+        32,
+        stages=STAGES,
     ),
 }
 require_names(FAMILIES, names.NETWORKS)
@@ -76,6 +99,6 @@ def require_fits(architecture: Architecture, kind: str, key: str) -> None:
     if FAMILIES[kind].space != architecture.space:
         fitting = [name for name, family in FAMILIES.items() if family.space == architecture.space]
         raise UserError(
-            f"{key}={kind} takes cells of {FAMILIES[kind].space}, but {plain(architecture.text)} is one of "
+            f"{key}={kind} takes cells of {FAMILIES[kind].space}, but {architecture.source} is one of "
             f"{architecture.space}; set {key}={' or '.join(fitting)}"
         )

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nge_search.native.threads import run
-from nge_search.operations import DilConv, FactorizedReduce, ReLUConvBN, SepConv
+from nge_search.operations import DilConv, FactorizedReduce, Preprocess, ReLUConvBN, SepConv
 
 _SMALLEST = 1 << 15  # numbers in a map from which on calling a kernel of our own is worth it
 
@@ -78,12 +78,12 @@ class Shared:
         """The result of an operation, times a factor per image, plus a map."""
         more = factor_B111, addend_BCHW
         if isinstance(operation, SepConv):
-            inner, outer = operation
+            inner, outer = operation.steps
             return _separable(outer, _separable(inner, self._rectify(x_BCHW), rectify=True), *more)
         if isinstance(operation, DilConv):
             return _separable(operation, self._rectify(x_BCHW), *more)
         own = _pointwise(operation, x_BCHW)
-        if not own:
+        if not own or not isinstance(operation, Preprocess):
             return combine(operation(x_BCHW), *more)
         parts = self._products.pop((id(x_BCHW), id(operation)), None) or _multiply(own, self._rectify(x_BCHW))
         norm = operation[2] if isinstance(operation, ReLUConvBN) else operation.bn
@@ -123,9 +123,8 @@ def _separable(
     rectify: bool = False,
 ) -> Tensor:
     """What follows the ReLU of a DilConv, and then another ReLU if `rectify`."""
-    _, depthwise, pointwise, norm = layers
-    (z_BCHW,) = _multiply([_Product(pointwise.weight)], convolve(depthwise, x_BCHW))
-    return normalise(norm, z_BCHW, factor_B111, addend_BCHW, rectify)
+    (z_BCHW,) = _multiply([_Product(layers.pointwise.weight)], convolve(layers.depthwise, x_BCHW))
+    return normalise(layers[3], z_BCHW, factor_B111, addend_BCHW, rectify)
 
 
 class _Product(NamedTuple):
@@ -139,9 +138,9 @@ class _Product(NamedTuple):
 def _pointwise(operation: nn.Module, x_BCHW: Tensor) -> list[_Product]:
     """The products in an operation that is a ReLU, 1x1 convolutions side by side and a normalisation; else none."""
     if isinstance(operation, ReLUConvBN):
-        return [_Product(operation[1].weight)]
-    halves = isinstance(operation, FactorizedReduce) and operation.even.stride == (2, 2)
-    if halves and not (x_BCHW.shape[2] % 2 or x_BCHW.shape[3] % 2):
+        return [_Product(operation.convolution.weight)]
+    odd = x_BCHW.shape[2] % 2 or x_BCHW.shape[3] % 2
+    if isinstance(operation, FactorizedReduce) and operation.even.stride == (2, 2) and not odd:
         return [_Product(operation.even.weight, 0, 2), _Product(operation.odd.weight, 1, 2)]
     return []
 
@@ -253,18 +252,19 @@ def _four_images(x_BCHW: Tensor) -> Tensor:
 
 
 def normalise(
-    norm: nn.BatchNorm2d,
+    norm: nn.Module,
     x_BCHW: Tensor,
     factor_B111: Tensor | None = None,
     addend_BCHW: Tensor | None = None,
     rectify: bool = False,
 ) -> Tensor:
-    """`norm` in training, times a factor per image, plus a map, as far as given; or with a ReLU behind."""
+    """A normalisation in training, times a factor per image, plus a map, as far as given; or with a ReLU behind."""
     maps = (x_BCHW,) if addend_BCHW is None else (x_BCHW, addend_BCHW)
     dense = all(map_.is_contiguous(memory_format=torch.channels_last) for map_ in maps)
     if not dense or type(norm) is not nn.BatchNorm2d:  # statistics over ranks, for example
         y_BCHW = norm(x_BCHW)
         return torch.relu(y_BCHW) if rectify else combine(y_BCHW, factor_B111, addend_BCHW)
+    assert norm.num_batches_tracked is not None
     norm.num_batches_tracked.add_(1)
     return _Normalise.apply(x_BCHW, norm.weight, norm.bias, norm, factor_B111, addend_BCHW, rectify)
 
@@ -289,9 +289,11 @@ class _Normalise(torch.autograd.Function):
         count, threads = batch * height * width, torch.get_num_threads()
         dtype = x_BCHW[:0].numpy().dtype
         sums = torch.zeros(threads, 2, channels, dtype=torch.float64)
-        run(kernels.moments(dtype), threads, count, channels, *_addresses(x_BCHW, sums))
+        run(kernels.moments(dtype), threads, count=count, channels=channels, **_addresses(x=x_BCHW, sums=sums))
         facts = torch.empty(2, channels, dtype=torch.float64)
         rows = x_BCHW.new_empty(kernels.ROWS, kernels.GROUP * channels)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
         running = norm.running_mean.numpy(), norm.running_var.numpy()
         given = sums.numpy(), count, x_BCHW[0, :, 0, 0].numpy(), weight_C.numpy(), bias_C.numpy()
         kernels.describe(*given, norm.eps, norm.momentum, *running, facts.numpy(), rows.numpy())
@@ -299,8 +301,9 @@ class _Normalise(torch.autograd.Function):
         factors, y_BCHW = factors.contiguous(), torch.empty_like(x_BCHW)
         added = x_BCHW if addend_BCHW is None else addend_BCHW
         run(
-            kernels.forward(dtype), threads, batch, height * width, channels, int(rectify),
-            int(addend_BCHW is not None), *_addresses(x_BCHW, rows, factors, added, y_BCHW),
+            kernels.forward(dtype), threads, images=batch, count=height * width, channels=channels,
+            rectify=int(rectify), added=int(addend_BCHW is not None),
+            **_addresses(x=x_BCHW, rows=rows, factors=factors, addend=added, y=y_BCHW),
         )  # fmt: skip
         ctx.save_for_backward(x_BCHW)
         ctx.known = threads, dtype, facts, rows, factors, int(rectify), addend_BCHW is not None
@@ -315,16 +318,17 @@ class _Normalise(torch.autograd.Function):
         rows = rows.clone()  # another backward pass may come
         batch, channels, height, width = x_BCHW.shape
         dy_BCHW = dy_BCHW.contiguous(memory_format=torch.channels_last)
-        words = threads, batch, height * width, channels, rectify
+        sizes = {"images": batch, "count": height * width, "channels": channels, "rectify": rectify}
+        given = {**sizes, **_addresses(x=x_BCHW, rows=rows, factors=factors, dy=dy_BCHW)}
         sums = torch.zeros(threads, 2, channels, dtype=torch.float64)
-        run(kernels.changes(dtype), *words, *_addresses(x_BCHW, rows, factors, dy_BCHW, sums))
+        run(kernels.changes(dtype), threads, **given, **_addresses(sums=sums))
         d_weight_C, d_bias_C = x_BCHW.new_empty(channels), x_BCHW.new_empty(channels)
         found = d_weight_C.numpy(), d_bias_C.numpy(), rows.numpy()
         kernels.describe_backward(sums.numpy(), batch * height * width, facts.numpy(), *found)
         dx_BCHW = torch.empty_like(x_BCHW)
-        run(kernels.backward(dtype), *words, *_addresses(x_BCHW, rows, factors, dy_BCHW, dx_BCHW))
+        run(kernels.backward(dtype), threads, **given, **_addresses(dx=dx_BCHW))
         return dx_BCHW, d_weight_C, d_bias_C, None, None, dy_BCHW if added else None, None
 
 
-def _addresses(*tensors: Tensor) -> list[int]:
-    return [tensor.data_ptr() for tensor in tensors]
+def _addresses(**tensors: Tensor) -> dict[str, int]:
+    return {name: tensor.data_ptr() for name, tensor in tensors.items()}

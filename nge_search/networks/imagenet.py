@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from nge_search.architecture.genotype import Genotype
+from nge_search.architecture.genotype import Cells
 from nge_search.networks.classifier import Classifier
 from nge_search.networks.fast_forms import Stem
 
@@ -35,7 +35,7 @@ class ImageNetNetwork(Classifier):
     """Three 3x3 convolutions of stride 2, then derived cells at an eighth of the resolution.
 
     Args:
-        genotype: the cells.
+        genotype: the cells, or their graphs.
         channels: C of the stem and of the first cell, doubled at each reduction.
         cells: how many cells.
         classes: number of classes.
@@ -49,7 +49,7 @@ class ImageNetNetwork(Classifier):
 
     def __init__(
         self,
-        genotype: Genotype,
+        genotype: Cells,
         channels: int = 48,
         cells: int = 14,
         classes: int = 1000,
@@ -58,6 +58,7 @@ class ImageNetNetwork(Classifier):
         output_stride: int | None = None,
     ):
         super().__init__()
+        self.output_stride = output_stride
         half = channels // 2
         self.stem0 = Stem(
             nn.Conv2d(image_channels, half, 3, stride=2, padding=1, bias=False),
@@ -73,6 +74,9 @@ class ImageNetNetwork(Classifier):
         )
         head = AuxiliaryHead if auxiliary is True else auxiliary or None
         self.stack(genotype, channels, cells, classes, (channels, channels, True), head, output_stride)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, output_stride={self.output_stride or 32}"
 
     def stems(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         before = self.stem0(x_BCHW)

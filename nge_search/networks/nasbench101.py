@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nge_search.architecture.graph import Graph
+from nge_search.operations import ModuleList
 from nge_search.spaces.nasbench101 import CELLS_PER_STACK, KERNELS, STACKS, STEM, vertex_channels
 
 #: Of the published networks: channels of the stem and the first stack, and three cells in each of three stacks.
@@ -51,6 +52,10 @@ class NasBench101Cell(nn.Module):
             return ConvBNReLU(channels, channels, KERNELS[name])
         return nn.MaxPool2d(3, stride=1, padding=1)
 
+    def extra_repr(self) -> str:
+        edges = ", ".join(f"{edge.source}-{edge.target}" for edge in self.graph.edges)
+        return f"edges=({edges}), widths={self.widths}"
+
     def forward(self, x_BCHW: Tensor) -> Tensor:
         states = [x_BCHW]
         for vertex, operation in enumerate(self.operations, start=1):
@@ -71,7 +76,7 @@ class NasBench101Network(nn.Module):
     """Stem, stacks of cells with 2x2 max pooling and twice the channels from one to the next, classifier.
 
     Args:
-        graph: of the cell, pruned: operations on vertices, the input first and the output last.
+        graphs: of the space's one kind of cell, pruned: operations on vertices, input first and output last.
         channels: of the stem and the first stack.
         cells: number of cells, a multiple of three.
         classes: number of classes.
@@ -82,7 +87,7 @@ class NasBench101Network(nn.Module):
 
     def __init__(
         self,
-        graph: Graph,
+        graphs: Mapping[str, Graph],
         channels: int = CHANNELS,
         cells: int = CELLS,
         classes: int = 10,
@@ -90,18 +95,18 @@ class NasBench101Network(nn.Module):
     ):
         super().__init__()
         self.stem = ConvBNReLU(image_channels, channels, 3)
-        self.stacks = nn.ModuleList()
+        self.stacks: ModuleList[ModuleList[NasBench101Cell]] = ModuleList()
         before = channels
         for stack in range(STACKS):
             width = channels * 2**stack
             inputs = [before] + [width] * (cells // STACKS - 1)
-            self.stacks.append(nn.ModuleList(NasBench101Cell(graph, c_in, width) for c_in in inputs))
+            self.stacks.append(ModuleList(NasBench101Cell(graphs["cell"], c_in, width) for c_in in inputs))
             before = width
         self.pool = nn.MaxPool2d(2, ceil_mode=True)
         self.classifier = nn.Linear(before, classes)
 
     @property
-    def cells(self) -> list[nn.Module]:
+    def cells(self) -> list[NasBench101Cell]:
         """All cells, in order."""
         return [cell for stack in self.stacks for cell in stack]
 
@@ -114,8 +119,3 @@ class NasBench101Network(nn.Module):
             for cell in cells:
                 x_BCHW = cell(x_BCHW)
         return self.classifier(x_BCHW.mean(dim=(2, 3))), None
-
-
-def build(graphs: Mapping[str, Graph], **sizes: int) -> NasBench101Network:
-    """The network of a space's `graphs`; `sizes` are `NasBench101Network`'s."""
-    return NasBench101Network(graphs["cell"], **sizes)

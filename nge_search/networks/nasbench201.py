@@ -22,6 +22,9 @@ class NasBench201Cell(nn.Module):
         self.graph = graph
         self.operations = nn.ModuleList(build_operation(edge.label.name, channels, True) for edge in graph.edges)
 
+    def extra_repr(self) -> str:
+        return f"edges=({', '.join(f'{edge.source}-{edge.target}' for edge in self.graph.edges)})"
+
     def forward(self, x_BCHW: Tensor) -> Tensor:
         states: dict[int, Tensor] = {self.graph.inputs[0]: x_BCHW}
         for node in self.graph.order:
@@ -36,31 +39,32 @@ class NasBench201Cell(nn.Module):
         return torch.zeros_like(x_BCHW) if output is None else output
 
 
-class NasBench201Network(ThreeStages):
+class NasBench201Network(ThreeStages[NasBench201Cell]):
     """The network that NAS-Bench-201 trained.
 
     Args:
-        graph: of the cell, operations on edges; an edge that is not there is the space's `none`.
+        graphs: of the space's one kind of cell, operations on edges; an edge that is not there is `none`.
         channels, cells, classes, image_channels: as of `ThreeStages`.
     """
 
     drop_slots, compiled = 0, False
 
     def __init__(
-        self, graph: Graph, channels: int = CHANNELS, cells: int = CELLS, classes: int = 10, image_channels: int = 3
+        self,
+        graphs: Mapping[str, Graph],
+        channels: int = CHANNELS,
+        cells: int = CELLS,
+        classes: int = 10,
+        image_channels: int = 3,
     ):
+        graph = graphs["cell"]
         super().__init__(lambda width: NasBench201Cell(graph, width), channels, cells, classes, image_channels)
 
     @property
-    def cells(self) -> list[nn.Module]:
+    def cells(self) -> list[NasBench201Cell]:
         """All cells, in order."""
         return [cell for stage in self.stages for cell in stage]
 
     def forward(self, x_BCHW: Tensor, keep_BD: Tensor | None = None) -> tuple[Tensor, None]:
         """Logits [B, classes]; there is no auxiliary head, and no operation that drop-path may drop."""
         return self.run(x_BCHW), None
-
-
-def build(graphs: Mapping[str, Graph], **sizes: int) -> NasBench201Network:
-    """The network of a space's `graphs`; `sizes` are `NasBench201Network`'s."""
-    return NasBench201Network(graphs["cell"], **sizes)

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nge_search.architecture.cell_space import reduction_positions
-from nge_search.architecture.genotype import Genotype, load_genotype
+from nge_search.architecture.genotype import Genotype
+from nge_search.architecture.load import load_genotype
 from nge_search.errors import UserError, shorten
 from nge_search.networks.cifar import CifarNetwork
 from nge_search.networks.classifier import Classifier, drop_path_factors
@@ -74,22 +75,29 @@ class TimmClassifier(Classifier):
             self.reset_classifier(num_classes, global_pool)
         self.feature_info = self._describe_features()
 
+    def extra_repr(self) -> str:
+        rates = f"drop_rate={self.drop_rate}, drop_path_rate={self.drop_path_rate}"
+        return f"{super().extra_repr()}, global_pool='{self.global_pool}', {rates}"
+
     def _describe_features(self) -> list[dict[str, Any]]:
         """timm's list of feature maps: behind each stem, the last cell before each reduction, and the last of all.
 
         Where `output_stride` keeps a resolution, `reduction` is that of the map all the same.
         """
-        info = [
-            {"num_chs": self.get_submodule(stem)[-1].num_features, "reduction": reduction, "module": stem}
-            for stem, reduction in self.stem_reductions.items()
-        ]
+        info: list[dict[str, Any]] = []
+        for stem, reduction in self.stem_reductions.items():
+            *_, norm = self.get_submodule(stem).children()
+            assert isinstance(norm, nn.BatchNorm2d)
+            info.append({"num_chs": norm.num_features, "reduction": reduction, "module": stem})
         for last in (end - 1 for end in _resolution_ends(len(self.cells))):
             info.append(
                 {"num_chs": self.cells[last].c_out, "reduction": self.reductions[last], "module": f"cells.{last}"}
             )
         return info
 
-    def forward_features(self, x_BCHW: Tensor) -> Tensor:
+    # timm's methods take images alone and return a tensor alone, where a classifier of ours does more.
+
+    def forward_features(self, x_BCHW: Tensor) -> Tensor:  # type: ignore[override]
         """Output of the last cell, [B, num_features, H, W]."""
         keep_BD = None
         if self.training and self.drop_path_rate:
@@ -104,7 +112,7 @@ class TimmClassifier(Classifier):
             x = functional.dropout(x, self.drop_rate, self.training)
         return x if pre_logits else self.classifier(x)
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
+    def forward(self, x_BCHW: Tensor) -> Tensor:  # type: ignore[override]
         """Logits, [B, num_classes]."""
         return self.forward_head(self.forward_features(x_BCHW))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 from datetime import datetime, timezone
 from pathlib import Path
@@ -11,9 +10,10 @@ from typing import Any
 from nge_search import kinds
 from nge_search.errors import UserError, from_os_error, printable
 from nge_search.files import write_atomic
+from nge_search.kinds import METRICS, REPORT, Kind
 from nge_search.report.parts.numbers import number, plain
 from nge_search.report.parts.page import BEGINNING, document, notice
-from nge_search.report.run_folder import RunFolder, read_run_folder
+from nge_search.report.parts.run import Run
 
 #: What rows are, one and many, in a run of a kind that is not known.
 _ROWS = ("epoch", "epochs", "train.epochs")
@@ -29,10 +29,10 @@ def write_report(run_dir: str | Path, summary: dict[str, Any] | None = None) -> 
     Raises:
         UserError: `run_dir` is not the folder of a run, or cannot be read or written.
     """
-    run = read_run_folder(run_dir)
+    run = Run(run_dir)
     if summary is not None:
-        run = dataclasses.replace(run, summary=summary)
-    path = run.path / "report.html"
+        run.summary = summary
+    path = run.path / REPORT
     _refuse_other_page(path)
     try:
         write_atomic(path, printable(render(run), keep="\n\t"))
@@ -49,19 +49,19 @@ def _refuse_other_page(path: Path) -> None:
                 raise UserError(f"'{path}' is not a report of this program; rename it, and try again")
 
 
-def render(run: RunFolder) -> str:
-    """The page of a run."""
-    kind = kinds.find(run.kind)
+def render(run: Run) -> str:
+    """The page of a run; where nothing tells its kind, that of a search if it has found something."""
+    name = run.kind or ("search" if run.architecture else "run")
+    kind = kinds.find(name)
     page = importlib.import_module(kind.page if kind else "nge_search.report.pages.other")
-    banner = _progress(run) + "".join(notice(note, "warning") for note in run.notes)
-    name = run.setting("run.name") or run.path.resolve().name
-    subtitle = f"{kind.title if kind else run.kind} · {run.path}"
-    return document(str(name), subtitle, banner, page.figures(run), page.sections(run))
+    figures, sections = page.figures(run), page.sections(run)
+    banner = _progress(run, kind) + "".join(notice(note, "warning") for note in run.notes)
+    title = run.setting("run.name") or run.path.resolve().name
+    return document(str(title), f"{kind.title if kind else name} · {run.path}", banner, figures, sections)
 
 
-def _progress(run: RunFolder) -> str:
+def _progress(run: Run, kind: Kind | None) -> str:
     """How far the run has come: one line, which stands out while the run is unfinished."""
-    kind = kinds.find(run.kind)
     one, many, setting = kind.unit if kind else _ROWS
     planned = number(run.setting(setting))
     if run.summary is not None:
@@ -71,7 +71,7 @@ def _progress(run: RunFolder) -> str:
     if not run.rows:
         return notice(f"Unfinished: still running, or stopped, before the end of its first {one}.", "warning")
     of = f" ({len(run.rows)} of {plain(planned, 6)} {many} recorded)" if planned == planned else ""
-    metrics = run.path / "metrics.jsonl"
+    metrics = run.path / METRICS
     written = datetime.fromtimestamp(metrics.stat().st_mtime, timezone.utc)
     return notice(
         f"Unfinished: still running, or stopped, after {one} {plain(run.rows[-1]['epoch'], 6)}{of}; "

@@ -58,13 +58,14 @@ _LIMITS = (
 )
 
 
+@dataclasses.dataclass
 class Section:
     """Checks each field against the limits that `option` recorded, at construction."""
 
     prefix: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
-        for item in dataclasses.fields(self):  # type: ignore[arg-type]
+        for item in dataclasses.fields(self):
             if "meaning" in item.metadata:
                 self._check_field(item.name, getattr(self, item.name), item.metadata)
         self.check()

@@ -6,11 +6,9 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from nge_search.settings.base import Section, option
-from nge_search.settings.names import NETWORKS, SCHEDULES, TASKS
+from nge_search.settings.names import BENCHMARK_NETWORKS, NETWORKS, SCHEDULES, TASKS
 from nge_search.settings.optimisation import NetworkTrainSection
 from nge_search.settings.run import CommandConfig
-
-_PUBLISHED_NETWORKS = NETWORKS[2:]
 
 
 @dataclass
@@ -21,40 +19,40 @@ class NetworkSection(Section):
 
     genotype: str = option(
         "darts_v2",
-        "A genotype: published name, JSON file, or finished search's run folder.",
+        "Architecture to train: published name, JSON file, or run folder of a finished search.",
         free_on_resume=True,  # the cells themselves are compared
         path=True,
     )
     kind: str = option(
         "cifar",
-        "cifar: a stem at full resolution; imagenet: a stem of stride 8; nasbench101, nasbench201: the networks "
-        "that these benchmarks trained, of their own cells in three stages.",
+        "Network that the cell is stacked into: cifar: a stem at full resolution; imagenet: a stem of stride 8; "
+        "nasbench101, nasbench201: the networks that these benchmarks trained, of their own cells in three stages.",
         choices=NETWORKS,
     )
-    channels: int = option(36, "Channels C of the first cell.", at_least=1, at_most=1024)
+    channels: int = option(36, "Number of channels C of the first cell.", at_least=1, at_most=1024)
     cells: int = option(20, "Number of cells; those at 1/3 and 2/3 of the depth reduce.", at_least=1, at_most=200)
     stem_multiplier: int = option(
-        3, "Channels of the stem of network.kind=cifar, in units of network.channels.", at_least=1, at_most=16
+        3, "Number of channels of network.kind=cifar's stem, in units of network.channels.", at_least=1, at_most=16
     )
     auxiliary: bool = option(False, "Train an auxiliary head at 2/3 of the depth (needs images of about 32x32).")
-    auxiliary_weight: float = option(0.4, "Weight of the auxiliary head's loss.", at_least=0)
+    auxiliary_weight: float = option(0.4, "Weight of the auxiliary head's loss in the training loss.", at_least=0)
     weights: str = option(
         "",
-        "Start from these weights: an exported folder, a .safetensors file or a run folder; empty: at random.",
+        "Weights to start from: an exported folder, a .safetensors file or a run folder; empty: random ones.",
         path=True,
     )
     reset_classifier: bool = option(
-        False, "Leave the classifier of network.weights out, as for other classes, and train a new one."
+        False, "Leave out the classifier of network.weights, which is of other classes, and train a new one."
     )
     drop_path: float = option(
         0.0,
-        "Probability of dropping an operation's output per image, reached linearly at the end.",
+        "Probability of dropping an operation's output for an image, to which it rises linearly from 0 by the end.",
         at_least=0,
         below=1,
     )
 
     def check(self) -> None:
-        if self.kind not in _PUBLISHED_NETWORKS:
+        if self.kind not in BENCHMARK_NETWORKS:
             return
         if self.cells % 3:
             raise self.refuse("cells", f"{self.key('kind')}={self.kind} has three stages; set a multiple of 3")
@@ -68,21 +66,31 @@ class TrainSection(NetworkTrainSection):
     """How a classifier is trained."""
 
     schedule: str = option(
-        "cosine", "How the learning rate falls, epoch by epoch: cosine or linear.", choices=SCHEDULES
+        "cosine", "Schedule by which the learning rate falls, epoch by epoch.", choices=SCHEDULES
     )
     warmup_epochs: int = option(
         0,
-        "First epochs, in which the learning rate is multiplied by (epoch + 1) / train.warmup_epochs.",
+        "Number of first epochs, in which the learning rate is multiplied by (epoch + 1) / train.warmup_epochs.",
         at_least=0,
     )
-    label_smoothing: float = option(0.0, "Label smoothing of the training loss.", at_least=0, below=1)
-    mixup: float = option(0.0, "timm's mixup: alpha of its Beta distribution; 0: none.", at_least=0)
-    cutmix: float = option(0.0, "timm's cutmix: alpha of its Beta distribution; 0: none.", at_least=0)
+    label_smoothing: float = option(
+        0.0,
+        "Share of each label that smoothing spreads over all classes in the training loss.",
+        at_least=0,
+        below=1,
+    )
+    mixup: float = option(0.0, "Alpha of the Beta distribution of timm's mixup; 0: no mixup.", at_least=0)
+    cutmix: float = option(0.0, "Alpha of the Beta distribution of timm's cutmix; 0: no cutmix.", at_least=0)
     ema_decay: float = option(
-        0.0, "Decay per step of an average of the weights, evaluated beside them; 0: none.", at_least=0, below=1
+        0.0,
+        "Decay per step of an average of the weights, which is evaluated beside them; 0: no average.",
+        at_least=0,
+        below=1,
     )
     compile: bool = option(
-        False, "Compile the cells with torch.compile: takes minutes at first, pays on GPUs.", free_on_resume=True
+        False,
+        "Compile the cells with torch.compile, which takes minutes at first and pays on GPUs.",
+        free_on_resume=True,
     )
 
     def check(self) -> None:

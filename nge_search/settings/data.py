@@ -66,10 +66,8 @@ _RAND_AUGMENT = re.compile(
 )
 
 
-#: Pixels of an image beyond which its header alone has it refused; Pillow itself refuses more than the second.
+#: Pixels of an image beyond which its header alone has it refused by default, and beyond which Pillow refuses it.
 MAX_PIXELS = 100_000_000
-
-
 MOST_PIXELS = 178_956_970
 
 
@@ -90,18 +88,20 @@ class DataSection(Section):
 
     prefix: ClassVar[str] = "data"
 
-    name: str = option("digits", "Dataset.", choices=tuple(DATASETS))
+    name: str = option(
+        "digits", "Name of the dataset of images; folder: images of your own in data.root.", choices=tuple(DATASETS)
+    )
     root: str = option(
         "data",
-        "Folder of the dataset's files (digits needs none: scikit-learn ships it).",
+        "Folder that holds the dataset's files (digits needs none: scikit-learn ships it).",
         free_on_resume=True,
         path=True,
     )
     download: bool = option(False, "Download CIFAR into data.root when it is missing.", free_on_resume=True)
-    limit: int = option(0, "Use at most this many training images, equally many per class; 0: all.", at_least=0)
+    limit: int = option(0, "Largest number of training images to use, equally many per class; 0: all.", at_least=0)
     image_size: int = option(
         0,
-        "Side in pixels to which images are resized; 0: as they are (folder: required if sizes differ).",
+        "Side in pixels to which images are resized; 0: their own (a folder of several sizes needs it).",
         at_least=0,
         at_most=1024,
     )
@@ -110,59 +110,72 @@ class DataSection(Section):
     )
     split: str = option(
         "stratified",
-        "How training images are divided: stratified (by class, seeded) or file_order (first/last, as DARTS).",
+        "How training images are divided between weights and architecture: stratified: by class, seeded; "
+        "file_order: the first and the last ones (DARTS).",
         choices=("stratified", "file_order"),
     )
     test_fraction: float = option(
-        0.2, "Share held out as test set, by class, where a folder has no test/ or val/.", above=0, below=1
+        0.2,
+        "Share of each class that is held out as test set where a folder has no test/ or val/.",
+        above=0,
+        below=1,
     )
     crop_padding: int | None = option(
-        None, "Zero padding of random crops, in pixels; null: an eighth of the side.", at_least=0
+        None, "Zero padding of random crops, in pixels; null: an eighth of the image's side.", at_least=0
     )
-    flip: bool | None = option(None, "Random horizontal flips; null: on, except for digits.")
+    flip: bool | None = option(
+        None, "Mirror training images at random, left to right; null: yes, except for digits."
+    )
     crop: str = option(
         "auto",
-        "Random crops in training: padded (data.crop_padding), resized (a random area and aspect ratio), or auto: "
+        "Random crops in training: padded: by data.crop_padding; resized: of a random area and aspect ratio; auto: "
         "resized for imagenet, else padded.",
         choices=("auto", "padded", "resized"),
     )
     min_area: float = option(0.08, "Smallest share of the image that a resized crop shows.", above=0, at_most=1)
     resize: int = option(
         0,
-        "Short side in pixels to which evaluation images are resized before their centre is cropped; 0: that of "
-        "the crop.",
+        "Short side in pixels to which evaluation images are resized before their centre is cropped; 0: the side "
+        "of the crop.",
         at_least=0,
         at_most=1024,
     )
     jitter: float = option(
-        0.0, "Largest relative change of brightness, contrast and saturation in training; 0: none.", at_least=0
+        0.0, "Largest relative change of brightness, contrast and saturation in training; 0: no change.", at_least=0
     )
-    hue: float = option(0.0, "Largest change of hue in training, in turns; 0: none.", at_least=0, at_most=0.5)
-    rand_augment: str = option("", "timm's RandAugment in training, as rand-m9-mstd0.5-inc1; empty: none.")
+    hue: float = option(0.0, "Largest change of hue in training, in turns; 0: no change.", at_least=0, at_most=0.5)
+    rand_augment: str = option(
+        "", "Policy of timm's RandAugment in training, as rand-m9-mstd0.5-inc1; empty: none."
+    )
     random_erasing: float = option(
-        0.0, "Probability of timm's random erasing of a rectangle per training image.", at_least=0, at_most=1
+        0.0, "Probability that timm's random erasing fills a rectangle of a training image.", at_least=0, at_most=1
     )
-    cutout: int = option(0, "Side of the cutout square, in pixels; 0: none.", at_least=0)
+    cutout: int = option(0, "Side of the cutout square in training, in pixels; 0: no cutout.", at_least=0)
     corrupt: str = option(
         "stop",
-        "An image that cannot be read: stop names it and ends the run; skip names it, counts it and goes on.",
+        "What an image that cannot be read leads to: stop: it is named and ends the run; skip: it is named, "
+        "counted and passed over.",
         choices=("stop", "skip"),
     )
     max_pixels: int = pixel_limit()
     resident: str = option(
         "auto",
-        "Hold all images on the device as uint8: always, never (a DataLoader reads them), or auto: if they fit.",
+        "Whether all images are held on the device as uint8: always; never: a DataLoader reads them; auto: if they "
+        "fit.",
         choices=("auto", "always", "never"),
         free_on_resume=True,
     )
     resident_megabytes: int = option(
         4096,
-        "Largest image set, in MB, that data.resident=auto holds on the device.",
+        "Largest image set that data.resident=auto holds on the device, in MB.",
         at_least=1,
         free_on_resume=True,
     )
     workers: int = option(
-        2, "Worker processes of the DataLoader, and threads that decode files.", at_least=0, free_on_resume=True
+        2,
+        "Number of the DataLoader's worker processes, and of threads that decode files.",
+        at_least=0,
+        free_on_resume=True,
     )
 
     @property

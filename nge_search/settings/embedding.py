@@ -17,32 +17,36 @@ class EmbeddingSection(Section):
 
     kind: str = option(
         "nge",
-        "nge: graph convolutions (Eq. 5-10); rnn: an LSTM in their place; plain: neither; direct: free parameters.",
+        "What gives P: nge: graph convolutions (Eq. 5-10); rnn: an LSTM in their place; plain: neither; direct: "
+        "free parameters.",
         choices=EMBEDDINGS,
     )
     adjacency: str = option(
         "predecessors",
-        "Eq. 6: each node hears its predecessors; as printed (later to earlier); or symmetric (Kipf and Welling).",
+        "Neighbours that a node hears (Eq. 6): predecessors: earlier nodes; printed: later ones, as the paper "
+        "prints it; symmetric: both (Kipf and Welling).",
         choices=("predecessors", "printed", "symmetric"),
     )
-    input_dim: int = option(64, "D: length of a node's learned input vector.", at_least=1, at_most=4096)
+    input_dim: int = option(64, "Length D of a node's learned input vector.", at_least=1, at_most=4096)
     hidden_dim: int = option(128, "Width of the hidden graph convolutions.", at_least=1, at_most=4096)
-    output_dim: int = option(64, "F: length of a node's embedding.", at_least=1, at_most=4096)
-    edge_dim: int = option(
-        64, "K: length of an edge's embedding and of its hidden layer.", at_least=1, at_most=4096
+    output_dim: int = option(64, "Length F of a node's embedding.", at_least=1, at_most=4096)
+    edge_dim: int = option(64, "Length K of an edge's embedding and of its hidden layer.", at_least=1, at_most=4096)
+    layers: int = option(3, "Number L of graph convolutions of embedding.kind=nge.", at_least=1, at_most=64)
+    recurrent_layers: int = option(2, "Number of LSTM layers of embedding.kind=rnn.", at_least=1, at_most=64)
+    shared: bool = option(
+        True, "Share all layers between normal and reduction cells, which then differ in X alone."
     )
-    layers: int = option(3, "L: graph convolutions of embedding.kind=nge.", at_least=1, at_most=64)
-    recurrent_layers: int = option(2, "LSTM layers of embedding.kind=rnn.", at_least=1, at_most=64)
-    shared: bool = option(True, "Normal and reduction cells share all layers and differ in X alone.")
     initialisation: str = option(
-        "he", "he: normal with std sqrt(2 / fan_in); normal: with std embedding.init_std.", choices=("he", "normal")
+        "he",
+        "Normal distribution that layers start from: he: of std sqrt(2 / fan_in); normal: of embedding.init_std.",
+        choices=("he", "normal"),
     )
     init_std: float = option(0.1, "Standard deviation of embedding.initialisation=normal.", above=0)
-    learning_rate: float = option(6e-4, "Adam's learning rate, fixed.", at_least=0)
-    beta1: float = option(0.5, "Adam's first beta (DARTS).", at_least=0, below=1)
-    beta2: float = option(0.999, "Adam's second beta.", at_least=0, below=1)
-    weight_decay: float = option(1e-3, "L2 penalty on the embedding.", at_least=0)
-    weight_decay_on_x: bool = option(True, "Apply it to the node vectors X too.")
+    learning_rate: float = option(6e-4, "Adam's learning rate for the embedding, the same throughout.", at_least=0)
+    beta1: float = option(0.5, "Adam's first beta, 0.5 in DARTS.", at_least=0, below=1)
+    beta2: float = option(0.999, "Adam's second beta for the embedding.", at_least=0, below=1)
+    weight_decay: float = option(1e-3, "L2 penalty on the embedding's parameters.", at_least=0)
+    weight_decay_on_x: bool = option(True, "Apply embedding.weight_decay to the node vectors X, too.")
 
     def check_vertices(self, vertices: int) -> None:
         """Raise UserError unless each of so many vertices can start as a one-hot vector of its own."""

@@ -55,7 +55,7 @@ def load_config(
     merged = OmegaConf.structured(schema)
     for source, layer in layers:
         try:
-            for key, value in _flatten(layer, schema):
+            for key, value in _checked(layer, schema):
                 OmegaConf.update(merged, key, settings[key].read(value))
         except UserError as error:
             raise UserError(f"{source}: {error}" if source else str(error)) from None
@@ -264,8 +264,8 @@ def _settings(schema: type, prefix: str = "") -> Iterator[_Setting]:
         else:
             hint = hints[item.name]
             union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-            kinds = typing.get_args(hint) if union else (typing.get_origin(hint) or hint,)
-            yield _Setting(prefix + item.name, item, kinds)
+            accepted = typing.get_args(hint) if union else (typing.get_origin(hint) or hint,)
+            yield _Setting(prefix + item.name, item, accepted)
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -277,7 +277,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{key}", value
 
 
-def _flatten(tree: Mapping[str, Any], schema: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _checked(tree: Mapping[str, Any], schema: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted key, value) of every leaf; refuses keys that the schema does not have."""
     sections = _sections(schema)
     names = [item.name for item in dataclasses.fields(schema)]
@@ -294,7 +294,7 @@ def _flatten(tree: Mapping[str, Any], schema: type, prefix: str = "") -> Iterato
                 raise UserError(
                     f"{key}={shorten(value)}: '{key}' is a section; set one of its keys, as {key}.KEY=value"
                 )
-            yield from _flatten(value, sections[name], f"{key}.")
+            yield from _checked(value, sections[name], f"{key}.")
         elif isinstance(value, Mapping):
             raise UserError(f"{key}={shorten(value)}: takes one value, not a section")
         else:

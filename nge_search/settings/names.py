@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from nge_search import kinds
+
 #: Sets of architectures (`nge_search.spaces`).
 SPACES = ("darts", "nasbench101", "nasbench201")
 #: Those that have a supernet.
@@ -39,11 +41,12 @@ DATASETS = ("digits", "cifar10", "cifar100", "imagenet", "tiny_imagenet", "folde
 SEGMENTATION_DATASETS = ("scenes", "voc")
 
 #: Kinds of networks that cells are stacked into (`nge_search.networks`); the last ones are those of benchmarks.
-NETWORKS = ("cifar", "imagenet", "nasbench101", "nasbench201")
+BENCHMARK_NETWORKS = ("nasbench101", "nasbench201")
+NETWORKS = ("cifar", "imagenet", *BENCHMARK_NETWORKS)
 
 #: Where a search judges architectures, and what a derived network is trained for.
-SEARCH_TASKS = ("supernet", "queries")
-TASKS = ("classification", "segmentation")
+SEARCH_TASKS = tuple(kind.task for kind in kinds.of_command("search"))
+TASKS = tuple(kind.task for kind in kinds.of_command("eval"))
 
 
 def require_names(registry: Collection[str], names: Collection[str]) -> None:

@@ -8,6 +8,10 @@ from typing import ClassVar
 from nge_search.settings.base import Section, option
 from nge_search.settings.data import DataSection
 
+DEVICES = ("auto", "cpu", "cuda")
+#: The meaning of `--device`, a flag of commands that leave no run folder.
+DEVICE_HELP = "device to compute on; auto: a GPU if there is one (auto)"
+
 
 @dataclass
 class RunSection(Section):
@@ -17,9 +21,14 @@ class RunSection(Section):
 
     name: str = option("", "Name of the run; empty: the name of the config file.", free_on_resume=True)
     dir: str = option("", "Folder of the run; empty: runs/<kind>/<name>.", free_on_resume=True, path=True)
-    overwrite: bool = option(False, "Start anew in a folder that holds a run, deleting it.", free_on_resume=True)
+    overwrite: bool = option(
+        False, "Start anew in a folder that holds a run, and delete that run.", free_on_resume=True
+    )
     log_every: int = option(
-        50, "Steps between log lines; only these steps read results back.", at_least=1, free_on_resume=True
+        50,
+        "Number of steps between log lines; only these steps read results back.",
+        at_least=1,
+        free_on_resume=True,
     )
     checkpoint_seconds: float = option(
         60.0,
@@ -29,11 +38,11 @@ class RunSection(Section):
     )
     progress: str = option(
         "auto",
-        "Progress display; auto: a bar on a terminal, plain lines otherwise.",
+        "How progress is displayed; auto: a bar on a terminal, plain lines otherwise.",
         choices=("auto", "bar", "lines", "none"),
         free_on_resume=True,
     )
-    tensorboard: bool = option(True, "Write TensorBoard event files.", free_on_resume=True)
+    tensorboard: bool = option(True, "Write event files for TensorBoard.", free_on_resume=True)
     stall_seconds: float = option(
         1800.0,
         "Seconds that the processes of a run wait for one that stands still, before it is named and the run ends; "
@@ -58,29 +67,31 @@ class RunningConfig(Section):
 
     seed: int = option(0, "Seed of everything random.", at_least=0)
     threads: int = option(
-        0, "CPU threads of torch; 0: its own choice.", at_least=0, at_most=1024, free_on_resume=True
+        0, "Number of CPU threads of torch; 0: its own choice.", at_least=0, at_most=1024, free_on_resume=True
     )
     run: RunSection = field(default_factory=RunSection)
 
 
 @dataclass
-class CommandConfig(RunningConfig):
-    """What every command that trains has."""
+class DeviceConfig(RunningConfig):
+    """What every command has that computes on a device, on one of several processes perhaps."""
 
     device: str = option(
         "auto",
-        "auto: a GPU if there is one.",
-        choices=("auto", "cpu", "cuda"),
+        "Device to compute on; auto: a GPU if there is one.",
+        choices=DEVICES,
         free_on_resume=True,
     )
     precision: str = option(
         "fp32",
-        "fp32; tf32: products rounded on GPUs that can; bf16: mixed, with P, losses and statistics in fp32; "
-        "fp64: for checking results.",
+        "Precision of the computation: fp32; tf32: products rounded on GPUs that can; bf16: mixed, with P, losses "
+        "and statistics in fp32; fp64: for checking results.",
         choices=("fp32", "tf32", "bf16", "fp64"),
     )
-    threads: int = option(
-        0, "CPU threads of torch; 0: its own choice.", at_least=0, at_most=1024, free_on_resume=True
-    )
-    run: RunSection = field(default_factory=RunSection)
+
+
+@dataclass
+class CommandConfig(DeviceConfig):
+    """What every command that trains on images has."""
+
     data: DataSection = field(default_factory=DataSection)

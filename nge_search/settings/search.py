@@ -21,11 +21,11 @@ class SupernetSection(Section):
 
     space: str = option(
         "darts",
-        "darts: normal and reduction cells; nasbench201: the cell of NAS-Bench-201 in its network, whose only "
-        "settings are channels, cells, kernel and sync_statistics.",
+        "Space that is searched: darts: normal and reduction cells; nasbench201: the cell of NAS-Bench-201 in its "
+        "network, whose only settings are channels, cells, kernel and sync_statistics.",
         choices=SUPERNET_SPACES,
     )
-    channels: int = option(16, "Channels C of the first cell.", at_least=1, at_most=1024)
+    channels: int = option(16, "Number of channels C of the first cell.", at_least=1, at_most=1024)
     cells: int = option(
         8,
         "Number of cells; those at 1/3 and 2/3 of the depth reduce. In nasbench201 a multiple of 3: as many in "
@@ -33,14 +33,17 @@ class SupernetSection(Section):
         at_least=1,
         at_most=200,
     )
-    nodes: int = option(4, "Inner nodes per cell.", at_least=2, at_most=16)
-    stem_multiplier: int = option(3, "Channels of the stem, in units of supernet.channels.", at_least=1, at_most=16)
+    nodes: int = option(4, "Number of inner nodes per cell.", at_least=2, at_most=16)
+    stem_multiplier: int = option(
+        3, "Number of channels of the stem, in units of supernet.channels.", at_least=1, at_most=16
+    )
     operations: list[str] = option(
         [*SEARCH_OPERATIONS], "Candidate operations, in the order of P's columns.", choices=SEARCH_OPERATIONS
     )
     kernel: str = option(
         "fused",
-        "fused: fast; reference: the textbook form, operation by operation. The same function and checkpoints.",
+        "Form of one function, with the same checkpoints: fused: fast; reference: the textbook's, operation by "
+        "operation.",
         choices=("fused", "reference"),
         free_on_resume=True,
     )
@@ -80,16 +83,18 @@ class SearchSection(SgdSection):
 
     loop: str = option(
         "epochwise",
-        "epochwise: a pass for the weights, then one for the embedding (Algorithm 1); batchwise: in turn (DARTS).",
+        "Order of the steps: epochwise: a pass for the weights, then one for the embedding (Algorithm 1); "
+        "batchwise: in turn (DARTS).",
         choices=("epochwise", "batchwise"),
     )
     order: str = option(
         "first",
-        "first: weights held fixed; second: through one unrolled weight step (DARTS, Eq. 7-8).",
+        "Order of P's gradient: first: weights held fixed; second: through one unrolled weight step (DARTS, "
+        "Eq. 7-8).",
         choices=("first", "second"),
     )
-    epochs: int = option(25, "Epochs.", at_least=1)
-    warmup_epochs: int = option(0, "First epochs, in which the weights alone are trained.", at_least=0)
+    epochs: int = option(25, "Number of epochs of the search.", at_least=1)
+    warmup_epochs: int = option(0, "Number of first epochs, in which the weights alone are trained.", at_least=0)
     mixture: str = option(
         "weighted",
         "What the supernet adds up: weighted: all operations, by P; sampled: at each step one operation for each "
@@ -102,9 +107,11 @@ class SearchSection(SgdSection):
         "loss of what is drawn, by the score function (REINFORCE), from search.draws architectures on each batch.",
         choices=("relaxed", "score"),
     )
-    temperature: float = option(1.0, "Temperature of search.gradient=relaxed's Gumbel-softmax.", above=0)
-    draws: int = option(4, "Architectures that search.gradient=score compares on a batch.", at_least=2, at_most=64)
-    batch_size: int = option(64, "Images per step, over all ranks together.", at_least=2)
+    temperature: float = option(1.0, "Temperature of the Gumbel-softmax of search.gradient=relaxed.", above=0)
+    draws: int = option(
+        4, "Number of architectures that search.gradient=score compares on a batch.", at_least=2, at_most=64
+    )
+    batch_size: int = option(64, "Number of images per step, over all ranks together.", at_least=2)
     cost_weight: float = option(
         0.0,
         "Weight of the expected mult-adds of all edges, relative to those of uniform P, in the architecture loss.",
@@ -117,12 +124,12 @@ class SearchSection(SgdSection):
     )
     cuda_graphs: str = option(
         "auto",
-        "Replay whole steps as CUDA graphs, launched at once: always, never, or auto: on a GPU with one process.",
+        "Whether whole steps are replayed as CUDA graphs, launched at once; auto: on a GPU with one process.",
         choices=("auto", "always", "never"),
         free_on_resume=True,
     )
     evaluate_every: int = option(
-        1, "Epochs between evaluations on the validation half; 0: after the last only.", at_least=0
+        1, "Number of epochs between evaluations on the validation half; 0: after the last only.", at_least=0
     )
 
     def check(self) -> None:
@@ -152,7 +159,9 @@ class SearchConfig(CommandConfig):
     )
 
     task: str = option(
-        "supernet", "Where architectures are judged; each has settings of its own.", choices=SEARCH_TASKS
+        "supernet",
+        "How architectures are judged, by a supernet or by queries to a table; each has settings of its own.",
+        choices=SEARCH_TASKS,
     )
     supernet: SupernetSection = field(default_factory=SupernetSection)
     embedding: EmbeddingSection = field(default_factory=EmbeddingSection)

@@ -9,7 +9,7 @@ from nge_search.settings.base import Section, option
 from nge_search.settings.data import pixel_limit
 from nge_search.settings.names import SEGMENTATION_DATASETS, TASKS
 from nge_search.settings.optimisation import NetworkTrainSection
-from nge_search.settings.run import CommandConfig
+from nge_search.settings.run import DeviceConfig
 from nge_search.settings.values import decimal
 
 
@@ -20,7 +20,9 @@ class MaskedDataSection(Section):
     prefix: ClassVar[str] = "data"
 
     name: str = option(
-        "scenes", "Dataset: generated scenes, or voc for PASCAL VOC's layout.", choices=SEGMENTATION_DATASETS
+        "scenes",
+        "Dataset of images and masks: generated scenes, or voc for PASCAL VOC's layout.",
+        choices=SEGMENTATION_DATASETS,
     )
     root: str = option(
         "data",
@@ -30,27 +32,27 @@ class MaskedDataSection(Section):
     )
     train_set: str = option(
         "auto",
-        "Training images: train; train_aug, with the SBD masks in SegmentationClassAug/; auto: train_aug if it is "
-        "there.",
+        "List of training images: train; train_aug: with the SBD masks in SegmentationClassAug/; auto: train_aug "
+        "if it is there.",
         choices=("auto", "train", "train_aug"),
     )
-    limit: int = option(0, "Use at most this many training images; 0: all.", at_least=0)
+    limit: int = option(0, "Largest number of training images to use; 0: all.", at_least=0)
     max_pixels: int = pixel_limit()
-    crop: int = option(513, "Side in pixels of training crops.", at_least=16, at_most=2049)
+    crop: int = option(513, "Side of training crops, in pixels.", at_least=16, at_most=2049)
     scale_min: float = option(0.5, "Smallest factor by which a training image is resized.", above=0, at_most=8)
     scale_max: float = option(2.0, "Largest factor by which a training image is resized.", above=0, at_most=8)
     flip: bool = option(True, "Mirror training images at random, left to right.")
     resident: str = option(
         "auto",
-        "Hold training images on the device: always, never (a DataLoader reads them), or auto: if they fit and are "
-        "not resized.",
+        "Whether training images are held on the device: always; never: a DataLoader reads them; auto: if they fit "
+        "and are not resized.",
         choices=("auto", "always", "never"),
         free_on_resume=True,
     )
     resident_megabytes: int = option(
-        4096, "Largest image set, in MB, that data.resident=auto holds.", at_least=1, free_on_resume=True
+        4096, "Largest image set that data.resident=auto holds, in MB.", at_least=1, free_on_resume=True
     )
-    workers: int = option(2, "Worker processes of the DataLoader.", at_least=0, free_on_resume=True)
+    workers: int = option(2, "Number of the DataLoader's worker processes.", at_least=0, free_on_resume=True)
     allow_sparse_masks: bool = option(
         False,
         "Accept a set of masks in which at most one class occurs, or of whose pixels over 95 % are ignored.",
@@ -74,27 +76,29 @@ class DeepLabSection(Section):
 
     genotype: str = option(
         "darts_v2",
-        "A genotype: published name, JSON file, or finished search's run folder.",
+        "Architecture of the backbone: published name, JSON file, or run folder of a finished search.",
         free_on_resume=True,  # the cells themselves are compared
         path=True,
     )
-    channels: int = option(48, "Channels C of the first cell.", at_least=1, at_most=1024)
+    channels: int = option(48, "Number of channels C of the first cell.", at_least=1, at_most=1024)
     cells: int = option(14, "Number of cells; those at 1/3 and 2/3 of the depth reduce.", at_least=2, at_most=200)
     output_stride: int = option(
         16,
         "How many times smaller than the image the features are; below 32, strides of reductions become dilations: "
         "8 | 16 | 32.",
     )
-    head_channels: int = option(256, "Channels of the pyramid's branches.", at_least=1, at_most=4096)
-    dropout: float = option(0.5, "Dropout behind the pyramid.", at_least=0, below=1)
+    head_channels: int = option(
+        256, "Number of channels of each of the pyramid's branches.", at_least=1, at_most=4096
+    )
+    dropout: float = option(0.5, "Probability of dropout behind the pyramid.", at_least=0, below=1)
     weights: str = option(
         "",
-        "Start the backbone from these weights of an ImageNet network: an exported folder, a .safetensors file or "
-        "a run folder; empty: at random.",
+        "Weights of an ImageNet network to start the backbone from: an exported folder, a .safetensors file or a "
+        "run folder; empty: random ones.",
         path=True,
     )
     auxiliary: bool = option(False, "Train a second, convolutional head at 2/3 of the backbone's depth.")
-    auxiliary_weight: float = option(0.4, "Weight of the auxiliary head's loss.", at_least=0)
+    auxiliary_weight: float = option(0.4, "Weight of the auxiliary head's loss in the training loss.", at_least=0)
 
     def check(self) -> None:
         if self.output_stride not in (8, 16, 32):
@@ -108,19 +112,23 @@ class SegmentationTrainSection(NetworkTrainSection):
     learning_rate: float = option(0.007, "SGD's initial learning rate for the backbone.", at_least=0)
     head_learning_rate: float = option(0.07, "SGD's initial learning rate for the heads.", at_least=0)
     power: float = option(
-        0.9, "The rate of step s of S is the initial one times (1 - s / S) to this power (poly).", at_least=0
+        0.9, "Power by which learning rates fall (poly): at step s of S by (1 - s / S) to this power.", at_least=0
     )
     weight_decay: float = option(1e-4, "L2 penalty on the weights.", at_least=0)
-    clip: float = option(0.0, "Largest gradient norm of the weights; 0: no clipping.", at_least=0)
-    epochs: int = option(46, "Epochs.", at_least=1)
-    batch_size: int = option(16, "Images per step, over all ranks together.", at_least=2)
+    clip: float = option(
+        0.0, "Largest norm of the weights' gradient, above which it is clipped; 0: no clipping.", at_least=0
+    )
+    epochs: int = option(46, "Number of epochs of the training.", at_least=1)
+    batch_size: int = option(16, "Number of images per step, over all ranks together.", at_least=2)
     eval_batch_size: int = option(
-        16, "Images per evaluation step, over all ranks together; only images of one size share a step.", at_least=1
+        16,
+        "Number of images per evaluation step, over all ranks together; only images of one size share a step.",
+        at_least=1,
     )
     eval_scales: str = option(
         "1", "Factors by which evaluation resizes each image, as 0.75,1,1.25; their probabilities are averaged."
     )
-    eval_flip: bool = option(False, "Average with the mirrored image in evaluation.")
+    eval_flip: bool = option(False, "Average the probabilities with those of the mirrored image in evaluation.")
     freeze_statistics: bool = option(
         False, "Leave the backbone's batch normalisation as network.weights= has it, scales and shifts included."
     )
@@ -140,15 +148,15 @@ class SegmentationTrainSection(NetworkTrainSection):
 
 
 @dataclass
-class SegmentationConfig(CommandConfig):
+class SegmentationConfig(DeviceConfig):
     """Settings of `train_eval.py` with `task=segmentation`."""
 
     kind: ClassVar[str] = "segmentation"
     #: What summary.json of a finished run holds at least.
     figures: ClassVar[tuple[str, ...]] = ("miou", "params", "macs", "epochs", "seconds")
 
-    task: str = option("segmentation", "What is trained; each has settings of its own.", choices=TASKS)
     data: MaskedDataSection = field(default_factory=MaskedDataSection)
+    task: str = option("segmentation", "What is trained; each has settings of its own.", choices=TASKS)
     network: DeepLabSection = field(default_factory=DeepLabSection)
     train: SegmentationTrainSection = field(default_factory=SegmentationTrainSection)
 

@@ -18,12 +18,19 @@ class BenchmarkSection(Section):
     prefix: ClassVar[str] = "benchmark"
 
     table: str = option(
-        "", "A folder that `nge table` wrote, or a file that it reads.", free_on_resume=True, path=True
+        "",
+        "Table of accuracies: a folder that `nge table` wrote, or a file that it reads.",
+        free_on_resume=True,
+        path=True,
     )
-    signal: str = option("cifar10_valid_200", "Column that answers the search's queries.")
-    score: str = option("", "Column by which the search is judged, unseen by it; empty: benchmark.signal.")
+    signal: str = option("cifar10_valid_200", "Column of the table that answers the search's queries.")
+    score: str = option(
+        "", "Column of the table by which the search is judged, unseen by it; empty: benchmark.signal."
+    )
     repeats: str = option(
-        "mean", "What a query gives of repeated trainings: their mean, or one of them.", choices=("mean", "one")
+        "mean",
+        "What a query gives where trainings were repeated: their mean, or one of them.",
+        choices=("mean", "one"),
     )
 
 
@@ -35,24 +42,27 @@ class StrategySection(Section):
 
     name: str = option(
         "nge_reinforce",
-        "random; local_search: on to the first better neighbour; evolution: regularised; reinforce: a policy of "
-        "free parameters; nge_reinforce: P from the embedding is the policy; nge_evolution: P directs mutations.",
+        "How the next architecture is chosen: random; local_search: on to the first better neighbour; evolution: "
+        "regularised; reinforce: a policy of free parameters; nge_reinforce: P from the embedding is the policy; "
+        "nge_evolution: P directs mutations.",
         choices=STRATEGIES,
     )
-    queries: int = option(100, "Distinct architectures that may be asked for.", at_least=1)
+    queries: int = option(100, "Number of distinct architectures that may be asked for.", at_least=1)
     population: int = option(
-        20, "Architectures alive in evolution; the oldest dies (regularised evolution).", at_least=2
+        20, "Number of architectures alive in evolution; the oldest dies (regularised evolution).", at_least=2
     )
-    tournament: int = option(10, "Of which so many, drawn at random, compete to be the parent.", at_least=1)
-    warmup: int = option(6, "First architectures of a policy, all equally likely.", at_least=0)
-    steps: int = option(2, "Steps of Adam on the policy after each query.", at_least=1)
+    tournament: int = option(
+        10, "Number of living architectures, drawn at random, that compete to be the parent.", at_least=1
+    )
+    warmup: int = option(6, "Number of a policy's first architectures, which are drawn uniformly.", at_least=0)
+    steps: int = option(2, "Number of Adam's steps on the policy after each query.", at_least=1)
     temperature: float = option(
         2.0,
-        "The architecture of rank r (0 is the best) weighs exp(-r / temperature) in the policy's likelihood.",
+        "Temperature t: the architecture of rank r (0 is the best) weighs exp(-r / t) in the policy's likelihood.",
         above=0,
     )
     contrast: float = option(
-        0.3, "What all architectures seen weigh together, negatively: the policy leaves them.", at_least=0
+        0.3, "Weight of all architectures seen together, with a minus: the policy moves away from them.", at_least=0
     )
     explore: float = option(
         0.03,
@@ -61,7 +71,7 @@ class StrategySection(Section):
         at_most=1,
     )
     baseline_decay: float = option(
-        0.9, "Decay of the average reward that `reinforce` subtracts.", at_least=0, below=1
+        0.9, "Decay per query of the average reward that strategy.name=reinforce subtracts.", at_least=0, below=1
     )
 
     def check(self) -> None:
@@ -73,8 +83,10 @@ class StrategySection(Section):
 class PolicySection(EmbeddingSection):
     """What gives the policy's probabilities, and how it learns."""
 
-    learning_rate: float = option(0.0, "Adam's learning rate; 0: 5e-4, and 0.1 for free parameters.", at_least=0)
-    weight_decay: float = option(0.0, "L2 penalty on the embedding.", at_least=0)
+    learning_rate: float = option(
+        0.0, "Adam's learning rate for the policy; 0: 5e-4, and 0.1 for free parameters.", at_least=0
+    )
+    weight_decay: float = option(0.0, "L2 penalty on the embedding's parameters.", at_least=0)
 
     @property
     def rate(self) -> float:
@@ -97,7 +109,11 @@ class QueriesConfig(RunningConfig):
         "device",
     )
 
-    task: str = option("queries", "Where architectures are judged.", choices=SEARCH_TASKS)
+    task: str = option(
+        "queries",
+        "How architectures are judged, by a supernet or by queries to a table; each has settings of its own.",
+        choices=SEARCH_TASKS,
+    )
     benchmark: BenchmarkSection = field(default_factory=BenchmarkSection)
     strategy: StrategySection = field(default_factory=StrategySection)
     embedding: PolicySection = field(default_factory=PolicySection)

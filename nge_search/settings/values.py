@@ -45,25 +45,27 @@ _INDICATORS = tuple("[]{}!&*|>%@`")
 _QUOTED = re.compile(r"""'(?:[^']|'')*'|"(?:[^"\\]|\\.)*\"""")
 
 
-def read_value(key: str, value: Any, kinds: Collection[type]) -> Any:
-    """A value of one of `kinds`: read from text (`Written`, or a str from Python), or a Python object that is one.
+def read_value(key: str, value: Any, accepted: Collection[type]) -> Any:
+    """A value of an accepted type: read from text (`Written`, or a str from Python), or an object that is one.
 
     Raises:
         UserError: `key=value: must be ...`; a number or a date for text, too, since what was typed is lost.
     """
-    if list in kinds:
+    if list in accepted:
         return _names(key, value)
     text = value.text if isinstance(value, Written) else value
     if isinstance(text, str):
         _refuse_characters(key, text)
-        found = next((one for kind in _READERS if kind in kinds and (one := _READERS[kind](text))), None)
-    elif type(value) is int and float in kinds:
+        found = next(
+            (one for one_type in _READERS if one_type in accepted and (one := _READERS[one_type](text))), None
+        )
+    elif type(value) is int and float in accepted:
         found = _decimal(str(value)) if abs(value) < 1 << 1024 else (math.inf,)
     else:
-        found = (value,) if type(value) in kinds else None
+        found = (value,) if type(value) in accepted else None
     if found is not None:
         return found[0]
-    words = " or ".join(_WORDS[kind] for kind in kinds)
+    words = " or ".join(_WORDS[one_type] for one_type in accepted)
     raise UserError(f"{key}={shorten(value)}: must be {words}")
 
 
@@ -78,17 +80,17 @@ def read_path(key: str, value: Any, default: str) -> str:
         raise UserError(f"{key}={error}") from None
 
 
-def read_word(key: str, text: str, kinds: Collection[type] | None) -> Any:
-    """What stands behind `key=` on a command line, for `read_value`; `kinds` is None for a section of settings.
+def read_word(key: str, text: str, accepted: Collection[type] | None) -> Any:
+    """What stands behind `key=` on a command line, for `read_value`; `accepted` is None for a section of settings.
 
     Raises:
         UserError: a list or a section that is no YAML, or text that YAML would take for something else.
     """
     if not text.isprintable():
         raise UserError(f"{key}={shorten(text)}: control and other characters that cannot be shown are not allowed")
-    if kinds is None or list in kinds or _QUOTED.fullmatch(text):
+    if accepted is None or list in accepted or _QUOTED.fullmatch(text):
         return parse_written(text, f"{key}={shorten(text)}") or Written(text)
-    if str in kinds and text.startswith(_INDICATORS):
+    if str in accepted and text.startswith(_INDICATORS):
         raise UserError(
             f"{key}={shorten(text)}: put text that begins with '{text[0]}' in quotes (\"'...'\" in a shell)"
         )

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from nge_search.settings import names
-from nge_search.settings.names import require_names
+from nge_search.architecture.load import SPACES as _KNOWN
+from nge_search.registry import resolve
 from nge_search.spaces.base import Code, EdgeSpace, Space
 from nge_search.spaces.darts import DartsSpace
+from nge_search.spaces.evaluation import Evaluation, Evaluator, Queries
 from nge_search.spaces.nasbench101 import NasBench101Space
 from nge_search.spaces.nasbench201 import NasBench201Space
 
-__all__ = ["SPACES", "Code", "DartsSpace", "EdgeSpace", "NasBench101Space", "NasBench201Space", "Space"]
+__all__ = [
+    "SPACES",
+    "Code",
+    "DartsSpace",
+    "EdgeSpace",
+    "Evaluation",
+    "Evaluator",
+    "NasBench101Space",
+    "NasBench201Space",
+    "Queries",
+    "Space",
+]
 
-SPACES: dict[str, type[Space]] = {space.name: space for space in (DartsSpace, NasBench101Space, NasBench201Space)}
-require_names(SPACES, names.SPACES)
+SPACES: dict[str, type[Space]] = {name: resolve(known.place) for name, known in _KNOWN.items()}

@@ -6,18 +6,17 @@ Legend: N codes, L decisions of a code, E rows and O options of a matrix of prob
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor, nn
 
 from nge_search.architecture.cell_space import CellSpace
-from nge_search.architecture.genotype import FORMAT, LARGEST_FILE
+from nge_search.architecture.genotype import FORMAT
 from nge_search.architecture.graph import Graph
+from nge_search.architecture.load import Architecture
 from nge_search.errors import UserError, shorten
-from nge_search.files import user_path
-from nge_search.json_reader import read_json
 from nge_search.registry import resolve
 
 #: An architecture: its decisions as small integers, in an order that the space defines.
@@ -26,26 +25,24 @@ Code = tuple[int, ...]
 #: Draws after which a distribution is taken to give nothing that is allowed.
 _MOST_DRAWS = 10_000
 
-_LONGEST_PATH = 250
-
 
 class Space(ABC):
     """A set of architectures.
 
-    Matrices of probabilities are those of `graph.tables`. What `draw` gives follows them, and `log_probability` is
-    the logarithm of its chance, up to a constant of the matrices where some codes are not allowed (`allows`): then
-    draws are repeated until one is.
+    Matrices of probabilities are those of `cell_space.tables`. What `draw` gives follows them; `log_probability`
+    is the logarithm of its chance, up to a constant of the matrices where some codes are not allowed (`allows`):
+    then draws are repeated until one is.
 
     Attributes:
         name: of the space, as in JSON.
-        graph: vertices, edges and operations of a cell.
+        cell_space: vertices, edges and operations of a cell.
         length: L.
-        networks: where the function is that builds a network of the space's graphs, as "module:function".
+        networks: the class of the networks that are stacked from the space's graphs, as "module:class".
     """
 
     name: ClassVar[str]
     networks: ClassVar[str]
-    graph: CellSpace
+    cell_space: CellSpace
     length: int
 
     @abstractmethod
@@ -63,6 +60,10 @@ class Space(ABC):
     @abstractmethod
     def graphs(self, code: Code) -> dict[str, Graph]:
         """The architecture as graphs, one for each kind of cell."""
+
+    @abstractmethod
+    def code(self, graphs: Mapping[str, Graph]) -> Code:
+        """The code whose `graphs` these are; raises UserError for those of cells that the space does not have."""
 
     @abstractmethod
     def text(self, code: Code) -> str:
@@ -105,7 +106,7 @@ class Space(ABC):
 
     def uniform(self) -> list[np.ndarray]:
         """Matrices under which all options are equally likely."""
-        return [np.full(table.shape, 1 / len(table.options)) for table in self.graph.tables]
+        return [np.full(table.shape, 1 / len(table.options)) for table in self.cell_space.tables]
 
     def random(self, random: np.random.Generator) -> Code:
         """An allowed code, every decision equally likely to go either way."""
@@ -120,43 +121,32 @@ class Space(ABC):
             "provenance": provenance or {},
         }
 
-    def find(self, reference: str) -> Code:
-        """The code of an architecture in its notation, or in a JSON file or the genotype.json of a run folder.
+    def architecture(self, code: Code, provenance: dict[str, Any] | None = None) -> Architecture:
+        """The architecture in all its forms."""
+        return Architecture(self.name, self.graphs(code), self.to_dict(code, provenance), self.text(code))
 
-        Raises:
-            UserError: neither, or an architecture of another space.
-        """
-        if not reference.isprintable() or len(reference) > _LONGEST_PATH:
-            return self.parse(reference)
-        path = user_path(reference)
-        path = path / "genotype.json" if path.is_dir() else path
-        if not path.exists():
-            if path.suffix == ".json":
-                raise UserError(f"'{path}' does not exist; give an architecture, its JSON file or its run folder")
-            return self.parse(reference)
-        document = read_json(path, LARGEST_FILE)
-        if document.get("space") != self.name:
-            raise UserError(f"{path} holds no architecture of {self.name}")
-        return self.parse(self.notation(document))
-
-    def notation(self, document: dict[str, Any]) -> str:
-        """The notation in the JSON object of an architecture."""
-        return str(document.get("architecture"))
+    def code_of(self, architecture: Architecture) -> Code:
+        """The code of an architecture that was read; raises UserError for one of another space."""
+        if architecture.space != self.name:
+            raise UserError(f"{architecture.source} holds no architecture of {self.name}")
+        return self.code(architecture.graphs)
 
     def _refuse(self, text: Any, why: str) -> UserError:
         return UserError(f"{shorten(text)} is no architecture of {self.name}: {why}")
 
 
 class EdgeSpace(Space):
-    """A space whose cells a supernet holds: an operation on every edge."""
+    """A space whose cells a supernet holds: an operation on every edge.
+
+    Attributes:
+        kept: how many operations a derived cell has, `none` among them.
+    """
+
+    kept: int
 
     @abstractmethod
-    def derive(self, matrices: Sequence[Tensor]) -> Code:
+    def derive(self, matrices: Sequence[Tensor], provenance: dict[str, Any] | None = None) -> Architecture:
         """The architecture that probabilities stand for, by the space's rule."""
-
-    @abstractmethod
-    def chosen(self, code: Code) -> list[list[str]]:
-        """The names of an architecture's operations, for each kind of cell."""
 
 
 def draw_rows(p_EO: np.ndarray, random: np.random.Generator) -> np.ndarray:

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from nge_search.architecture.cell_space import CellSpace
-from nge_search.architecture.genotype import EDGES_PER_NODE, Cell, Genotype, load_genotype
+from nge_search.architecture.genotype import EDGES_PER_NODE, Cell, Genotype
 from nge_search.architecture.graph import Graph
+from nge_search.architecture.load import Architecture, of_genotype
 from nge_search.errors import UserError
 from nge_search.spaces.base import Code, EdgeSpace, draw_rows
 from nge_search.spaces.derive import derive_genotype
@@ -26,39 +27,38 @@ class DartsSpace(EdgeSpace):
 
     A code has, for each kind of cell and each inner node, the sources of two incoming edges in their order, and
     then the operations on them: (source, source, operation, operation). The notation is the genotype's JSON object,
-    without its provenance, on one line; published names and files are understood too.
+    without its provenance, on one line.
 
     A node's edges are drawn one after the other, with chances in proportion to the largest probability of each
     edge's operations, which is what `derive` ranks edges by; then their operations by their probabilities.
     """
 
     name = "darts"
-    networks = "nge_search.networks.cifar:build"
+    networks = "nge_search.networks.cifar:CifarNetwork"
 
     def __init__(self, graph: CellSpace | None = None):
-        self.graph = graph or CellSpace()
-        self.length = 2 * EDGES_PER_NODE * self.graph.nodes * len(self.graph.kinds)
+        self.cell_space = graph or CellSpace()
+        self.kept = EDGES_PER_NODE * self.cell_space.nodes
+        self.length = 2 * self.kept * len(self.cell_space.kinds)
 
     def draw(self, matrices: Sequence[np.ndarray], random: np.random.Generator) -> Code:
         code: list[int] = []
         for p_EO in matrices:
             operations_E = draw_rows(p_EO, random)
-            for node in self.graph.inner:
-                incoming = self.graph.incoming(node)
+            for node in self.cell_space.inner:
+                incoming = self.cell_space.incoming(node)
                 weights = p_EO[incoming.start : incoming.stop].max(axis=1)
-                sources = random.choice(
-                    node, EDGES_PER_NODE, replace=False, p=weights / weights.sum(), shuffle=False
-                )
-                sources = sorted(sources.tolist())
+                drawn = random.choice(node, EDGES_PER_NODE, replace=False, p=weights / weights.sum(), shuffle=False)
+                sources = sorted(drawn.tolist())
                 code += [*sources, *(int(operations_E[incoming[source]]) for source in sources)]
         return tuple(code)
 
     def log_probability(self, codes_NL: Tensor, matrices: Sequence[Tensor]) -> Tensor:
-        parts = codes_NL.view(len(codes_NL), len(matrices), self.graph.nodes, 2, EDGES_PER_NODE)
+        parts = codes_NL.view(len(codes_NL), len(matrices), self.cell_space.nodes, 2, EDGES_PER_NODE)
         total = matrices[0].new_zeros(len(codes_NL))
         for p_EO, cells in zip(matrices, parts.unbind(dim=1)):
-            for position, node in enumerate(self.graph.inner):
-                incoming = self.graph.incoming(node)
+            for position, node in enumerate(self.cell_space.inner):
+                incoming = self.cell_space.incoming(node)
                 p_IO = p_EO[incoming.start : incoming.stop]
                 weight_I = p_IO.max(dim=1).values
                 weight_I = weight_I / weight_I.sum()
@@ -74,7 +74,7 @@ class DartsSpace(EdgeSpace):
         found = []
         step = 2 * EDGES_PER_NODE
         for first in range(0, len(code), step):
-            node = self.graph.inner[first // step % self.graph.nodes]
+            node = self.cell_space.inner[first // step % self.cell_space.nodes]
             part = code[first : first + step]
             found += [(*code[:first], *other, *code[first + step :]) for other in self._beside(part, node)]
         return found
@@ -84,7 +84,7 @@ class DartsSpace(EdgeSpace):
         found: list[Code] = []
         sources, operations = part[:EDGES_PER_NODE], part[EDGES_PER_NODE:]
         for slot in range(EDGES_PER_NODE):
-            for operation in range(len(self.graph.operations)):
+            for operation in range(len(self.cell_space.operations)):
                 if operation != operations[slot]:
                     found.append((*sources, *operations[:slot], operation, *operations[slot + 1 :]))
             for source in range(node):
@@ -93,63 +93,63 @@ class DartsSpace(EdgeSpace):
                     found.append(tuple(itertools.chain(*zip(*sorted(pairs)))))
         return found
 
-    def genotype(self, code: Code) -> Genotype:
+    def genotype(self, code: Code, provenance: dict[str, Any] | None = None) -> Genotype:
         """The code as a genotype."""
         cells, step = [], 2 * EDGES_PER_NODE
-        for kind in range(len(self.graph.kinds)):
-            first = kind * step * self.graph.nodes
-            parts = [code[at : at + step] for at in range(first, first + step * self.graph.nodes, step)]
+        for kind in range(len(self.cell_space.kinds)):
+            first = kind * step * self.cell_space.nodes
+            parts = [code[at : at + step] for at in range(first, first + step * self.cell_space.nodes, step)]
             genes = tuple(
-                (self.graph.operations[operation], source)
+                (self.cell_space.operations[operation], source)
                 for part in parts
                 for source, operation in zip(part[:EDGES_PER_NODE], part[EDGES_PER_NODE:])
             )
-            cells.append(Cell(genes, tuple(self.graph.inner)))
-        return Genotype(*cells)
+            cells.append(Cell(genes, tuple(self.cell_space.inner)))
+        normal, reduce = cells
+        return Genotype(normal, reduce, provenance or {})
 
-    def code(self, genotype: Genotype) -> Code:
-        """The code of a genotype; raises UserError for one that is not of this space."""
-        code: list[int] = []
-        for kind, cell in genotype.cells():
-            if cell.nodes != self.graph.nodes or sorted(cell.concat) != list(self.graph.inner):
-                raise UserError(
-                    f"{kind}: a cell of this space has {self.graph.nodes} inner nodes, all in the output"
-                )
-            for node in self.graph.inner:
-                genes = sorted((source, operation) for operation, source in cell.incoming(node))
-                sources = [source for source, _ in genes]
-                if len(set(sources)) < EDGES_PER_NODE:
-                    raise UserError(f"{kind}: node {node} reads node {sources[0]} twice")
-                for _, operation in genes:
-                    if operation not in self.graph.operations:
-                        raise UserError(f"{kind}: operation {operation} is not of this space")
-                code += [*sources, *(self.graph.operations.index(operation) for _, operation in genes)]
-        return tuple(code)
+    def code(self, graphs: Mapping[str, Graph]) -> Code:
+        return tuple(part for kind in self.cell_space.kinds for part in self._cell_code(kind, graphs[kind]))
+
+    def _cell_code(self, kind: str, cell: Graph) -> Iterator[int]:
+        inner, operations = self.cell_space.inner, self.cell_space.operations
+        if len(cell.nodes) != inner.stop + 1 or sorted(cell.sources(inner.stop)) != list(inner):
+            raise UserError(f"{kind}: a cell of this space has {len(inner)} inner nodes, all in the output")
+        for node in inner:
+            arriving = [cell.edges[position] for position in cell.incoming[node]]
+            genes = sorted((edge.source, edge.label.name) for edge in arriving)
+            sources = [source for source, _ in genes]
+            if len(sources) != EDGES_PER_NODE:
+                raise UserError(f"{kind}: node {node} has {len(sources)} operations, not {EDGES_PER_NODE}")
+            if len(set(sources)) < EDGES_PER_NODE:
+                raise UserError(f"{kind}: node {node} reads node {sources[0]} twice")
+            for _, operation in genes:
+                if operation not in operations:
+                    raise UserError(f"{kind}: operation {operation} is not of this space")
+            yield from sources
+            yield from (operations.index(operation) for _, operation in genes)
 
     def graphs(self, code: Code) -> dict[str, Graph]:
         """The normal and the reduction cell; see `Genotype.graphs`."""
         return self.genotype(code).graphs()
 
-    def derive(self, matrices: Sequence[Tensor]) -> Code:
-        return self.code(derive_genotype(*matrices, self.graph))
+    def architecture(self, code: Code, provenance: dict[str, Any] | None = None) -> Architecture:
+        return of_genotype(self.genotype(code, provenance))
 
-    def chosen(self, code: Code) -> list[list[str]]:
-        return [[operation for operation, _ in cell.genes] for _, cell in self.genotype(code).cells()]
+    def derive(self, matrices: Sequence[Tensor], provenance: dict[str, Any] | None = None) -> Architecture:
+        p_normal_EO, p_reduce_EO = matrices
+        return of_genotype(derive_genotype(p_normal_EO, p_reduce_EO, self.cell_space, provenance))
 
     def text(self, code: Code) -> str:
-        document = self.genotype(code).to_dict()
+        document = self.to_dict(code)
         del document["provenance"]
         return json.dumps(document, separators=(",", ":"))
 
-    def notation(self, document: dict[str, Any]) -> str:
-        return json.dumps(document)
-
     def to_dict(self, code: Code, provenance: dict[str, Any] | None = None) -> dict[str, Any]:
-        return {**self.genotype(code).to_dict(), "provenance": provenance or {}}
+        return self.genotype(code, provenance).to_dict()
 
     def parse(self, text: str) -> Code:
         try:
-            given = text.strip().startswith("{")
-            return self.code(Genotype.from_json(text, "architecture") if given else load_genotype(text))
+            return self.code(Genotype.from_json(text, "architecture").graphs())
         except UserError as error:
             raise self._refuse(text, str(error)) from None

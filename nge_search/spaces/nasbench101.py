@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -123,14 +123,14 @@ class NasBench101Space(Space):
     """
 
     name = "nasbench101"
-    networks = "nge_search.networks.nasbench101:build"
+    networks = "nge_search.networks.nasbench101:NasBench101Network"
 
     def __init__(self, vertices: int = VERTICES):
         if type(vertices) is not int or not 2 <= vertices <= VERTICES:
             raise UserError(f"{self.name} has cells of 2 to {VERTICES} vertices, not {shorten(vertices)}")
-        self.graph = CellSpace(vertices - 1, OPERATIONS, inputs=1, kinds=("cell",), operations_on="vertices")
-        self.length = len(self.graph.edges) + len(self.graph.labelled)
-        self._edges = tuple(Edge(*ends) for ends in self.graph.edges)
+        self.cell_space = CellSpace(vertices - 1, OPERATIONS, inputs=1, kinds=("cell",), operations_on="vertices")
+        self.length = len(self.cell_space.edges) + len(self.cell_space.labelled)
+        self._edges = tuple(Edge(*ends) for ends in self.cell_space.edges)
 
     def draw(self, matrices: Sequence[np.ndarray], random: np.random.Generator) -> Code:
         return tuple(choice for p_EO in matrices for choice in draw_rows(p_EO, random).tolist())
@@ -153,15 +153,20 @@ class NasBench101Space(Space):
         """The code's cell with its unconnected vertices."""
         edges = tuple(itertools.compress(self._edges, code))
         operations = (_LABELS[choice] for choice in code[len(self._edges) :])
-        return Graph((Label(INPUT), *operations, Label(OUTPUT)), edges, (0,), (self.graph.vertices - 1,))
+        return Graph((Label(INPUT), *operations, Label(OUTPUT)), edges, (0,), (self.cell_space.vertices - 1,))
 
-    def code(self, graph: Graph) -> Code:
+    def code(self, graphs: Mapping[str, Graph]) -> Code:
         """The code of a cell of at most `graph.vertices` vertices; what it lacks stands before the output."""
-        place = [*range(len(graph.nodes) - 1), self.graph.vertices - 1]
+        graph = graphs["cell"]
+        if len(graph.nodes) > self.cell_space.vertices:
+            raise UserError(
+                f"a cell of {len(graph.nodes)} vertices; this space has up to {self.cell_space.vertices}"
+            )
+        place = [*range(len(graph.nodes) - 1), self.cell_space.vertices - 1]
         edges = {(place[edge.source], place[edge.target]) for edge in graph.edges}
         operations = [OPERATIONS.index(label.name) for label in graph.nodes[1:-1]]
-        unused = [0] * (len(self.graph.labelled) - len(operations))
-        return (*(int(edge in edges) for edge in self.graph.edges), *operations, *unused)
+        unused = [0] * (len(self.cell_space.labelled) - len(operations))
+        return (*(int(edge in edges) for edge in self.cell_space.edges), *operations, *unused)
 
     def allows(self, code: Code) -> bool:
         pruned = _pruned(self, code)
@@ -173,7 +178,7 @@ class NasBench101Space(Space):
     def neighbours(self, code: Code) -> list[Code]:
         found = []
         for position, choice in enumerate(code):
-            options = 2 if position < len(self.graph.edges) else len(OPERATIONS)
+            options = 2 if position < len(self.cell_space.edges) else len(OPERATIONS)
             found += [
                 (*code[:position], other, *code[position + 1 :]) for other in range(options) if other != choice
             ]
@@ -187,14 +192,14 @@ class NasBench101Space(Space):
 
     def parse(self, text: str) -> Code:
         rows, _, names = text.strip().partition(" ")
-        return self.code(self.parse_graph(rows, names.strip().split(",")))
+        return self.code({"cell": self.parse_graph(rows, names.strip().split(","))})
 
     def parse_graph(self, rows: str, names: Sequence[str]) -> Graph:
         """A cell from its published form; raises UserError for what is none of this space."""
         count = len(names)
-        if count > self.graph.vertices or count < 2 or len(rows) != count**2 or set(rows) - {"0", "1"}:
+        if count > self.cell_space.vertices or count < 2 or len(rows) != count**2 or set(rows) - {"0", "1"}:
             raise self._refuse(
-                rows, f"expected the zeros and ones of a square matrix for 2 to {self.graph.vertices} vertices"
+                rows, f"expected the zeros and ones of a square matrix for 2 to {self.cell_space.vertices} vertices"
             )
         if names[0] != INPUT or names[-1] != OUTPUT or set(names[1:-1]) - set(OPERATIONS):
             raise self._refuse(

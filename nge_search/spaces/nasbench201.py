@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from nge_search.architecture.cell_space import CellSpace
 from nge_search.architecture.graph import INPUT, SUM, Graph
-from nge_search.errors import shorten
+from nge_search.architecture.load import Architecture
+from nge_search.errors import UserError, shorten
 from nge_search.spaces.base import Code, EdgeSpace, draw_rows
 
 NONE = "none"
@@ -32,9 +34,9 @@ class NasBench201Space(EdgeSpace):
     """
 
     name = "nasbench201"
-    networks = "nge_search.networks.nasbench201:build"
-    graph = CellSpace(nodes=3, operations=OPERATIONS, inputs=1, kinds=("cell",))
-    length = len(graph.edges)
+    networks = "nge_search.networks.nasbench201:NasBench201Network"
+    cell_space = CellSpace(nodes=3, operations=OPERATIONS, inputs=1, kinds=("cell",))
+    length = kept = len(cell_space.edges)
     size = len(OPERATIONS) ** length
 
     def draw(self, matrices: Sequence[np.ndarray], random: np.random.Generator) -> Code:
@@ -44,43 +46,46 @@ class NasBench201Space(EdgeSpace):
         edges_L = torch.arange(self.length, device=codes_NL.device)
         return matrices[0].log()[edges_L, codes_NL].sum(dim=1)
 
-    def derive(self, matrices: Sequence[Tensor]) -> Code:
+    def derive(self, matrices: Sequence[Tensor], provenance: dict[str, Any] | None = None) -> Architecture:
         """The most probable operation of each edge, `none` among them."""
-        return tuple(matrices[0].argmax(dim=1).tolist())
-
-    def chosen(self, code: Code) -> list[list[str]]:
-        return [[OPERATIONS[operation] for operation in code]]
+        return self.architecture(tuple(matrices[0].argmax(dim=1).tolist()), provenance)
 
     def neighbours(self, code: Code) -> list[Code]:
         return [
             (*code[:edge], operation, *code[edge + 1 :])
             for edge in range(self.length)
-            for operation in range(len(self.graph.operations))
+            for operation in range(len(self.cell_space.operations))
             if operation != code[edge]
         ]
 
     def graphs(self, code: Code) -> dict[str, Graph]:
         """The cell; where it has `none`, it has no edge."""
         edges = [
-            (*edge, self.graph.operations[choice])
-            for edge, choice in zip(self.graph.edges, code)
-            if self.graph.operations[choice] != NONE
+            (*edge, self.cell_space.operations[choice])
+            for edge, choice in zip(self.cell_space.edges, code)
+            if self.cell_space.operations[choice] != NONE
         ]
-        sums = [SUM] * self.graph.nodes
-        return {"cell": Graph.build([INPUT, *sums], edges, [0], [self.graph.nodes])}
+        sums = [SUM] * self.cell_space.nodes
+        return {"cell": Graph.build([INPUT, *sums], edges, [0], [self.cell_space.nodes])}
+
+    def code(self, graphs: Mapping[str, Graph]) -> Code:
+        chosen = {(edge.source, edge.target): edge.label.name for edge in graphs["cell"].edges}
+        if set(chosen) - set(self.cell_space.edges) or set(chosen.values()) - set(OPERATIONS):
+            raise UserError(f"the graph is no cell of {self.name}")
+        return tuple(OPERATIONS.index(chosen.get(edge, NONE)) for edge in self.cell_space.edges)
 
     def text(self, code: Code) -> str:
-        parts = dict.fromkeys(self.graph.inner, "")
-        for (source, target), operation in zip(self.graph.edges, code):
+        parts = dict.fromkeys(self.cell_space.inner, "")
+        for (source, target), operation in zip(self.cell_space.edges, code):
             parts[target] += f"{OPERATIONS[operation]}~{source}|"
         return "+".join(f"|{part}" for part in parts.values())
 
     def parse(self, text: str) -> Code:
         found: dict[tuple[int, int], int] = {}
         groups = text.split("+")
-        if len(groups) != self.graph.nodes:
-            raise self._refuse(text, f"it has {len(groups)} groups of edges, not {self.graph.nodes}")
-        for target, group in zip(self.graph.inner, groups):
+        if len(groups) != self.cell_space.nodes:
+            raise self._refuse(text, f"it has {len(groups)} groups of edges, not {self.cell_space.nodes}")
+        for target, group in zip(self.cell_space.inner, groups):
             for edge in group.strip().strip("|").split("|"):
                 match = _EDGE.fullmatch(edge.strip())
                 if match is None or match[1] not in OPERATIONS:
@@ -90,7 +95,7 @@ class NasBench201Space(EdgeSpace):
                 if (int(match[2]), target) in found or int(match[2]) >= target:
                     raise self._refuse(text, f"node {target} cannot read node {match[2]}, or reads it twice")
                 found[int(match[2]), target] = OPERATIONS.index(match[1])
-        missing = [edge for edge in self.graph.edges if edge not in found]
+        missing = [edge for edge in self.cell_space.edges if edge not in found]
         if missing:
             raise self._refuse(text, f"the edge from node {missing[0][0]} to node {missing[0][1]} is missing")
-        return tuple(found[edge] for edge in self.graph.edges)
+        return tuple(found[edge] for edge in self.cell_space.edges)

@@ -5,15 +5,20 @@ Legend: N architectures, L decisions of a code.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from nge_search.embedding import build_embedding
+from nge_search.engine.checkpoint import load_module
+from nge_search.engine.checkpoint_parts import load_optimiser
 from nge_search.errors import RunFailure
-from nge_search.settings.strategies import PolicySection
+from nge_search.json_reader import Reader
+from nge_search.settings.strategies import PolicySection, StrategySection
 from nge_search.spaces import Code, Space
 
 #: The least probability whose logarithm is taken: an option below it is not pushed down any further.
@@ -35,7 +40,7 @@ class Policy:
         self.space = space
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.embedding = build_embedding(config, space.graph)
+            self.embedding = build_embedding(config, space.cell_space)
         nodes = self.embedding.node_vectors()
         own = {id(x) for x in nodes}
         decay, self.rate = config.weight_decay, config.rate
@@ -91,6 +96,55 @@ class Policy:
                 parameter.grad = gradient.neg_()
             self.optimiser.step()
         self._matrices = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The embedding's and Adam's: a copy."""
+        return copy.deepcopy({"embedding": self.embedding.state_dict(), "optimiser": self.optimiser.state_dict()})
+
+    def load_state_dict(self, state: dict[str, Any], source: str) -> None:
+        """Raises UserError, naming `source`, for what does not fit the embedding."""
+        state = copy.deepcopy(state)
+        load_module(self.embedding, state.get("embedding", {}), source)
+        load_optimiser(self.optimiser, state.get("optimiser"), source)
+        self._matrices = None
+
+
+class Learner:
+    """A policy that takes up every architecture seen, weighted by its rank.
+
+    Args:
+        settings: its `temperature`, `contrast` and `steps`.
+
+    Attributes:
+        codes: the architectures, as they came.
+        values: one for each.
+    """
+
+    def __init__(self, space: Space, settings: StrategySection, policy: PolicySection, seed: int):
+        self.settings = settings
+        self.policy = Policy(space, policy, seed)
+        self.codes: list[Code] = []
+        self.values: list[float] = []
+
+    def learn(self, code: Code, value: float) -> None:
+        self.codes.append(code)
+        self.values.append(value)
+        if len(self.codes) > 1:
+            weights_N = rank_weights(self.values, self.settings.temperature, self.settings.contrast)
+            self.policy.ascend(self.codes, weights_N, self.settings.steps)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "learned": [list(code) for code in self.codes],
+            "learned_values": list(self.values),
+            "policy": self.policy.state_dict(),
+        }
+
+    def load(self, reader: Reader, codes: list[Code]) -> None:
+        """Go on from a `state_dict` whose architectures were read already; raises UserError as `Policy` does."""
+        values = reader.numbers("learned_values", len(codes))
+        self.policy.load_state_dict(reader.section("policy").document, reader.source)
+        self.codes, self.values = codes, list(values)
 
 
 def rank_weights(rewards: Sequence[float], temperature: float, contrast: float) -> np.ndarray:

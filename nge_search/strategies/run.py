@@ -6,19 +6,19 @@ import os
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from nge_search.engine import environment
+from nge_search.engine.environment import device_name
 from nge_search.engine.interrupt import Interrupted, Interrupts
 from nge_search.engine.launch import read_launch
-from nge_search.engine.logger import Logger, print_line
-from nge_search.engine.run_folder import RunFolder, Stopwatch
+from nge_search.engine.logger import Logger
+from nge_search.engine.run_folder import Stopwatch
+from nge_search.engine.session import Session, run
 from nge_search.errors import UserError
+from nge_search.kinds import REPORT
 from nge_search.settings.strategies import QueriesConfig
-from nge_search.strategies.query_loop import ask
-from nge_search.tables import Benchmark, Queries, open_table
-
-_CPU = torch.device("cpu")
+from nge_search.spaces import Queries
+from nge_search.strategies import build_strategy
+from nge_search.strategies.query_loop import run_strategy
+from nge_search.tables import Benchmark, open_table
 
 
 def run_queries(config: QueriesConfig) -> dict[str, Any]:
@@ -31,39 +31,21 @@ def run_queries(config: QueriesConfig) -> dict[str, Any]:
     """
     if read_launch(os.environ).size > 1:
         raise UserError("a search in a table is a matter of seconds; start it without torchrun", shared=True)
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    folder = RunFolder(config)
-    try:
-        if folder.summary is not None:
-            if config.run.progress != "none":
-                print_line(f"run '{config.run.dir}' has finished; run.overwrite=true starts it anew")
-            return folder.summary
-        section = config.benchmark
-        if not section.table:
-            raise section.refuse("table", "give a table; `nge table --help` says how to make one")
-        benchmark = Benchmark(open_table(section.table), section.signal, section.score, section.repeats)
-        Queries(benchmark, config.strategy.queries)  # refuses a budget before anything is written
-        config.embedding.check_vertices(benchmark.space.graph.vertices)
-        folder.begin()
-        folder.truncate_metrics(0)
-        folder.write_config()
-        folder.write_json("environment.json", environment.describe(_CPU, 1, config.seed))
-        return _search(config, benchmark, folder)
-    except OSError as error:
-        error.filename = error.filename or config.run.dir
-        raise
-    finally:
-        folder.close()
+    return run(config, lambda session: _search(session, config), finds=True)
 
 
-def _search(config: QueriesConfig, benchmark: Benchmark, folder: RunFolder) -> dict[str, Any]:
-    from nge_search.report import save_drawings, write_report
-
+def _search(session: Session, config: QueriesConfig) -> dict[str, Any]:
+    section = config.benchmark
+    if not section.table:
+        raise section.refuse("table", "give a table; `nge table --help` says how to make one")
+    benchmark = Benchmark(open_table(section.table), section.signal, section.score, section.repeats, config.seed)
+    benchmark.queries(config.strategy.queries)  # refuses a budget before anything is written
+    config.embedding.check_vertices(benchmark.space.cell_space.vertices)
+    folder = session.begin()
     watch, logger, interrupts = Stopwatch(), Logger(folder, config.run), Interrupts()
 
     def after(queries: Queries) -> None:
-        row = _row(queries, watch)
+        row = _row(queries, benchmark, watch)
         logger.row(row)
         logger.scalars({name: row[name] for name in ("signal", "best_signal", "score")}, len(queries))
         logger.advance()
@@ -76,36 +58,33 @@ def _search(config: QueriesConfig, benchmark: Benchmark, folder: RunFolder) -> d
     logger.start_phase("queries", config.strategy.queries, 0)
     try:
         with interrupts:
-            queries = ask(benchmark, config.strategy, config.embedding, config.seed, after)
+            strategy = build_strategy(benchmark.space, config.strategy, config.embedding, config.seed)
+            queries = run_strategy(strategy, benchmark.queries(config.strategy.queries), after)
     finally:
         logger.close()
-    best = int(queries.chosen()[-1])
+    position = int(queries.chosen()[-1])
+    best, signal = queries.codes[position], queries.evaluations[position].value
     provenance = {
         "method": config.strategy.name,
         "table": benchmark.table.source,
         "signal": benchmark.signal_name,
         "seed": config.seed,
     }
-    genotype = benchmark.space.to_dict(queries.codes[best], provenance)
-    summary = {
+    genotype = benchmark.space.to_dict(best, provenance)
+    return {
         "kind": config.kind,
         "genotype": genotype,
-        "architecture": benchmark.space.text(queries.codes[best]),
-        "signal": queries.answers[best].signal,
-        "score": float(queries.scores()[-1]),
+        "architecture": benchmark.space.text(best),
+        "signal": signal,
+        "score": benchmark.score(best),
         "score_column": benchmark.score_name,
         "best": benchmark.best(),
         "queries": len(queries),
         "simulated_seconds": float(queries.seconds()[-1]),
-        "figures": benchmark.table.figures(queries.answers[best].row),
+        "figures": benchmark.table.figures(benchmark.table.find(best)),
         "seconds": round(watch.seconds, 2),
-        "device": environment.device_name(_CPU),
+        "device": device_name(session.world.device),
     }
-    folder.write_json("genotype.json", genotype)
-    save_drawings(benchmark.space.graphs(queries.codes[best]), folder.path)
-    write_report(folder.path, summary)
-    folder.finish(summary)
-    return summary
 
 
 def closing_lines(config: QueriesConfig, summary: dict[str, Any]) -> list[str]:
@@ -119,19 +98,19 @@ def closing_lines(config: QueriesConfig, summary: dict[str, Any]) -> list[str]:
         f"{config.benchmark.signal} {summary['signal']:.2f} %{judged} "
         f"(the best in the table {summary['best']:.2f} %) after {summary['queries']} queries{settled}, "
         f"{summary['seconds']:.1f} s{saved}",
-        f"report {Path(config.run.dir) / 'report.html'}",
+        f"report {Path(config.run.dir) / REPORT}",
     ]
 
 
-def _row(queries: Queries, watch: Stopwatch) -> dict[str, Any]:
+def _row(queries: Queries, benchmark: Benchmark, watch: Stopwatch) -> dict[str, Any]:
     """The last query, for metrics.jsonl; `epoch` counts queries from 0."""
     best = int(queries.chosen()[-1])
     return {
         "epoch": len(queries) - 1,
-        "architecture": queries.benchmark.space.text(queries.codes[-1]),
-        "signal": queries.answers[-1].signal,
-        "best_signal": queries.answers[best].signal,
-        "score": float(queries.scores()[-1]),
+        "architecture": queries.space.text(queries.codes[-1]),
+        "signal": queries.evaluations[-1].value,
+        "best_signal": queries.evaluations[best].value,
+        "score": benchmark.score(queries.codes[best]),
         "simulated_seconds": float(queries.seconds()[-1]),
         "seconds": round(watch.seconds, 3),
     }

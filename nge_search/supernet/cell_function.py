@@ -13,9 +13,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from nge_search.supernet.folding import Setting, wide
-from nge_search.supernet.kernels.contract import choose
-from nge_search.supernet.kernels.memory import empty
+from nge_search.supernet.folding import wide
+from nge_search.supernet.kernels.contract import Kernels
+from nge_search.supernet.setting import Setting
 from nge_search.supernet.stage import EdgeGradients, Given
 
 
@@ -63,16 +63,17 @@ class _Mix(torch.autograd.Function):
         ctx.save_for_backward(*tensors[inputs + 1 :])
         states, (p_EO, *weights) = [x.detach() for x in tensors[:inputs]], tensors[inputs:]
         ctx.weights, ctx.passes, ctx.plan = plan.divide(p_EO, weights), [], plan
+        ctx.kernels = kernels = setting.kernels
         for s, stage in enumerate(plan.stages):
             if stage.sources[-1] >= inputs:
-                states.append(_combine(ctx.passes, stage.sources[-1]))
+                states.append(_combine(kernels, ctx.passes, stage.sources[-1]))
             images = [states[source] for source in stage.sources]
             ctx.passes.append(
                 stage.begin(setting, images, ctx.weights.stage(s), given[s] if given is not None else None)
             )
             observed.stages.append(ctx.passes[-1].seen)
         observed.count = ctx.passes[-1].count
-        states.append(_combine(ctx.passes, len(states)))
+        states.append(_combine(kernels, ctx.passes, len(states)))
         # other tensors than those that passes hold: outputs know this operation, and it must not know them
         return tuple(state.detach() for state in states[-plan.outputs :])
 
@@ -86,10 +87,10 @@ class _Mix(torch.autograd.Function):
         target = len(dys) - 1
         for stage in reversed(plan.stages):
             while target > stage.sources[-1]:
-                _spread(passes, gradients, target, dys[target])
+                _spread(ctx.kernels, passes, gradients, target, dys[target])
                 target -= 1
             last = passes.pop()
-            dx = [empty(x.shape, x) for x in last.images] if any(inputs) or target >= first else None
+            dx = [ctx.kernels.empty(x.shape, x) for x in last.images] if any(inputs) or target >= first else None
             own = gradients.pop()
             found.append(last.backward([own[e] for e in range(len(own))], dx, need_weights))
             for source, change in zip(stage.sources, dx or ()):
@@ -106,23 +107,29 @@ def _ending(passes: Sequence[Any], target: int) -> list[tuple[int, int]]:
     return [(s, e) for s, own in enumerate(passes) for e, t in enumerate(own.stage.targets) if t == target]
 
 
-def _combine(passes: Sequence[Any], target: int) -> Tensor:
+def _combine(kernels: Kernels, passes: Sequence[Any], target: int) -> Tensor:
     """A node [B, H, W, C]: the sum over its edges of products, scaled parts and biases."""
     edges = [(passes[s], e) for s, e in _ending(passes, target)]
     like = passes[0].like
     zs, xs = [z for own, e in edges for z in own.maps(e)], [x for own, e in edges for x in own.parts(e)]
     bias = torch.stack([own.biases[e] for own, e in edges]).sum(dim=0).to(like.dtype)
     rights, scales = [right for own, e in edges for right in own.rights[e]], [own.scales[e] for own, e in edges]
-    return choose(like).combine(zs, rights, xs, scales, bias)
+    return kernels.combine(zs, rights, xs, scales, bias)
 
 
-def _spread(passes: Sequence[Any], gradients: Sequence[dict[int, EdgeGradients]], target: int, dy: Tensor) -> None:
+def _spread(
+    kernels: Kernels,
+    passes: Sequence[Any],
+    gradients: Sequence[dict[int, EdgeGradients]],
+    target: int,
+    dy: Tensor,
+) -> None:
     """Hand each edge that ends in a node, by pass and number, its part of the node's gradient."""
     like = passes[0].like
     edges = _ending(passes, target)
     zs, xs = [passes[s].maps(e) for s, e in edges], [passes[s].parts(e) for s, e in edges]
     dy = dy.contiguous()
-    found = choose(like).combine_backward([z for own in zs for z in own], [x for own in xs for x in own], dy)
+    found = kernels.combine_backward([z for own in zs for z in own], [x for own in xs for x in own], dy)
     d_bias, d_scales, d_rights = (part.to(wide(like)) for part in found)
     parts = d_rights.split([len(own) for own in zs]), d_scales.split([len(own) for own in xs])
     for (s, e), right, scale in zip(edges, *parts):

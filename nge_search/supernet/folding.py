@@ -8,33 +8,15 @@ gradients. N products of C_in channels with C_out results are stacked.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from nge_search.engine.distributed import sum_over_ranks
-
 
 def wide(x: Tensor) -> torch.dtype:
     """The type of small matrices that belong to maps or numbers like x: float64 costs little on a CPU."""
     return torch.float64 if x.device.type == "cpu" or x.dtype == torch.float64 else torch.float32
-
-
-@dataclass
-class Setting:
-    """What all operations of a cell share: whether they observe moments, and over all ranks."""
-
-    observe: bool
-    synchronised: bool
-
-    def add_ranks(self, sums: Sequence[Tensor], positions: int) -> Tensor:
-        """Sum in place what each rank summed over its positions; returns the number of all positions, [1]."""
-        count = sums[0].new_full((1,), positions)
-        if self.synchronised:
-            sum_over_ranks([*sums, count])
-        return count
 
 
 @dataclass

@@ -15,18 +15,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nge_search.engine.sync_batchnorm import SyncedBatchNorm2d
-from nge_search.operations import DilConv, FactorizedReduce, SepConv, is_pool
-from nge_search.settings.names import INPUT_NODES, SEARCH_OPERATIONS
+from nge_search.operations import DilConv, FactorizedReduce, ModuleList, Preprocess, SepConv, is_pool
+from nge_search.settings.names import INPUT_NODES
 from nge_search.supernet.cell_function import Observed, Plan, mix
-from nge_search.supernet.folding import Setting
+from nge_search.supernet.kernels.contract import Kernels
 from nge_search.supernet.preprocess import fork, preprocess
 from nge_search.supernet.reference import MixedCell, Supernet
-from nge_search.supernet.stacking import StackedCell, StackedNetwork, move, require_known
-from nge_search.supernet.stage import Given, Stage, StageWeights
+from nge_search.supernet.setting import Setting
+from nge_search.supernet.stacking import StackedCell, StackedNetwork, Statistics, move, require_known, running
+from nge_search.supernet.stage import Given, Stage, StageWeights, needed
 
 
 class _Divided:
-    """`mixing.Divided` for `Stage`.
+    """`cell_function.Divided` for `Stage`.
 
     Weights are stacked by edge: taps of first steps, of dilated convolutions and of second steps, per kind
     [E, C, 1, K, K]; pointwise weights of first steps, second steps and dilated convolutions
@@ -68,31 +69,46 @@ class _Divided:
         """Those of all stages, stacked as the cell's weights are, in their types."""
         columns = [[*own.inner_taps, *own.outer_taps] for own in stages]
         found = [torch.cat(parts) for parts in zip(*columns)]
-        direct, halves = [own.direct for own in stages], []
-        if self.halves is not None and direct[0] is not None:
+        first, last = needed(own.first for own in stages), needed(own.last for own in stages)
+        direct = needed(own.direct for own in stages)
+        halves: list[Tensor] = []
+        if self.halves is not None:  # of the first stage alone, which then has direct weights
             every = direct[0].unflatten(0, (self.counts[0], -1))
             direct[0], halves = every[:, :-2].flatten(0, 1), [every[:, -2:].flatten(0, 1)]
         if self.separable:
-            found += [torch.cat([own.first for own in stages]), torch.cat([own.last for own in stages])]
+            found += [torch.cat(first), torch.cat(last)]
         if self.dilated:
             found.append(torch.cat(direct))
         return [x.to(weight.dtype).view(weight.shape) for x, weight in zip(found + halves, weights)]
 
 
-#: What cells may choose from: depthwise convolutions of any size are computed alike.
-_KNOWN = (*SEARCH_OPERATIONS, "sep_conv_7x7")
+#: What cells may choose from; what is not here would be left out. Depthwise convolutions are computed alike.
+_KNOWN = (
+    "skip_connect",
+    "max_pool_3x3",
+    "avg_pool_3x3",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "sep_conv_7x7",
+    "dil_conv_3x3",
+    "dil_conv_5x5",
+)
 
 
 class FusedCell(StackedCell):
     """`reference.MixedCell` in the fast form; edges are stacked by their source and then by their target."""
+
+    skip_even: nn.Parameter
+    skip_odd: nn.Parameter
+    skip_norm: Statistics
 
     def __init__(self, cell: MixedCell):
         super().__init__()
         self.space, self.channels, self.reduction = cell.space, cell.channels, cell.reduction
         self.preprocess0, self.preprocess1 = cell.preprocess0, cell.preprocess1
         self.order = sorted(range(len(self.space.edges)), key=lambda edge: self.space.edges[edge])
-        self.synchronised = isinstance(self.preprocess1[-1], SyncedBatchNorm2d)
-        self.eps = self.preprocess1[-1].eps
+        self.synchronised = isinstance(self.preprocess1.bn, SyncedBatchNorm2d)
+        self.eps = self.preprocess1.bn.eps
         self._adopt(dict(cell.named_modules()))
         self.stages = self._plan()
         divide = functools.partial(_Divided, self.stages)
@@ -108,7 +124,8 @@ class FusedCell(StackedCell):
         self.dilated = [o for o in operations if isinstance(of_type[o], DilConv)]
         self.pools = [o for o in operations if is_pool(o)]
         self.skip = "skip_connect" in operations
-        self.dilations = [of_type[o][1].dilation[0] for o in self.dilated]  # type: ignore[index]
+        dilated = [module for module in of_type.values() if isinstance(module, DilConv)]
+        self.dilations = [module.depthwise.dilation[0] for module in dilated]
 
         def stack(name: str, operations: Sequence[str], suffix: str, part: int) -> None:
             every = zip(*(paths[operation] for operation in operations))
@@ -135,7 +152,8 @@ class FusedCell(StackedCell):
 
     def _plan(self) -> list[Stage]:
         """The two inputs together, then node by node."""
-        stages, last = [], self.space.vertices - 1
+        stages: list[Stage] = []
+        last = self.space.vertices - 1
         for sources in (range(INPUT_NODES), *([source] for source in range(INPUT_NODES, last))):
             stages.append(
                 Stage(
@@ -151,13 +169,13 @@ class FusedCell(StackedCell):
             )
         return stages
 
-    def forward(self, before: list[Tensor], last: list[Tensor], p_EO: Tensor) -> list[Tensor]:
+    def forward(self, kernels: Kernels, before: list[Tensor], last: list[Tensor], p_EO: Tensor) -> list[Tensor]:
         """The inner nodes, each [B, H, W, C], from those of the last two cells; together they are the output.
 
         Args:
             p_EO: as `FusedSupernet.ordered` gives it.
         """
-        setting = Setting(self.training, self.synchronised)
+        setting = Setting(self.training, self.synchronised, kernels)
         with torch.autocast(p_EO.device.type, enabled=False):  # which would round statistics and P to bfloat16
             images = [
                 _preprocess(setting, *given) for given in ((self.preprocess0, before), (self.preprocess1, last))
@@ -198,13 +216,12 @@ class FusedCell(StackedCell):
         found: Given = {}
         for name, (norm, kinds) in self._norms(stage).items():
             rows = slice(before * kinds, (before + edges) * kinds)
-            statistics = getattr(self, norm)
-            mean, variance = statistics.running_mean[rows], statistics.running_var[rows]
+            mean, variance = (kept[rows] for kept in running(getattr(self, norm)))
             found[name] = (
                 (self._sorted_pools(mean), self._sorted_pools(variance)) if name == "pool" else (mean, variance)
             )
         if stage.split_skip:
-            mean, variance = self.skip_norm.running_mean[:, None], self.skip_norm.running_var[:, None]
+            mean, variance = (kept[:, None] for kept in running(self.skip_norm))
             own = torch.arange(self.channels, device=mean.device) < self.skip_even.shape[1]
             halves = torch.cat([mean * own, mean * ~own], dim=1), variance.expand(-1, 2, -1)
             direct = found.get("direct", (mean[:0], variance[:0]))
@@ -238,13 +255,13 @@ class FusedCell(StackedCell):
             move(getattr(self, norm), mean, variance, observed.count)
 
 
-def _preprocess(setting: Setting, module: nn.Module, nodes: list[Tensor]) -> Tensor:
+def _preprocess(setting: Setting, module: Preprocess, nodes: list[Tensor]) -> Tensor:
     """What ReLUConvBN or FactorizedReduce computes of concatenated nodes."""
     if isinstance(module, FactorizedReduce):
         norm, weights = module.bn, [module.even.weight, module.odd.weight]
     else:
-        norm, weights = module[-1], [module[1].weight]  # type: ignore[index]
-    given = None if setting.observe else (norm.running_mean, norm.running_var)
+        norm, weights = module.bn, [module.convolution.weight]
+    given = None if setting.observe else running(norm)
     h, *seen = preprocess(setting, weights, nodes, given, norm.eps)
     if seen:
         move(norm, *seen)
@@ -261,17 +278,20 @@ class FusedSupernet(StackedNetwork):
     def __init__(self, supernet: Supernet):
         require_known(supernet.space.operations, _KNOWN)
         super().__init__(supernet)
-        self.space = supernet.space
         self.stem, self.classifier = supernet.stem, supernet.classifier
-        self.cells = nn.ModuleList(FusedCell(cell) for cell in supernet.cells)
+        self.cells = ModuleList(FusedCell(cell) for cell in supernet.cells)
         first = self.cells[0]
         names = ["skip_connect"] * first.skip + sorted(first.pools, reverse=True) + first.separable + first.dilated
         self.take_order(first.order, [self.space.operations.index(name) for name in names])
 
-    def mix(self, x_BCHW: Tensor, p_normal_EO: Tensor, p_reduce_EO: Tensor) -> Tensor:
-        before, last = fork([self.stem(x_BCHW).permute(0, 2, 3, 1).contiguous()])
+    def mix(self, x_BCHW: Tensor, *matrices: Tensor) -> Tensor:
+        p_normal_EO, p_reduce_EO = matrices
+        x = self.stem(x_BCHW).permute(0, 2, 3, 1).contiguous()
+        kernels = self.backends.choose(x)
+        before, last = fork(kernels, [x])
         for i, cell in enumerate(self.cells):
             is_last = i == len(self.cells) - 1  # else the next cell reads the same
-            last, again = (last, last) if is_last else fork(last)
-            before, last = again, cell(before, last, p_reduce_EO if cell.reduction else p_normal_EO)
+            last, again = (last, last) if is_last else fork(kernels, last)
+            p_EO = p_reduce_EO if cell.reduction else p_normal_EO
+            before, last = again, cell(kernels, before, last, p_EO)
         return self.classifier(torch.cat([node.mean(dim=(1, 2)) for node in last], dim=1))

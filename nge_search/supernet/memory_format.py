@@ -1,9 +1,9 @@
 """The memory layout in which a depthwise convolution runs fastest, measured where it is used.
 
 On GPUs the answer depends on device, type and shape: PyTorch computes depthwise convolutions itself for images
-stored channel by channel (NCHW) and hands those with channels last (NHWC) to cuDNN. So the first convolution of a
-shape is timed in both, forward and backward, with the copies that NCHW costs here, and the faster one is kept for
-the process. On CPUs it is always channels last (experiments/RESULTS.md).
+stored channel by channel (NCHW) and hands those with channels last (NHWC) to cuDNN. So a network's first
+convolution of a shape is timed in both, forward and backward, with the copies that NCHW costs here, and the faster
+one is kept. On CPUs it is always channels last (experiments/RESULTS.md).
 """
 
 from __future__ import annotations
@@ -19,23 +19,28 @@ from torch.nn import functional
 Settings = tuple[Sequence[int], Sequence[int], Sequence[int]]
 
 _LAYOUTS = (torch.channels_last, torch.contiguous_format)
-_chosen: dict[tuple, torch.memory_format] = {}
 
 
-def fastest(x: Tensor, weight: Tensor, settings: Settings) -> torch.memory_format:
-    """For depthwise convolutions of images [B, C, H, W], which are given with channels last.
+class Layouts:
+    """Those that one network's convolutions are computed in."""
 
-    Args:
-        weight: [C, 1, K, K].
-    """
-    if x.device.type == "cpu":
-        return torch.channels_last
-    key = x.device, x.dtype, x.shape, weight.shape, str(settings)
-    if key not in _chosen:
-        if torch.cuda.is_current_stream_capturing():  # nothing can be timed now
+    def __init__(self) -> None:
+        self._chosen: dict[tuple, torch.memory_format] = {}
+
+    def fastest(self, x: Tensor, weight: Tensor, settings: Settings) -> torch.memory_format:
+        """For depthwise convolutions of images [B, C, H, W], which are given with channels last.
+
+        Args:
+            weight: [C, 1, K, K].
+        """
+        if x.device.type == "cpu":
             return torch.channels_last
-        _chosen[key] = choose(x, weight, settings)
-    return _chosen[key]
+        key = x.device, x.dtype, x.shape, weight.shape, str(settings)
+        if key not in self._chosen:
+            if torch.cuda.is_current_stream_capturing():  # nothing can be timed now
+                return torch.channels_last
+            self._chosen[key] = choose(x, weight, settings)
+        return self._chosen[key]
 
 
 def choose(x: Tensor, weight: Tensor, settings: Settings) -> torch.memory_format:

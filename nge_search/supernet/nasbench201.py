@@ -7,12 +7,13 @@ residual blocks and the stem have them. Slow and plain on purpose: the oracle of
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from nge_search.architecture.cell_space import CellSpace
-from nge_search.operations import ReLUConvBN
+from nge_search.operations import ModuleList, ReLUConvBN
 from nge_search.spaces.nasbench201 import STAGES
 from nge_search.supernet.reference import MixedOperation
 
@@ -42,10 +43,13 @@ class DenseCell(nn.Module):
     def __init__(self, space: CellSpace, channels: int):
         super().__init__()
         self.space, self.channels = space, channels
-        self.edges = nn.ModuleList(
+        self.edges = ModuleList(
             MixedOperation([build_operation(name, channels, affine=False) for name in space.operations])
             for _ in space.edges
         )
+
+    def extra_repr(self) -> str:
+        return f"nodes={self.space.nodes}, channels={self.channels}"
 
     def forward(self, x_BCHW: Tensor, p_EO: Tensor) -> Tensor:
         states = [x_BCHW]
@@ -71,7 +75,10 @@ class ResidualBlock(nn.Module):
         return self.shortcut(x_BCHW) + self.second(self.first(x_BCHW))
 
 
-class ThreeStages(nn.Module):
+Cell = TypeVar("Cell", bound=nn.Module)
+
+
+class ThreeStages(nn.Module, Generic[Cell]):
     """Stem, three stages of equal numbers of cells, normalisation, global pooling, classifier.
 
     Args:
@@ -83,14 +90,14 @@ class ThreeStages(nn.Module):
     """
 
     def __init__(
-        self, cell: Callable[[int], nn.Module], channels: int, cells: int, classes: int, image_channels: int = 3
+        self, cell: Callable[[int], Cell], channels: int, cells: int, classes: int, image_channels: int = 3
     ):
         super().__init__()
         self.stem = nn.Sequential(
             nn.Conv2d(image_channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
         )
         widths = [channels * 2**stage for stage in range(STAGES)]
-        self.stages = nn.ModuleList(nn.ModuleList(cell(width) for _ in range(cells // STAGES)) for width in widths)
+        self.stages = ModuleList(ModuleList(cell(width) for _ in range(cells // STAGES)) for width in widths)
         self.reductions = nn.ModuleList(ResidualBlock(width, 2 * width) for width in widths[:-1])
         self.norm = nn.BatchNorm2d(widths[-1])
         self.classifier = nn.Linear(widths[-1], classes)
@@ -106,7 +113,7 @@ class ThreeStages(nn.Module):
         return self.classifier(torch.relu(self.norm(x_BCHW)).mean(dim=(2, 3)))
 
 
-class DenseSupernet(ThreeStages):
+class DenseSupernet(ThreeStages[DenseCell]):
     """The network whose cells carry every operation on every edge.
 
     Args:
@@ -117,6 +124,9 @@ class DenseSupernet(ThreeStages):
     def __init__(self, space: CellSpace, channels: int, cells: int, classes: int, image_channels: int = 3):
         super().__init__(lambda width: DenseCell(space, width), channels, cells, classes, image_channels)
         self.space = space
+
+    def extra_repr(self) -> str:
+        return str(self.space)
 
     def forward(self, x_BCHW: Tensor, p_EO: Tensor) -> Tensor:
         """Logits [B, classes] of images under the operation probabilities of the cells."""

@@ -2,7 +2,7 @@
 
 All edges that leave a node share its ReLU and its average; a 1x1 convolution and its normalisation are folded into
 one matrix (`folding`), the normalisation of a 3x3 convolution into a scale and a bias; all that ends in a node is
-one sum of products (`mixing`). Operations of P are ordered skip, average, 1x1, 3x3; `none` adds nothing.
+one sum of products (`cell_function`). Operations of P are ordered skip, average, 1x1, 3x3; `none` adds nothing.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from nge_search.engine.sync_batchnorm import SyncedBatchNorm2d
+from nge_search.operations import ModuleList
 from nge_search.supernet import folding
 from nge_search.supernet.cell_function import Plan, mix
-from nge_search.supernet.folding import Moments, Setting, wide
-from nge_search.supernet.kernels.contract import choose
-from nge_search.supernet.kernels.memory import empty
+from nge_search.supernet.folding import Moments, wide
+from nge_search.supernet.kernels.contract import Kernels
 from nge_search.supernet.nasbench201 import DenseCell, DenseSupernet
+from nge_search.supernet.setting import Setting
 from nge_search.supernet.stacking import StackedCell, StackedNetwork, move, require_known
-from nge_search.supernet.stage import EdgeGradients, Given
+from nge_search.supernet.stage import EdgeGradients, Given, needed
 
 _ORDER = ("skip_connect", "avg_pool_3x3", "nor_conv_1x1", "nor_conv_3x3")
 
@@ -43,7 +44,7 @@ class DenseWeights(NamedTuple):
 
 
 class _Divided:
-    """`mixing.Divided`; weights: pointwise [E, C, C, 1, 1] and 3x3 kernels [E, C, C, 3, 3] of a cell."""
+    """`cell_function.Divided`; weights: pointwise [E, C, C, 1, 1] and 3x3 kernels [E, C, C, 3, 3] of a cell."""
 
     def __init__(self, counts: Sequence[int], p_EO: Tensor, weights: Sequence[Tensor]):
         pointwise, kernels = weights
@@ -89,10 +90,10 @@ class DensePass:
         given: Given | None,
     ):
         self.setting, self.stage, self.images, self.weights = setting, stage, images, weights
-        self.like, self.kernels = images[0], choose(images[0])
+        self.like, self.kernels = images[0], setting.kernels
         self.seen: Given = {}
-        self.rectified = torch.relu_(empty(self.like.shape, self.like).copy_(self.like))
-        self.average = empty((1, *self.like.shape), self.like)
+        self.rectified = torch.relu_(self.kernels.empty(self.like.shape, self.like).copy_(self.like))
+        self.average = self.kernels.empty((1, *self.like.shape), self.like)
         self.kernels.pool(images, 1, None, self.average, False)
         self.maps_3x3 = [self._convolve(kernel) for kernel in weights.kernels]
         self.count: Tensor | None = None
@@ -115,7 +116,8 @@ class DensePass:
             sums += [self._sums([], [y], y) for y in self.maps_3x3]
             self.count = self.setting.add_ranks(sums, self.like[..., 0].numel())
             of_z = folding.moments(sums[0][None, None], self.count, 1, 0, 1)
-            shared = Moments(*(x.expand(len(p), *x.shape[1:]) for x in (of_z.mean, of_z.covariance)), self.count)
+            mean, covariance = (x.expand(len(p), *x.shape[1:]) for x in (of_z.mean, of_z.covariance))
+            shared = Moments(mean, covariance, self.count)
             self.moments, self.folded = of_z, self.kernels.fold(*fold, shared, self.stage.eps, self.like.dtype)
             self.mean, second = (torch.stack(sums[1:]) / self.count).unbind(1)
             variance = (second - self.mean**2).clamp_min_(0)
@@ -124,10 +126,10 @@ class DensePass:
                 "kernel": (self.mean, variance),
             }
         else:
-            of_pointwise, (self.mean, variance) = (
+            (y_mean, y_variance), (self.mean, variance) = (
                 [x.to(p.dtype) for x in given[name]] for name in ("pointwise", "kernel")
             )
-            self.folded = folding.fold_given(*fold, *of_pointwise, self.stage.eps, self.like.dtype)
+            self.folded = folding.fold_given(*fold, y_mean, y_variance, self.stage.eps, self.like.dtype)
         self.deviation = torch.rsqrt(variance + self.stage.eps)
         self.scale = p[:, 3:] * self.deviation
 
@@ -147,7 +149,7 @@ class DensePass:
     def backward(
         self, gradients: Sequence[EdgeGradients], dx: Sequence[Tensor] | None, need_weights: bool
     ) -> DenseWeights:
-        """Gradients of the weights (None where not needed); that of the node is written to dx, if given."""
+        """Gradients of the weights (no kernels if not needed); that of the node is written to dx, if given."""
         d_scales, d_bias = (torch.stack([getattr(own, name) for own in gradients]) for name in ("scales", "bias"))
         dys, dtype = [own.dy for own in gradients], self.like.dtype
         change = self.kernels.fold_backward(self.folded, torch.cat([own.rights for own in gradients]), d_bias)
@@ -155,24 +157,23 @@ class DensePass:
         d_p = torch.stack(
             [*d_scales[:, :2].sum(dim=2).unbind(1), change.p, (d_scale * self.deviation).sum(dim=1)], dim=1
         )
-        d_kernels: list[Tensor | None] = [None] * len(dys)
         if dx is None and not need_weights:
-            return DenseWeights(d_p, change.weight, d_kernels)
+            return DenseWeights(d_p, change.weight, [])
         slope, constant = torch.zeros_like(self.mean), torch.zeros_like(self.mean)
         if self.count is not None:
             d_mean, d_variance = -d_bias * self.scale, -0.5 * d_scale * self.scale * self.deviation**2
-            self.setting.add_ranks([d_mean, d_variance, change.mean, change.covariance], 0)
+            of_z = [x for x in (change.mean, change.covariance) if x is not None]
+            self.setting.add_ranks([d_mean, d_variance, *of_z], 0)
             slope = d_variance * (2 / self.count)
             constant = d_mean / self.count - slope * self.mean
         factors, constant = torch.stack([self.scale, slope], dim=1).to(dtype), constant.to(dtype)
-        d_inputs = []
+        found = []
         for e, kernel in enumerate(self.weights.kernels):
             owed = self.kernels.combine([], [], [dys[e], self.maps_3x3[e]], [factors[e]], constant[e])
-            d_input, d_kernels[e] = self._convolve_backward(owed, kernel, dx is not None, need_weights)
-            d_inputs.append(d_input)
+            found.append(self._convolve_backward(owed, kernel, dx is not None, need_weights))
         if dx is not None:
-            self._node_backward(dys, d_inputs, change, dx[0])
-        return DenseWeights(d_p, change.weight, d_kernels)
+            self._node_backward(dys, needed(d_input for d_input, _ in found), change, dx[0])
+        return DenseWeights(d_p, change.weight, needed(d_kernel for _, d_kernel in found))
 
     def _convolve_backward(
         self, dy: Tensor, kernel: Tensor, need_input: bool, need_weight: bool
@@ -189,7 +190,7 @@ class DensePass:
         """Write the node's gradient to dx: of its ReLU by all convolutions, of itself and its average."""
         channels = self.like.shape[-1]
         zs, rights, constant = list(dys), [self.folded.matrix], self.like.new_zeros(channels)
-        if self.count is not None:
+        if change.mean is not None and change.covariance is not None:
             slope, constants = self.like.new_empty(1, channels, channels), self.like.new_empty(1, channels)
             owed = change.mean.sum(dim=0, keepdim=True), change.covariance.sum(dim=0, keepdim=True)
             self.kernels.owe_moments(self.moments, *owed, slope, constants, 1, 0)
@@ -205,6 +206,9 @@ class DensePass:
 
 class FusedDenseCell(StackedCell):
     """`DenseCell` in the fast form; edges are stacked by their source and then by their target."""
+
+    pointwise: nn.Parameter
+    kernel: nn.Parameter
 
     def __init__(self, cell: DenseCell):
         super().__init__()
@@ -224,9 +228,9 @@ class FusedDenseCell(StackedCell):
         ]
         self.plan = Plan(stages, self.space.inputs, 1, functools.partial(_Divided, self.counts))
 
-    def forward(self, x: Tensor, p_EO: Tensor) -> Tensor:
+    def forward(self, kernels: Kernels, x: Tensor, p_EO: Tensor) -> Tensor:
         """The last node from the first, [B, H, W, C]; p_EO as `FusedDenseSupernet` orders it."""
-        setting = Setting(self.training, self.synchronised)
+        setting = Setting(self.training, self.synchronised, kernels)
         with torch.autocast(p_EO.device.type, enabled=False):  # which would round statistics and P to bfloat16
             given = None if setting.observe else self._given()
             (node,), observed = mix(setting, self.plan, given, [x], p_EO, [self.pointwise, self.kernel])
@@ -257,21 +261,20 @@ class FusedDenseSupernet(StackedNetwork):
     def __init__(self, supernet: DenseSupernet):
         require_known(supernet.space.operations, ("none", *_ORDER), _ORDER)
         super().__init__(supernet)
-        self.space = supernet.space
         self.stem, self.reductions = supernet.stem, supernet.reductions
         self.norm, self.classifier = supernet.norm, supernet.classifier
-        self.stages = nn.ModuleList(
-            nn.ModuleList(FusedDenseCell(cell) for cell in cells) for cells in supernet.stages
-        )
+        self.stages = ModuleList(ModuleList(FusedDenseCell(cell) for cell in cells) for cells in supernet.stages)
         self.take_order(self.stages[0][0].order, [self.space.operations.index(name) for name in _ORDER])
 
-    def mix(self, x_BCHW: Tensor, p_EO: Tensor) -> Tensor:
+    def mix(self, x_BCHW: Tensor, *matrices: Tensor) -> Tensor:
+        (p_EO,) = matrices
         x_BCHW = self.stem(x_BCHW)
+        kernels = self.backends.choose(x_BCHW)
         for stage, cells in enumerate(self.stages):
             if stage:
                 x_BCHW = self.reductions[stage - 1](x_BCHW)
             x = x_BCHW.permute(0, 2, 3, 1).contiguous()
             for cell in cells:
-                x = cell(x, p_EO)
+                x = cell(kernels, x, p_EO)
             x_BCHW = x.permute(0, 3, 1, 2)
         return self.classifier(torch.relu(self.norm(x_BCHW)).mean(dim=(2, 3)))

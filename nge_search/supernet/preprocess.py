@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nge_search.supernet.folding import Setting, wide
-from nge_search.supernet.kernels.contract import choose
-from nge_search.supernet.kernels.memory import empty
+from nge_search.supernet.folding import wide
+from nge_search.supernet.kernels.contract import Kernels
+from nge_search.supernet.setting import Setting
 
 
 class _Preprocess(torch.autograd.Function):
@@ -24,9 +24,10 @@ class _Preprocess(torch.autograd.Function):
         *tensors: Tensor,
     ) -> tuple[Tensor, ...]:
         weights, nodes = tensors[:halves], tensors[halves:]
-        like, kind = nodes[0], wide(nodes[0])
-        h, sums = choose(like).pointwise(nodes, _by_node(weights, nodes), given is None)
+        kind = wide(nodes[0])
+        h, sums = setting.kernels.pointwise(nodes, _by_node(weights, nodes), given is None)
         if given is None:
+            assert sums is not None
             sums = sums.to(kind)
             count = setting.add_ranks([sums], h[..., 0].numel())
             mean, second = (sums / count).unbind(0)
@@ -47,7 +48,7 @@ class _Preprocess(torch.autograd.Function):
     def backward(ctx: Any, dh: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         h, deviation, *tensors = ctx.saved_tensors
         weights, nodes, dh = tensors[: ctx.halves], tensors[ctx.halves :], dh.contiguous()
-        kernels = choose(h)
+        kernels = ctx.setting.kernels
         coefficients = torch.stack([deviation, torch.zeros_like(deviation), torch.zeros_like(deviation)])
         if ctx.count is not None:
             sums = kernels.sums_with(dh, h).to(deviation.dtype)
@@ -92,17 +93,18 @@ def preprocess(
 
 class _Fork(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, *nodes: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, kernels: Kernels, *nodes: Tensor) -> tuple[Tensor, ...]:
+        ctx.kernels = kernels
         return tuple(node.view_as(node) for node in nodes * 2)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         count = len(gradients) // 2
         pairs = zip(gradients[:count], gradients[count:])
-        return tuple(torch.add(x, y, out=empty(x.shape, x)) for x, y in pairs)
+        return None, *(torch.add(x, y, out=ctx.kernels.empty(x.shape, x)) for x, y in pairs)
 
 
-def fork(nodes: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+def fork(kernels: Kernels, nodes: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
     """The same nodes for two readers; autograd would sum their gradients in fresh memory, which costs more."""
-    both = _Fork.apply(*nodes)
+    both = _Fork.apply(kernels, *nodes)
     return list(both[: len(nodes)]), list(both[len(nodes) :])

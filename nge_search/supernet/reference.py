@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from nge_search.architecture.cell_space import CellSpace, reduction_positions
-from nge_search.operations import build_operation, build_preprocess, is_pool
+from nge_search.operations import ModuleList, build_operation, build_preprocess, is_pool
 from nge_search.settings.names import INPUT_NODES
-from nge_search.supernet.sampled import drawn
+from nge_search.supernet import sampled
 
 
 class MixedOperation(nn.ModuleList):
     """All candidate operations of one edge, weighted by that edge's probabilities p_O."""
 
     def forward(self, x_BCHW: Tensor, p_O: Tensor) -> Tensor:
-        only = drawn(p_O)
+        only = sampled.sampled_operation(p_O)
         if only is not None:
             return self[only](x_BCHW).to(p_O.dtype)
         # Without the conversion, bf16 outputs would round P, and its gradient, to bf16.
@@ -57,10 +57,13 @@ class MixedCell(nn.Module):
         self.reduction = reduction
         self.preprocess0 = build_preprocess(c_before, channels, halve=reduction_before, affine=False)
         self.preprocess1 = build_preprocess(c_last, channels, halve=False, affine=False)
-        self.edges = nn.ModuleList(
+        self.edges = ModuleList(
             MixedOperation(_candidate(name, channels, self._stride(source)) for name in space.operations)
             for source, _ in space.edges
         )
+
+    def extra_repr(self) -> str:
+        return f"nodes={self.space.nodes}, channels={self.channels}, reduction={self.reduction}"
 
     def _stride(self, source: int) -> int:
         return 2 if self.reduction and source < INPUT_NODES else 1
@@ -104,7 +107,7 @@ class Supernet(nn.Module):
         self.stem = nn.Sequential(
             nn.Conv2d(image_channels, c_stem, 3, padding=1, bias=False), nn.BatchNorm2d(c_stem)
         )
-        self.cells = nn.ModuleList()
+        self.cells: ModuleList[MixedCell] = ModuleList()
         c_before = c_last = c_stem
         reduction_before = False
         for position in range(cells):
@@ -114,6 +117,9 @@ class Supernet(nn.Module):
             c_before, c_last = c_last, space.nodes * channels
             reduction_before = reduction
         self.classifier = nn.Linear(c_last, classes)
+
+    def extra_repr(self) -> str:
+        return str(self.space)
 
     def forward(self, x_BCHW: Tensor, p_normal_EO: Tensor, p_reduce_EO: Tensor) -> Tensor:
         """Logits [B, classes] of images under the operation probabilities of the two kinds of cell."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor
 
 
-def drawn(p_O: Tensor) -> int | None:
+def sampled_operation(p_O: Tensor) -> int | None:
     """The operation that an edge's probabilities leave, if they are zeros and a one; None where that is not known.
 
     It is known of constants on a CPU. Reading others would make a GPU wait, and a step that is recorded there

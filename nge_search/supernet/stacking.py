@@ -10,9 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from nge_search.architecture.cell_space import CellSpace
 from nge_search.errors import UserError, plain
+from nge_search.supernet import sampled
 from nge_search.supernet.folding import wide
-from nge_search.supernet.sampled import drawn
+from nge_search.supernet.kernels.backends import Backends
+from nge_search.supernet.nasbench201 import DenseSupernet
+from nge_search.supernet.reference import Supernet
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -20,20 +24,38 @@ _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 class Statistics(nn.Module):
     """Running mean and variance of stacked batch normalisations: [n, C] each, and their counts [n]."""
 
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
     def __init__(self, norms: Sequence[nn.BatchNorm2d]):
         super().__init__()
         self.momentum = norms[0].momentum
         for name in _STATISTICS:
             self.register_buffer(name, torch.stack([getattr(norm, name) for norm in norms]))
 
+    def extra_repr(self) -> str:
+        return f"{' x '.join(map(str, self.running_mean.shape))}, momentum={self.momentum}"
+
+
+def running(norm: nn.BatchNorm2d | Statistics) -> tuple[Tensor, Tensor]:
+    """Running mean and variance, which all normalisations of a supernet keep."""
+    mean, variance = norm.running_mean, norm.running_var
+    assert mean is not None
+    assert variance is not None
+    return mean, variance
+
 
 @torch.no_grad()
 def move(norm: nn.BatchNorm2d | Statistics, mean: Tensor, variance: Tensor, count: Tensor) -> None:
     """Move running statistics towards a batch's mean and biased variance [..., C]."""
     unbiased = variance * (count / (count - 1))
-    for running, observed in ((norm.running_mean, mean), (norm.running_var, unbiased)):
-        running.lerp_(observed.to(running.dtype), norm.momentum)
-    norm.num_batches_tracked += 1
+    momentum, tracked = norm.momentum, norm.num_batches_tracked
+    assert momentum is not None
+    assert tracked is not None
+    for target, observed in zip(running(norm), (mean, unbiased)):
+        target.lerp_(observed.to(target.dtype), momentum)
+    tracked += 1
 
 
 class StackedCell(nn.Module):
@@ -47,15 +69,20 @@ class StackedCell(nn.Module):
         super().__init__()
         self.names: dict[str, list[str]] = {}
 
+    def extra_repr(self) -> str:
+        weights = self.named_parameters(recurse=False)
+        return "\n".join(f"({name}): {' x '.join(map(str, weight.shape))}" for name, weight in weights)
+
     def stack(self, reference: dict[str, nn.Module], name: str, paths: Sequence[str]) -> None:
         """Adopt the weights or statistics of some modules of the textbook's cell as one stack."""
         modules = [reference[path] for path in paths]
-        if isinstance(modules[0], nn.BatchNorm2d):
-            setattr(self, name, Statistics(modules))  # type: ignore[arg-type]
+        norms = [module for module in modules if isinstance(module, nn.BatchNorm2d)]
+        if norms:
+            setattr(self, name, Statistics(norms))
             for buffer in _STATISTICS:
                 self.names[f"{name}.{buffer}"] = [f"{path}.{buffer}" for path in paths]
         else:
-            weights = torch.stack([module.weight.detach() for module in modules])  # type: ignore[union-attr]
+            weights = torch.stack([module.get_parameter("weight").detach() for module in modules])
             self.register_parameter(name, nn.Parameter(weights))
             self.names[name] = [f"{path}.weight" for path in paths]
 
@@ -77,19 +104,31 @@ def require_known(operations: Sequence[str], known: Sequence[str], needed: Seque
 
 
 class StackedNetwork(nn.Module, ABC):
-    """A supernet whose cells are `StackedCell`; all else it shares with the textbook's, names included."""
+    """A supernet whose cells are `StackedCell`; all else it shares with the textbook's, names included.
 
-    def __init__(self, textbook: nn.Module):
+    Attributes:
+        backends: what computes its cells, and the memory of their maps.
+    """
+
+    edge_order: Tensor
+    operation_order: Tensor
+
+    def __init__(self, textbook: Supernet | DenseSupernet):
         super().__init__()
         self.textbook_names = list(textbook.state_dict())
+        self.space: CellSpace = textbook.space
+        self.backends = Backends()
         self._textbook = (copy.deepcopy(textbook).to("meta"),)  # a tuple hides it: it has no tensors of its own
+
+    def extra_repr(self) -> str:
+        return str(self.space)
 
     def forward(self, x_BCHW: Tensor, *matrices: Tensor) -> Tensor:
         """Logits [B, classes] of images under the operation probabilities of each kind of cell, [E, O].
 
         Where one operation is left for each edge, the textbook's operations are computed, with these weights.
         """
-        if any(drawn(p_O) is None for p_EO in matrices for p_O in p_EO):
+        if any(sampled.sampled_operation(p_O) is None for p_EO in matrices for p_O in p_EO):
             return self.mix(x_BCHW, *(self.ordered(p_EO) for p_EO in matrices))
         (textbook,) = self._textbook
         textbook.train(self.training)
@@ -120,7 +159,8 @@ class StackedNetwork(nn.Module, ABC):
 
     def to_textbook(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Tensors by this module's names (weights, buffers, momenta), by the textbook's names; views."""
-        stacks, found = self._stacks(), {}
+        stacks = self._stacks()
+        found: dict[str, Tensor] = {}
         for name, tensor in tensors.items():
             found.update(zip(stacks[name], tensor.unbind(0)) if name in stacks else [(name, tensor)])
         return found

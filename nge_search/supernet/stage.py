@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from nge_search.supernet import folding
-from nge_search.supernet.folding import Folded, FoldGradients, Moments, Setting, wide
-from nge_search.supernet.kernels.contract import choose
-from nge_search.supernet.kernels.memory import empty
+from nge_search.supernet.folding import Folded, FoldGradients, Moments, wide
+from nge_search.supernet.kernels.contract import Convolution, Mix
+from nge_search.supernet.setting import Setting
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class _Maps:
     """Depthwise convolutions j = e * kinds + k of some inputs, [E, B, H, W, C] per kind in `z`.
 
     Args:
-        convolution: a `Convolution` of the kernels for these maps.
+        convolution: of the setting's kernels.
         mix: see its `forward`.
         groups: how many kinds are normalised alike, from the first on; their moments are apart.
     """
@@ -127,13 +127,13 @@ class _Maps:
     def __init__(
         self,
         setting: Setting,
-        convolution: Any,
+        convolution: Convolution,
         images: Sequence[Tensor],
-        mix: tuple[Tensor, Tensor] | None,
+        mix: Mix | None,
         groups: Sequence[int],
     ):
         self.setting, self.convolution, self.mix = setting, convolution, mix
-        self.kernels = choose(images[0])
+        self.kernels = setting.kernels
         self.z, sums = convolution.forward(images, mix, setting.observe)
         self.moments: list[Moments] = []
         self.first = [sum(groups[:i]) for i in range(len(groups))]
@@ -161,11 +161,13 @@ class _Maps:
         like, channels = self.z[0], self.z[0].shape[-1]
         slope, constant = None, like.new_zeros(len(owed), channels)
         if self.moments:
-            slope = empty((len(owed), channels, channels), like)
+            slope = self.kernels.empty((len(owed), channels, channels), like)
             if self.setting.synchronised:
                 every = [x for change in changes for x in (change.mean, change.covariance) if x is not None]
                 self.setting.add_ranks(every, 0)
             for first, own, change in zip(self.first, self.moments, changes):
+                assert change.mean is not None
+                assert change.covariance is not None
                 self.kernels.owe_moments(own, change.mean, change.covariance, slope, constant, len(self.z), first)
         return self.convolution.backward(
             images, self.mix, self.z, owed, slope, constant, dx, accumulate, need_weights
@@ -190,7 +192,7 @@ class StagePass:
         self, setting: Setting, stage: Stage, images: Sequence[Tensor], weights: StageWeights, given: Given | None
     ):
         self.setting, self.stage, self.images, self.given = setting, stage, images, given
-        self.like, self.kernels = images[0], choose(images[0])
+        self.like, self.kernels = images[0], setting.kernels
         self.folds: dict[str, Folded] = {}
         self.seen: Given = {}
         self.count: Tensor | None = None
@@ -226,7 +228,7 @@ class StagePass:
             even = self.like.new_ones(len(stage.targets), self.like.shape[-1], 1, 1, 1)
             taps += [even, torch.nn.functional.pad(even, (2, 0, 2, 0))]
         first = [i * stage.per_node * stage.inner_kinds for i in range(len(self.images) + 1)]
-        convolution = self.kernels.Convolution(taps, stage.all_dilations, first, stage.stride)
+        convolution = self.kernels.convolution(taps, stage.all_dilations, first, stage.stride)
         groups = [size for size in (stage.separable, stage.direct) if size]
         return _Maps(self.setting, convolution, self.images, None, groups)
 
@@ -236,7 +238,7 @@ class StagePass:
         self._fold("first", self.inner, 0, weights.first, None)
         folded = self.folds["first"]
         count = len(stage.targets) * stage.separable
-        convolution = self.kernels.Convolution(weights.outer_taps, (1,) * stage.separable, range(count + 1), 1)
+        convolution = self.kernels.convolution(weights.outer_taps, (1,) * stage.separable, range(count + 1), 1)
         mix = folded.right, folded.bias.to(self.like.dtype)
         return _Maps(self.setting, convolution, self._firsts(), mix, [stage.separable])
 
@@ -254,8 +256,8 @@ class StagePass:
         assert weight is not None
         chances, eps, dtype = None if p is None else p.flatten(), self.stage.eps, self.like.dtype
         if self.given is not None:
-            statistics = (x.to(weight.dtype) for x in self.given[name])
-            folded = folding.fold_given(weight, chances, *statistics, eps, dtype)
+            y_mean, y_variance = (x.to(weight.dtype) for x in self.given[name])
+            folded = folding.fold_given(weight, chances, y_mean, y_variance, eps, dtype)
         else:
             folded = self.kernels.fold(weight, chances, maps.moments[group], eps, dtype)
             self.seen[name], self.count = (folded.y_mean, folded.y_variance), maps.moments[group].count
@@ -275,13 +277,16 @@ class StagePass:
         batch, height, width, channels = self.like.shape
         size = (height - 1) // stage.stride + 1, (width - 1) // stage.stride + 1
         shape = len(self.images), batch, *size, channels
-        self.maxima, self.averages = (empty(shape, self.like) if wanted else None for wanted in stage.pools)
+        self.maxima, self.averages = (
+            self.kernels.empty(shape, self.like) if wanted else None for wanted in stage.pools
+        )
         sums = self.kernels.pool(self.images, stage.stride, self.maxima, self.averages, self.setting.observe)
         if self.given is not None:
             mean, variance = (
                 x.to(self.pool_p.dtype).unflatten(0, (len(self.pool_p), -1)) for x in self.given["pool"]
             )
         else:
+            assert sums is not None
             sums = sums.to(self.pool_p.dtype).unflatten(1, (2, 2))[:, self._used_pools()]
             self.count = self.pool_count = self.setting.add_ranks([sums], batch * size[0] * size[1])
             every = (sums / self.pool_count)[:, None].expand(-1, stage.per_node, -1, -1, -1).flatten(0, 1)
@@ -316,12 +321,12 @@ class StagePass:
             constant = d_mean / self.pool_count - slope * self.pool_mean[:: stage.per_node]
             slopes[:, self._used_pools()] = torch.stack([slope, constant], dim=2).to(slopes.dtype)
         if dx is not None:
-            per_node = [dys[i : i + stage.per_node] for i in range(0, len(dys), stage.per_node)]
+            by_node = [dys[i : i + stage.per_node] for i in range(0, len(dys), stage.per_node)]
             parts = iter(self.scales.transpose(0, 1).contiguous().unflatten(1, (len(dx), -1)))
             skip_scale = next(parts) if stage.skips else None
             scales = [next(parts) if wanted else None for wanted in stage.pools]
             pooled = self.images, stage.stride, self.maxima, self.averages
-            self.kernels.pool_backward(*pooled, per_node, [*scales, skip_scale], slopes.flatten(1, 2), dx)
+            self.kernels.pool_backward(*pooled, by_node, [*scales, skip_scale], slopes.flatten(1, 2), dx)
         return d_p
 
     # -- what ends in the targets, and comes back from there
@@ -345,13 +350,11 @@ class StagePass:
     def backward(
         self, gradients: Sequence[EdgeGradients], dx: Sequence[Tensor] | None, need_weights: bool
     ) -> StageWeights:
-        """Gradients of the weights (None where not needed); those of the images are written to dx, if given."""
+        """Gradients of the weights (no taps if not needed); those of the images are written to dx, if given."""
         stage, edges = self.stage, len(self.stage.targets)
         dys = [own.dy for own in gradients]
-        d_scales, d_biases = (
-            torch.stack([own.scales for own in gradients]),
-            torch.stack([own.bias for own in gradients]),
-        )
+        d_scales = torch.stack([own.scales for own in gradients])
+        d_biases = torch.stack([own.bias for own in gradients])
         d_skip = d_scales[:, : int(stage.skips)].sum(dim=2)
         shared = stage.skips or any(stage.pools)
         d_pools = d_skip[:, :0]
@@ -366,21 +369,22 @@ class StagePass:
         def unfold_products(name: str, first: int, last: int) -> FoldGradients:
             rights = [own.rights[first:last] for own in gradients]
             like = rights[0]
-            together = empty((edges, *like.shape), like)
+            together = self.kernels.empty((edges, *like.shape), like)
             torch.stack(rights, out=together)
             return unfold(name, together.flatten(0, 1), d_biases)
 
         owed: dict[int, tuple[Tensor, Tensor]] = {}
         inner_changes = []
-        outer_taps: list[Tensor | None] = [None] * stage.separable
+        outer_taps, inner_taps = list[Tensor](), list[Tensor]()
         if self.outer is not None:
             change = unfold_products("last", 0, stage.separable)
             products = [(dys[n // stage.separable], m) for n, m in enumerate(self.folds["last"].matrix)]
             sources = self._firsts()
-            dv = empty((len(sources), *sources[0].shape), sources[0]).unbind(0)
+            dv = self.kernels.empty((len(sources), *sources[0].shape), sources[0]).unbind(0)
             need = [need_weights] * stage.separable
-            outer_taps, d_mix = self.outer.backward(sources, products, [change], dv, False, need)
+            found, d_mix = self.outer.backward(sources, products, [change], dv, False, need)
             assert d_mix is not None
+            outer_taps = needed(found)
             self.outer.z = []
             d_mix = d_mix.to(d_biases.dtype)
             inner_changes.append(unfold("first", d_mix[:, 1:], d_mix[:, 0]))
@@ -391,12 +395,12 @@ class StagePass:
             for n, m in enumerate(self.folds["direct"].matrix):
                 e, k = divmod(n, stage.direct)
                 owed[e * stage.inner_kinds + stage.separable + k] = dys[e], m
-        inner_taps: list[Tensor | None] = [None] * (stage.separable + len(stage.dilations))
         if self.inner is not None and (dx is not None or need_weights):
-            need = [need_weights] * len(inner_taps) + [False] * (2 * stage.split_skip)
+            kinds = stage.separable + len(stage.dilations)
+            need = [need_weights] * kinds + [False] * (2 * stage.split_skip)
             products = [owed[j] for j in range(len(owed))]
-            every, _ = self.inner.backward(self.images, products, inner_changes, dx, shared, need)
-            inner_taps = every[: len(inner_taps)]
+            found, _ = self.inner.backward(self.images, products, inner_changes, dx, shared, need)
+            inner_taps = needed(found[:kinds])
         d_p = [d_skip, d_pools] + [
             changes[name].p.view(edges, -1) for name in ("last", "direct") if name in changes
         ]
@@ -408,3 +412,8 @@ class StagePass:
         if not self.stage.split_skip:
             return d_p
         return [d_p[-1][:, -2:].sum(dim=1, keepdim=True), *d_p[1:-1], d_p[-1][:, :-2]]
+
+
+def needed(gradients: Iterable[Tensor | None]) -> list[Tensor]:
+    """Those that there are."""
+    return [gradient for gradient in gradients if gradient is not None]

@@ -33,7 +33,7 @@ def supernet_state(supernet: nn.Module) -> dict[str, Tensor]:
     return by_reference_names(supernet, supernet.state_dict())
 
 
-def load_supernet(supernet: nn.Module, state: dict[str, Tensor], source: str) -> None:
+def load_supernet(supernet: nn.Module, state: Any, source: str) -> None:
     """Take over what `supernet_state` gave.
 
     Raises:
@@ -73,7 +73,7 @@ def load_optimiser(supernet: nn.Module, optimiser: torch.optim.SGD, state: Any, 
     rates, entries = checkpoint_parts.optimiser_parts(state, source, len(optimiser.param_groups))
     if entries.keys() not in (set(), set(range(len(order)))):
         raise UserError(f"{source} is damaged: momenta of {len(entries)} of {len(order)} weights")
-    momenta = {order[number]: entry.get("momentum_buffer") for number, entry in entries.items()}
+    momenta: dict[str, Any] = {order[number]: entry.get("momentum_buffer") for number, entry in entries.items()}
     for name, momentum in momenta.items():
         checkpoint_parts.require_tensor(momentum, reference[name].shape, reference[name].dtype, source)
     own = _from_textbook(supernet, momenta)

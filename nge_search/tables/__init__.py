@@ -7,15 +7,15 @@ from pathlib import Path
 
 from nge_search.errors import UserError
 from nge_search.files import require_regular, user_path
+from nge_search.tables.benchmark import Benchmark
 from nge_search.tables.csv_rows import columns
 from nge_search.tables.darts_pairs import read_pairs
 from nge_search.tables.nasbench101 import read_ec_nas_csv, read_labelled_csv, read_tfrecord
 from nge_search.tables.nasbench201 import read_archive
 from nge_search.tables.nasbench201 import read_csv as read_nasbench201_csv
-from nge_search.tables.query import Answer, Benchmark, Queries
 from nge_search.tables.table import Table, open_folder
 
-__all__ = ["Answer", "Benchmark", "Queries", "Table", "open_table"]
+__all__ = ["Benchmark", "Table", "open_table"]
 
 _READERS: dict[str, Callable[[Path], Table]] = {
     ".tfrecord": read_tfrecord,

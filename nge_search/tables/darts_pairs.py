@@ -37,7 +37,7 @@ def read_pairs(path: Path) -> Table:
     given_as: dict[str, str] = {}
     for position, entry in enumerate(document):
         try:
-            code = space.code(_genotype(entry["genotype"]))
+            code = space.code(_genotype(entry["genotype"]).graphs())
             figures = found.setdefault(space.key(code), (code, {}))[1]
             for given, value in _figures(entry, ""):
                 name = re.sub(r"\W+", "_", given)  # it becomes a file's name

@@ -42,7 +42,7 @@ def read_tfrecord(path: Path) -> Table:
             if type(epochs) is not int or not 1 <= epochs <= _MOST_EPOCHS:
                 raise ValueError(f"{shorten(epochs)} epochs")
             if digest not in found:
-                code = space.code(space.parse_graph(rows, operations.split(",")))
+                code = space.code({"cell": space.parse_graph(rows, operations.split(","))})
                 if space.key(code).hex() != digest:
                     raise ValueError("its hash is not its cell's")
                 found[digest] = code, {}
@@ -98,7 +98,7 @@ def _read_csv(path: Path, space: NasBench101Space, columns: dict[str, str]) -> T
     found: dict[bytes, tuple[Code, dict[str, Any]]] = {}
 
     def convert(row: dict[str, str]) -> tuple[bytes, Code, dict[str, float]]:
-        code = space.code(space.parse_graph(row["adj_rowmajor"], row["ops"].split("|")))
+        code = space.code({"cell": space.parse_graph(row["adj_rowmajor"], row["ops"].split("|"))})
         key = space.key(code)
         if row.get("hash") and key.hex() != row["hash"]:
             raise ValueError(f"its hash is {key.hex()}, not {row['hash']}")

@@ -115,7 +115,7 @@ class Table:
         header = {
             "format": FORMAT,
             "space": self.space.name,
-            "vertices": self.space.graph.vertices,
+            "vertices": self.space.cell_space.vertices,
             "architectures": len(self),
             "columns": list(self.columns),
             "source": self.source,
@@ -265,8 +265,8 @@ def open_folder(folder: str | Path) -> Table:
 def _space(header: Reader) -> Space:
     name, vertices = header.text("space", tuple(SPACES)), header.integer("vertices", 2, VERTICES)
     space = NasBench101Space(vertices) if name == NasBench101Space.name else SPACES[name]()
-    if space.graph.vertices != vertices:
-        raise UserError(f"{header.source} is damaged: a cell of {name} has {space.graph.vertices} vertices")
+    if space.cell_space.vertices != vertices:
+        raise UserError(f"{header.source} is damaged: a cell of {name} has {space.cell_space.vertices} vertices")
     return space
 
 
@@ -281,7 +281,7 @@ def _columns(header: Reader) -> list[str]:
 
 def _check_codes(space: Space, codes_NL: np.ndarray, keys_N: np.ndarray) -> None:
     """Raise UserError unless there are architectures that the space can name, in the order of their keys."""
-    options = max(len(table.options) for table in space.graph.tables)
+    options = max(len(table.options) for table in space.cell_space.tables)
     if codes_NL.dtype != np.uint8 or codes_NL.ndim != 2 or codes_NL.shape[1] != space.length:
         raise UserError(f"{_CODES}.npy holds no architectures of {space.name}")
     if int(codes_NL.max()) >= options:

@@ -63,7 +63,7 @@ def masked_crc32c(content: np.ndarray) -> int:
 
 
 @loop()
-def _crc32c(content, table):  # type: ignore[no-untyped-def]
+def _crc32c(content, table):
     crc = np.uint32(0xFFFFFFFF)
     for byte in content:
         crc = table[(crc ^ byte) & np.uint32(0xFF)] ^ (crc >> np.uint32(8))

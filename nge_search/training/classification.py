@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from timm.utils import ModelEmaV3
@@ -14,16 +15,17 @@ from nge_search.engine.checkpoint import load_module
 from nge_search.engine.checkpoint_parts import load_optimiser, read_best
 from nge_search.engine.distributed import World
 from nge_search.engine.logger import Logger
-from nge_search.engine.meters import Meter, Outcomes
 from nge_search.engine.optimisers import SCHEDULES, build_sgd, clip_gradients, set_learning_rate, warm_up
 from nge_search.engine.precision import forward_context, full_precision, weight_dtype
 from nge_search.engine.sync_batchnorm import synchronise_statistics
 from nge_search.json_reader import Reader
 from nge_search.keyed_random import Stream, uniform
+from nge_search.kinds import EVALUATION
+from nge_search.metrics.classification import Meter, Outcomes
 from nge_search.networks.classifier import drop_path_factors
 from nge_search.networks.families import Trainable
 from nge_search.settings.classification import EvalConfig
-from nge_search.training.evaluation import describe_evaluation, draw_confusion, draw_worst
+from nge_search.training.evaluation import describe_evaluation
 from nge_search.training.mixup import Mixing
 from nge_search.training.phases import (
     EvaluationPhase,
@@ -45,13 +47,33 @@ class ClassifierTraining(NetworkTraining):
         best: the epoch with the highest test accuracy, and that accuracy; for the record, nothing is chosen by it.
     """
 
+    tags: ClassVar[Mapping[str, str]] = {
+        "train_loss": "loss/train",
+        "test_loss": "loss/test",
+        "ema_loss": "loss/ema",
+        "train_top1": "top1/train",
+        "test_top1": "top1/test",
+        "test_top5": "top5/test",
+        "ema_top1": "top1/ema",
+        "learning_rate": "learning_rate/weights",
+        "drop_path": "drop_path",
+    }
+    config: EvalConfig
+    network: Trainable
+    meters: dict[str, Meter]
+    outcomes: Outcomes
+    document = EVALUATION
+    pictures = "nge_search.report.tensorboard:evaluation_pictures"
+
     def __init__(
         self, config: EvalConfig, network: Trainable, train: Loader, test: Loader, dataset: Dataset, world: World
     ):
         self.config, self.world, self.dataset = config, world, dataset
+        self.fingerprint, self.origin = dataset.fingerprint, f"data.root={config.data.root}"
         self.train, self.test = train, test
         section = config.train
-        self.network = network.to(world.device, weight_dtype(config.precision), memory_format=torch.channels_last)
+        network = network.to(world.device, weight_dtype(config.precision))
+        self.network = network.to(memory_format=torch.channels_last)
         if section.sync_statistics and world.size > 1:
             synchronise_statistics(self.network)
         self.weights = list(self.network.parameters())
@@ -71,7 +93,7 @@ class ClassifierTraining(NetworkTraining):
         self.outcomes = Outcomes(len(dataset.test), world.device)
         self.unreadable: dict[str, str] = {}
         self._told: set[str] = set()
-        self._evaluation: dict[str, Any] = {}
+        self.found = {}
         self.finite = torch.ones((), dtype=torch.bool, device=world.device)
 
     def train_step(self, batch: Batch, epoch: int) -> None:
@@ -193,49 +215,27 @@ class ClassifierTraining(NetworkTraining):
         row["drop_path"] = self._drop_path_rate(epoch)
         if self.unreadable:
             row["unreadable_images"] = len(self.unreadable)
-        self._evaluation = {}
+        self.found = {}
         if not self.evaluates(epoch):
             return row
         if not self.best or row["test_top1"] > self.best["top1"]:
             self.best = {"epoch": epoch, "top1": row["test_top1"]}
-        predicted_N, losses_N = self.outcomes.gather(self.world)
+        predicted_N, losses_N = self.outcomes.result(self.world)
         if self.world.is_main:
             labels_N = self.dataset.test.labels_N
-            self._evaluation = describe_evaluation(epoch, self.dataset, labels_N, predicted_N, losses_N)
+            self.found = describe_evaluation(epoch, self.dataset, labels_N, predicted_N, losses_N)
         return row
 
     def publish(self, logger: Logger, row: dict[str, Any], step: int) -> None:
         for name in sorted(self.unreadable.keys() - self._told):
             logger.say(f"skipped an image: {self.unreadable[name]}")
         self._told.update(self.unreadable)
+        super().publish(logger, row, step)
+
+    def line(self, row: dict[str, Any]) -> str:
         shown = {"test_top1": "test top-1", "ema_top1": "of averaged weights"}
-        figures = "".join(f"{words} {row[figure]:.2f} %, " for figure, words in shown.items() if figure in row)
-        logger.say(
-            f"epoch {row['epoch'] + 1}/{self.epochs} done, train loss {row['train_loss']:.4g}, "
-            f"{figures}images/s {row['images_per_second']:.4g}"
-        )
-        tags = {
-            "train_loss": "loss/train",
-            "test_loss": "loss/test",
-            "ema_loss": "loss/ema",
-            "train_top1": "top1/train",
-            "test_top1": "top1/test",
-            "test_top5": "top5/test",
-            "ema_top1": "top1/ema",
-            "learning_rate": "learning_rate/weights",
-            "drop_path": "drop_path",
-            "images_per_second": "speed/images_per_second",
-            "peak_memory_mb": "memory/peak_mb",
-        }
-        logger.scalars({tag: row[figure] for figure, tag in tags.items() if figure in row}, step)
-        found = self._evaluation
-        if found:
-            logger.document("evaluation.json", found)
-        if found and logger.pictures:
-            if found["confusion"] is not None:
-                logger.image("test/confusion", draw_confusion(found["confusion"]), step)
-            if found["worst"]:
-                logger.image("test/worst", draw_worst(found["worst"]), step)
+        figures = "".join(f", {words} {row[figure]:.2f} %" for figure, words in shown.items() if figure in row)
+        return f"train loss {row['train_loss']:.4g}{figures}"
 
 
 def _compile(network: Trainable) -> None:

@@ -1,4 +1,4 @@
-"""What an evaluation found, class by class and image by image: evaluation.json, and pictures for TensorBoard.
+"""What an evaluation found, class by class and image by image: evaluation.json.
 
 Legend: N images, K classes, n images shown.
 """
@@ -8,20 +8,18 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from nge_search.data import Dataset
-from nge_search.data.decoding import decoded_png, encoded_png, to_image
+from nge_search.data.decoding import encoded_png, to_image
 from nge_search.errors import UserError
 
 _MOST_CLASSES = 100  # for which the whole confusion matrix is kept
 _MOST_CONFUSED = 50
 _WORST = 24
-_THUMBNAIL = 64  # pixels
-_CELL = 16  # pixels
+#: Largest side of a thumbnail, in pixels.
+THUMBNAIL = 64
 
 
 def confusion(labels_N: Tensor, predicted_N: Tensor, classes: int) -> Tensor:
@@ -83,25 +81,5 @@ def _worst(dataset: Dataset, labels_N: Tensor, predicted_N: Tensor, losses_N: Te
 def _png(pixels_CSS: Tensor) -> str:
     """A thumbnail, in base64."""
     image = to_image(pixels_CSS)
-    image.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
     return encoded_png(image)
-
-
-def draw_confusion(counts: list[list[int]]) -> np.ndarray:
-    """The matrix as a picture, uint8 [H, W, 3]: a cell's darkness is its share of its row."""
-    counts_KK = np.array(counts, dtype=np.float64)
-    share_KK = counts_KK / counts_KK.sum(axis=1, keepdims=True).clip(1)
-    grey = (255 * (1 - share_KK)).round().astype(np.uint8)
-    return np.repeat(np.repeat(grey, _CELL, axis=0), _CELL, axis=1)[:, :, None].repeat(3, axis=2)
-
-
-def draw_worst(worst: list[dict[str, Any]]) -> np.ndarray:
-    """The thumbnails side by side, uint8 [H, W, 3], row by row."""
-    columns = 8
-    rows = -(-len(worst) // columns)
-    sheet = Image.new("RGB", (columns * _THUMBNAIL, rows * _THUMBNAIL))
-    for position, entry in enumerate(worst):
-        image = decoded_png(entry["png"]).convert("RGB")
-        image = image.resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.NEAREST)
-        sheet.paste(image, (position % columns * _THUMBNAIL, position // columns * _THUMBNAIL))
-    return np.asarray(sheet)

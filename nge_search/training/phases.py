@@ -10,13 +10,16 @@ from torch import Tensor, nn
 
 from nge_search.data import Batch, Loader
 from nge_search.engine.distributed import World
-from nge_search.engine.loop import Phase, Task, average_buffers, float_buffers
+from nge_search.engine.loop import average_buffers, float_buffers
+from nge_search.engine.task import Phase, Task
 from nge_search.settings.classification import EvalConfig
 from nge_search.settings.segmentation import SegmentationConfig
 
 
 class NetworkTraining(Task):
     """A network with the loaders of its training and test images, and the settings of its training."""
+
+    unit = "images"
 
     config: EvalConfig | SegmentationConfig
     network: nn.Module

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from nge_search.architecture.genotype import Genotype
-from nge_search.architecture.graph import Graph
+from nge_search.architecture.genotype import Cells
 from nge_search.architecture.load import Architecture, load_architecture
 from nge_search.counting import count_parameters, multiply_adds
-from nge_search.data import Augmentation, Dataset, ImageSource, Loader, store
+from nge_search.data import Augmentation, Dataset, ImageSource, Loader, load_dataset, store
+from nge_search.data.distributed import load_everywhere
 from nge_search.engine.checkpoint import load_module
 from nge_search.engine.closing import training_lines
 from nge_search.engine.distributed import World
 from nge_search.engine.precision import weight_dtype
-from nge_search.engine.session import Session, open_session
+from nge_search.engine.session import Session, run
 from nge_search.errors import UserError
+from nge_search.kinds import DATASET, GENOTYPE
 from nge_search.networks.classifier import Classifier
 from nge_search.networks.families import FAMILIES, Trainable, require_fits
+from nge_search.networks.weights import read_weights
 from nge_search.settings.classification import EvalConfig, NetworkSection
 from nge_search.settings.data import DataSection
 from nge_search.training.classification import ClassifierTraining
-
-#: What a network is stacked from.
-Cells = Genotype | Mapping[str, Graph]
 
 
 def run_eval(config: EvalConfig) -> dict[str, Any]:
@@ -40,35 +38,37 @@ def run_eval(config: EvalConfig) -> dict[str, Any]:
     """
     architecture = load_architecture(config.network.genotype)
     require_fits(architecture, config.network.kind, "network.kind")
-    cells = architecture.cells
-    with open_session(config) as session:
-        session.world.on_main(lambda: require_same_architecture(session, architecture))
-        if session.finished is not None:
-            return session.finished
-        dataset = session.load_dataset()
-        task = build_task(config, cells, dataset, session.world)
-        plain = build_network(config, cells, dataset, auxiliary=False)
-        shape = (1, dataset.channels, dataset.image_size, dataset.image_size)
-        size = {"params": count_parameters(plain), "macs": multiply_adds(plain, shape)}
-        session.say(f"{size['params']:,} parameters, {size['macs'] / 1e6:.2f}M mult-adds per image")
-        documents = {"genotype.json": architecture.document, "dataset.json": _describe(dataset, config.data)}
-        loop = session.train(task, documents)
-        with loop.closing() as row:
-            averaged = {"ema_top1_error": 100 - row["ema_top1"]} if "ema_top1" in row else {}
-            summary = session.summary(
-                loop,
-                top1_error=100 - row["test_top1"],
-                **({"top5_error": 100 - row["test_top5"]} if "test_top5" in row else {}),
-                seeds=1,
-                best_top1_error=100 - task.best["top1"],
-                best_epoch=task.best["epoch"] + 1,
-                **averaged,
-                **({"unreadable_images": len(task.unreadable)} if task.unreadable else {}),
-                **size,
-                genotype=architecture.document,
-            )
-        session.world.on_main(lambda: write_results(session, summary))
-        return summary
+    return run(
+        config,
+        lambda session: _train(session, config, architecture),
+        lambda session: require_same_architecture(session, architecture, config.network.genotype),
+    )
+
+
+def _train(session: Session, config: EvalConfig, architecture: Architecture) -> dict[str, Any]:
+    cells = architecture.graphs
+    dataset = load_everywhere(session, config.data, load_dataset)
+    task = build_task(config, cells, dataset, session.world)
+    plain = build_network(config, cells, dataset, auxiliary=False)
+    shape = (1, dataset.channels, dataset.image_size, dataset.image_size)
+    size = {"params": count_parameters(plain), "macs": multiply_adds(plain, shape)}
+    session.say(f"{size['params']:,} parameters, {size['macs'] / 1e6:.2f}M mult-adds per image")
+    documents = {GENOTYPE: architecture.document, DATASET: _describe(dataset, config.data)}
+    loop = session.train(task, documents)
+    with loop.closing() as row:
+        averaged = {"ema_top1_error": 100 - row["ema_top1"]} if "ema_top1" in row else {}
+        return session.summary(
+            loop,
+            top1_error=100 - row["test_top1"],
+            **({"top5_error": 100 - row["test_top5"]} if "test_top5" in row else {}),
+            seeds=1,
+            best_top1_error=100 - task.best["top1"],
+            best_epoch=task.best["epoch"] + 1,
+            **averaged,
+            **({"unreadable_images": len(task.unreadable)} if task.unreadable else {}),
+            **size,
+            genotype=architecture.document,
+        )
 
 
 def closing_lines(config: EvalConfig, summary: dict[str, Any]) -> list[str]:
@@ -96,8 +96,6 @@ def build_task(config: EvalConfig, cells: Cells, dataset: Dataset, world: World)
 
 def _load_weights(section: NetworkSection, network: Trainable) -> None:
     """Start from `network.weights`; raises UserError, naming the first tensor that does not fit."""
-    from nge_search.deploy.export import read_weights
-
     given, own = read_weights(section.weights), network.state_dict()
     source = f"network.weights={section.weights}"
     if section.reset_classifier:
@@ -123,7 +121,7 @@ def build_network(config: EvalConfig, cells: Cells, dataset: Dataset, auxiliary:
         len(dataset.classes),
         dataset.channels,
         auxiliary,
-        section.stem_multiplier if section.kind == "cifar" else None,
+        section.stem_multiplier,
     )
 
 
@@ -151,17 +149,17 @@ def _loaders(config: EvalConfig, dataset: Dataset, world: World) -> tuple[Loader
     )
 
 
-def require_same_architecture(session: Session, architecture: Architecture) -> None:
-    """Refuse a folder that trains another architecture, whatever its name."""
+def require_same_architecture(session: Session, architecture: Architecture, reference: str) -> None:
+    """Refuse a folder that trains another architecture, whatever its name; `reference` is network.genotype."""
     folder = session.folder
     assert folder is not None
-    path = folder.path / "genotype.json"
+    path = folder.path / GENOTYPE
     if session.config.run.overwrite or not path.is_file():
         return
-    if load_architecture(path).cells != architecture.cells:
+    if load_architecture(path).graphs != architecture.graphs:
         raise UserError(
             f"run folder '{folder.path}' trains another genotype than network.genotype="
-            f"{session.config.network.genotype}; set another run.dir=, or run.overwrite=true"
+            f"{reference}; set another run.dir=, or run.overwrite=true"
         )
 
 
@@ -176,11 +174,3 @@ def _describe(dataset: Dataset, settings: DataSection) -> dict[str, Any]:
         "std": list(dataset.std),
         "resize": settings.resize,
     }
-
-
-def write_results(session: Session, summary: dict[str, Any]) -> None:
-    from nge_search.report import write_report
-
-    assert session.folder is not None
-    write_report(session.folder.path, summary)
-    session.folder.finish(summary)

@@ -6,8 +6,8 @@ Legend: B images, H and W sides in pixels, K classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +18,13 @@ from nge_search.data.segmentation.dataset import IGNORED, MaskedDataset
 from nge_search.engine.checkpoint import load_module
 from nge_search.engine.checkpoint_parts import load_optimiser, read_best
 from nge_search.engine.distributed import World
-from nge_search.engine.logger import Logger
-from nge_search.engine.meters import Confusion, PixelMeter, mean_over_union
 from nge_search.engine.optimisers import build_sgd, clip_gradients, poly
 from nge_search.engine.precision import forward_context, full_precision, weight_dtype
 from nge_search.engine.sync_batchnorm import freeze_statistics, synchronise_statistics
 from nge_search.json_reader import Reader
 from nge_search.keyed_random import Stream, uniform
+from nge_search.kinds import SEGMENTATION
+from nge_search.metrics.segmentation import Confusion, PixelMeter, mean_over_union
 from nge_search.networks.classifier import drop_path_factors
 from nge_search.networks.deeplab import DeepLabV3
 from nge_search.settings.segmentation import SegmentationConfig
@@ -34,7 +34,7 @@ from nge_search.training.phases import (
     TrainPhase,
     with_averaged_statistics,
 )
-from nge_search.training.segmentation_results import Pictures, describe_segmentation, draw_pictures
+from nge_search.training.segmentation_results import Samples, describe_segmentation
 
 
 class SegmentationTraining(NetworkTraining):
@@ -44,6 +44,22 @@ class SegmentationTraining(NetworkTraining):
         best: the epoch with the highest mIoU, and that mIoU; empty before there is one. For the record, nothing is
             chosen by it.
     """
+
+    tags: ClassVar[Mapping[str, str]] = {
+        "train_loss": "loss/train",
+        "test_loss": "loss/test",
+        "train_pixel_accuracy": "pixel_accuracy/train",
+        "test_pixel_accuracy": "pixel_accuracy/test",
+        "test_miou": "miou/test",
+        "learning_rate": "learning_rate/backbone",
+        "head_learning_rate": "learning_rate/heads",
+    }
+    config: SegmentationConfig
+    network: DeepLabV3
+    meters: dict[str, PixelMeter]
+    outcomes: Confusion
+    document = SEGMENTATION
+    pictures = "nge_search.report.tensorboard:segmentation_pictures"
 
     def __init__(
         self,
@@ -55,9 +71,11 @@ class SegmentationTraining(NetworkTraining):
         world: World,
     ):
         self.config, self.world, self.dataset = config, world, dataset
+        self.fingerprint, self.origin = dataset.fingerprint, f"data.root={config.data.root}"
         self.train, self.test = train, test
         section = config.train
-        self.network = network.to(world.device, weight_dtype(config.precision), memory_format=torch.channels_last)
+        network = network.to(world.device, weight_dtype(config.precision))
+        self.network = network.to(memory_format=torch.channels_last)
         if section.freeze_statistics:
             freeze_statistics(self.network.backbone)
         if section.sync_statistics and world.size > 1:
@@ -70,14 +88,15 @@ class SegmentationTraining(NetworkTraining):
         self.phases = [TrainPhase(self), EvaluationPhase(self, "test", self.network)]
         self.meters = {phase.name: PixelMeter(world.device) for phase in self.phases}
         self.outcomes = Confusion(len(dataset.classes), world.device)
-        self.pictures = Pictures(dataset)
-        self._evaluation: dict[str, Any] = {}
+        self.samples = Samples(dataset)
+        self.found = {}
         self.finite = torch.ones((), dtype=torch.bool, device=world.device)
 
     def _build_optimiser(self) -> torch.optim.SGD:
         """Two groups, the backbone's weights and the heads'."""
         section = self.config.train
-        backbone, heads = [], []
+        backbone: list[nn.Parameter] = []
+        heads: list[nn.Parameter] = []
         for name, parameter in self.network.named_parameters():
             if parameter.requires_grad:
                 inside = name.startswith("backbone.") and not name.startswith("backbone.auxiliary.")
@@ -136,8 +155,13 @@ class SegmentationTraining(NetworkTraining):
         shape = self.network.head_channels, *(-(-side // stride) for side in batch.images_BCHW.shape[2:])
         each = shape[0] * shape[1] * shape[2]
         keys = batch.index_B[:, None] * each + torch.arange(each, device=batch.index_B.device)
-        known = {"seed": self.config.seed, "epoch": epoch, "stream": Stream.DROPOUT}
-        drawn = uniform(keys.flatten(), **known, dtype=weight_dtype(self.config.precision))
+        drawn = uniform(
+            keys.flatten(),
+            seed=self.config.seed,
+            epoch=epoch,
+            stream=Stream.DROPOUT,
+            dtype=weight_dtype(self.config.precision),
+        )
         return drop_path_factors(drawn.view(len(batch.index_B), *shape), rate)
 
     @torch.no_grad()
@@ -178,62 +202,44 @@ class SegmentationTraining(NetworkTraining):
         for name, meter in self.meters.items():
             row.update({f"{name}_{figure}": value for figure, value in meter.result(self.world).items()})
         row["learning_rate"], row["head_learning_rate"] = (g["lr"] for g in self.optimiser.param_groups)
-        self._evaluation = {}
+        self.found = {}
         if not self.evaluates(epoch):
             return row
-        counts_KK = self.outcomes.gather(self.world)
+        counts_KK = self.outcomes.result(self.world)
         miou = mean_over_union(counts_KK)
         if miou is not None:
             row["test_miou"] = 100 * miou
             if not self.best or row["test_miou"] > self.best["miou"]:
                 self.best = {"epoch": epoch, "miou": row["test_miou"]}
         if self.world.is_main:
-            shown = self.pictures.compare(self._classes_of)
-            self._evaluation = describe_segmentation(epoch, self.dataset, counts_KK, shown)
+            shown = self.samples.compare(self._classes_of)
+            self.found = describe_segmentation(epoch, self.dataset, counts_KK, shown)
         return row
 
     @torch.no_grad()
     def _classes_of(self, pixels_B4HW: Tensor) -> Tensor:
         """The class of every pixel of raw images, int64 [B, H, W] on the CPU."""
         images = self.test.augmentation.evaluate(
-            pixels_B4HW.to(self.world.device), weight_dtype(self.config.precision)
+            pixels_B4HW.to(self.world.device), dtype=weight_dtype(self.config.precision)
         )
         self.network.eval()
         return self._scores(self.network, images[:, :3]).argmax(dim=1).cpu()
 
-    def publish(self, logger: Logger, row: dict[str, Any], step: int) -> None:
-        logger.say(f"epoch {row['epoch'] + 1}/{self.epochs} done, {self._line(row)}")
-        tags = {
-            "train_loss": "loss/train",
-            "test_loss": "loss/test",
-            "train_pixel_accuracy": "pixel_accuracy/train",
-            "test_pixel_accuracy": "pixel_accuracy/test",
-            "test_miou": "miou/test",
-            "learning_rate": "learning_rate/backbone",
-            "head_learning_rate": "learning_rate/heads",
-            "images_per_second": "speed/images_per_second",
-            "peak_memory_mb": "memory/peak_mb",
+    def scalars(self, row: dict[str, Any]) -> dict[str, float]:
+        iou = zip(self.found.get("classes", ()), self.found.get("iou", ()))
+        return {
+            **super().scalars(row),
+            **{f"iou/{name}": 100 * value for name, value in iou if value is not None},
         }
-        logger.scalars({tag: row[figure] for figure, tag in tags.items() if figure in row}, step)
-        found = self._evaluation
-        if not found:
-            return
-        logger.document("segmentation.json", found)
-        per_class = {
-            f"iou/{name}": 100 * value for name, value in zip(found["classes"], found["iou"]) if value is not None
-        }
-        logger.scalars(per_class, step)
-        if logger.pictures and found["pictures"]:
-            logger.image("test/pictures", draw_pictures(found["pictures"]), step)
 
-    def _line(self, row: dict[str, Any]) -> str:
-        """An epoch's figures for the console; one over no pixel is left out, and said so."""
+    def line(self, row: dict[str, Any]) -> str:
+        """As for every task; a figure over no pixel is left out, and said so."""
         parts = [f"train loss {row['train_loss']:.4g}" if "train_loss" in row else "no training pixel counted"]
         if "test_miou" in row:
             parts.append(f"test mIoU {row['test_miou']:.2f} %")
         elif self.evaluates(row["epoch"]):
             parts.append("no validation pixel counted")
-        return ", ".join([*parts, f"images/s {row['images_per_second']:.4g}"])
+        return ", ".join(parts)
 
 
 def predict(network: nn.Module, images_BCHW: Tensor, scales: Sequence[float], flip: bool) -> Tensor:
@@ -248,7 +254,7 @@ def predict(network: nn.Module, images_BCHW: Tensor, scales: Sequence[float], fl
     """
     if tuple(scales) == (1.0,) and not flip:
         return full_precision(network(images_BCHW)[0])
-    size, total, count = images_BCHW.shape[2:], None, 0
+    size, total, count = images_BCHW.shape[2:], images_BCHW.new_zeros(()), 0
     for scale in scales:
         sides = [max(1, round(side * scale)) for side in size]
         resized = functional.interpolate(images_BCHW, sides, mode="bilinear", align_corners=False)
@@ -256,7 +262,7 @@ def predict(network: nn.Module, images_BCHW: Tensor, scales: Sequence[float], fl
             logits = full_precision(network(resized.flip(3) if mirrored else resized)[0])
             logits = functional.interpolate(logits, size, mode="bilinear", align_corners=False)
             probabilities = (logits.flip(3) if mirrored else logits).softmax(dim=1)
-            total, count = probabilities if total is None else total + probabilities, count + 1
+            total, count = total + probabilities, count + 1
     return (total / count).log()
 
 

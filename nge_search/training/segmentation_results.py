@@ -1,4 +1,4 @@
-"""What a validation of masks found: segmentation.json, and pictures of image, truth and prediction.
+"""What a validation of masks found: segmentation.json, with images, truths and predictions.
 
 Legend: K classes, H and W sides in pixels.
 """
@@ -8,22 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from nge_search.data.decoding import decoded_png, encoded_png, to_image
+from nge_search.data.decoding import encoded_png, to_image
 from nge_search.data.segmentation.dataset import MaskedDataset
 from nge_search.data.segmentation.voc_masks import voc_palette
-from nge_search.engine.meters import intersection_over_union, mean_over_union
+from nge_search.metrics.segmentation import intersection_over_union, mean_over_union
 
 _SHOWN = 8
-_LARGEST = 160  # pixels of a picture's long side
-_PARTS = ("image", "truth", "prediction")
+#: Pixels of a picture's long side.
+LARGEST = 160
 
 
-class Pictures:
+class Samples:
     """Validation images that are shown with their masks after every evaluation, evenly spread over the set."""
 
     def __init__(self, dataset: MaskedDataset):
@@ -76,19 +75,9 @@ def describe_segmentation(
     }
 
 
-def draw_pictures(pictures: list[dict[str, str]]) -> np.ndarray:
-    """A row of image, truth and prediction for each, uint8 [H, W, 3]."""
-    rows = [[decoded_png(entry[part]) for part in _PARTS] for entry in pictures]
-    sheet = Image.new("RGB", (len(_PARTS) * _LARGEST, len(rows) * _LARGEST))
-    for row, images in enumerate(rows):
-        for column, image in enumerate(images):
-            sheet.paste(image.convert("RGB"), (column * _LARGEST, row * _LARGEST))
-    return np.asarray(sheet)
-
-
 def _png(image: Image.Image) -> str:
-    """A picture of at most `_LARGEST` pixels a side, in base64; a palette image keeps its classes."""
-    scale = min(1.0, _LARGEST / max(image.size))
-    size = tuple(max(1, round(side * scale)) for side in image.size)
+    """A picture of at most `LARGEST` pixels a side, in base64; a palette image keeps its classes."""
+    scale = min(1.0, LARGEST / max(image.size))
+    width, height = (max(1, round(side * scale)) for side in image.size)
     method = Image.Resampling.NEAREST if image.mode == "P" else Image.Resampling.BILINEAR
-    return encoded_png(image.resize(size, method))
+    return encoded_png(image.resize((width, height), method))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import groupby
 from typing import Any
 
 import torch
 
-from nge_search.architecture.genotype import Genotype
-from nge_search.architecture.load import load_architecture
+from nge_search.architecture.genotype import Cells
+from nge_search.architecture.load import Architecture, load_architecture
 from nge_search.counting import count_parameters, multiply_adds
 from nge_search.data import Loader, ResidentImages, StreamedImages, fits
+from nge_search.data.distributed import load_everywhere
 from nge_search.data.segmentation.augmentation import MaskedAugmentation
 from nge_search.data.segmentation.dataset import MaskedDataset, MaskedSource
 from nge_search.data.segmentation.scenes import load_scenes
@@ -21,11 +23,15 @@ from nge_search.engine.checkpoint import load_module
 from nge_search.engine.closing import training_lines
 from nge_search.engine.distributed import World
 from nge_search.engine.precision import weight_dtype
-from nge_search.engine.session import open_session
+from nge_search.engine.session import Session, run
+from nge_search.kinds import DATASET, GENOTYPE
 from nge_search.networks.deeplab import DeepLabV3
 from nge_search.networks.families import require_fits
+from nge_search.networks.weights import read_weights
+from nge_search.settings import names
+from nge_search.settings.names import require_names
 from nge_search.settings.segmentation import DeepLabSection, MaskedDataSection, SegmentationConfig
-from nge_search.training.run import require_same_architecture, write_results
+from nge_search.training.run import require_same_architecture
 from nge_search.training.segmentation import SegmentationTraining
 
 
@@ -41,40 +47,41 @@ def run_segmentation(config: SegmentationConfig) -> dict[str, Any]:
     """
     architecture = load_architecture(config.network.genotype)
     require_fits(architecture, "imagenet", "network.kind")
-    genotype = architecture.genotype
-    assert genotype is not None  # DARTS' space is the backbone's
-    with open_session(config) as session:
-        session.world.on_main(lambda: require_same_architecture(session, architecture))
-        if session.finished is not None:
-            return session.finished
-        dataset = session.load_dataset(load_masked)
-        shares = session.world.on_main(lambda: count_shares(dataset, config.data))
-        session.say(notice(shares, dataset.classes))
-        task = build_task(config, genotype, dataset, session.world)
-        plain = build_network(config.network, genotype, len(dataset.classes), auxiliary=False)
-        shape = (1, 3, config.data.crop, config.data.crop)
-        size = {"params": count_parameters(plain), "macs": multiply_adds(plain, shape)}
-        backbone = count_parameters(plain.backbone)
-        session.say(
-            f"{size['params']:,} parameters ({backbone:,} in the backbone; the paper's network: 10.31M), "
-            f"{size['macs'] / 1e6:.2f}M mult-adds per crop"
+    return run(
+        config,
+        lambda session: _train(session, config, architecture),
+        lambda session: require_same_architecture(session, architecture, config.network.genotype),
+    )
+
+
+def _train(session: Session, config: SegmentationConfig, architecture: Architecture) -> dict[str, Any]:
+    cells = architecture.graphs
+    dataset = load_everywhere(session, config.data, load_masked)
+    shares = session.world.on_main(lambda: count_shares(dataset, config.data))
+    session.say(notice(shares, dataset.classes))
+    task = build_task(config, cells, dataset, session.world)
+    plain = build_network(config.network, cells, len(dataset.classes), auxiliary=False)
+    shape = (1, 3, config.data.crop, config.data.crop)
+    size = {"params": count_parameters(plain), "macs": multiply_adds(plain, shape)}
+    backbone = count_parameters(plain.backbone)
+    session.say(
+        f"{size['params']:,} parameters ({backbone:,} in the backbone; the paper's network: 10.31M), "
+        f"{size['macs'] / 1e6:.2f}M mult-adds per crop"
+    )
+    documents = {GENOTYPE: architecture.document, DATASET: _describe(dataset, shares)}
+    loop = session.train(task, documents)
+    with loop.closing() as row:
+        return session.summary(
+            loop,
+            miou=_figure(row, "test_miou"),
+            pixel_accuracy=_figure(row, "test_pixel_accuracy"),
+            seeds=1,
+            best_miou=task.best.get("miou"),
+            best_epoch=task.best["epoch"] + 1 if task.best else None,
+            **size,
+            backbone_params=backbone,
+            genotype=architecture.document,
         )
-        documents = {"genotype.json": genotype.to_dict(), "dataset.json": _describe(dataset, shares)}
-        loop = session.train(task, documents)
-        with loop.closing() as row:
-            summary = session.summary(
-                loop,
-                miou=_figure(row, "test_miou"),
-                pixel_accuracy=_figure(row, "test_pixel_accuracy"),
-                seeds=1,
-                best_miou=task.best.get("miou"),
-                best_epoch=task.best["epoch"] + 1 if task.best else None,
-                **size,
-                backbone_params=backbone,
-                genotype=genotype.to_dict(),
-            )
-        session.world.on_main(lambda: write_results(session, summary))
-        return summary
 
 
 def closing_lines(config: SegmentationConfig, summary: dict[str, Any]) -> list[str]:
@@ -92,13 +99,17 @@ def _figure(row: dict[str, Any], key: str) -> float | None:
     return None if math.isnan(value) else value
 
 
+_DATASETS: dict[str, Callable[[MaskedDataSection], MaskedDataset]] = {"scenes": load_scenes, "voc": load_voc}
+require_names(_DATASETS, names.SEGMENTATION_DATASETS)
+
+
 def load_masked(config: MaskedDataSection) -> MaskedDataset:
     """The dataset that `data.name` names, as `load_scenes` and `load_voc` give it."""
-    return {"scenes": load_scenes, "voc": load_voc}[config.name](config)
+    return _DATASETS[config.name](config)
 
 
 def build_task(
-    config: SegmentationConfig, genotype: Genotype, dataset: MaskedDataset, world: World
+    config: SegmentationConfig, cells: Cells, dataset: MaskedDataset, world: World
 ) -> SegmentationTraining:
     """The configured training, at its start.
 
@@ -106,16 +117,16 @@ def build_task(
         UserError: weights to start from do not fit the backbone.
     """
     section = config.network
-    network = build_network(section, genotype, len(dataset.classes), section.auxiliary)
+    network = build_network(section, cells, len(dataset.classes), section.auxiliary)
     if section.weights:
         world.everywhere(lambda: _load_backbone(section, network))
     return SegmentationTraining(config, network, *_loaders(config, dataset, world), dataset, world)
 
 
-def build_network(section: DeepLabSection, genotype: Genotype, classes: int, auxiliary: bool) -> DeepLabV3:
+def build_network(section: DeepLabSection, cells: Cells, classes: int, auxiliary: bool) -> DeepLabV3:
     """The network before training; without its auxiliary head it is the one whose size papers give."""
     return DeepLabV3(
-        genotype,
+        cells,
         section.channels,
         section.cells,
         classes,
@@ -127,8 +138,6 @@ def build_network(section: DeepLabSection, genotype: Genotype, classes: int, aux
 
 def _load_backbone(section: DeepLabSection, network: DeepLabV3) -> None:
     """Start from `network.weights`; raises UserError, naming the first tensor that does not fit."""
-    from nge_search.deploy.export import read_weights
-
     given, own = read_weights(section.weights), network.backbone.state_dict()
     kept = {name: tensor for name, tensor in own.items() if name.startswith("auxiliary.")}
     given = {name: tensor for name, tensor in given.items() if not name.startswith("classifier.")}
@@ -137,8 +146,7 @@ def _load_backbone(section: DeepLabSection, network: DeepLabV3) -> None:
 
 def _loaders(config: SegmentationConfig, dataset: MaskedDataset, world: World) -> tuple[Loader, Loader]:
     augmentation = MaskedAugmentation(config.data.flip, dataset.mean, dataset.std)
-    section = config.train
-    common = {"rank": world.rank, "world_size": world.size, "dtype": weight_dtype(config.precision)}
+    section, dtype = config.train, weight_dtype(config.precision)
     train = Loader(
         _store(dataset.train, config, world.device),
         torch.arange(len(dataset.train)),
@@ -147,8 +155,10 @@ def _loaders(config: SegmentationConfig, dataset: MaskedDataset, world: World) -
         train=True,
         seed=config.seed,
         stream="train",
+        rank=world.rank,
+        world_size=world.size,
         pieces=section.accumulate,
-        **common,
+        dtype=dtype,
     )
     order_M, ends = batches_of_one_size(dataset.test, section.eval_batch_size)
     test = Loader(
@@ -157,8 +167,10 @@ def _loaders(config: SegmentationConfig, dataset: MaskedDataset, world: World) -
         augmentation,
         batch_size=section.eval_batch_size,
         train=False,
+        rank=world.rank,
+        world_size=world.size,
+        dtype=dtype,
         ends=ends,
-        **common,
     )
     return train, test
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nge_search.architecture.genotype import PUBLISHED, Cell, Genotype, load_genotype
+from nge_search.architecture.genotype import PUBLISHED, Cell, Genotype
+from nge_search.architecture.load import load_genotype
 from nge_search.errors import UserError
 from nge_search.settings.names import OPERATIONS
 

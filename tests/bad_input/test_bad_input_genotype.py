@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from nge_search.architecture.genotype import load_genotype
+from nge_search.architecture.load import load_genotype
 
 GOOD = load_genotype("darts_v2").to_dict()
 TEXT = json.dumps(GOOD)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from nge_search.architecture.genotype import load_genotype
+from nge_search.architecture.load import load_genotype
 from nge_search.cli import main
 from nge_search.training.classification import ClassifierTraining
 

@@ -14,8 +14,7 @@ import nge_search
 from nge_search.engine import agreement
 from nge_search.engine.agreement import (
     PER_MACHINE,
-    first_difference,
-    require_same_images,
+    first_disagreement,
     require_same_settings,
     require_same_start,
 )
@@ -104,13 +103,12 @@ def test_another_genotype_or_other_weights_are_named(two: World) -> None:
 
 
 def test_the_first_rank_that_differs_is_named() -> None:
-    assert first_difference([{"a": 1}, {"a": 1}, {"a": 1}]) is None
-    assert first_difference([{"a": 1, "b": 2}, {"a": 1, "b": 2}, {"a": 1, "b": 3}, {"a": 0}]) == (2, "b", 3, 2)
-    assert first_difference([{"a": 1}, {"a": 1, "c": 4}]) == (1, "c", 4, None)
+    assert first_disagreement([{"a": 1}, {"a": 1}, {"a": 1}]) is None
+    assert first_disagreement([{"a": 1, "b": 2}, {"a": 1, "b": 2}, {"a": 1, "b": 3}, {"a": 0}]) == (2, "b", 3, 2)
+    assert first_disagreement([{"a": 1}, {"a": 1, "c": 4}]) == (1, "c", 4, None)
 
 
 def test_a_single_process_compares_nothing() -> None:
     world = World(torch.device("cpu"))
     require_same_settings(world, EvalConfig())
-    require_same_images(world, None)  # type: ignore[arg-type]
     require_same_start(world, {}, lambda: pytest.fail("no state is asked for"))

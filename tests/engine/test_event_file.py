@@ -48,7 +48,7 @@ def test_later_figures_of_earlier_files_are_cut_off(tmp_path: Path) -> None:
     assert others.read_bytes() == b"somebody else's"
     others.unlink()
     assert shown(tmp_path) == {"loss": [1, 2, 3, 4, 5, 6]}
-    stamps = [int(EVENTS.fullmatch(path.name)[1]) for path in tmp_path.iterdir()]  # type: ignore[index]
+    stamps = [int(EVENTS.fullmatch(path.name)[1]) for path in tmp_path.iterdir()]
     assert len(set(stamps)) == 3  # one second, three files, in an order that their names tell
 
 

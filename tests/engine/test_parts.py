@@ -16,7 +16,6 @@ from nge_search.engine import checkpoint
 from nge_search.engine.checkpoint import CheckpointFolder, load_module, read_checkpoint
 from nge_search.engine.distributed import World
 from nge_search.engine.loop import average_buffers, float_buffers
-from nge_search.engine.meters import Meter
 from nge_search.engine.optimisers import build_sgd, clip_gradients, cosine, set_gradients
 from nge_search.engine.session import open_session
 from nge_search.errors import UserError
@@ -25,32 +24,6 @@ from nge_search.settings.load import load_config
 from nge_search.settings.search import SearchConfig
 
 WORLD = World(torch.device("cpu"))
-
-
-def test_meter_equals_counting_by_hand():
-    torch.manual_seed(0)
-    meter, losses, first, five, count = Meter(WORLD.device), 0.0, 0, 0, 0
-    assert meter.result(WORLD) == {}
-    for size in (7, 1, 12):
-        logits, labels = torch.randn(size, 9), torch.randint(9, (size,))
-        loss_sum = nn.functional.cross_entropy(logits, labels, reduction="sum")
-        meter.update(logits, labels, loss_sum)
-        losses += loss_sum.item()
-        for row, label in zip(logits.tolist(), labels.tolist()):
-            better = sum(value > row[label] for value in row)
-            first, five, count = first + (better == 0), five + (better < 5), count + 1
-    expected = {"loss": losses / count, "top1": 100 * first / count, "top5": 100 * five / count}
-    assert meter.result(WORLD) == pytest.approx(expected)
-    meter.reset()
-    assert meter.result(WORLD) == {}
-
-
-@pytest.mark.parametrize(("classes", "shown"), [(2, False), (5, False), (6, True)])
-def test_top5_is_absent_where_it_says_nothing(classes, shown):
-    meter = Meter(WORLD.device, classes)
-    meter.update(torch.eye(classes), torch.zeros(classes, dtype=torch.int64), torch.ones(()))
-    assert ("top5" in meter.result(WORLD)) is shown
-    assert len(meter.sums) == 4  # as in checkpoints of any number of classes
 
 
 def test_cosine_starts_high_and_heads_for_the_end():

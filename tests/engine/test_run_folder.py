@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 
-from nge_search.architecture.genotype import load_genotype
+from nge_search.architecture.load import load_genotype
 from nge_search.cli import main
 from nge_search.engine import environment, run_lock
 from nge_search.engine.run_files import LOCK, MARK, files_of_run, is_run, read_mark

@@ -17,12 +17,13 @@ from pathlib import Path
 
 import torch
 
-from nge_search.architecture.genotype import load_genotype
+from nge_search.architecture.load import load_genotype
 from nge_search.cli import main
-from nge_search.data import Batch
+from nge_search.data import Batch, load_dataset
+from nge_search.data.distributed import load_everywhere
 from nge_search.engine.distributed import World
-from nge_search.engine.loop import Phase
 from nge_search.engine.session import open_session
+from nge_search.engine.task import Phase
 from nge_search.errors import RunFailure, UserError
 from nge_search.gradient.run import build_task, run_search
 from nge_search.settings.classification import EvalConfig
@@ -56,7 +57,8 @@ def train(folder: Path, count: int, words: list[str]) -> None:
     """`count` steps of a retraining, and then an evaluation; every rank saves its state, rank 0 the figures too."""
     with open_session(load_config(EvalConfig, None, words)) as session:
         genotype = load_genotype(session.config.network.genotype)
-        task = build_training(session.config, genotype, session.load_dataset(), session.world)
+        dataset = load_everywhere(session, session.config.data, load_dataset)
+        task = build_training(session.config, genotype, dataset, session.world)
         training, test = task.phases[:2]
         for step, batches in enumerate(endlessly(training)):
             if step == count:
@@ -66,7 +68,7 @@ def train(folder: Path, count: int, words: list[str]) -> None:
         test.start(0)
         for batches in test.batches(0, 0):
             test.step(*batches)
-        figures = task.meters["test"].result(session.world), *task.outcomes.gather(session.world)
+        figures = task.meters["test"].result(session.world), *task.outcomes.result(session.world)
         own = {"state": task.state_dict(), "figures": figures}
         torch.save(own, folder / f"{session.world.size}-{session.world.rank}.pt")
 
@@ -75,7 +77,7 @@ def segment(folder: Path, count: int, words: list[str]) -> None:
     """`count` steps of a segmentation, and then a validation; every rank saves its state and the counts."""
     with open_session(load_config(SegmentationConfig, None, words)) as session:
         genotype = load_genotype(session.config.network.genotype)
-        dataset = session.load_dataset(load_masked)
+        dataset = load_everywhere(session, session.config.data, load_masked)
         task = build_segmentation(session.config, genotype, dataset, session.world)
         training, test = task.phases
         for _, batches in zip(range(count), endlessly(training)):
@@ -84,7 +86,7 @@ def segment(folder: Path, count: int, words: list[str]) -> None:
         test.start(0)
         for batches in test.batches(0, 0):
             test.step(*batches)
-        figures = task.meters["test"].result(session.world), task.outcomes.gather(session.world)
+        figures = task.meters["test"].result(session.world), task.outcomes.result(session.world)
         own = {"state": task.state_dict(), "figures": figures}
         torch.save(own, folder / f"{session.world.size}-{session.world.rank}.pt")
 

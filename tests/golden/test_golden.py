@@ -18,9 +18,11 @@ import pytest
 import torch
 from PIL import Image
 
-from nge_search.architecture.genotype import load_genotype
-from nge_search.engine.loop import Phase, Task
+from nge_search.architecture.load import load_genotype
+from nge_search.data import load_dataset
+from nge_search.data.distributed import load_everywhere
 from nge_search.engine.session import open_session
+from nge_search.engine.task import Phase, Task
 from nge_search.gradient.run import build_task as build_search
 from nge_search.settings.classification import EvalConfig
 from nge_search.settings.load import load_config
@@ -83,9 +85,9 @@ def evaluate(folder: Path) -> dict[str, list[float]]:
         "train.label_smoothing=0.1",
     )
     with open_session(load_config(EvalConfig, None, settings(folder, *small))) as session:
-        task = build_training(
-            session.config, load_genotype(session.config.network.genotype), session.load_dataset(), session.world
-        )
+        genotype = load_genotype(session.config.network.genotype)
+        dataset = load_everywhere(session, session.config.data, load_dataset)
+        task = build_training(session.config, genotype, dataset, session.world)
         return first_losses(task, task.phases)
 
 
@@ -95,7 +97,8 @@ def digits(folder: Path) -> tuple[dict[str, list[float]], dict]:
     words = ["run.progress=none", f"run.dir={folder / 'run'}", "network.drop_path=0.2"]
     with open_session(load_config(EvalConfig, path, words)) as session:
         genotype = load_genotype(session.config.network.genotype)
-        task = build_training(session.config, genotype, session.load_dataset(), session.world)
+        dataset = load_everywhere(session, session.config.data, load_dataset)
+        task = build_training(session.config, genotype, dataset, session.world)
         return first_losses(task, task.phases), task.state_dict()
 
 

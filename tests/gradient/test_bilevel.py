@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 
 import pytest
@@ -22,17 +23,14 @@ DENSE = ("supernet.space=nasbench201", "supernet.nodes=4")
 @pytest.fixture
 def make_task(tmp_path, tiny_search):
     """Build a tiny search from extra settings; sessions are closed at the end."""
-    sessions = []
+    numbers = itertools.count()
+    with contextlib.ExitStack() as opened:
 
-    def make(*settings):
-        words = [*tiny_search, "precision=fp64", f"run.dir={tmp_path / str(len(sessions))}", *settings]
-        session = open_session(load_config(SearchConfig, None, words))
-        sessions.append(session)
-        return build_task(session.__enter__())
+        def make(*settings):
+            words = [*tiny_search, "precision=fp64", f"run.dir={tmp_path / str(next(numbers))}", *settings]
+            return build_task(opened.enter_context(open_session(load_config(SearchConfig, None, words))))
 
-    yield make
-    for session in sessions:
-        session.__exit__(None, None, None)
+        yield make
 
 
 def snapshot(task):

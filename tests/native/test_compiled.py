@@ -19,7 +19,7 @@ import sys
 import numpy as np
 
 from toy.inner import middle
-from nge_search.native.compiled import loop, task
+from nge_search.native.compiled import loop, record, task
 
 
 @loop()
@@ -27,9 +27,9 @@ def twice(x):
     return 2 * middle.changed(x)
 
 
-@task("compiling the toy, no time at all")
+@task(record(), "compiling the toy, no time at all")
 def nothing(block):
-    block[0] = 0
+    pass
 
 
 if __name__ == "__main__":
@@ -114,18 +114,24 @@ def test_a_digest_is_that_of_all_imported_sources_and_of_no_other(tmp_path):
         (tmp_path / name).write_text(text)
 
 
-def test_kernels_are_stamped_with_all_that_they_are_made_of(checkout):
+@pytest.mark.parametrize(
+    ("kernel", "parts"),
+    [
+        ("convolution", {"planes", "products", "sums", "taps"}),
+        ("combine", {"products", "sums"}),
+        ("pointwise", {"planes", "products", "sums"}),
+        ("pool", set()),
+        ("sums", {"products"}),
+    ],
+)
+def test_kernels_are_stamped_with_all_that_they_are_made_of(checkout, kernel, parts):
     found: dict[str, bytes] = {}
-    compiled._collect(checkout / "nge_search/supernet/kernels/cpu.py", "nge_search.supernet.kernels.cpu", found)
-    names = {
-        "supernet.kernels.cpu",
-        "native.simd",
-        "native.threads",
-        "native.compiled",
-        "native.announcing",
-        "native",
-    }
-    assert set(found) == {f"nge_search.{name}" for name in names}
+    folder = "supernet.kernels.cpu"
+    path = checkout / "nge_search" / folder.replace(".", "/") / f"{kernel}.py"
+    compiled._collect(path, f"nge_search.{folder}.{kernel}", found)
+    names = {f"{folder}.{name}" for name in (kernel, "decorators", *parts)}
+    names |= {"native", "native.simd", "native.threads", "native.compiled", "native.announcing"}
+    assert set(found) - {f"nge_search.{folder}"} == {f"nge_search.{name}" for name in names}
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nge_search.architecture.genotype import PUBLISHED, Cell, Genotype, load_genotype
+from nge_search.architecture.genotype import PUBLISHED, Cell, Genotype
+from nge_search.architecture.load import load_genotype
 from nge_search.counting import count_parameters, multiply_adds
 from nge_search.errors import UserError
 from nge_search.networks.cifar import CifarNetwork

@@ -7,7 +7,8 @@ import json
 import pytest
 import torch
 
-from nge_search.architecture.genotype import PUBLISHED, load_genotype
+from nge_search.architecture.genotype import PUBLISHED
+from nge_search.architecture.load import load_genotype
 from nge_search.bench.darts import DartsNetwork
 from nge_search.cli import main
 from nge_search.errors import UserError

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 from torchvision.models.segmentation.deeplabv3 import ASPP
 
-from nge_search.architecture.genotype import load_genotype
+from nge_search.architecture.load import load_genotype
 from nge_search.counting import count_parameters
 from nge_search.engine.sync_batchnorm import freeze_statistics
 from nge_search.networks.deeplab import DeepLabV3

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from nge_search.architecture.genotype import PUBLISHED, Cell, Genotype, load_genotype
+from nge_search.architecture.genotype import PUBLISHED, Cell, Genotype
+from nge_search.architecture.load import load_genotype
 from nge_search.networks.imagenet import ImageNetNetwork
 from nge_search.operations import DilatedAvgPool, DilatedMaxPool, build_operation
 from nge_search.settings.names import OPERATIONS

@@ -12,10 +12,12 @@ import pytest
 import torch
 from torch import nn
 
+from nge_search.architecture.genotype import PUBLISHED, Genotype
+from nge_search.architecture.load import load_architecture
 from nge_search.cli import main
 from nge_search.counting import count_parameters
 from nge_search.networks.nasbench101 import ConvBNReLU, NasBench101Cell
-from nge_search.spaces import SPACES, Code, DartsSpace, NasBench101Space, NasBench201Space, Space
+from nge_search.spaces import SPACES, Code, NasBench101Space, NasBench201Space, Space
 from nge_search.spaces.nasbench101 import parameters
 from nge_search.supernet.nasbench201 import DenseSupernet
 
@@ -39,7 +41,7 @@ def test_nasbench201_equals_its_supernet_with_one_operation_an_edge() -> None:
     """P with a one for each chosen operation makes of the textbook supernet the network, in float64."""
     torch.manual_seed(0)
     space, random = NasBench201Space(), np.random.default_rng(1)
-    supernet = DenseSupernet(space.graph, 4, 3, 5).double()
+    supernet = DenseSupernet(space.cell_space, 4, 3, 5).double()
     x_BCHW = torch.randn(3, 3, 9, 9, dtype=torch.float64)
     for code in [space.random(random) for _ in range(6)] + [(0,) * 6, (0, 0, 0, 3, 0, 0), (3, 0, 0, 0, 0, 0)]:
         network = space.network(code, channels=4, cells=3, classes=5).double()
@@ -48,10 +50,10 @@ def test_nasbench201_equals_its_supernet_with_one_operation_an_edge() -> None:
         for own, theirs in zip(network.stages, supernet.stages):
             for cell, mixed in zip(own, theirs):
                 for edge, operation in zip(cell.graph.edges, cell.operations):
-                    place = space.graph.edges.index((edge.source, edge.target))
-                    choice = space.graph.operations.index(edge.label.name)
+                    place = space.cell_space.edges.index((edge.source, edge.target))
+                    choice = space.cell_space.operations.index(edge.label.name)
                     operation.load_state_dict(mixed.edges[place][choice].state_dict(), strict=False)
-        p_EO = nn.functional.one_hot(torch.tensor(code), len(space.graph.operations)).double()
+        p_EO = nn.functional.one_hot(torch.tensor(code), len(space.cell_space.operations)).double()
         logits, auxiliary = network(x_BCHW)
         assert auxiliary is None
         torch.testing.assert_close(logits, supernet(x_BCHW, p_EO), rtol=1e-10, atol=1e-10)
@@ -98,7 +100,9 @@ def test_nasbench101_cell_step_by_step() -> None:
 def test_networks_of_all_spaces_train(name: str, text: str) -> None:
     """Every parameter of a network of any size gets a gradient, and odd sides are no obstacle."""
     space = SPACES[name]()
-    network = space.network(space.parse(text), channels=4, cells=3, classes=7, image_channels=1)
+    network = space.network(
+        space.code_of(load_architecture(text)), channels=4, cells=3, classes=7, image_channels=1
+    )
     logits, auxiliary = network(torch.randn(2, 1, 13, 13))
     assert logits.shape == (2, 7)
     assert auxiliary is None
@@ -107,11 +111,10 @@ def test_networks_of_all_spaces_train(name: str, text: str) -> None:
 
 
 def test_graphs_of_darts_cells_give_the_genotype_back() -> None:
-    space = DartsSpace()
-    genotype = space.genotype(space.parse("darts_v2"))
-    graphs = space.graphs(space.code(genotype))
+    genotype = PUBLISHED["darts_v2"]
+    graphs = genotype.graphs()
     assert list(graphs) == ["normal", "reduce"]
-    assert type(genotype).from_graphs(graphs) == genotype
+    assert Genotype.of(graphs) == Genotype.of(genotype) == genotype
     normal = graphs["normal"]
     assert normal.sources(6) == [2, 3, 4, 5]
     assert sorted(label.name for *_, label in normal.edges if label.name) == sorted(
@@ -178,11 +181,11 @@ def test_published_parameters_of_nasbench101() -> None:
     space = NasBench101Space()
     for entry in json.loads(needs("nasbench101/nb101_30_full_metrics.json").read_text()):
         rows = "".join(str(value) for row in entry["adjacency"] for value in row)
-        network = on_paper(space, space.code(space.parse_graph(rows, entry["ops"])))
+        network = on_paper(space, space.code({"cell": space.parse_graph(rows, entry["ops"])}))
         assert count_parameters(network) == entry["trainable_parameters"]
     with open(needs("ec_nas/ec_nas_4epoch.csv"), newline="") as file:
         for row in list(csv.DictReader(file))[::100]:
-            code = space.code(space.parse_graph(row["adj_rowmajor"], row["ops"].split("|")))
+            code = space.code({"cell": space.parse_graph(row["adj_rowmajor"], row["ops"].split("|"))})
             assert count_parameters(on_paper(space, code)) == int(row["trainable_params"])
 
 

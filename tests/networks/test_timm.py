@@ -8,7 +8,7 @@ import torch
 from timm.data import resolve_data_config
 from timm.optim import create_optimizer_v2
 
-from nge_search.architecture.genotype import load_genotype
+from nge_search.architecture.load import load_genotype
 from nge_search.errors import UserError
 from nge_search.networks.families import FAMILIES
 from nge_search.networks.timm_models import ARCHITECTURES

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import math
 import random
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from nge_search.architecture.genotype import Cell, Genotype
 from nge_search.report import write_report
@@ -330,3 +333,135 @@ def random_genotype(nodes: int, seed: int) -> Genotype:
 @pytest.fixture
 def make_random():
     return random_genotype
+
+
+CLASSES = ["background", "boat", "chair", "train"]
+COLOURS = [[0, 0, 0], [0, 0, 128], [192, 0, 0], [128, 192, 0]]
+#: By true class and predicted class. No pixel is of a train or was taken for one.
+CONFUSION = [[600, 150, 50, 0], [30, 60, 10, 0], [0, 50, 50, 0], [0, 0, 0, 0]]
+#: 600 / (800 + 630 - 600), 60 / (100 + 260 - 60), 50 / (100 + 110 - 50)
+IOU = [600 / 830, 0.2, 0.3125, None]
+SEGMENTATION_CONFIG = """task: segmentation
+run:
+  name: masks
+data:
+  name: voc
+  crop: 513
+train:
+  epochs: 46
+"""
+
+
+def _png(palette: bool = False, seed: int = 0) -> str:
+    pixels = np.random.default_rng(seed).integers(0, 4, (32, 32, 1 if palette else 3), dtype=np.uint8)
+    image = Image.frombytes("P" if palette else "RGB", (32, 32), pixels.tobytes())
+    if palette:
+        image.putpalette([value for colour in COLOURS for value in colour])
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _findings() -> dict:
+    """What a training writes after a test; three pictures."""
+    pictures = [
+        {
+            "name": f"2007_{i:06}",
+            "image": _png(seed=i),
+            "truth": _png(True, seed=10 + i),
+            "prediction": _png(True, seed=20 + i),
+        }
+        for i in range(3)
+    ]
+    return {
+        "epoch": 3,
+        "images": 12,
+        "classes": CLASSES,
+        "colours": COLOURS,
+        "miou": 0.41,
+        "iou": IOU,
+        "pixel_accuracy": 0.71,
+        "confusion": CONFUSION,
+        "pictures": pictures,
+    }
+
+
+@pytest.fixture
+def findings() -> Callable[[], dict]:
+    """What a training writes after a test, made anew at each call; three pictures."""
+    return _findings
+
+
+def _metrics(epochs: int) -> list[dict]:
+    """The rows of a run whose mIoU is 60, 70, 72 and 71 percent at the end of its first epochs."""
+    return [
+        {
+            "epoch": epoch,
+            "step": 10 * (epoch + 1),
+            "seconds": 60.5 * (epoch + 1),
+            "images_per_second": 83.25,
+            "peak_memory_mb": 9000.0,
+            "train_loss": 1.5 - 0.1 * epoch,
+            "train_pixel_accuracy": 80.0 + epoch,
+            "test_loss": 1.6 - 0.1 * epoch,
+            "test_pixel_accuracy": 75.0 + epoch,
+            "test_miou": [60.0, 70.0, 72.0, 71.0][epoch],
+            "learning_rate": 0.007 - 0.001 * epoch,
+            "head_learning_rate": 0.07 - 0.01 * epoch,
+        }
+        for epoch in range(epochs)
+    ]
+
+
+@pytest.fixture
+def metrics() -> Callable[[int], list[dict]]:
+    """The rows of the first epochs of a segmentation; see `_metrics`."""
+    return _metrics
+
+
+@pytest.fixture
+def segmentation_run(runs, make_random) -> Path:
+    """A finished segmentation of four epochs."""
+    folder = runs.root / "masks"
+    folder.mkdir(parents=True)
+    genotype: Genotype = make_random(4, 0)
+    (folder / "config.yaml").write_text(SEGMENTATION_CONFIG)
+    (folder / "environment.json").write_text('{"device": "NVIDIA H100 80GB HBM3"}')
+    (folder / "genotype.json").write_text(json.dumps(genotype.to_dict()))
+    runs.write_rows(folder, _metrics(4))
+    runs.write_summary(
+        folder,
+        kind="segmentation",
+        seconds=7384.2,
+        device="NVIDIA H100 80GB HBM3",
+        images_per_second=83.4,
+        epochs=4,
+        miou=71.25,
+        pixel_accuracy=93.5,
+        seeds=1,
+        best_miou=72.5,
+        best_epoch=3,
+        params=10_310_000,
+        macs=6_540_000_000,
+        backbone_params=4_124_000,
+        genotype=genotype.to_dict(),
+    )
+    (folder / "segmentation.json").write_text(json.dumps(_findings()))
+    return folder
+
+
+def _table(page) -> list[list[str]]:
+    """The texts of the table's body and foot, by row."""
+    rows: list[list[str]] = []
+    for element in page.elements:
+        if "iou" in element["within"] and (element["tag"], element["attributes"].get("scope")) == ("th", "row"):
+            rows.append([])
+        if "iou" in element["within"] and element["tag"] in ("th", "td") and rows:
+            rows[-1].append(element["text"].replace("\u00a0", " "))
+    return rows
+
+
+@pytest.fixture
+def table() -> Callable[[Page], list[list[str]]]:
+    """The texts of the body and foot of the table of classes, by row."""
+    return _table

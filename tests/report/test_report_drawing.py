@@ -307,7 +307,7 @@ def test_layout_of_the_smallest_cell() -> None:
 def test_every_operation_has_a_name_and_a_tone_of_its_own() -> None:
     assert sorted(STYLES) == sorted(OPERATIONS)
     for space in SPACES.values():
-        operations = space().graph.operations
+        operations = space().cell_space.operations
         assert len({ALL_STYLES[operation].short for operation in operations}) == len(operations)
     tones = sorted(lightness(style.fill) for style in STYLES.values())
     assert min(np.diff(tones)) > 4  # a greyscale print keeps all of them apart

@@ -264,7 +264,7 @@ def test_metrics_without_end_are_shown_as_far_as_they_go(runs, report, monkeypat
     assert "line 4 has more than" in page.text("header")
     assert json.loads(page.find("script", id="p-normal-data")[0]["text"])["epochs"] == ["1", "2", "3"]
     (folder / "metrics.jsonl").write_text(rows)
-    monkeypatch.setattr("nge_search.report.run_folder._MOST_ROWS", 2)
+    monkeypatch.setattr("nge_search.engine.run_reader._MOST_ROWS", 2)
     assert "only its first 2 rows are shown" in report(folder).text("header")
 
 

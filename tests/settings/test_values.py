@@ -15,13 +15,14 @@ import pytest
 import yaml
 
 import nge_search
-from nge_search.architecture.genotype import load_genotype
+from nge_search.architecture.load import load_architecture, load_genotype
 from nge_search.cli import main
 from nge_search.deploy.classify import find_images, read_exported
-from nge_search.deploy.export import export_run, read_weights
+from nge_search.deploy.export import export_run
 from nge_search.deploy.segment import read_trained
 from nge_search.doctor import examine
 from nge_search.errors import UserError
+from nge_search.networks.weights import read_weights
 from nge_search.recipes import retrain_command
 from nge_search.report import save_drawings, write_report
 from nge_search.settings.classification import EvalConfig
@@ -302,7 +303,7 @@ def test_a_blank_path_is_refused(words: str, home: Path, capsys: pytest.CaptureF
 def test_an_architecture_is_found_below_the_home_folder(home: Path) -> None:
     space = NasBench201Space()
     (home / "cell.json").write_text(json.dumps(space.to_dict((1, 2, 3, 4, 0, 1))))
-    assert space.find("~/cell.json") == (1, 2, 3, 4, 0, 1)
+    assert space.code_of(load_architecture("~/cell.json")) == (1, 2, 3, 4, 0, 1)
 
 
 def test_pipes_and_devices_are_no_settings(home: Path) -> None:
@@ -310,8 +311,7 @@ def test_pipes_and_devices_are_no_settings(home: Path) -> None:
     for path in ("pipe", "/dev/zero"):
         for read in (
             lambda path: load_config(EvalConfig, path),
-            load_genotype,
-            NasBench201Space().find,
+            load_architecture,
             lambda path: nge_search.search(path),
         ):
             with pytest.raises(UserError, match="not an ordinary file"):
@@ -320,9 +320,9 @@ def test_pipes_and_devices_are_no_settings(home: Path) -> None:
 
 def test_what_is_neither_a_word_nor_a_mapping_is_refused() -> None:
     with pytest.raises(UserError, match="5 is not a setting"):
-        load_config(EvalConfig, None, [5])  # type: ignore[list-item]
+        load_config(EvalConfig, None, [5])
     with pytest.raises(UserError, match="5 is not a setting"):
-        nge_search.evaluate(None, 5)  # type: ignore[arg-type]
+        nge_search.evaluate(None, 5)
 
 
 def test_the_line_that_retrains_is_read_as_it_was_meant() -> None:

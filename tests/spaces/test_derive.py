@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from nge_search.architecture.cell_space import CellSpace
-from nge_search.architecture.genotype import PUBLISHED, load_genotype
+from nge_search.architecture.genotype import PUBLISHED
 from nge_search.gradient.progress import parameter_free_share
 from nge_search.spaces import DartsSpace, NasBench201Space
 from nge_search.spaces.derive import derive_cell, derive_genotype
@@ -64,12 +64,12 @@ def test_recovers_published_cells_from_their_own_probabilities(name):
 
 def test_share_of_parameter_free_operations():
     space = DartsSpace()
-    normal, reduce = space.chosen(space.code(load_genotype("darts_v2")))
-    assert (parameter_free_share(normal), parameter_free_share(reduce)) == (2 / 8, 1)
+    shares = [parameter_free_share(graph, space.kept) for graph in PUBLISHED["darts_v2"].graphs().values()]
+    assert shares == [2 / 8, 1]
     dense = NasBench201Space()
-    (operations,) = dense.chosen((0, 1, 2, 3, 4, 3))
-    assert operations == ["none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3", "nor_conv_3x3"]
-    assert parameter_free_share(operations) == 3 / 6
     p_EO = torch.full((6, 5), 0.1)
     p_EO[range(6), (0, 1, 2, 3, 4, 3)] = 0.6
-    assert dense.derive([p_EO]) == (0, 1, 2, 3, 4, 3)
+    derived = dense.derive([p_EO], {"method": "by hand"})
+    assert dense.code_of(derived) == (0, 1, 2, 3, 4, 3)
+    assert derived.document["provenance"] == {"method": "by hand"}
+    assert parameter_free_share(derived.graphs["cell"], dense.kept) == 3 / 6

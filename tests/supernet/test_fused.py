@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import gc
 import statistics
+import weakref
 
 import pytest
 import torch
@@ -22,7 +24,7 @@ from nge_search.supernet import DenseSupernet, Supernet, fuse
 from nge_search.supernet import state_dict as exchange
 
 CLASSES = 5
-DENSE = NasBench201Space().graph
+DENSE = NasBench201Space().cell_space
 SPACES = {"darts": CellSpace(), "nasbench201": DENSE}
 
 
@@ -270,6 +272,20 @@ def test_names_convert_in_both_directions(space):
     exchange.load_supernet(other, reference.state_dict(), "there")
     back = exchange.supernet_state(other)
     assert all(torch.equal(back[name], value) for name, value in reference.state_dict().items())
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_memory_of_maps_is_the_networks_own_and_goes_with_it(space, monkeypatch):
+    monkeypatch.setattr("nge_search.supernet.kernels.memory._POOLED", 0)
+    reference, fused = build(SPACES[space])
+    twin, given = copy.deepcopy(fused), inputs(reference.space, 2, 8)
+    run(fused, *given)
+    kept = [weakref.ref(block) for blocks in fused.backends._memory._idle.values() for block in blocks]
+    assert kept
+    assert not twin.backends._memory._idle
+    del fused
+    gc.collect()
+    assert [block() for block in kept] == [None] * len(kept)
 
 
 def test_a_wrong_sign_would_be_seen():

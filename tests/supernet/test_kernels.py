@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +17,22 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from nge_search.native import threads as parallel
+from nge_search.native.compiled import Task, record
 from nge_search.supernet import folding
 from nge_search.supernet import memory_format as layouts
-from nge_search.supernet.kernels import compiled, contract, memory, pytorch
+from nge_search.supernet.kernels import contract
+from nge_search.supernet.kernels.backends import Backends
+from nge_search.supernet.kernels.compiled import CompiledKernels
+from nge_search.supernet.kernels.memory import Memory
+from nge_search.supernet.kernels.pytorch import TorchKernels
 from nge_search.tables.tfrecord import _crc32c, masked_crc32c
 
-BACKENDS = {"compiled": compiled, "torch": pytorch}
+BACKENDS = {"compiled": CompiledKernels, "torch": TorchKernels}
 
 
 @pytest.fixture(params=sorted(BACKENDS))
 def backend(request):
-    return BACKENDS[request.param]
+    return BACKENDS[request.param](Memory())
 
 
 def draw(*shape, dtype=torch.float64):
@@ -55,15 +62,14 @@ def check_convolution(
     mix = None
     if mixed:
         mix = draw(inputs, channels, channels, dtype=dtype) / channels**0.5, draw(inputs, channels, dtype=dtype)
-    convolution = backend.Convolution(taps, [dilation for _, dilation in kinds], first, stride)
+    convolution = backend.convolution(taps, [dilation for _, dilation in kinds], first, stride)
     z, shares = convolution.forward(images, mix, True)
     sums = shares.sum(dim=0)  # of its own: the next call may use the memory of `shares` again
     assert convolution.forward(images, mix, False)[1] is None
 
     leaves = [tensor.clone().requires_grad_() for tensor in (*images, *taps, *(mix or ()))]
-    read = [
-        leaves[i] if mix is None else leaves[i] @ leaves[-2][i] + leaves[-1][i] for i in range(inputs)
-    ]  # what convolutions read, before the ReLU
+    # What convolutions read, before the ReLU.
+    read = [leaves[i] if mix is None else leaves[i] @ leaves[-2][i] + leaves[-1][i] for i in range(inputs)]
     for x in read:
         x.retain_grad()
     expected = []
@@ -128,7 +134,7 @@ def test_convolutions_of_random_shapes(data):
     torch.manual_seed(0)
     mixed = data.draw(st.booleans())
     check_convolution(
-        compiled,
+        CompiledKernels(Memory()),
         batch=data.draw(st.integers(1, 4)),
         height=data.draw(st.integers(1, 13)),
         width=data.draw(st.integers(1, 19)),
@@ -155,7 +161,7 @@ def test_any_number_of_threads(threads, monkeypatch):
     """And without the OpenMP library: the same bits."""
     torch.manual_seed(0)
     images, taps = [draw(5, 6, 7, 8)], [draw(3, 8, 1, 5, 5)]
-    convolution = compiled.Convolution(taps, [2], [0, 3], 1)
+    convolution = CompiledKernels(Memory()).convolution(taps, [2], [0, 3], 1)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -309,7 +315,7 @@ def test_folded_normalisations_equal_plain_ones(backend, chances):
 
 
 def test_memory_of_maps_is_used_again_only_when_nobody_reads_it():
-    like = torch.empty(0, dtype=torch.float32)
+    like, memory = torch.empty(0, dtype=torch.float32), Memory()
     first = memory.empty((512, 1031), like)
     view, address = first[3], first.data_ptr()
     assert address % 64 == 0
@@ -319,26 +325,50 @@ def test_memory_of_maps_is_used_again_only_when_nobody_reads_it():
     del view
     gc.collect()
     assert address in {memory.empty((512, 1031), like).data_ptr() for _ in range(2)}
-    memory.forget_memory()
-    assert not memory._idle
     small = memory.empty((3, 5), like)
     assert small.shape == (3, 5)
     assert small.is_contiguous()
+    kept = [weakref.ref(block) for blocks in memory._idle.values() for block in blocks]
+    lent = memory.empty((256, 1031), like)
+    assert kept
+    del memory  # while something is lent
+    gc.collect()
+    assert [block() for block in kept] == [None] * len(kept)
+    lent.zero_()
 
 
 def test_memory_that_is_laid_out_otherwise_is_refused():
     image = draw(2, 4, 4, 8).transpose(1, 2)
     with pytest.raises(AssertionError):
-        compiled.Convolution([draw(1, 8, 1, 3, 3)], [1], [0, 1], 1).forward([image], None, False)
-    with pytest.raises(AssertionError):
-        parallel.run(None, 1, np.zeros(3, dtype=np.float32))
+        CompiledKernels(Memory()).convolution([draw(1, 8, 1, 3, 3)], [1], [0, 1], 1).forward([image], None, False)
+    task = Task(None, record("xs"))
+    for values in ({"xs": np.zeros(3, dtype=np.float32)}, {"xs": np.zeros((3, 2), dtype=np.int64).T}, {}):
+        with pytest.raises(AssertionError):
+            parallel.run(task, 1, **values)
+    with pytest.raises(KeyError):
+        parallel.run(task, 1, ys=1)
 
 
 def test_the_choice_of_kernels():
-    assert contract.choose(draw(1)) is compiled
-    assert contract.choose(draw(1).float()) is compiled
-    assert contract.choose(draw(1).bfloat16()) is pytorch
-    assert contract.choose(torch.empty(1, device="meta")) is pytorch
+    backends = Backends()
+    assert isinstance(backends.choose(draw(1)), CompiledKernels)
+    assert backends.choose(draw(1).float()) is backends.compiled
+    assert isinstance(backends.choose(draw(1).bfloat16()), TorchKernels)
+    assert backends.choose(torch.empty(1, device="meta")) is backends.pytorch
+
+
+def test_backends_offer_what_is_written_and_no_more(backend):
+    """Names, arguments and types, of the kernels and of their convolutions."""
+    convolution = backend.convolution([draw(1, 8, 1, 3, 3)], [1], [0, 1], 1)
+    for found, written in ((backend, contract.Kernels), (convolution, contract.Convolution)):
+        names = [name for name in vars(written) if not name.startswith("_")]
+        assert sorted(names) == sorted(name for name in dir(found) if not name.startswith("_"))
+        for name in names:
+            method = getattr(written, name)
+            assert method.__doc__, name
+            expected = inspect.signature(method)
+            others = [parameter for parameter in expected.parameters.values() if parameter.name != "self"]
+            assert inspect.signature(getattr(found, name)) == expected.replace(parameters=others), name
 
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
@@ -382,7 +412,7 @@ def test_the_faster_layout_is_chosen_by_measurement(monkeypatch):
             patch.setattr(layouts, "_seconds", seconds)
             assert layouts.choose(x, weight, settings) == fast
     assert layouts.choose(x, weight, settings) in layouts._LAYOUTS
-    assert layouts.fastest(x, weight, settings) == torch.channels_last  # nothing to choose on a CPU
+    assert layouts.Layouts().fastest(x, weight, settings) == torch.channels_last  # nothing to choose on a CPU
 
 
 def test_without_a_folder_for_compiled_code():

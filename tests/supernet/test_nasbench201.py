@@ -13,7 +13,7 @@ from nge_search.spaces import NasBench201Space
 from nge_search.supernet import DenseSupernet
 
 SPACE = NasBench201Space()
-GRAPH = SPACE.graph
+GRAPH = SPACE.cell_space
 
 
 def one_hot(code: tuple[int, ...]) -> Tensor:

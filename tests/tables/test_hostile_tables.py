@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from nge_search.architecture.genotype import load_genotype
+from nge_search.architecture.load import load_genotype
 from nge_search.cli import main
 from nge_search.errors import UserError
 from nge_search.spaces import NasBench101Space, NasBench201Space

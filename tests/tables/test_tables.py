@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from nge_search.architecture.genotype import PUBLISHED
 from nge_search.cli import main
 from nge_search.errors import UserError
 from nge_search.spaces import DartsSpace, NasBench101Space, NasBench201Space
@@ -153,11 +154,11 @@ def archive(number: Callable[[float], Any] = float) -> dict[str, Any]:
 
 
 def pairs(tmp_path: Path) -> Path:
-    genotype = json.loads(DartsSpace().text(DartsSpace().parse("darts_v1")))
+    genotype = json.loads(DartsSpace().text(DartsSpace().code(PUBLISHED["darts_v1"].graphs())))
     nested = {kind: [genotype[kind][at : at + 2] for at in range(0, 8, 2)] for kind in ("normal", "reduce")} | {
         "concat": [2, 3, 4, 5]
     }
-    other = json.loads(DartsSpace().text(DartsSpace().parse("darts_v2")))
+    other = json.loads(DartsSpace().text(DartsSpace().code(PUBLISHED["darts_v2"].graphs())))
     entries = [
         {"id": 0, "genotype": nested, "test_acc": 97.0, "zero_cost": {"snip": 2.0}},
         {"id": 1, "genotype": genotype, "test_acc": 97.4, "zero_cost": {"snip": 4.0}},
@@ -284,11 +285,11 @@ def test_csvs_of_nasbench101(tmp_path: Path) -> None:
 
 def test_pairs_of_darts(tmp_path: Path) -> None:
     table = open_table(pairs(tmp_path))
-    figures = table.figures(table.find(table.space.parse("darts_v1")))
+    figures = table.figures(table.find(table.space.code(PUBLISHED["darts_v1"].graphs())))
     assert len(table) == 2
     assert figures["test_acc"] == pytest.approx(97.2)
     assert figures["zero_cost_snip"] == 3
-    other = table.figures(table.find(table.space.parse("darts_v2")))
+    other = table.figures(table.find(table.space.code(PUBLISHED["darts_v2"].graphs())))
     assert "zero_cost_snip" not in other
     assert other["_mult_adds_M"] == 573  # a name that a file can have
 
@@ -371,7 +372,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(f"{head}\n".encode() + b"\xff\xfe,1,2\n")
         with pytest.raises(UserError, match=r"after line [01]: 'utf-8' codec"):
             open_table(tmp_path / name)
-    genotype = json.loads(DartsSpace().text(DartsSpace().parse("darts_v1")))
+    genotype = json.loads(DartsSpace().text(DartsSpace().code(PUBLISHED["darts_v1"].graphs())))
     for figures, why in (
         ({"keys": 1.0}, "figures named 'keys', which a table uses itself"),
         ({"huge": 10**400}, "entry 0"),

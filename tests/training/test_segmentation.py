@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import nge_search
-from nge_search.architecture.genotype import load_genotype
+from nge_search.architecture.load import load_genotype
 from nge_search.cli import main
 from nge_search.data.segmentation.dataset import IGNORED
 from nge_search.data.segmentation.voc import load_voc

@@ -117,10 +117,11 @@ class Scenes:
         """As `MaskedSource` says."""
         index_n = torch.as_tensor(indices, dtype=torch.int64)
         pixels_n4SS = self.pixels_N4SS[index_n]
-        if draw is None or not self.augments or not len(index_n):
+        crops = self._crops
+        if draw is None or crops is None or not self.augments or not len(index_n):
             return pixels_n4SS
         pairs = zip(pixels_n4SS, index_n.tolist())
-        return torch.stack([self._crops(pixels_4SS, position, draw) for pixels_4SS, position in pairs])
+        return torch.stack([crops(pixels_4SS, position, draw) for pixels_4SS, position in pairs])
 
     def read_mask(self, index: int) -> Tensor:
         return self.pixels_N4SS[index, 3]

@@ -39,10 +39,11 @@ def load_voc(config: MaskedDataSection) -> MaskedDataset:
             "train_set",
             f"'{root}' lacks {LISTS / 'train_aug.txt'} or {MORE_MASKS}/; add them, or set it to train",
         )
+    notices: list[str] = []
     if augmented is not None and config.train_set != "train":
-        train, notices = lists.read(augmented, (MORE_MASKS, MASKS)), []
+        train = lists.read(augmented, (MORE_MASKS, MASKS))
     else:
-        train, notices = lists.read(root / LISTS / "train.txt", (MASKS,)), []
+        train = lists.read(root / LISTS / "train.txt", (MASKS,))
         if config.train_set == "auto":
             notices = [f"no train_aug list in '{root}': training on the {len(train)} images of train.txt"]
     val = lists.read(root / LISTS / "val.txt", (MASKS,))

@@ -11,7 +11,7 @@ from functools import cache, lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
 from nge_search.data.decoding import ON_ITS_SIDE, naming_errors, orientation, upright
 from nge_search.data.segmentation.dataset import IGNORED
@@ -111,7 +111,7 @@ def load_mask(path: str) -> np.ndarray:
     return _checked(values, path)
 
 
-def _require_exact(image: Image.Image, path: str) -> None:
+def _require_exact(image: ImageFile.ImageFile, path: str) -> None:
     """Refuse what Pillow does not read value for value."""
     compression = str(image.info.get("compression", ""))
     if image.format not in _FORMATS or compression in _LOSSY:
@@ -130,9 +130,9 @@ def _require_exact(image: Image.Image, path: str) -> None:
         raise UserError(f"mask '{path}' is a TIFF with an orientation; {_ADVICE}")
 
 
-def _raw_mode(image: Image.Image) -> str:
+def _raw_mode(image: ImageFile.ImageFile) -> str:
     """Pillow's name of how the pixels are stored, before they are decoded; empty if the format has none."""
-    arguments = image.tile[0][3] if getattr(image, "tile", None) else ""
+    arguments = image.tile[0][3] if image.tile else ""
     first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
     return first if isinstance(first, str) else ""
 
@@ -146,14 +146,14 @@ def _by_palette(values_HW: np.ndarray, palette: bytes, path: str) -> np.ndarray:
             "class; save the classes as 8 bits of grey"
         )
     named = _named(palette)
-    moved = {value for value, meant in enumerate(named) if meant not in (None, value)}
+    moved = {value: meant for value, meant in enumerate(named) if meant not in (None, value)}
     used = np.flatnonzero(np.bincount(values_HW.ravel(), minlength=256)).tolist() if moved else []
-    if not moved & set(used):
+    if not moved.keys() & set(used):
         return values_HW
     strange = next((value for value in used if named[value] is None), None)
     if strange is not None:
-        known = min(moved & set(used))
-        meant = named[known]
+        known = min(moved.keys() & set(used))
+        meant = moved[known]
         name = VOC_CLASSES[meant] if meant < len(VOC_CLASSES) else "void"
         colour = tuple(palette[3 * strange : 3 * strange + 3]) or "no colour"
         raise UserError(
@@ -176,7 +176,7 @@ def _renumbered_grey(palette: bytes) -> tuple[int, int] | None:
 @lru_cache(maxsize=64)
 def _own_colours(palette: bytes) -> tuple[tuple[Colour, int], ...]:
     """Colours of a palette that name no class by themselves, each with its value; none that occurs twice."""
-    colours = [tuple(palette[at : at + 3]) for at in range(0, len(palette), 3)][: len(VOC_CLASSES)]
+    colours = list(zip(palette[0::3], palette[1::3], palette[2::3]))[: len(VOC_CLASSES)]
     return tuple(
         (colour, value)
         for value, colour in enumerate(colours)

@@ -17,7 +17,7 @@ import numpy as np
 from nge_search.architecture.graph import Graph
 from nge_search.files import user_path, write_atomic
 from nge_search.report.drawing.layout import Box, CellLayout, Point, arrow, control_points, lay_out
-from nge_search.report.drawing.palette import ALL_STYLES, INK, KIND_TITLES, PAPER, outline_colour, style_of
+from nge_search.report.drawing.palette import ALL_STYLES, INK, PAPER, kind_title, outline_colour, style_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,7 +36,7 @@ _FONT = "DejaVu Sans"
 _NOT_KEPT = "node outside the output"
 
 #: The cells of an architecture, by kind.
-Cells = Mapping[str, Graph]
+Graphs = Mapping[str, Graph]
 
 
 def draw_cell(graph: Graph, title: str) -> Figure:
@@ -45,13 +45,13 @@ def draw_cell(graph: Graph, title: str) -> Figure:
         return _figure([(title, lay_out(graph))])
 
 
-def draw_cells(cells: Cells) -> Figure:
+def draw_cells(cells: Graphs) -> Figure:
     """All cells of an architecture, one above the other, with one legend."""
     with _own_settings():
         return _figure(list(_layouts(cells).values()))
 
 
-def save_drawings(cells: Cells, folder: str | Path, stem: str = "genotype") -> list[Path]:
+def save_drawings(cells: Graphs, folder: str | Path, stem: str = "genotype") -> list[Path]:
     """Write `stem`.svg and .png, and of two cells `stem`_normal and `stem`_reduce, each file atomically.
 
     The folder is made if it is missing.
@@ -76,7 +76,7 @@ def save_drawings(cells: Cells, folder: str | Path, stem: str = "genotype") -> l
     return paths
 
 
-def drawing_rgb(cells: Cells) -> np.ndarray:
+def drawing_rgb(cells: Graphs) -> np.ndarray:
     """All cells as uint8 [height, width, 3], for TensorBoard."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -88,9 +88,9 @@ def drawing_rgb(cells: Cells) -> np.ndarray:
         return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
 
 
-def _layouts(cells: Cells) -> dict[str, tuple[str, CellLayout]]:
+def _layouts(cells: Graphs) -> dict[str, tuple[str, CellLayout]]:
     """Title and layout of each kind of cell."""
-    return {kind: (KIND_TITLES[kind], lay_out(graph)) for kind, graph in cells.items()}
+    return {kind: (kind_title(kind), lay_out(graph)) for kind, graph in cells.items()}
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A cell drawing as SVG inside the report: the layout of `drawing`, in the colours of the page's scheme."""
+"""A cell drawing as SVG inside the report: the layout of `layout`, in the colours of the page's scheme."""
 
 from __future__ import annotations
 
@@ -99,7 +99,9 @@ def _box(box: Box) -> str:
             f"<title>{escape(style.long)}</title></rect>"
         )
         return shape + _text(box, "pill-label", style.short, f' fill="{style.ink}"')
-    base, index = re.fullmatch(r"(\w+)_\{(.*)\}", box.label).groups()
+    found = re.fullmatch(r"(\w+)_\{(.*)\}", box.label)
+    assert found is not None, box.label  # all labels of inputs and outputs have an index
+    base, index = found.groups()
     label = f'{base}<tspan class="index" dy="3">{escape(index).replace("-", "−")}</tspan>'
     return f'<rect class="terminal" {frame} rx="5"/>' + _text(box, "terminal-label", label)
 

@@ -2,9 +2,8 @@
 
 A node that adds up is a block: the operations on its incoming edges as pills, one above the other, joined to a
 numbered circle on their right. A node that is an operation is a pill itself. Edges run left to right, in the gaps
-between columns. Both renderers
-(`drawing`, with matplotlib; `inline_svg`, for the report) draw this layout, so both show the same picture.
-x grows to the right, y downwards.
+between columns. Both renderers (`figure`, with matplotlib; `inline_svg`, for the report) draw this layout, so both
+show the same picture. x grows to the right, y downwards.
 """
 
 from __future__ import annotations
@@ -292,7 +291,9 @@ class _Placement:
         return Box("node", label, hub, self.y[item], 2 * RADIUS, 2 * RADIUS, name=f"node-{label}", kept=kept)
 
     def _pill(self, link: Link, left: float) -> Box:
-        operation = self.graph.edges[link.edge].label.name
+        edge = link.edge
+        assert edge is not None  # what enters a block carries an operation
+        operation = self.graph.edges[edge].label.name
         return Box(
             "pill",
             operation,
@@ -300,9 +301,9 @@ class _Placement:
             round(self._end(link), 2),
             PILL_WIDTH,
             PILL_HEIGHT,
-            name=f"gene-{link.edge}-{operation}",
+            name=f"gene-{edge}-{operation}",
             operation=operation,
-            edge=link.edge,
+            edge=edge,
         )
 
     def _edge(self, node: int, left: list[float], right: list[float]) -> Edge:

@@ -14,6 +14,13 @@ PAPER = "#ffffff"
 CELL_TITLES = {"normal": "Normal cell", "reduce": "Reduction cell"}
 #: Of all spaces, by kind of cell.
 KIND_TITLES = {**CELL_TITLES, "cell": "Cell"}
+
+
+def kind_title(kind: str) -> str:
+    """What a kind of cell is headed with."""
+    return KIND_TITLES.get(kind, kind.replace("_", " ").capitalize())
+
+
 STRONG = 0.7  # from this share of a heatmap's scale on, the text on a cell is the light one
 
 

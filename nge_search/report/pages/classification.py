@@ -7,6 +7,7 @@ import math
 from nge_search.report.parts import evaluation_sections
 from nge_search.report.parts.numbers import number, percent, plain, scaled
 from nge_search.report.parts.page import Figure, Section, grid
+from nge_search.report.parts.run import Run
 from nge_search.report.parts.sections import (
     cells,
     chart,
@@ -19,7 +20,6 @@ from nge_search.report.parts.sections import (
     throughput,
     training_time,
 )
-from nge_search.report.run_folder import RunFolder
 
 _SHOWN = (
     *("train_loss", "train_top1", "test_loss", "test_top1", "test_top5", "ema_loss", "ema_top1", "ema_top5"),
@@ -28,7 +28,7 @@ _SHOWN = (
 _TOP = 5
 
 
-def figures(run: RunFolder) -> list[Figure]:
+def figures(run: Run) -> list[Figure]:
     """The headline of a retraining; before the summary exists, errors come from the last epoch."""
     top1, averaged = _error(run, "top1_error", "test_top1"), _error(run, "ema_top1_error", "ema_top1")
     shown = [Figure(percent(top1), "Top-1 error, test", remark(run, top1, "test_top1", "best_top1_error", False))]
@@ -49,7 +49,7 @@ def figures(run: RunFolder) -> list[Figure]:
     return shown
 
 
-def sections(run: RunFolder) -> list[Section]:
+def sections(run: Run) -> list[Section]:
     unreadable = any(value > 0 for _, value in run.points("unreadable_images"))
     accuracies = {
         "train_top1": "training top-1",
@@ -80,12 +80,12 @@ def sections(run: RunFolder) -> list[Section]:
     ]
 
 
-def _has_top5(run: RunFolder) -> bool:
+def _has_top5(run: Run) -> bool:
     """Whether top-5 says anything: earlier versions recorded it among five classes or fewer, too."""
     return run.evaluation is None or len(run.evaluation.classes) > _TOP
 
 
-def _error(run: RunFolder, key: str, accuracy: str) -> float:
+def _error(run: Run, key: str, accuracy: str) -> float:
     """The summary's error `key` in percent, else that of the last test with an `accuracy`."""
     value = number((run.summary or {}).get(key))
     return value if math.isfinite(value) else 100 - run.last(accuracy)

@@ -7,15 +7,15 @@ import math
 from nge_search.report.pages.classification import sections
 from nge_search.report.parts.numbers import MISSING, duration, number, plain, scaled
 from nge_search.report.parts.page import Figure
+from nge_search.report.parts.run import Run
 from nge_search.report.parts.sections import throughput
-from nge_search.report.run_folder import RunFolder
 
 __all__ = ["figures", "sections"]
 
 _HEADLINE = frozenset({"kind", "genotype", "seconds", "device", "epochs", "images_per_second"})
 
 
-def figures(run: RunFolder) -> list[Figure]:
+def figures(run: Run) -> list[Figure]:
     """The headline of a kind this report does not know: every number of its summary."""
     values = {key: number(value) for key, value in (run.summary or {}).items() if key not in _HEADLINE}
     known = [

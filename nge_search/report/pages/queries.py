@@ -6,16 +6,17 @@ import json
 import math
 from typing import Any
 
+from nge_search.kinds import GENOTYPE
 from nge_search.report.parts.charts import Reference
 from nge_search.report.parts.numbers import duration, number, percent, plain
 from nge_search.report.parts.page import Figure, Section, code, grid, records
+from nge_search.report.parts.run import Run
 from nge_search.report.parts.sections import cells, chart, configuration
-from nge_search.report.run_folder import RunFolder
 
 _MOST_SHOWN = 10
 
 
-def figures(run: RunFolder) -> list[Figure]:
+def figures(run: Run) -> list[Figure]:
     """The headline: what the search saw, what the cell is worth, what it cost."""
     best = number((run.summary or {}).get("best"))
     cost = run.figure("simulated_seconds")
@@ -34,7 +35,7 @@ def _of(best: float) -> str:
     return f"the best in the table {percent(best)}" if math.isfinite(best) else ""
 
 
-def sections(run: RunFolder) -> list[Section]:
+def sections(run: Run) -> list[Section]:
     best = number((run.summary or {}).get("best"))
     reference = Reference(best, "best in the table") if math.isfinite(best) else None
     curves = [
@@ -42,7 +43,7 @@ def sections(run: RunFolder) -> list[Section]:
         chart(run, "Signal", {"signal": "of the query", "best_signal": "best so far"}, "%", axis="query"),
     ]
     genotype = (run.summary or {}).get("genotype")
-    text = code(json.dumps(genotype, indent=2), "genotype.json") if isinstance(genotype, dict) else ""
+    text = code(json.dumps(genotype, indent=2), GENOTYPE) if isinstance(genotype, dict) else ""
     return [
         cells(run.graphs, text=run.notation),
         Section("genotype", "Genotype", text),
@@ -52,7 +53,7 @@ def sections(run: RunFolder) -> list[Section]:
     ]
 
 
-def _best(run: RunFolder) -> str:
+def _best(run: Run) -> str:
     """The architectures with the best signals."""
 
     def signal(row: dict[str, Any]) -> float:

@@ -12,6 +12,7 @@ from nge_search.report.parts.charts import Reference
 from nge_search.report.parts.numbers import duration, percent, plain, scaled, share
 from nge_search.report.parts.page import Figure, Section, code, grid, notice
 from nge_search.report.parts.probabilities import evolution, heatmap
+from nge_search.report.parts.run import Run
 from nge_search.report.parts.sections import (
     cells,
     chart,
@@ -24,7 +25,6 @@ from nge_search.report.parts.sections import (
     throughput,
 )
 from nge_search.report.parts.trace import Trace, read_trace
-from nge_search.report.run_folder import RunFolder
 
 #: Above this share of parameter-free operations a search has probably collapsed.
 PARAMETER_FREE_LIMIT = 0.5
@@ -45,7 +45,7 @@ _SHOWN = (
 )
 
 
-def figures(run: RunFolder) -> list[Figure]:
+def figures(run: Run) -> list[Figure]:
     """The headline: accuracy, cost of the search, and what the derived cells are made of."""
     best = max((value for _, value in run.points("valid_top1") if math.isfinite(value)), default=math.nan)
     top1 = run.figure("valid_top1")
@@ -69,14 +69,14 @@ def figures(run: RunFolder) -> list[Figure]:
     ]
 
 
-def _counted_edges(run: RunFolder) -> str:
+def _counted_edges(run: Run) -> str:
     """What `expected_macs` adds up."""
     edges = run.rows[-1].get("edges") if run.rows else None
     count = f"{len(edges)} " if isinstance(edges, list) and edges else ""
     return f"under P, on all {count}edges of its cells"
 
 
-def sections(run: RunFolder) -> list[Section]:
+def sections(run: Run) -> list[Section]:
     traces = [trace for kind in _KINDS if (trace := read_trace(run, kind))]
     return [
         cells(run.graphs, text=run.notation),
@@ -92,28 +92,28 @@ def sections(run: RunFolder) -> list[Section]:
     ]
 
 
-def _is_darts(run: RunFolder) -> bool:
+def _is_darts(run: Run) -> bool:
     """Whether what was found, if anything, is in DARTS' notation."""
     return run.architecture is None or run.genotype is not None
 
 
-def _look_up(run: RunFolder) -> Section:
+def _look_up(run: Run) -> Section:
     """NAS-Bench-201's cells need no retraining: their accuracies are known."""
     command = f"nge table tables/nb201 --find {shlex.quote(str(run.path))}"
     remark = hint("tables/nb201 is the benchmark's table, which `nge table FILE --out tables/nb201` makes once.")
     return Section("accuracy", "Its true accuracy", code(command, "command") + remark)
 
 
-def _retrain(run: RunFolder) -> str:
+def _retrain(run: Run) -> str:
     if run.genotype is None:
         return hint("No cells have been derived yet.")
-    text = code(retrain_command(run.path, run.config.get("data") or {}), "command")
+    text = code(retrain_command(run.path, run.setting("data"), run.searched_images()), "command")
     if not run.genotype_saved:
         text += hint("The folder has no genotype.json yet; the command works once the search has written it.")
     return text
 
 
-def _curves(run: RunFolder) -> list[str]:
+def _curves(run: Run) -> list[str]:
     phases = (("train", "weights (training)"), ("architecture", "architecture"), ("valid", "validation"))
     return [
         chart(run, "Loss", {f"{phase}_loss": name for phase, name in phases}),
@@ -147,7 +147,7 @@ def _evolution(traces: list[Trace]) -> str:
     return reading + "".join(map(evolution, traces))
 
 
-def _health(run: RunFolder, traces: list[Trace]) -> str:
+def _health(run: Run, traces: list[Trace]) -> str:
     choices = max((len(trace.operations) for trace in traces), default=0)
     uniform = Reference(math.log(choices), f"uniform, ln {choices}") if choices > 1 else None
     charts = grid(
@@ -173,12 +173,12 @@ def _health(run: RunFolder, traces: list[Trace]) -> str:
     return _collapse_hint(run) + charts if charts else ""
 
 
-def _present(run: RunFolder, keys: dict[str, str]) -> dict[str, str]:
+def _present(run: Run, keys: dict[str, str]) -> dict[str, str]:
     """Without the keys of kinds of cell that the space lacks."""
     return {key: name for key, name in keys.items() if run.points(key)}
 
 
-def _collapse_hint(run: RunFolder) -> str:
+def _collapse_hint(run: Run) -> str:
     """A warning that names each share of parameter-free operations above the limit in the last epoch."""
     above = []
     for key, name in _PARAMETER_FREE.items():

@@ -8,6 +8,7 @@ from html import escape
 
 from nge_search.report.parts.numbers import MISSING, number, percent, plain, scaled, share
 from nge_search.report.parts.page import Figure, Section, grid, records
+from nge_search.report.parts.run import Run
 from nge_search.report.parts.sections import (
     cells,
     chart,
@@ -22,7 +23,6 @@ from nge_search.report.parts.sections import (
     training_time,
 )
 from nge_search.report.parts.segmentation import Masks, MaskShares, Picture, Segmentation
-from nge_search.report.run_folder import RunFolder
 
 _SHOWN = (
     *("train_loss", "test_loss", "test_miou", "train_pixel_accuracy", "test_pixel_accuracy"),
@@ -30,7 +30,7 @@ _SHOWN = (
 )
 
 
-def figures(run: RunFolder) -> list[Figure]:
+def figures(run: Run) -> list[Figure]:
     """The headline; before the summary exists, accuracies come from the last epoch with a test."""
     miou, accuracy = _figure(run, "miou", "test_miou"), _figure(run, "pixel_accuracy", "test_pixel_accuracy")
     return [
@@ -43,7 +43,7 @@ def figures(run: RunFolder) -> list[Figure]:
     ]
 
 
-def sections(run: RunFolder) -> list[Section]:
+def sections(run: Run) -> list[Section]:
     curves = [
         chart(run, "Loss", {"train_loss": "training", "test_loss": "test"}, sparse=True),
         chart(run, "Mean intersection over union", {"test_miou": "test"}, "%", sparse=True),
@@ -70,13 +70,13 @@ def sections(run: RunFolder) -> list[Section]:
     ]
 
 
-def _figure(run: RunFolder, key: str, row_key: str) -> float:
+def _figure(run: Run, key: str, row_key: str) -> float:
     """The summary's figure `key`, else that of the last row that has `row_key`; both in percent."""
     value = number((run.summary or {}).get(key))
     return value if math.isfinite(value) else run.last(row_key)
 
 
-def _backbone(run: RunFolder) -> str:
+def _backbone(run: Run) -> str:
     backbone, whole = run.figure("backbone_params"), run.figure("params")
     if not math.isfinite(backbone):
         return ""
@@ -84,13 +84,13 @@ def _backbone(run: RunFolder) -> str:
     return f"{scaled(backbone)} in the backbone{part}"
 
 
-def _crop(run: RunFolder) -> str:
+def _crop(run: Run) -> str:
     side = number(run.setting("data.crop"))
     known = math.isfinite(side) and math.isfinite(run.figure("macs"))
     return f"at {plain(side, 6)} × {plain(side, 6)} pixels" if known else ""
 
 
-def _classes(run: RunFolder) -> Section:
+def _classes(run: Run) -> Section:
     """A row for each class, and the means of their figures."""
     found = run.segmentation
     body = ""
@@ -108,7 +108,7 @@ def _classes(run: RunFolder) -> Section:
     return Section("iou", "Intersection over union", body)
 
 
-def _reading(run: RunFolder, found: Segmentation) -> str:
+def _reading(run: Run, found: Segmentation) -> str:
     """Which test this is, and how to read the table."""
     words = []
     if math.isfinite(found.epoch):

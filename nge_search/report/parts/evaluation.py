@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 from nge_search.errors import plain
 from nge_search.report.parts.numbers import number
@@ -123,7 +123,8 @@ def _image(given: Any, classes: int) -> ShownImage | None:
     png = checked_png(given.get("png"))
     if not are_counts(pair, 2) or max(pair) >= classes or png is None:
         return None
-    return ShownImage(image_name(given.get("name")), *pair, number(given.get("loss")), png)
+    label, predicted = pair
+    return ShownImage(image_name(given.get("name")), label, predicted, number(given.get("loss")), png)
 
 
 def image_name(given: Any) -> str:
@@ -138,7 +139,7 @@ def square_of_counts(given: Any, side: int) -> tuple[tuple[int, ...], ...] | Non
     return tuple(map(tuple, given))
 
 
-def are_counts(given: Any, length: int) -> bool:
+def are_counts(given: Any, length: int) -> TypeGuard[list[int]]:
     """Whether `given` is a list of that many whole numbers, none of them negative or too large to be meant."""
     whole = isinstance(given, list) and len(given) == length and all(type(value) is int for value in given)
     return whole and all(0 <= value <= _LARGEST_COUNT for value in given)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from html import escape
 
 from nge_search.report.drawing.inline_svg import node_name
-from nge_search.report.drawing.palette import CELL_TITLES, KIND_TITLES, STRONG, outline_colour, style_of
+from nge_search.report.drawing.palette import CELL_TITLES, STRONG, kind_title, outline_colour, style_of
 from nge_search.report.parts.numbers import MISSING, plain
 from nge_search.report.parts.trace import Matrix, Trace, spread
 
@@ -38,7 +38,7 @@ def heatmap(trace: Trace) -> str:
             f'aria-label="Epoch shown" data-for="{name}" hidden>'
         )
     return (
-        f'<div class="heat" id="{name}"><div class="heat-head"><h3>{KIND_TITLES[trace.kind]}</h3>'
+        f'<div class="heat" id="{name}"><div class="heat-head"><h3>{kind_title(trace.kind)}</h3>'
         f'<span class="when">epoch <output>{plain(trace.epochs[last], 6)}</output></span>{slider}</div>'
         f'<div class="scroll" tabindex="0"><table class="p"><thead><tr><th scope="col">edge</th>{head}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div>"
@@ -99,7 +99,7 @@ def evolution(trace: Trace) -> str:
     columns = f' style="--columns:{len(sources)}"' if placed else ""
     legend = "".join(_swatch(trace, operation) for operation in range(len(trace.operations)))
     return (
-        f'<div class="evolution"><h3>{KIND_TITLES[trace.kind]}</h3><p class="legend wide">{legend}</p>'
+        f'<div class="evolution"><h3>{kind_title(trace.kind)}</h3><p class="legend wide">{legend}</p>'
         f'<div class="panels"{columns}>{"".join(panels)}</div></div>'
     )
 

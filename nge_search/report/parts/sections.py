@@ -9,18 +9,19 @@ from html import escape
 
 from nge_search.architecture.genotype import EDGES_PER_NODE, Genotype
 from nge_search.architecture.graph import CONCAT, SUM, Graph
+from nge_search.kinds import CONFIG, GENOTYPE
 from nge_search.report.drawing.inline_svg import cell_svg
-from nge_search.report.drawing.palette import CELL_TITLES, KIND_TITLES
+from nge_search.report.drawing.palette import CELL_TITLES, kind_title
 from nge_search.report.parts.charts import SERIES_STYLES, Reference, Series, line_chart
 from nge_search.report.parts.numbers import duration, number, percent, plain, scaled
 from nge_search.report.parts.page import Figure, Section, code, table
-from nge_search.report.run_folder import RunFolder
+from nge_search.report.parts.run import Run
 
 _BOOKKEEPING = frozenset({"epoch", "step", "seconds"})
 
 
 def chart(
-    run: RunFolder,
+    run: Run,
     title: str,
     keys: Mapping[str, str],
     unit: str = "",
@@ -47,8 +48,8 @@ def cells(graphs: Mapping[str, Graph] | None, title: str = "", text: str = "") -
     if graphs is None:
         return Section("cells", title, "")
     drawings = "".join(
-        f"<figure><figcaption>{KIND_TITLES[kind]}</figcaption>"
-        f'<div class="scroll" tabindex="0">{cell_svg(graph, KIND_TITLES[kind])}</div></figure>'
+        f"<figure><figcaption>{kind_title(kind)}</figcaption>"
+        f'<div class="scroll" tabindex="0">{cell_svg(graph, kind_title(kind))}</div></figure>'
         for kind, graph in graphs.items()
     )
     words = [hint(f"{_reading(graphs)} Rest the pointer on an operation for its full name.")]
@@ -69,7 +70,7 @@ def _reading(graphs: Mapping[str, Graph]) -> str:
 
 def genotype(found: Genotype | None) -> Section:
     """The genotype as JSON to copy: what genotype.json says, one line per node."""
-    return Section("genotype", "Genotype", code(genotype_text(found), "genotype.json") if found else "")
+    return Section("genotype", "Genotype", code(genotype_text(found), GENOTYPE) if found else "")
 
 
 def genotype_text(found: Genotype) -> str:
@@ -85,7 +86,7 @@ def genotype_text(found: Genotype) -> str:
     return "{\n" + ",\n".join(entries) + "\n}\n"
 
 
-def shared_charts(run: RunFolder) -> list[str]:
+def shared_charts(run: Run) -> list[str]:
     """Throughput and memory."""
     return [
         chart(run, "Throughput", {"images_per_second": "images per second"}, "images/s", from_zero=True),
@@ -93,14 +94,14 @@ def shared_charts(run: RunFolder) -> list[str]:
     ]
 
 
-def other_charts(run: RunFolder, known: Iterable[str]) -> list[str]:
+def other_charts(run: Run, known: Iterable[str]) -> list[str]:
     """One chart for every numeric key that no other section shows: a figure that is logged is a figure shown."""
     shown = _BOOKKEEPING.union(known)
     keys = dict.fromkeys(key for row in run.rows for key in row if key not in shown)
     return [chart(run, key.replace("_", " "), {key: key}) for key in keys]
 
 
-def norm_charts(run: RunFolder) -> list[str]:
+def norm_charts(run: Run) -> list[str]:
     """Parameter norms, largest first, so that charts group norms of like size."""
     names: dict[str, float] = {}
     for row in run.rows:
@@ -123,7 +124,7 @@ def _entry(values: object, name: str) -> float:
     return number(values.get(name)) if isinstance(values, dict) else math.nan
 
 
-def remark(run: RunFolder, value: float, key: str, best_key: str, highest: bool) -> str:
+def remark(run: Run, value: float, key: str, best_key: str, highest: bool) -> str:
     """How a headline figure in percent was taken, and the best epoch's where that is better.
 
     Args:
@@ -152,17 +153,17 @@ def remark(run: RunFolder, value: float, key: str, best_key: str, highest: bool)
     return words
 
 
-def training_time(run: RunFolder) -> Figure:
+def training_time(run: Run) -> Figure:
     return Figure(duration(run.figure("seconds")), "Training time", str((run.summary or {}).get("device", "")))
 
 
-def throughput(run: RunFolder) -> Figure:
+def throughput(run: Run) -> Figure:
     return Figure(scaled(run.figure("images_per_second")), "Images per second")
 
 
-def configuration(run: RunFolder) -> list[Section]:
+def configuration(run: Run) -> list[Section]:
     """config.yaml as it is, and environment.json as a table."""
-    text = code(run.config_text, "config.yaml") if run.config_text.strip() else ""
+    text = code(run.config_text, CONFIG) if run.config_text.strip() else ""
     return [Section("config", "Configuration", text), Section("environment", "Environment", table(run.environment))]
 
 

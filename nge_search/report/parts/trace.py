@@ -8,9 +8,10 @@ from typing import Any
 
 from nge_search.architecture.graph import Graph
 from nge_search.architecture.load import read_architecture
+from nge_search.engine.run_reader import Row
 from nge_search.errors import UserError
 from nge_search.report.parts.numbers import number
-from nge_search.report.run_folder import Row, RunFolder
+from nge_search.report.parts.run import Run
 from nge_search.settings.names import INPUT_NODES, SEARCH_OPERATIONS
 
 Matrix = tuple[tuple[float, ...], ...]
@@ -44,7 +45,7 @@ class Trace:
         return max(values, default=0.0) or 1.0
 
 
-def read_trace(run: RunFolder, kind: str) -> Trace | None:
+def read_trace(run: Run, kind: str) -> Trace | None:
     """The trace of the cells of a kind; None if no row holds one.
 
     Rows whose operations or edges differ from the last row's are left out: they can't share its axes.
@@ -98,7 +99,7 @@ def _graphs(row: Row) -> dict[str, Graph] | None:
     try:
         return read_architecture(row["genotype"]).graphs if "genotype" in row else None
     except UserError:
-        return None  # the row's curves still count; RunFolder.notes tells of the architecture that is drawn
+        return None  # the row's curves still count; Run.notes tells of the architecture that is drawn
 
 
 def _kept(graph: Graph | None, operations: tuple[str, ...], edges: tuple) -> Kept:

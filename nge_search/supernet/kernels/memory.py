@@ -1,4 +1,4 @@
-"""Memory of the maps that a step of the fused supernet makes and drops."""
+"""Memory of the maps that steps of a fused supernet make and drop."""
 
 from __future__ import annotations
 
@@ -12,29 +12,31 @@ from torch import Tensor
 
 _POOLED = 1 << 18  # bytes from which on memory is kept
 _PAGE = 4096
-_idle: dict[int, list[np.ndarray]] = {}
 
 
-def empty(shape: Sequence[int], like: Tensor) -> Tensor:
-    """An uninitialised contiguous tensor of the type and device of `like`, for maps.
+class Memory:
+    """What one network's maps have used and later ones may use again; it goes back to the system with the network.
 
-    On CPUs its memory is that of an earlier one of the same size, if there is one: a step allocates and frees
-    gigabytes, and fresh pages cost more than what is computed on them. It is taken back when the last tensor on it
-    is gone.
+    A step allocates and frees gigabytes, and fresh pages cost more than what is computed on them.
     """
-    size = math.prod(shape) * like.element_size()
-    if like.device.type != "cpu" or size < _POOLED:  # CUDA's allocator keeps memory itself
-        return torch.empty(shape, dtype=like.dtype, device=like.device)
-    idle = _idle.setdefault(size, [])
-    memory = idle.pop() if idle else _aligned(size)
-    loan = memory.view()
-    weakref.finalize(loan, idle.append, memory).atexit = False
-    return torch.from_numpy(loan).view(like.dtype).view(*shape)
 
+    def __init__(self) -> None:
+        self._idle: dict[int, list[np.ndarray]] = {}
 
-def forget_memory() -> None:
-    """Give the memory that is kept for later maps back to the system."""
-    _idle.clear()
+    def empty(self, shape: Sequence[int], like: Tensor) -> Tensor:
+        """An uninitialised contiguous tensor of the type and device of `like`, for maps.
+
+        On CPUs its memory is that of an earlier one of the same size, if there is one. It is taken back when the
+        last tensor on it is gone.
+        """
+        size = math.prod(shape) * like.element_size()
+        if like.device.type != "cpu" or size < _POOLED:  # CUDA's allocator keeps memory itself
+            return torch.empty(shape, dtype=like.dtype, device=like.device)
+        idle = self._idle.setdefault(size, [])
+        memory = idle.pop() if idle else _aligned(size)
+        loan = memory.view()
+        weakref.finalize(loan, idle.append, memory).atexit = False
+        return torch.from_numpy(loan).view(like.dtype).view(*shape)
 
 
 def _aligned(size: int) -> np.ndarray:

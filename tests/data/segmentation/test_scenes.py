@@ -20,7 +20,7 @@ from nge_search.data.segmentation.scenes import (
     draw_scene,
     load_scenes,
 )
-from nge_search.engine.meters import intersection_over_union
+from nge_search.metrics.segmentation import intersection_over_union
 from nge_search.settings.segmentation import MaskedDataSection
 
 CLASSES = len(SCENE_CLASSES)

@@ -9,7 +9,7 @@ from torchmetrics.functional.classification import multiclass_jaccard_index
 
 from nge_search.data.segmentation.dataset import IGNORED
 from nge_search.engine.distributed import World
-from nge_search.engine.meters import Confusion, PixelMeter, intersection_over_union, mean_over_union
+from nge_search.metrics.segmentation import Confusion, PixelMeter, intersection_over_union, mean_over_union
 
 WORLD = World(torch.device("cpu"))
 
@@ -27,7 +27,7 @@ def counted(pairs: list[tuple[torch.Tensor, torch.Tensor]], classes: int) -> tor
     confusion = Confusion(classes, WORLD.device)
     for predicted, truth in pairs:
         confusion.update(predicted, truth, IGNORED)
-    return confusion.gather(WORLD)
+    return confusion.result(WORLD)
 
 
 def brute_force(predicted: np.ndarray, truth: np.ndarray, classes: int) -> list[float]:
@@ -81,7 +81,7 @@ def test_counts_add_up_over_batches_and_start_anew():
     confusion = Confusion(4, WORLD.device)
     confusion.update(*pairs[0], IGNORED)
     confusion.reset()
-    assert int(confusion.gather(WORLD).sum()) == 0
+    assert int(confusion.result(WORLD).sum()) == 0
 
 
 def test_loss_and_accuracy_are_means_over_the_pixels_that_count():

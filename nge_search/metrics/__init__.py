@@ -1,0 +1,1 @@
+"""What is counted while a task is trained and tested, and adds up over the processes of a run."""

@@ -1,0 +1,91 @@
+"""What judges architectures, whatever it is, and what a search has to show for the questions that it asked."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from nge_search.errors import UserError
+from nge_search.spaces.base import Code, Space
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is found of one architecture.
+
+    Attributes:
+        value: what a search maximises: an accuracy in percent, or whatever the evaluator says; finite.
+        cost: seconds that it took, or would have taken.
+
+    Raises:
+        UserError: a value that is not finite.
+    """
+
+    value: float
+    cost: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.value):
+            raise UserError(f"an architecture was evaluated to {self.value}; give a finite number, however low")
+
+
+class Evaluator(Protocol):
+    """Judges one architecture: a table, a predictor, a score without training, a training.
+
+    The same architecture has the same value each time. A UserError ends the search.
+    """
+
+    def __call__(self, code: Code, /) -> Evaluation: ...
+
+
+class Queries:
+    """The distinct architectures that an evaluator was asked for, in order; asking again is free.
+
+    Args:
+        space: says which codes are one architecture.
+        evaluator: is asked once for each.
+        budget: the largest number of them.
+
+    Attributes:
+        codes: the architectures as they were asked for first.
+        evaluations: one for each.
+
+    Raises:
+        UserError: a budget below 1.
+    """
+
+    def __init__(self, space: Space, evaluator: Evaluator, budget: int):
+        if budget < 1:
+            raise UserError(f"a budget of {budget} queries: give at least 1")
+        self.space, self.evaluator, self.budget = space, evaluator, budget
+        self.codes: list[Code] = []
+        self.evaluations: list[Evaluation] = []
+        self._known: dict[bytes, Evaluation] = {}
+
+    def __len__(self) -> int:
+        return len(self.evaluations)
+
+    def ask(self, code: Code) -> float | None:
+        """The value of an architecture; None if it is new and the budget is spent."""
+        key = self.space.key(code)
+        if key not in self._known:
+            if len(self) == self.budget:
+                return None
+            evaluation = self._known[key] = self.evaluator(code)
+            self.evaluations.append(evaluation)
+            self.codes.append(code)
+        return self._known[key].value
+
+    def chosen(self) -> np.ndarray:
+        """After each query, the position of the one with the best value so far; the first of equals: int [Q]."""
+        value_Q = np.array([evaluation.value for evaluation in self.evaluations])
+        best_Q = np.maximum.accumulate(value_Q)
+        risen_Q = np.r_[True, value_Q[1:] > best_Q[:-1]]
+        return np.maximum.accumulate(np.where(risen_Q, np.arange(len(value_Q)), 0))
+
+    def seconds(self) -> np.ndarray:
+        """After each query, what all so far cost: [Q]."""
+        return np.cumsum([evaluation.cost for evaluation in self.evaluations])
