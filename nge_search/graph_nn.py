@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -144,21 +145,49 @@ def pad(graphs: Sequence[Graph], nodes: Vocabulary, edges: Vocabulary) -> DenseB
     Raises:
         UserError: a label that a vocabulary lacks.
     """
-    width = max((len(graph.nodes) for graph in graphs), default=0)
-    slots = max((_most_parallel(graph) for graph in graphs), default=1)
+    slots, width = _dense_sizes(graphs)
     node_BV = torch.zeros(len(graphs), width, dtype=torch.int64)
     edge_BKVV = torch.zeros(len(graphs), slots, width, width, dtype=torch.int64)
     for b, graph in enumerate(graphs):
-        place = _places(graph, width)
-        for node, label in enumerate(graph.nodes):
-            node_BV[b, place[node]] = nodes.number(label.name)
-        used: dict[tuple[int, int], int] = {}
-        for source, target, label in graph.edges:
-            hears, heard = place[target], place[source]
-            slot = used.get((hears, heard), 0)
-            used[hears, heard] = slot + 1
-            edge_BKVV[b, slot, hears, heard] = edges.number(label.name)
+        for node, position in enumerate(_places(graph, width)):
+            node_BV[b, position] = nodes.number(graph.nodes[node].name)
+        for edge, ends in zip(graph.edges, _edge_places(graph, width)):
+            edge_BKVV[b][ends] = edges.number(edge.label.name)
     return DenseBatch(node_BV, edge_BKVV, (edge_BKVV > 0).sum(dim=1).to(torch.get_default_dtype()))
+
+
+def pad_rows(graphs: Sequence[Graph], rows: Sequence[np.ndarray], on_edges: bool) -> Tensor:
+    """Numbers for each node, [B, V, F], or each edge, [B, K, V, V, F], where `pad` puts it; zeros elsewhere.
+
+    Args:
+        rows: for each graph [nodes, F], or [edges, F].
+    """
+    slots, width = _dense_sizes(graphs)
+    features = rows[0].shape[1] if rows else 0
+    shape = (slots, width, width) if on_edges else (width,)
+    values = torch.zeros(len(graphs), *shape, features, dtype=torch.get_default_dtype())
+    for b, (graph, own) in enumerate(zip(graphs, rows)):
+        places = torch.tensor(_edge_places(graph, width) if on_edges else _places(graph, width))
+        values[b][tuple(places.reshape(len(own), -1).T)] = torch.from_numpy(own).to(values.dtype)
+    return values
+
+
+def _dense_sizes(graphs: Sequence[Graph]) -> tuple[int, int]:
+    """K and V."""
+    slots = max((_most_parallel(graph) for graph in graphs), default=1)
+    return slots, max((len(graph.nodes) for graph in graphs), default=0)
+
+
+def _edge_places(graph: Graph, width: int) -> list[tuple[int, int, int]]:
+    """Where each edge stands in [K, V, V]."""
+    place, found = _places(graph, width), []
+    used: dict[tuple[int, int], int] = {}
+    for edge in graph.edges:
+        ends = place[edge.target], place[edge.source]
+        slot = used.get(ends, 0)
+        used[ends] = slot + 1
+        found.append((slot, *ends))
+    return found
 
 
 def join(graphs: Sequence[Graph], nodes: Vocabulary, edges: Vocabulary) -> SparseBatch:
