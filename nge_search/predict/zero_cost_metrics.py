@@ -11,7 +11,8 @@ With w the weights of a layer, g = dL/dw of the cross-entropy L on one batch, an
     jacob_cov   -sum log(v + k) + 1 / (v + k), k = 1e-5     (Mellor et al., first version)
 
 Weights are those of convolutions and linear layers: no biases, nothing of a normalisation. Normalisations use the
-batch's statistics, which jacob_cov holds constant. A network's saliency is the sum over its layers, an operation's the sum over its own.
+batch's statistics, which jacob_cov holds constant. A network's saliency is the sum over its layers, an operation's
+the sum over its own.
 
 **What a normalisation does to them.** The output of a normalisation does not change when all weights of a layer
 between it and the normalisation before are scaled. So for such a layer <w, g> = 0, and differentiating that once
@@ -147,9 +148,9 @@ def synflow(network: nn.Module, shape: tuple[int, ...]) -> dict[str, float]:
 def image_gradients(network: nn.Module, x_BCHW: Tensor) -> Tensor:
     """d sum(logits of image b) / d x_b, [B, C, H, W], of a network that takes each image for itself (eval mode).
 
-    In training mode images would act on each other. The gradient of all logits' sum, which Abdelfattah et al.'s code
-    takes, then is zero for outputs behind a normalisation: their sum over the batch is constant. DARTS' networks,
-    which have no ReLU before the classifier, would be left with rounding.
+    In training mode images would act on each other. The gradient of the sum of all logits, which the code of
+    Abdelfattah et al. takes, then is zero for outputs behind a normalisation: their sum over the batch is constant.
+    DARTS' networks, which have no ReLU before the classifier, would be left with rounding.
     """
     images_BCHW = x_BCHW.detach().clone().requires_grad_()
     return _gradients(network(images_BCHW)[0].sum(), [images_BCHW])[0]

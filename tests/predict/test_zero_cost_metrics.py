@@ -68,6 +68,7 @@ def test_first_order_saliencies_equal_finite_differences(tiny: Tiny) -> None:
         return float(functional.cross_entropy(tiny(x_BCHW)[0], label_B))
 
     found = measure_network(tiny, x_BCHW, label_B).layer_S
+    tiny.train()
     assert found.keys() == {"first", "second", "unused", "classifier"}
     for name, w in metrics.weights_of(tiny).items():
         flat = w.detach().view(-1)
@@ -137,7 +138,7 @@ def test_plain_with_epsilon() -> None:
     assert expected_C.abs().min() > 1e-3
 
 
-@pytest.mark.parametrize("space", (NasBench201Space(), DartsSpace()), ids=lambda space: space.name)
+@pytest.mark.parametrize("space", [NasBench201Space(), DartsSpace()], ids=lambda space: space.name)
 def test_synflow_is_what_goes_when_a_layer_goes(space: Space) -> None:
     """All positive and without normalisation, a network is linear in each layer: w dR/dw adds up to R - R(w = 0).
 
@@ -185,26 +186,25 @@ def test_naswot_counts_units_of_all_relus(space: Space) -> None:
     x_BCHW, label_B = batch(count=5)
     for code in drawn(space, 2):
         network = network_of(space, code).train()
-        codes: list[np.ndarray] = []
-        hooks = [
-            module.register_forward_hook(lambda _m, _i, y: codes.append((y > 0).flatten(1).numpy(force=True)))
-            for module in network.modules()
-            if isinstance(module, nn.ReLU)
-        ]
-        if space.name == "nasbench201":  # its last ReLU is a function
-            hooks.append(network.norm.register_forward_hook(lambda _m, _i, y: codes.append(_on(y))))
-        network(x_BCHW)
-        for hook in hooks:
-            hook.remove()
-        on_BU = np.concatenate(codes, axis=1)
+        on_BU = _units(network, x_BCHW)
         kernel_BB = [[int((a == b).sum()) for b in on_BU] for a in on_BU]
         sign, logarithm = np.linalg.slogdet(np.array(kernel_BB, dtype=np.float64))
         assert sign == 1
         assert measure_network(network, x_BCHW, label_B).naswot == pytest.approx(logarithm, rel=1e-12)
 
 
-def _on(y_BCHW: Tensor) -> np.ndarray:
-    return (y_BCHW > 0).flatten(1).numpy(force=True)
+def _units(network: nn.Module, x_BCHW: Tensor) -> np.ndarray:
+    """Which units of ReLUs are on, by hooks: [B, U]. NAS-Bench-201's last ReLU is a function behind `norm`."""
+    seen: list[np.ndarray] = []
+    hooks = [
+        module.register_forward_hook(lambda _m, _i, y: seen.append((y > 0).flatten(1).numpy(force=True)))
+        for name, module in network.named_modules()
+        if isinstance(module, nn.ReLU) or name == "norm"
+    ]
+    network(x_BCHW)
+    for hook in hooks:
+        hook.remove()
+    return np.concatenate(seen, axis=1)
 
 
 def test_naswot_of_images_that_are_not_told_apart_is_zero() -> None:
@@ -246,7 +246,7 @@ def test_all_logits_together_say_nothing_of_images_behind_a_normalisation() -> N
     images_BCHW = x_BCHW.requires_grad_()
     (together,) = torch.autograd.grad(network.train()(images_BCHW)[0].sum(), [images_BCHW])
     alone = metrics.image_gradients(network.eval(), x_BCHW)
-    assert together.abs().max() < 1e-12 < 1e-4 < alone.abs().max()
+    assert together.abs().max() < 1e-9 * alone.abs().max()
 
 
 def test_jacob_cov_of_images_without_influence() -> None:
