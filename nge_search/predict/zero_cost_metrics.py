@@ -71,6 +71,7 @@ class NetworkMetrics:
         return np.array([*total_S, self.naswot, self.jacob_cov, self.parameters, self.mult_adds], dtype=np.float64)
 
 
+@torch.enable_grad()
 def measure_network(network: nn.Module, x_BCHW: Tensor, label_B: Tensor) -> NetworkMetrics:
     """All metrics of a network from one pass for the saliencies and naswot, one for jacob_cov and one for synflow.
 

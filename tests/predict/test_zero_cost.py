@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +86,8 @@ def test_features_are_those_of_the_network_whatever_was_drawn_before() -> None:
     assert found_NM.dtype == np.float64
     assert torch.equal(torch.get_rng_state(), state)
     torch.randn(5)
-    np.testing.assert_array_equal(zero_cost_features(space, codes[::-1], SMALL), found_NM[2::-1])
+    with torch.no_grad():
+        np.testing.assert_array_equal(zero_cost_features(space, codes[::-1], SMALL), found_NM[2::-1])
     np.testing.assert_array_equal(found_NM[3], found_NM[0])
     other_NM = zero_cost_features(space, codes, ZeroCostSettings(batch=4, side=8, seed=1))
     assert (other_NM[:, :5] != found_NM[:3, :5]).all()
@@ -156,6 +159,28 @@ def test_digests_tell_numberings_and_spaces_apart() -> None:
     assert (
         architecture_digest(space, first) == "32db422cc8e9caba715dada24fc1537a"
     )  # caches of other versions stay good
+
+
+def test_codes_of_one_graph_are_one_architecture(tmp_path: Path) -> None:
+    """NAS-Bench-101's vertices without edges may carry any operation."""
+    space = NasBench101Space(4)
+    edges = [int(edge in ((0, 1), (1, 3))) for edge in space.cell_space.edges]
+    codes = [(*edges, 0, unused) for unused in range(3)]
+    found_NM = zero_cost_features(space, codes, SMALL, tmp_path)
+    assert (found_NM == found_NM[0]).all()
+    (lines,) = [path.read_text().splitlines() for path in tmp_path.glob("*.jsonl")]
+    assert len(lines) == 1
+
+
+def test_terminals_see_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    space, codes = NasBench201Space(), [(3, 0, 0, 3, 0, operation) for operation in range(4)]
+    zero_cost_features(space, codes[:2], SMALL, tmp_path)
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    zero_cost_features(space, codes, SMALL, tmp_path)
+    assert "zero-cost:  50%" in terminal.getvalue()
+    assert "2/4 [" in terminal.getvalue()
 
 
 def test_what_is_in_the_cache_is_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

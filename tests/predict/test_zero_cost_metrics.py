@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -166,11 +168,11 @@ def test_synflow_is_what_goes_when_a_layer_goes(space: Space) -> None:
                 w.copy_(kept)
 
 
-def _replace(network: nn.Module, kind: type[nn.Module], make: object) -> None:
+def _replace(network: nn.Module, kind: type[nn.Module], make: Callable[[nn.Module], nn.Module]) -> None:
     for module in list(network.modules()):
         for name, child in module.named_children():
             if isinstance(child, kind):
-                setattr(module, name, make(child))  # type: ignore[operator]
+                setattr(module, name, make(child))
 
 
 def test_synflow_leaves_the_network_alone(tiny: Tiny) -> None:
