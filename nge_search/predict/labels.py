@@ -53,9 +53,10 @@ def table_labels(table: Table, column: str) -> Labelled:
         UserError: no such column, figures that are no accuracies in percent, or fewer than two.
     """
     label_N, source = table.column(column), f"the table of {table.source}"
-    known = np.flatnonzero(~np.isnan(label_N))
+    known = np.flatnonzero(~np.isnan(label_N)).tolist()
     for row in known:
-        _check(float(label_N[row]), f"{source} has {plain(column)}")
+        _check(label_N[row], f"{source} has {plain(column)}")
+    _require_enough(len(known), source)
     notices = []
     if len(known) < len(table):
         notices.append(f"{len(table) - len(known)} of {len(table)} architectures have no {plain(column)}; left out")
@@ -82,6 +83,7 @@ def read_labels(path: str | Path, space: str = "") -> Labelled:
     labels: dict[bytes, list[float]] = {}
     for key, label in convert_rows(path, lambda row: (found.take(row), _accuracy(row[ACCURACY] or ""))):
         labels.setdefault(key, []).append(label)
+    _require_enough(len(labels), f"'{path}'")
     differing = [key for key, own in labels.items() if min(own) < max(own)]
     notices = []
     if differing:
@@ -175,11 +177,14 @@ def _require_columns(path: Path, *names: str) -> None:
         raise UserError(f"'{path}' has no column {' and '.join(missing)}; in its first line are {shown}")
 
 
+def _require_enough(count: int, source: str) -> None:
+    if count < 2:
+        raise UserError(f"{source} holds {count} architectures with a label; a predictor needs at least 2")
+
+
 def _finished(
     space: Space, codes: list[Code], label_N: np.ndarray, source: str, notices: Iterable[str]
 ) -> Labelled:
-    if len(codes) < 2:
-        raise UserError(f"{source} holds {len(codes)} architectures with a label; a predictor needs at least 2")
     if 0 < label_N.max() <= 1:
         raise UserError(f"{source} has no label above 1; give accuracies in percent, 100 times a share")
     return Labelled(space, codes, label_N, source, tuple(notices))

@@ -115,8 +115,11 @@ def archive(number: Callable[[float], Any] = float) -> dict[str, Any]:
     """Two cells, trained with two seeds over 200 epochs and one over 12, in the layout of the official file."""
 
     def trial(base: float, epochs: int, parts: tuple[str, ...]) -> dict[str, Any]:
+        """With `ori-test` of CIFAR-10 half-way through 200 epochs, too, which is five points lower."""
         last = epochs - 1
         accuracies = {f"{part}@{last}": number(base + i) for i, part in enumerate(parts)}
+        if parts == ("ori-test",) and epochs == 200:
+            accuracies["ori-test@99"] = number(base - 5)
         return {
             "eval_acc1es": accuracies | {"ori-test@0": number(1.0)} if "ori-test" in parts else accuracies,
             "eval_names": list(parts),
@@ -212,6 +215,9 @@ def test_official_archive_of_nasbench201(tmp_path: Path, number: Callable[[float
     assert figures["cifar10_valid_12"] == 21
     assert figures["cifar10_valid_200"] == pytest.approx(41 + 11.1 / 2)
     np.testing.assert_allclose(table.repeats("cifar10_test_200")[table.find((0,) * 6)], [51, 62.1])
+    np.testing.assert_allclose(table.repeats("cifar10_test_200_halfway")[table.find((0,) * 6)], [46, 57.1])
+    assert "cifar10_valid_200_halfway" not in table.columns
+    assert "cifar10_test_12_halfway" not in table.columns
     assert figures["cifar100_test_200"] == pytest.approx(41 + 20 + 1 + 11.1 / 2)
     assert figures["imagenet16_valid_12"] == 21 + 30
     assert figures["cifar10_seconds_200"] == 400
@@ -281,6 +287,88 @@ def test_csvs_of_nasbench101(tmp_path: Path) -> None:
     path.write_text(head + "0123,010001000,input|maxpool3x3|output,100,0.5\n")
     with pytest.raises(UserError, match="line 2: its hash is"):
         open_table(path)
+
+
+def test_figures_after_parts_of_a_training_are_kept(tmp_path: Path) -> None:
+    """EC-NAS' after 0, 2 and 4 epochs, NAS-Bench-101's half-way, and those of DARTS genotypes by their names."""
+    path = tmp_path / "ec.csv"
+    path.write_text(
+        "adj_rowmajor,ops,train_acc_ep0,val_acc_ep0,test_acc_ep0,train_acc_ep2,val_acc_ep2,test_acc_ep2,train_acc_ep4,"
+        "val_acc_ep4,test_acc_ep4\n010001000,input|maxpool3x3|output,.1,.11,.12,.3,.31,.32,.5,.51,.52\n"
+    )
+    figures = open_table(path).figures(0)
+    for epochs, first in ((0, 10), (2, 30), (4, 50)):
+        for place, split in enumerate(("train", "valid", "test")):
+            assert figures[f"cifar10_{split}_{epochs}"] == pytest.approx(first + place)
+    path.write_text(
+        "adj_rowmajor,ops,val_acc_mean108,test_acc_mean108,halfway_val_mean108\n"
+        "010001000,input|maxpool3x3|output,.9,.89,.7\n"
+    )
+    assert open_table(path).figures(0)["cifar10_valid_108_halfway"] == pytest.approx(70)
+    genotype = json.loads(DartsSpace().text(DartsSpace().code(PUBLISHED["darts_v1"].graphs())))
+    trained = {"acc_ep150": 92.5, "acc_ep300": 94.5, "acc_ep450": 96.0, "final_test_acc": 97.0}
+    path = tmp_path / "trained.json"
+    path.write_text(json.dumps([{"genotype": genotype, **trained}]))
+    assert open_table(path).figures(0) == trained
+
+
+def cell_with_metrics(rows: str, trainings: int = 2) -> dict[str, Any]:
+    """As the official code tells of a cell: shares, half-way ten points below the end, a point more each time."""
+    graph = NasBench101Space().parse_graph(rows, CELLS[rows])
+    side = len(CELLS[rows])
+    return {
+        "hash": hash_of(graph).hex(),
+        "adjacency": [list(map(int, rows[at : at + side])) for at in range(0, side**2, side)],
+        "ops": CELLS[rows],
+        "trainable_parameters": parameters(graph),
+        "metrics": {
+            "108": [
+                {
+                    f"{part}_{name}": value + 0.01 * time - below
+                    for part, below in (("halfway", 0.1), ("final", 0.0))
+                    for name, value in (
+                        ("train_accuracy", 0.95),
+                        ("validation_accuracy", 0.9),
+                        ("test_accuracy", 0.85),
+                        ("training_time", 1000.0),
+                    )
+                }
+                for time in range(trainings)
+            ]
+        },
+    }
+
+
+def test_complete_figures_of_nasbench101_as_json(tmp_path: Path) -> None:
+    path = tmp_path / "cells.json"
+    first, second = CELLS
+    path.write_text(json.dumps([cell_with_metrics(first), cell_with_metrics(second, 1)]))
+    table = open_table(path)
+    row = table.find(table.space.parse("010001000 input,conv3x3-bn-relu,output"))
+    for split, final in (("train", 95), ("valid", 90), ("test", 85)):
+        np.testing.assert_allclose(table.repeats(f"cifar10_{split}_108")[row], [final, final + 1])
+        np.testing.assert_allclose(table.repeats(f"cifar10_{split}_108_halfway")[row], [final - 10, final - 9])
+    assert table.figures(row)["cifar10_seconds_108"] == pytest.approx(1000.005)
+    assert table.figures(row)["cifar10_seconds_108_halfway"] == pytest.approx(999.905)
+    assert table.figures(row)["params"] == parameters(table.space.graphs(table.code(row))["cell"])
+    assert np.isnan(table.repeats("cifar10_test_108")[1 - row, 1])
+
+
+def test_structures_of_enas(tmp_path: Path) -> None:
+    path = tmp_path / "structures.csv"
+    once, twice = (
+        "[[1],[4,0],[5,0,0],[0,1,1,1],[2,1,1,1,1],[3,0,0,0,0,1]]",
+        "[[0],[0,0],[0,0,0],[0,0,0,0],[0,0,0,0,0]",
+    )
+    twice += ",[0,0,0,0,0,0]]"
+    path.write_text(f'structure_json,ws_accuracy\n"{twice}",0.7\n"{once}",0.72\n"{twice}",0.74\n')
+    table = open_table(path)
+    assert (len(table), list(table.columns)) == (2, ["cifar10_weight_sharing"])
+    assert table.column("cifar10_weight_sharing")[table.find(table.space.parse(once))] == pytest.approx(72)
+    np.testing.assert_allclose(table.repeats("cifar10_weight_sharing")[table.find((0,) * 21)], [70, 74])
+    assert "shared weights" in table.source
+    assert _same(open_table(table.save(tmp_path / "table")), table)
+    assert "shared weights" in open_table(tmp_path / "table").source
 
 
 def test_pairs_of_darts(tmp_path: Path) -> None:
@@ -361,6 +449,8 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         "f.json": ("{}", "not a list"),
         "g.json": ('[{"genotype": {}}]', "entry 0"),
         "h.json": ("[", "not valid JSON"),
+        "r.json": ('[{"adjacency": [[0]], "ops": ["input"]}]', "entry 0: not a cell of NAS-Bench-101"),
+        "s.csv": ("ws_accuracy,structure_json\n0.7,[[1]]\n", "line 2: .*a list of 6 layers"),
         "i.txt": ("", "none of the files"),
         "j.pth": ("no archive", "not NAS-Bench-201's archive"),
     }
