@@ -48,6 +48,8 @@ class CellSpace:
         kinds: kinds of cells that a network has, each with choices of its own.
         operations_on: "edges": every edge carries an operation; "vertices": every vertex between the input and the
             output does, and an edge is there or not (NAS-Bench-101).
+        chain: every vertex behind the inputs reads the one before it, always, and the output nothing else (ENAS'
+            macro networks).
     """
 
     nodes: int = 4
@@ -55,6 +57,7 @@ class CellSpace:
     inputs: int = INPUT_NODES
     kinds: tuple[str, ...] = ("normal", "reduce")
     operations_on: str = "edges"
+    chain: bool = False
 
     def __str__(self) -> str:
         return f"inputs={self.inputs}, nodes={self.nodes}, operations=({', '.join(self.operations)})"
@@ -71,7 +74,14 @@ class CellSpace:
     @property
     def edges(self) -> tuple[tuple[int, int], ...]:
         """(source, target) of every edge, by target and then by source: DARTS' (0,2) (1,2) (0,3) (1,3) (2,3) ..."""
-        return tuple((source, target) for target in self.inner for source in range(target))
+        every = ((source, target) for target in self.inner for source in range(target))
+        output = self.vertices - 1
+        return tuple(edge for edge in every if not self.chain or edge[1] < output or edge[0] == output - 1)
+
+    @property
+    def chosen_edges(self) -> tuple[tuple[int, int], ...]:
+        """The edges that something is chosen for: the rows of a matrix on edges. All but those of a chain."""
+        return tuple(edge for edge in self.edges if not self.chain or edge[0] < edge[1] - 1)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -86,7 +96,7 @@ class CellSpace:
     @property
     def tables(self) -> tuple[Table, ...]:
         """The matrices of probabilities, in the order in which embeddings give them."""
-        edges = len(self.edges)
+        edges = len(self.chosen_edges)
         if self.operations_on == "edges":
             return tuple(Table(kind, kind, "edges", edges, self.operations) for kind in self.kinds)
         return tuple(

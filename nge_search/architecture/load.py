@@ -31,6 +31,7 @@ SPACES = {
     SPACE: KnownSpace("nge_search.spaces.darts:DartsSpace", re.compile(r"\s*\{")),
     "nasbench101": KnownSpace("nge_search.spaces.nasbench101:NasBench101Space", re.compile(r"\s*[01]+ input\b")),
     "nasbench201": KnownSpace("nge_search.spaces.nasbench201:NasBench201Space", re.compile(r"\s*\|")),
+    "enas_macro": KnownSpace("nge_search.spaces.enas_macro:EnasMacroSpace", re.compile(r"\s*\[\s*\[")),
 }
 require_names(SPACES, names.SPACES)
 

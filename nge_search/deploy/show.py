@@ -54,7 +54,8 @@ def describe_network(
         document["params_with_aux"] = count_parameters(family.build(architecture.graphs, *size, auxiliary=True))
         aside = f" ({document['params_with_aux']:,} with the auxiliary head)"
     lines += [
-        f"{family.title} network, C={size[0]}, {size[1]} cells, {size[2]} classes, {side}x{side}: "
+        f"{family.title} network, C={size[0]}, {size[1]} {'cell' if size[1] == 1 else 'cells'}, "
+        f"{size[2]} classes, {side}x{side}: "
         f"{document['params']:,} parameters{aside}, {document['macs'] / 1e6:.2f}M mult-adds"
     ]
     return lines, document

@@ -46,7 +46,7 @@ class Head(nn.Module):
 
     def __init__(self, space: CellSpace, table: Table, node_dim: int, edge_dim: int, initialise: Initialise):
         super().__init__()
-        members = space.edges if table.on == "edges" else [(vertex,) for vertex in space.labelled]
+        members = space.chosen_edges if table.on == "edges" else [(vertex,) for vertex in space.labelled]
         self.register_buffer("members_EM", torch.tensor(members), persistent=False)
         self.hidden = linear(len(members[0]) * node_dim, edge_dim, initialise)
         self.embed = linear(edge_dim, edge_dim, initialise)

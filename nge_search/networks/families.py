@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from nge_search.architecture.genotype import SPACE, Cells
 from nge_search.architecture.load import Architecture
 from nge_search.errors import UserError
-from nge_search.networks import nasbench101, nasbench201
+from nge_search.networks import enas_macro, nasbench101, nasbench201
 from nge_search.networks.cifar import CifarNetwork
 from nge_search.networks.classifier import Classifier
+from nge_search.networks.enas_macro import EnasMacroNetwork
 from nge_search.networks.imagenet import ImageNetNetwork
 from nge_search.networks.nasbench101 import NasBench101Network
 from nge_search.networks.nasbench201 import NasBench201Network
@@ -24,7 +25,7 @@ from nge_search.spaces.nasbench101 import STACKS
 from nge_search.spaces.nasbench201 import STAGES
 
 #: What trains as a classifier: from images and drop-path's factors to logits and auxiliary logits.
-Trainable = Classifier | NasBench101Network | NasBench201Network
+Trainable = Classifier | NasBench101Network | NasBench201Network | EnasMacroNetwork
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,9 @@ FAMILIES = {
         10,
         32,
         stages=STAGES,
+    ),
+    "enas_macro": Family(
+        "enas_macro", EnasMacroNetwork, "ENAS macro", enas_macro.CHANNELS, enas_macro.REPEATS, 10, 32
     ),
 }
 require_names(FAMILIES, names.NETWORKS)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from nge_search.settings.base import Section, option
-from nge_search.settings.names import BENCHMARK_NETWORKS, NETWORKS, SCHEDULES, TASKS
+from nge_search.settings.names import BENCHMARK_NETWORKS, NETWORKS, SCHEDULES, TASKS, THREE_STAGES
 from nge_search.settings.optimisation import NetworkTrainSection
 from nge_search.settings.run import CommandConfig
 
@@ -26,11 +26,18 @@ class NetworkSection(Section):
     kind: str = option(
         "cifar",
         "Network that the cell is stacked into: cifar: a stem at full resolution; imagenet: a stem of stride 8; "
-        "nasbench101, nasbench201: the networks that these benchmarks trained, of their own cells in three stages.",
+        "nasbench101, nasbench201: the networks that these benchmarks trained, of their own cells in three stages; "
+        "enas_macro: ENAS' layers one behind the other.",
         choices=NETWORKS,
     )
     channels: int = option(36, "Number of channels C of the first cell.", at_least=1, at_most=1024)
-    cells: int = option(20, "Number of cells; those at 1/3 and 2/3 of the depth reduce.", at_least=1, at_most=200)
+    cells: int = option(
+        20,
+        "Number of cells; those at 1/3 and 2/3 of the depth reduce. With network.kind=enas_macro a cell is all six "
+        "layers, and ENAS has one.",
+        at_least=1,
+        at_most=200,
+    )
     stem_multiplier: int = option(
         3, "Number of channels of network.kind=cifar's stem, in units of network.channels.", at_least=1, at_most=16
     )
@@ -54,7 +61,7 @@ class NetworkSection(Section):
     def check(self) -> None:
         if self.kind not in BENCHMARK_NETWORKS:
             return
-        if self.cells % 3:
+        if self.kind in THREE_STAGES and self.cells % 3:
             raise self.refuse("cells", f"{self.key('kind')}={self.kind} has three stages; set a multiple of 3")
         for name in ("auxiliary", "drop_path"):
             if getattr(self, name):

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from nge_search import kinds
 
 #: Sets of architectures (`nge_search.spaces`).
-SPACES = ("darts", "nasbench101", "nasbench201")
+SPACES = ("darts", "nasbench101", "nasbench201", "enas_macro")
 #: Those that have a supernet.
 SUPERNET_SPACES = ("darts", "nasbench201")
 
@@ -40,8 +40,10 @@ SCHEDULES = ("cosine", "linear")
 DATASETS = ("digits", "cifar10", "cifar100", "imagenet", "tiny_imagenet", "folder")
 SEGMENTATION_DATASETS = ("scenes", "voc")
 
-#: Kinds of networks that cells are stacked into (`nge_search.networks`); the last ones are those of benchmarks.
-BENCHMARK_NETWORKS = ("nasbench101", "nasbench201")
+#: Kinds of networks that cells are stacked into (`nge_search.networks`). Those of other spaces than DARTS' stand
+#: last; of them these have three stages of cells.
+THREE_STAGES = ("nasbench101", "nasbench201")
+BENCHMARK_NETWORKS = (*THREE_STAGES, "enas_macro")
 NETWORKS = ("cifar", "imagenet", *BENCHMARK_NETWORKS)
 
 #: Where a search judges architectures, and what a derived network is trained for.

@@ -6,6 +6,7 @@ from nge_search.architecture.load import SPACES as _KNOWN
 from nge_search.registry import resolve
 from nge_search.spaces.base import Code, EdgeSpace, Space
 from nge_search.spaces.darts import DartsSpace
+from nge_search.spaces.enas_macro import EnasMacroSpace
 from nge_search.spaces.evaluation import Evaluation, Evaluator, Queries
 from nge_search.spaces.nasbench101 import NasBench101Space
 from nge_search.spaces.nasbench201 import NasBench201Space
@@ -15,6 +16,7 @@ __all__ = [
     "Code",
     "DartsSpace",
     "EdgeSpace",
+    "EnasMacroSpace",
     "Evaluation",
     "Evaluator",
     "NasBench101Space",

@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from nge_search.architecture.cell_space import CellSpace
 from nge_search.architecture.genotype import FORMAT
@@ -147,6 +149,18 @@ class EdgeSpace(Space):
     @abstractmethod
     def derive(self, matrices: Sequence[Tensor], provenance: dict[str, Any] | None = None) -> Architecture:
         """The architecture that probabilities stand for, by the space's rule."""
+
+
+def draw_tables(matrices: Sequence[np.ndarray], random: np.random.Generator) -> Code:
+    """One option for each row of each matrix, by its probabilities."""
+    return tuple(choice for p_EO in matrices for choice in draw_rows(p_EO, random).tolist())
+
+
+def log_probability_of_tables(codes_NL: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+    """The logarithm of the chance that `draw_tables` gives each of the codes: [N], differentiable."""
+    options = max(p_EO.shape[1] for p_EO in matrices)
+    logarithms_LO = torch.cat([functional.pad(p_EO.log(), (0, options - p_EO.shape[1])) for p_EO in matrices])
+    return logarithms_LO[torch.arange(len(logarithms_LO), device=codes_NL.device), codes_NL].sum(dim=1)
 
 
 def draw_rows(p_EO: np.ndarray, random: np.random.Generator) -> np.ndarray:

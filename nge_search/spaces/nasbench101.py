@@ -11,13 +11,12 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from nge_search.architecture.cell_space import CellSpace
 from nge_search.architecture.graph import INPUT, OUTPUT, Edge, Graph, Label
 from nge_search.errors import UserError, shorten
-from nge_search.spaces.base import Code, Space, draw_rows
+from nge_search.spaces.base import Code, Space, draw_tables, log_probability_of_tables
 
 #: In the order that the published hash numbers them by.
 OPERATIONS = ("conv3x3-bn-relu", "conv1x1-bn-relu", "maxpool3x3")
@@ -133,14 +132,10 @@ class NasBench101Space(Space):
         self._edges = tuple(Edge(*ends) for ends in self.cell_space.edges)
 
     def draw(self, matrices: Sequence[np.ndarray], random: np.random.Generator) -> Code:
-        return tuple(choice for p_EO in matrices for choice in draw_rows(p_EO, random).tolist())
+        return draw_tables(matrices, random)
 
     def log_probability(self, codes_NL: Tensor, matrices: Sequence[Tensor]) -> Tensor:
-        options = max(p_EO.shape[1] for p_EO in matrices)
-        logarithms = torch.cat(
-            [torch.nn.functional.pad(p_EO.log(), (0, options - p_EO.shape[1])) for p_EO in matrices]
-        )
-        return logarithms[torch.arange(self.length, device=codes_NL.device), codes_NL].sum(dim=1)
+        return log_probability_of_tables(codes_NL, matrices)
 
     def graphs(self, code: Code) -> dict[str, Graph]:
         """The pruned cell."""

@@ -9,7 +9,8 @@ from nge_search.errors import UserError
 from nge_search.files import require_regular, user_path
 from nge_search.tables.benchmark import Benchmark
 from nge_search.tables.csv_rows import columns
-from nge_search.tables.darts_pairs import read_pairs
+from nge_search.tables.enas_macro import read_structures
+from nge_search.tables.json_entries import read_json
 from nge_search.tables.nasbench101 import read_ec_nas_csv, read_labelled_csv, read_tfrecord
 from nge_search.tables.nasbench201 import read_archive
 from nge_search.tables.nasbench201 import read_csv as read_nasbench201_csv
@@ -20,13 +21,14 @@ __all__ = ["Benchmark", "Table", "open_table"]
 _READERS: dict[str, Callable[[Path], Table]] = {
     ".tfrecord": read_tfrecord,
     ".pth": read_archive,
-    ".json": read_pairs,
+    ".json": read_json,
 }
 #: Readers of a CSV, by a column that tells it.
 _CSV_READERS: dict[str, Callable[[Path], Table]] = {
     "params_m": read_nasbench201_csv,
     "val_acc_ep4": read_ec_nas_csv,
     "val_acc_mean108": read_labelled_csv,
+    "ws_accuracy": read_structures,
 }
 
 

@@ -9,33 +9,26 @@ from typing import Any
 
 from nge_search.architecture.genotype import FORMAT, Genotype
 from nge_search.errors import UserError
-from nge_search.files import read_bytes
-from nge_search.json_reader import parse_json
 from nge_search.spaces import Code, DartsSpace
 from nge_search.tables.table import Table, build_table
-
-_LARGEST_BYTES, _MOST_VALUES = 1 << 28, 6_000_000
 
 #: What values that are not of the expected form raise.
 _STUMBLES = (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError, UserError)
 
 
-def read_pairs(path: Path) -> Table:
-    """The table of a JSON list of objects, each with a `genotype` and figures by name.
+def read_pairs(path: Path, entries: list[Any]) -> Table:
+    """The table of a list of objects, each with a `genotype` and figures by name.
 
     A genotype has its pairs in one list, or node by node; figures within another object take its name before
     theirs. Genotypes that are given several times have their figures as repeats.
 
     Raises:
-        UserError: no such list, or a genotype that is not of DARTS' space; names its place.
+        UserError: a genotype that is not of DARTS' space; names its place.
     """
     space = DartsSpace()
-    document = parse_json(read_bytes(path, _LARGEST_BYTES), f"'{path}'", _MOST_VALUES)
-    if not isinstance(document, list):
-        raise UserError(f"'{path}' is not a list of genotypes with their figures")
     found: dict[bytes, tuple[Code, dict[str, Any]]] = {}
     given_as: dict[str, str] = {}
-    for position, entry in enumerate(document):
+    for position, entry in enumerate(entries):
         try:
             code = space.code(_genotype(entry["genotype"]).graphs())
             figures = found.setdefault(space.key(code), (code, {}))[1]

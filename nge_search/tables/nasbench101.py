@@ -1,4 +1,4 @@
-"""NAS-Bench-101's results: the official record files, and CSVs of parts of them and of EC-NAS."""
+"""NAS-Bench-101's results: the official record files, parts of them as JSON and CSV, and EC-NAS' CSV."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ _MOST_EPOCHS = 10_000
 _EVALUATIONS, _PARAMETERS = 1, 2
 _SECONDS, _TRAIN, _VALID, _TEST = 2, 3, 4, 5
 _SPLITS = {"train": _TRAIN, "valid": _VALID, "test": _TEST}
+
+#: What values that are not of the expected form raise.
+_STUMBLES = (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, UserError)
 
 
 def read_tfrecord(path: Path) -> Table:
@@ -65,6 +68,45 @@ def _add_metrics(figures: dict[str, Any], epochs: int, message: bytes) -> None:
     figures["params"] = dict(fields)[_PARAMETERS]
     if not isinstance(figures["params"], int):
         raise ValueError(f"field {_PARAMETERS} is not a whole number")
+
+
+def read_metrics(path: Path, entries: list[Any]) -> Table:
+    """The table of a list of cells as the official code's `get_metrics_from_spec` tells of them.
+
+    Each has `adjacency`, `ops`, `trainable_parameters`, and `metrics`: for each number of epochs a list of
+    trainings with `final_test_accuracy`, `halfway_test_accuracy` and the like, as shares, and times in seconds.
+    Columns are those of `read_tfrecord`.
+
+    Raises:
+        UserError: an entry that is none; names its place.
+    """
+    space = NasBench101Space()
+    found: dict[bytes, tuple[Code, dict[str, Any]]] = {}
+    for position, entry in enumerate(entries):
+        try:
+            rows = "".join(str(value) for row in entry["adjacency"] for value in row)
+            code = space.code({"cell": space.parse_graph(rows, entry["ops"])})
+            key = space.key(code)
+            if entry.get("hash", key.hex()) != key.hex():
+                raise ValueError(f"its hash is {key.hex()}, not {shorten(entry['hash'])}")
+            figures = found.setdefault(key, (code, {"params": int(entry["trainable_parameters"])}))[1]
+            for epochs, trainings in entry["metrics"].items():
+                if not 1 <= int(epochs) <= _MOST_EPOCHS:
+                    raise ValueError(f"{shorten(epochs)} epochs")
+                for training in trainings:
+                    _add_training(figures, int(epochs), training)
+        except _STUMBLES as error:
+            raise UserError(f"'{path}' entry {position}: not a cell of NAS-Bench-101 ({error})") from None
+    return build_table(space, found.values(), path.name, _WHAT)
+
+
+def _add_training(figures: dict[str, Any], epochs: int, training: Mapping[str, Any]) -> None:
+    for prefix, suffix in (("halfway", "_halfway"), ("final", "")):
+        for split, given in (("train", "train"), ("valid", "validation"), ("test", "test")):
+            accuracy = 100 * float(training[f"{prefix}_{given}_accuracy"])
+            figures.setdefault(f"cifar10_{split}_{epochs}{suffix}", []).append(accuracy)
+        seconds = float(training[f"{prefix}_training_time"])
+        figures.setdefault(f"cifar10_seconds_{epochs}{suffix}", []).append(seconds)
 
 
 def _double(fields: Mapping[int, Value], number: int) -> float:

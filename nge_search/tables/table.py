@@ -30,6 +30,7 @@ _HEADER, _CODES, _KEYS = "table.json", "codes", "keys"  # beside a file for each
 _LEFT = re.compile(r"\.table\.[0-9a-f]{8}\.nge-tmp")  # what `save` writes into first
 _COLUMN = re.compile(r"[^/\0.][^/\0]{0,199}")
 _MOST_COLUMNS, _MOST_ARCHITECTURES = 1000, 1 << 22
+_MOST_VERTICES = 64
 _MOST_FIGURES = 60_000_000  # NAS-Bench-101 with all its epochs has 41 million
 
 
@@ -263,8 +264,10 @@ def open_folder(folder: str | Path) -> Table:
 
 
 def _space(header: Reader) -> Space:
-    name, vertices = header.text("space", tuple(SPACES)), header.integer("vertices", 2, VERTICES)
-    space = NasBench101Space(vertices) if name == NasBench101Space.name else SPACES[name]()
+    name = header.text("space", tuple(SPACES))
+    if name == NasBench101Space.name:
+        return NasBench101Space(header.integer("vertices", 2, VERTICES))
+    space, vertices = SPACES[name](), header.integer("vertices", 2, _MOST_VERTICES)
     if space.cell_space.vertices != vertices:
         raise UserError(f"{header.source} is damaged: a cell of {name} has {space.cell_space.vertices} vertices")
     return space

@@ -16,12 +16,13 @@ from nge_search.cli import main
 from nge_search.errors import UserError
 from nge_search.report.drawing.figure import drawing_rgb
 from nge_search.report.drawing.inline_svg import cell_svg
-from nge_search.spaces import SPACES, DartsSpace, NasBench101Space, NasBench201Space, Space
+from nge_search.spaces import SPACES, DartsSpace, EnasMacroSpace, NasBench101Space, NasBench201Space, Space
 
 NOTATIONS = {
     "darts": DartsSpace().text(DartsSpace().code(PUBLISHED["p_darts"].graphs())),
     "nasbench101": "0111001100010000 input,conv3x3-bn-relu,maxpool3x3,output",
     "nasbench201": "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|nor_conv_1x1~0|none~1|avg_pool_3x3~2|",
+    "enas_macro": "[[1],[4,0],[5,1,0],[0,0,0,0],[2,0,1,0,1],[3,0,0,0,0,0]]",
 }
 
 
@@ -64,7 +65,7 @@ def test_published_names_make_the_whole_trip(name: str) -> None:
 
 def test_random_codes_are_found_again_in_their_graphs() -> None:
     random = np.random.default_rng(0)
-    for space in (DartsSpace(), NasBench201Space(), NasBench101Space(5)):
+    for space in (DartsSpace(), NasBench201Space(), NasBench101Space(5), EnasMacroSpace()):
         for _ in range(20):
             architecture = space.architecture(space.random(random))
             again = space.architecture(space.code_of(architecture))
@@ -81,6 +82,7 @@ def test_random_codes_are_found_again_in_their_graphs() -> None:
         ("{", "not valid JSON"),
         ("|nor_conv_3x3~0|", "no architecture of nasbench201: it has 1 groups"),
         ("0100 input,nothing", "no architecture of nasbench101"),
+        ("[[1],[4,0]]", "no architecture of enas_macro: it is a list of 6 layers"),
     ],
 )
 def test_what_is_no_architecture(text: str, says: str) -> None:
@@ -118,4 +120,14 @@ def test_cells_of_every_space_are_shown_in_words(capsys: pytest.CaptureFixture[s
         "  1 = conv3x3-bn-relu(0)",
         "  2 = maxpool3x3(0 + 1)",
         "  output = output(0, 1, 2)",
+    ]
+    assert shown["enas_macro"][2:10] == [
+        "network",
+        "  1 = dw_sep_conv_3x3(0)",
+        "  2 = avg_pool_3x3(1)",
+        "  3 = max_pool_3x3(0 + 2)",
+        "  4 = conv_3x3(3)",
+        "  5 = conv_5x5(1 + 3 + 4)",
+        "  6 = dw_sep_conv_5x5(5)",
+        "  output = output(6)",
     ]

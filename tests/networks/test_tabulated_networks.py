@@ -95,6 +95,7 @@ def test_nasbench101_cell_step_by_step() -> None:
         ("darts", "darts_v2"),
         ("nasbench101", "0110100011000010000100000 input,conv3x3-bn-relu,maxpool3x3,conv1x1-bn-relu,output"),
         ("nasbench201", "|nor_conv_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|none~0|avg_pool_3x3~1|nor_conv_3x3~2|"),
+        ("enas_macro", "[[0],[1,1],[2,0,1],[3,1,0,1],[4,1,1,1,1],[5,0,0,1,0,1]]"),
     ],
 )
 def test_networks_of_all_spaces_train(name: str, text: str) -> None:
@@ -126,6 +127,7 @@ def test_graphs_of_darts_cells_give_the_genotype_back() -> None:
 NOTATIONS = {
     "nasbench101": "0111001100010000 input,conv3x3-bn-relu,maxpool3x3,output",
     "nasbench201": "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|nor_conv_1x1~0|none~1|avg_pool_3x3~2|",
+    "enas_macro": "[[1],[4,0],[5,1,0],[0,0,0,0],[2,0,1,0,1],[3,0,0,0,0,0]]",
 }
 
 

@@ -17,12 +17,12 @@ from nge_search.embedding import build_embedding
 from nge_search.errors import UserError
 from nge_search.settings.embedding import EmbeddingSection
 from nge_search.settings.search import SupernetSection
-from nge_search.spaces import DartsSpace, NasBench101Space, NasBench201Space, Space
+from nge_search.spaces import DartsSpace, EnasMacroSpace, NasBench101Space, NasBench201Space, Space
 from nge_search.spaces.nasbench101 import OPERATIONS, digest, parameters, vertex_channels
 from nge_search.supernet import build_space
 
 SMALL_DARTS = CellSpace(nodes=2, operations=("skip_connect", "max_pool_3x3", "sep_conv_3x3"))
-SPACES: list[Space] = [NasBench201Space(), NasBench101Space(), NasBench101Space(4), DartsSpace()]
+SPACES: list[Space] = [NasBench201Space(), NasBench101Space(), NasBench101Space(4), DartsSpace(), EnasMacroSpace()]
 
 
 def _matrices(space: Space, seed: int = 0) -> list[np.ndarray]:

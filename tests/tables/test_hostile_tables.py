@@ -200,6 +200,62 @@ def test_figures_that_are_no_figures(figure: object, tmp_path: Path) -> None:
         open_table(tmp_path / "t.json")
 
 
+STRUCTURE = "[[1],[4,0],[5,0,0],[0,1,1,1],[2,1,1,1,1],[3,0,0,0,0,1]]"
+STRUCTURES = {
+    "an operation that there is not": (STRUCTURE.replace("[4,0]", "[6,0]"), "0.7", "line 2: .* not an operation"),
+    "a skip of another number": (STRUCTURE.replace("[4,0]", "[4,-1]"), "0.7", "line 2: .* not a skip"),
+    "a layer that is text": (STRUCTURE.replace("[4,0]", "'x'"), "0.7", "line 2: .* not valid JSON"),
+    "nested": ("[" * 60_000, "0.7", "line 2: .* nested too deeply"),
+    "a number of many digits": (STRUCTURE.replace("[4,0]", f"[{'1' * 5000},0]"), "0.7", "line 2"),
+    "no accuracy": (STRUCTURE, "", "line 2: could not convert"),
+    "infinite": (STRUCTURE, "inf", "that are infinite"),
+    "a code": (STRUCTURE, "__import__('os')", "line 2: could not convert"),
+}
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_odd_structures(name: str, tmp_path: Path) -> None:
+    structure, accuracy, words = STRUCTURES[name]
+    (tmp_path / "t.csv").write_text(f'structure_json,ws_accuracy\n"{structure}",{accuracy}\n')
+    with pytest.raises(UserError, match=words) as caught:
+        open_table(tmp_path / "t.csv")
+    assert "\n" not in str(caught.value)
+
+
+def metrics(**parts: Any) -> dict[str, Any]:
+    known = ("train_accuracy", "validation_accuracy", "test_accuracy", "training_time")
+    training = {f"{part}_{name}": 0.5 for part in ("halfway", "final") for name in known}
+    names = ["input", "conv3x3-bn-relu", "output"]
+    given = {"adjacency": [[0, 1, 0], [0, 0, 1], [0, 0, 0]], "ops": names, "trainable_parameters": 5}
+    return {**given, "metrics": {"108": [training]}, **parts}
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"ops": "input,output"},
+        {"ops": ["input", ["conv3x3-bn-relu"], "output"]},
+        {"ops": None},
+        {"adjacency": [[0, 1], [2]]},
+        {"adjacency": 7},
+        {"hash": "0" * 32},
+        {"hash": ["x"]},
+        {"trainable_parameters": "many"},
+        {"metrics": [1]},
+        {"metrics": {"108": 5}},
+        {"metrics": {"108": [{"final_test_accuracy": 0.5}]}},
+        {"metrics": {"9" * 30: []}},
+        {"metrics": {"x": []}},
+    ],
+)
+def test_odd_cells_as_json(parts: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "t.json").write_text(json.dumps([metrics()]))
+    assert open_table(tmp_path / "t.json").column("cifar10_valid_108_halfway").tolist() == [50]
+    (tmp_path / "t.json").write_text(json.dumps([metrics(), metrics(**parts)]))
+    with pytest.raises(UserError, match=r"t\.json' entry 1: not a cell of NAS-Bench-101"):
+        open_table(tmp_path / "t.json")
+
+
 def test_a_row_without_end(tmp_path: Path) -> None:
     for content in (
         f"arch,params_m\n{CELL},1\n{CELL}" + ",1" * (1 << 20),

@@ -115,8 +115,11 @@ def archive(number: Callable[[float], Any] = float) -> dict[str, Any]:
     """Two cells, trained with two seeds over 200 epochs and one over 12, in the layout of the official file."""
 
     def trial(base: float, epochs: int, parts: tuple[str, ...]) -> dict[str, Any]:
+        """With `ori-test` of CIFAR-10 half-way through 200 epochs, too, which is five points lower."""
         last = epochs - 1
         accuracies = {f"{part}@{last}": number(base + i) for i, part in enumerate(parts)}
+        if parts == ("ori-test",) and epochs == 200:
+            accuracies["ori-test@99"] = number(base - 5)
         return {
             "eval_acc1es": accuracies | {"ori-test@0": number(1.0)} if "ori-test" in parts else accuracies,
             "eval_names": list(parts),
@@ -212,6 +215,9 @@ def test_official_archive_of_nasbench201(tmp_path: Path, number: Callable[[float
     assert figures["cifar10_valid_12"] == 21
     assert figures["cifar10_valid_200"] == pytest.approx(41 + 11.1 / 2)
     np.testing.assert_allclose(table.repeats("cifar10_test_200")[table.find((0,) * 6)], [51, 62.1])
+    np.testing.assert_allclose(table.repeats("cifar10_test_200_halfway")[table.find((0,) * 6)], [46, 57.1])
+    assert "cifar10_valid_200_halfway" not in table.columns
+    assert "cifar10_test_12_halfway" not in table.columns
     assert figures["cifar100_test_200"] == pytest.approx(41 + 20 + 1 + 11.1 / 2)
     assert figures["imagenet16_valid_12"] == 21 + 30
     assert figures["cifar10_seconds_200"] == 400
@@ -361,6 +367,8 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         "f.json": ("{}", "not a list"),
         "g.json": ('[{"genotype": {}}]', "entry 0"),
         "h.json": ("[", "not valid JSON"),
+        "r.json": ('[{"adjacency": [[0]], "ops": ["input"]}]', "entry 0: not a cell of NAS-Bench-101"),
+        "s.csv": ("ws_accuracy,structure_json\n0.7,[[1]]\n", "line 2: .*a list of 6 layers"),
         "i.txt": ("", "none of the files"),
         "j.pth": ("no archive", "not NAS-Bench-201's archive"),
     }

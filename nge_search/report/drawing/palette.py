@@ -1,8 +1,9 @@
 """How cells and operations are named and coloured, in drawings and in the report alike.
 
-Hue tells the family (blue: separable, orange: dilated, yellow: pooling, purple: factorised, grey: skip),
-lightness the kernel size. No two fills share a lightness, so a greyscale print keeps them apart; and every
-drawing writes the name on the colour, so colour is never the only cue.
+Hue tells the family (blue: separable, orange: dilated, yellow: pooling, purple: factorised, grey: skip; where there
+are plain convolutions they are blue, and separable ones beside them green), lightness the kernel size. No two fills
+share a lightness, so a greyscale print keeps them apart; and every drawing writes the name on the colour, so colour
+is never the only cue.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ STYLES: dict[str, OperationStyle] = {
 _CONV1 = OperationStyle("conv 1×1", "1×1 convolution", "#a9d7f8")
 _CONV3 = OperationStyle("conv 3×3", "3×3 convolution", "#4fa3e0")
 
-#: Those of NAS-Bench-201 and NAS-Bench-101 as well, in the order of legends.
+#: Those of NAS-Bench-201, NAS-Bench-101 and ENAS as well, in the order of legends.
 ALL_STYLES = {
     **STYLES,
     "none": OperationStyle("none", "nothing", "#ffffff"),
@@ -59,6 +60,10 @@ ALL_STYLES = {
     "conv1x1-bn-relu": _CONV1,
     "conv3x3-bn-relu": _CONV3,
     "maxpool3x3": STYLES["max_pool_3x3"],
+    "conv_3x3": _CONV3,
+    "conv_5x5": OperationStyle("conv 5×5", "5×5 convolution", "#00549d", PAPER),
+    "dw_sep_conv_3x3": OperationStyle("sep 3×3", "3×3 separable conv.", "#b5dfae"),
+    "dw_sep_conv_5x5": OperationStyle("sep 5×5", "5×5 separable conv.", "#3f7d3a", PAPER),
 }
 _UNKNOWN_FILLS = ("#c9ced6", "#9aa3af", "#6c7684")
 
