@@ -138,13 +138,17 @@ class SparseBatch:
 Batch = DenseBatch | SparseBatch
 
 
-def pad(graphs: Sequence[Graph], nodes: Vocabulary, edges: Vocabulary) -> DenseBatch:
+def pad(graphs: Sequence[Graph], nodes: Vocabulary, edges: Vocabulary, width: int = 0) -> DenseBatch:
     """Graphs as a padded batch. Their outputs stand last: padding comes before the outputs, as NAS-Bench-101 pads.
+
+    Args:
+        nodes, edges: the labels there are.
+        width: V, if no graph has more nodes.
 
     Raises:
         UserError: a label that a vocabulary lacks.
     """
-    width = max((len(graph.nodes) for graph in graphs), default=0)
+    width = max([width, *(len(graph.nodes) for graph in graphs)])
     slots = max((_most_parallel(graph) for graph in graphs), default=1)
     node_BV = torch.zeros(len(graphs), width, dtype=torch.int64)
     edge_BKVV = torch.zeros(len(graphs), slots, width, width, dtype=torch.int64)
@@ -256,7 +260,7 @@ class GatedConvolution(nn.Module):
         return f"{self.weight_DF.shape[0]}, {self.weight_DF.shape[1]}, bias={self.bias_F is not None}"
 
     def gates(self, operations: Tensor, opened: Tensor | None = None) -> Tensor:
-        """The factor by which each operation lets pass, of the form of `operations`; 1 where it is `opened`, bool."""
+        """The factor by which each operation lets pass, of `operations`' form; 1 where it is `opened`, bool."""
         gate = torch.sigmoid(self.gate(operations))
         return gate if opened is None else gate.masked_fill(opened.unsqueeze(-1), 1)
 
