@@ -1,8 +1,8 @@
 """NASBOWL: a Gaussian process on the Weisfeiler-Lehman subtree kernel (Ru et al., 2021; Shervashidze et al., 2011).
 
 Cells are compared by their operations on nodes (`Graph.operations_on_nodes`), what leads nowhere left out. A node
-is named by its operation; in each of h rounds it takes up the names of those that it hears. A cell's features are how
-often each name occurs, in all rounds; cells of several kinds have features of their own. With phi the features,
+is named by its operation; in each of h rounds it takes up the names of those that it hears. A cell's features are
+how often each name occurs, in all rounds; cells of several kinds have features of their own. With phi the features,
 
     k(x, x') = phi(x) . phi(x') / sqrt(phi(x)^2 phi(x')^2),     y = s (f(x) + noise of variance r)
 
