@@ -66,7 +66,10 @@ class Cells:
 
 def tabulate(graphs: Sequence[Graph]) -> Cells:
     """The live part of each graph as arrays; a graph without a path has no node left."""
-    live = [None if (pruned := graph.pruned()) is None else pruned.operations_on_nodes() for graph in graphs]
+    live = [
+        None if (pruned := graph.pruned()) is None else pruned.operations_on_nodes(keep_sums=True)
+        for graph in graphs
+    ]
     count, width = len(graphs), max((len(graph.nodes) for graph in live if graph), default=1)
     cells = Cells(
         a_BVV=np.zeros((count, width, width)),
