@@ -213,17 +213,16 @@ class FlowEncoder(Encoder):
         itself_V[slice(settings.residual) if forward else -1] = 1
         itself_RV = itself_V.to(x_RVD.device).expand(len(batch.node_BV), -1)
         opened = self.opened_O[numbers] if settings.open_skips and self.on_edges else None
-        messages = None
         for position, layer in enumerate(layers):
             assert isinstance(layer, GatedConvolution)
             last = position + 1 == len(layers)
             if last and self.on_edges and settings.update_from == "messages":
-                gate = layer.gates(operations, opened)
                 said_RVF = x_RVD @ layer.weight_DF
-                messages = gate * said_RVF[:, None, None] * (numbers > 0).unsqueeze(-1)
+                messages = layer.gates(operations, opened) * said_RVF[:, None, None] * (numbers > 0).unsqueeze(-1)
+                return messages.sum(dim=(1, 3)) + itself_RV.unsqueeze(-1) * said_RVF, messages
             x_RVD = layer(x_RVD, batch, operations, self.on_edges, itself_RV, opened)
             x_RVD = x_RVD if last else torch.relu(x_RVD)
-        return x_RVD, messages
+        return x_RVD, None
 
     def _read(self, information_RVF: Tensor, batch: DenseBatch) -> Tensor:
         """The encoding, [B, C F]."""
