@@ -4,9 +4,9 @@ An encoding imitates training. Operations have embeddings; information flows for
 operations it passes, and backward from the output; what an operation has seen of both updates its embedding; after
 several such steps the information at the output is the encoding (TA-GATES, Algorithm 1). GATES is one forward pass.
 
-Legend: C kinds of cells, B architectures (cells are batched kind by kind: R = C B graphs), V nodes, K edges between
-two nodes, O labels, D width of nodes, F of information, G of operations, M numbers for each operation that break
-symmetries. "Operations" are [R, V, G] where they are on nodes and [R, K, V, V, G] where they are on edges.
+Legend: C kinds of cells, B architectures (cells are batched kind by kind: R = C B graphs), V nodes, P places of
+edges, O labels, D width of nodes, F of information, G of operations, M numbers for each operation that break
+symmetries. "Operations" are [R, V, G] where they are on nodes and [R, P, G] where they are on edges.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from nge_search.architecture.graph import INPUT, PLAIN, Label
-from nge_search.graph_nn import DenseBatch, GatedConvolution, Vocabulary
+from nge_search.graph_nn import DenseBatch, EdgeBatch, GatedConvolution, Vocabulary
 from nge_search.predict.operation_facts import facts_of
 
 BREAKINGS = ("none", "random", "add", "concat")
@@ -149,21 +150,27 @@ class FlowEncoder(Encoder):
 
         Args:
             batch: R graphs, padded, outputs last.
-            metrics: numbers for each operation, of the operations' form, where symmetry is broken by them.
+            metrics: numbers for each operation, where they break symmetry: [R, V, M], on edges [R, K, V, V, M].
         """
         settings = self.settings
         if settings.self_loops:
             batch = _with_loops(batch)
-        numbers = batch.edge_BKVV if self.on_edges else batch.node_BV
+        edges = EdgeBatch.of(batch)
+        if self.on_edges and metrics is not None:
+            metrics = metrics[:, edges.slot_P, edges.target_P, edges.source_P]
+        numbers = edges.edge_BP if self.on_edges else batch.node_BV
         operations = self.broken(self._embedded(numbers), metrics)
         start = self.lift(self._start(batch))
+        way = edges if self.on_edges else batch
         encodings = []
         for step in range(settings.steps):
-            information, messages = self._pass(self.forward_layers, start, batch, operations, numbers, forward=True)
-            encodings.append(self._read(information, batch))
+            found = self._pass(self.forward_layers, start, way, operations, numbers, forward=True)
+            encodings.append(self._read(found[0], batch))
             if step + 1 < settings.steps:
-                back = self._backward(information, batch, operations, numbers)
-                operations = self._updated(operations, (information, messages), back, numbers)
+                given = self._converted(found[0])
+                back = self._pass(self.backward_layers, given, way.reversed(), operations, numbers, forward=False)
+                seen = self._seen(found, edges.target_P), self._seen(back, edges.source_P)
+                operations = self._updated(operations, *seen, numbers)
         return encodings
 
     def _trained(self, labels: Vocabulary) -> list[bool]:
@@ -202,25 +209,25 @@ class FlowEncoder(Encoder):
         self,
         layers: nn.ModuleList,
         x_RVD: Tensor,
-        batch: DenseBatch,
+        way: DenseBatch | EdgeBatch,
         operations: Tensor,
         numbers: Tensor,
         forward: bool,
     ) -> tuple[Tensor, Tensor | None]:
-        """What nodes know after all layers, and the messages of the last one, [R, K, V, V, F], where wanted."""
-        settings, nodes = self.settings, batch.node_BV.shape[1]
+        """What nodes know after all layers, and the messages of the last one, [R, P, F], where updates see them."""
+        settings, (graphs, nodes, _) = self.settings, x_RVD.shape
         itself_V = torch.zeros(nodes, dtype=x_RVD.dtype)
         itself_V[slice(settings.residual) if forward else -1] = 1
-        itself_RV = itself_V.to(x_RVD.device).expand(len(batch.node_BV), -1)
+        itself_RV = itself_V.to(x_RVD.device).expand(graphs, -1)
         opened = self.opened_O[numbers] if settings.open_skips and self.on_edges else None
         for position, layer in enumerate(layers):
             assert isinstance(layer, GatedConvolution)
             last = position + 1 == len(layers)
-            if last and self.on_edges and settings.update_from == "messages":
+            if last and isinstance(way, EdgeBatch) and settings.update_from == "messages":
                 said_RVF = x_RVD @ layer.weight_DF
-                messages = layer.gates(operations, opened) * said_RVF[:, None, None] * (numbers > 0).unsqueeze(-1)
-                return messages.sum(dim=(1, 3)) + itself_RV.unsqueeze(-1) * said_RVF, messages
-            x_RVD = layer(x_RVD, batch, operations, self.on_edges, itself_RV, opened)
+                messages = way.messages(said_RVF, layer.gates(operations, opened))
+                return way.arriving(messages, nodes) + itself_RV.unsqueeze(-1) * said_RVF, messages
+            x_RVD = layer(x_RVD, way, operations, self.on_edges, itself_RV, opened)
             x_RVD = x_RVD if last else torch.relu(x_RVD)
         return x_RVD, None
 
@@ -238,41 +245,23 @@ class FlowEncoder(Encoder):
         """Kinds of cells side by side: [B, C F] from [R, F]."""
         return torch.cat(x_RF.chunk(self.kinds), dim=1)
 
-    def _backward(
-        self, information_RVF: Tensor, batch: DenseBatch, operations: Tensor, numbers: Tensor
-    ) -> tuple[Tensor, Tensor | None]:
-        """Information from the outputs back to the inputs; messages on the edges as they are forward."""
+    def _converted(self, information_RVF: Tensor) -> Tensor:
+        """What the backward pass starts from, [R, V, F]: at the outputs what has come there, converted."""
         converted = self.convert(self._joined(information_RVF[:, -1]))
-        start_RVF = torch.zeros_like(information_RVF)
-        start_RVF[:, -1] = torch.cat(converted.chunk(self.kinds, dim=1))
-        if not self.on_edges:
-            return self._pass(self.backward_layers, start_RVF, batch.reversed(), operations, numbers, forward=False)
-        turned = operations.transpose(2, 3), numbers.transpose(2, 3)
-        back_RVF, messages = self._pass(self.backward_layers, start_RVF, batch.reversed(), *turned, forward=False)
-        return back_RVF, None if messages is None else messages.transpose(2, 3)
+        at_output_RF = torch.cat(converted.chunk(self.kinds, dim=1))
+        return functional.pad(at_output_RF.unsqueeze(1), (0, 0, information_RVF.shape[1] - 1, 0))
 
-    def _updated(
-        self,
-        operations: Tensor,
-        forward: tuple[Tensor, Tensor | None],
-        backward: tuple[Tensor, Tensor | None],
-        numbers: Tensor,
-    ) -> Tensor:
+    def _updated(self, operations: Tensor, f: Tensor, b: Tensor, numbers: Tensor) -> Tensor:
         """The embeddings after an update: o + s mask MLP([o | f | b]), without gradients into the MLP's o and f."""
-        f, b = self._seen(forward, numbers, source=False), self._seen(backward, numbers, source=True)
         change = self.update(torch.cat([operations.detach(), f.detach(), b], dim=-1))
         return operations + self.settings.step_size * self.moves_O[numbers].unsqueeze(-1) * change
 
-    def _seen(self, found: tuple[Tensor, Tensor | None], numbers: Tensor, source: bool) -> Tensor:
+    def _seen(self, found: tuple[Tensor, Tensor | None], end_P: Tensor) -> Tensor:
         """What each operation has seen of a pass: its node, its edge's message, or one end of its edge."""
         information_RVF, messages = found
-        if not self.on_edges:
-            return information_RVF
         if messages is not None:
             return messages
-        slots, nodes = numbers.shape[1], numbers.shape[2]
-        ends = information_RVF[:, None, None] if source else information_RVF[:, None, :, None]
-        return ends.expand(-1, slots, nodes, nodes, -1)
+        return information_RVF[:, end_P] if self.on_edges else information_RVF
 
 
 def _convolutions(settings: FlowSettings, inputs: int, bias: bool) -> nn.ModuleList:
