@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from nge_search.errors import UserError
@@ -53,6 +55,14 @@ def test_sizes(space: str) -> None:
     control = published(space, "control")
     assert control.flow.steps == 1
     assert control.flow.layers == flow.layers
+
+
+def test_operations_on_nodes_have_the_sizes_of_those_on_edges() -> None:
+    own, edges = published("enas_macro"), published("enas")
+    assert (own.head, own.training) == (edges.head, edges.training)
+    names = [field.name for field in dataclasses.fields(own.flow)]
+    changed = {name for name in names if getattr(own.flow, name) != getattr(edges.flow, name)}
+    assert changed == {"layers", "residual"}
 
 
 def test_gates() -> None:
