@@ -122,7 +122,7 @@ class EdgeBatch:
 
     def messages(self, s_BVF: Tensor, gate_BPF: Tensor) -> Tensor:
         """What edges bring, [B, P, F]: what their sources say, times a factor of their own; 0 where none is."""
-        return torch.where((self.edge_BP > 0).unsqueeze(-1), gate_BPF * s_BVF[:, self.source_P], 0)
+        return torch.where((self.edge_BP > 0).unsqueeze(-1), gate_BPF * s_BVF.index_select(1, self.source_P), 0)
 
     def arriving(self, message_BPF: Tensor, nodes: int) -> Tensor:
         """For each of V nodes the sum of what its edges bring: [B, V, F]."""
@@ -131,7 +131,7 @@ class EdgeBatch:
 
     def hear(self, s_BVF: Tensor, gate_BPF: Tensor | None = None) -> Tensor:
         """For each node the sum of what its edges bring: [B, V, F]; as `DenseBatch.hear`."""
-        gate_BPF = torch.ones_like(s_BVF[:, self.source_P]) if gate_BPF is None else gate_BPF
+        gate_BPF = torch.ones_like(s_BVF.index_select(1, self.source_P)) if gate_BPF is None else gate_BPF
         return self.arriving(self.messages(s_BVF, gate_BPF), s_BVF.shape[1])
 
 

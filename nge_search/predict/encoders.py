@@ -261,7 +261,7 @@ class FlowEncoder(Encoder):
         information_RVF, messages = found
         if messages is not None:
             return messages
-        return information_RVF[:, end_P] if self.on_edges else information_RVF
+        return information_RVF.index_select(1, end_P) if self.on_edges else information_RVF
 
 
 def _convolutions(settings: FlowSettings, inputs: int, bias: bool) -> nn.ModuleList:
