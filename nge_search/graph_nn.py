@@ -4,8 +4,11 @@ A batch comes in two forms with one result. `DenseBatch` pads small graphs (cell
 that a step is a few batched products. `SparseBatch` joins graphs of any size into one list of edges and sums over
 segments; its memory is linear in nodes and edges.
 
+`EdgeBatch` holds the edges of a dense one by themselves, for what computes on edges.
+
 Legend: B graphs, V nodes of the largest, N nodes of all graphs together, E edges of all graphs together, K the most
-edges between two nodes, D and F features, G features of a gate, O options of a label.
+edges between two nodes, P places of edges that some graph of a batch has, D and F features, G features of a gate, O
+options of a label.
 """
 
 from __future__ import annotations
@@ -92,6 +95,48 @@ class DenseBatch:
 
 
 @dataclass(frozen=True)
+class EdgeBatch:
+    """The edges of padded graphs alone, by the places between nodes that any of the graphs uses.
+
+    What is on edges then takes [B, P, ...] in place of [B, K, V, V, ...], of which acyclic graphs leave most empty.
+
+    Attributes:
+        edge_BP: numbers of the edges' labels, int64; 0: no edge.
+        source_P, target_P: ends of the places.
+        slot_P: which of several edges between two nodes it is.
+    """
+
+    edge_BP: Tensor
+    source_P: Tensor
+    target_P: Tensor
+    slot_P: Tensor
+
+    @staticmethod
+    def of(batch: DenseBatch) -> EdgeBatch:
+        """The edges of a dense batch."""
+        slot_P, target_P, source_P = (batch.edge_BKVV > 0).any(dim=0).nonzero(as_tuple=True)
+        return EdgeBatch(batch.edge_BKVV[:, slot_P, target_P, source_P], source_P, target_P, slot_P)
+
+    def reversed(self) -> EdgeBatch:
+        """The graphs with their edges turned round; edges keep their places among P."""
+        return EdgeBatch(self.edge_BP, self.target_P, self.source_P, self.slot_P)
+
+    def messages(self, s_BVF: Tensor, gate_BPF: Tensor) -> Tensor:
+        """What edges bring, [B, P, F]: what their sources say, times a factor of their own; 0 where none is."""
+        return torch.where((self.edge_BP > 0).unsqueeze(-1), gate_BPF * s_BVF.index_select(1, self.source_P), 0)
+
+    def arriving(self, message_BPF: Tensor, nodes: int) -> Tensor:
+        """For each of V nodes the sum of what its edges bring: [B, V, F]."""
+        empty_BVF = message_BPF.new_zeros(len(message_BPF), nodes, message_BPF.shape[2])
+        return empty_BVF.index_add(1, self.target_P, message_BPF)
+
+    def hear(self, s_BVF: Tensor, gate_BPF: Tensor | None = None) -> Tensor:
+        """For each node the sum of what its edges bring: [B, V, F]; as `DenseBatch.hear`."""
+        gate_BPF = torch.ones_like(s_BVF.index_select(1, self.source_P)) if gate_BPF is None else gate_BPF
+        return self.arriving(self.messages(s_BVF, gate_BPF), s_BVF.shape[1])
+
+
+@dataclass(frozen=True)
 class SparseBatch:
     """Graphs of any size, joined: their nodes one behind the other, and lists of edges.
 
@@ -139,13 +184,18 @@ class SparseBatch:
 Batch = DenseBatch | SparseBatch
 
 
-def pad(graphs: Sequence[Graph], nodes: Vocabulary, edges: Vocabulary) -> DenseBatch:
+def pad(graphs: Sequence[Graph], nodes: Vocabulary, edges: Vocabulary, width: int = 0) -> DenseBatch:
     """Graphs as a padded batch. Their outputs stand last: padding comes before the outputs, as NAS-Bench-101 pads.
+
+    Args:
+        nodes, edges: the labels there are.
+        width: V, if no graph has more nodes.
 
     Raises:
         UserError: a label that a vocabulary lacks.
     """
-    slots, width = _dense_sizes(graphs)
+    slots, widest = _dense_sizes(graphs)
+    width = max(width, widest)
     node_BV = torch.zeros(len(graphs), width, dtype=torch.int64)
     edge_BKVV = torch.zeros(len(graphs), slots, width, width, dtype=torch.int64)
     for b, graph in enumerate(graphs):
@@ -285,14 +335,14 @@ class GatedConvolution(nn.Module):
         return f"{self.weight_DF.shape[0]}, {self.weight_DF.shape[1]}, bias={self.bias_F is not None}"
 
     def gates(self, operations: Tensor, opened: Tensor | None = None) -> Tensor:
-        """The factor by which each operation lets pass, of the form of `operations`; 1 where it is `opened`, bool."""
+        """The factor by which each operation lets pass, of `operations`' form; 1 where it is `opened`, bool."""
         gate = torch.sigmoid(self.gate(operations))
         return gate if opened is None else gate.masked_fill(opened.unsqueeze(-1), 1)
 
     def forward(
         self,
         x: Tensor,
-        batch: Batch,
+        batch: Batch | EdgeBatch,
         operations: Tensor,
         on_edges: bool = False,
         itself: Tensor | None = None,
@@ -302,10 +352,11 @@ class GatedConvolution(nn.Module):
 
         Args:
             x: what nodes hold, [B, V, D] or [N, D].
-            operations: embeddings of the operations, [B, V, G] or [N, G]; on edges [B, K, V, V, G] or [E, G].
+            operations: embeddings of the operations, [B, V, G] or [N, G]; on edges [B, K, V, V, G], [B, P, G] or
+                [E, G].
             on_edges: whether they are on edges.
             itself: r, a number for each node, [B, V] or [N]; None: no node hears itself.
-            opened: operations whose gate is 1 whatever their embedding, bool, [B, V], [N], [B, K, V, V] or [E].
+            opened: operations whose gate is 1 whatever their embedding, bool, as `operations` without G.
         """
         s = x @ self.weight_DF
         gate = self.gates(operations, opened)

@@ -8,7 +8,16 @@ from torch import Tensor
 
 from nge_search.architecture.graph import INPUT, OUTPUT, Graph
 from nge_search.errors import UserError
-from nge_search.graph_nn import DenseBatch, GatedConvolution, GraphConvolution, SparseBatch, Vocabulary, join, pad
+from nge_search.graph_nn import (
+    DenseBatch,
+    EdgeBatch,
+    GatedConvolution,
+    GraphConvolution,
+    SparseBatch,
+    Vocabulary,
+    join,
+    pad,
+)
 
 NODES = Vocabulary((INPUT, "conv", "pool", OUTPUT))
 EDGES = Vocabulary(("", "sep", "skip"))
@@ -71,6 +80,21 @@ def test_what_nodes_hear(batches) -> None:
         torch.testing.assert_close(gated[b], with_gates)
 
 
+def test_edges_by_themselves(batches) -> None:
+    """What nodes hear is the same, and edges keep their places when they are turned round."""
+    dense, _, graphs = batches
+    torch.manual_seed(0)
+    edges = EdgeBatch.of(dense)
+    s_BVF, table_OF = torch.randn(len(graphs), WIDTH, 5), torch.rand(len(EDGES), 5)
+    torch.testing.assert_close(edges.hear(s_BVF), dense.hear(s_BVF))
+    gate_BPF = table_OF[edges.edge_BP]
+    torch.testing.assert_close(edges.hear(s_BVF, gate_BPF), dense.hear(s_BVF, dense.per_edge(table_OF)))
+    back = dense.reversed()
+    torch.testing.assert_close(edges.reversed().hear(s_BVF, gate_BPF), back.hear(s_BVF, back.per_edge(table_OF)))
+    assert len(edges.source_P) == (dense.edge_BKVV > 0).any(dim=0).sum()
+    assert torch.equal(dense.edge_BKVV[:, edges.slot_P, edges.target_P, edges.source_P], edges.edge_BP)
+
+
 def test_means_leave_padding_out() -> None:
     dense, sparse = pad(GRAPHS, NODES, EDGES), join(GRAPHS, NODES, EDGES)
     h_BVF = torch.randn(len(GRAPHS), WIDTH, 3)
@@ -120,6 +144,17 @@ def test_gated_convolution_against_a_loop(batches, on_edges: bool) -> None:
 
 def dense_double(dense: DenseBatch) -> DenseBatch:
     return DenseBatch(dense.node_BV, dense.edge_BKVV, dense.a_BVV.double())
+
+
+def test_a_width_that_is_given() -> None:
+    dense = pad(GRAPHS, NODES, EDGES, 6)
+    assert dense.node_BV.tolist() == [
+        [1, 2, 3, 0, 0, 4],
+        [1, 0, 0, 0, 0, 4],
+        [1, 3, 0, 0, 0, 4],
+        [1, 0, 0, 0, 0, 4],
+    ]
+    assert pad(GRAPHS, NODES, EDGES, 2).node_BV.shape == (4, WIDTH)
 
 
 def test_padding_changes_nothing() -> None:

@@ -182,11 +182,11 @@ class Graph:
         moved = self._restricted(order, self.edges)
         return Graph(moved.nodes, tuple(sorted(moved.edges)), moved.inputs, moved.outputs)
 
-    def operations_on_nodes(self) -> Graph:
+    def operations_on_nodes(self, keep_sums: bool = False) -> Graph:
         """The graph with every labelled edge turned into a node, as encoders of operations on nodes need it.
 
-        What only adds up (`SUM`) is left out: what fed it feeds what it fed. (For cells whose operations are all on
-        edges this is the line graph, between the inputs and the outputs.)
+        What only adds up (`SUM`) is left out, unless `keep_sums`: what fed it feeds what it fed. (For cells whose
+        operations are all on edges this is the line graph, between the inputs and the outputs.)
         """
         nodes, edges = list(self.nodes), []
         for edge in self.edges:
@@ -196,6 +196,8 @@ class Graph:
                 edges += [Edge(edge.source, len(nodes)), Edge(len(nodes), edge.target)]
                 nodes.append(edge.label)
         split = Graph(tuple(nodes), tuple(edges), self.inputs, self.outputs)
+        if keep_sums:
+            return split
         ends = {*self.inputs, *self.outputs}
         sums = {node for node, label in enumerate(nodes) if label.name == SUM and node not in ends}
         feeding: dict[int, list[int]] = {}  # what a node hears once sums hand through

@@ -39,7 +39,7 @@ def mean_squared_error(score_N: np.ndarray, label_N: np.ndarray) -> float:
 
 
 def precision_at(score_N: np.ndarray, label_N: np.ndarray, count: int) -> float:
-    """P@K: which share of the K architectures of highest score is among the K of highest label (TA-GATES, Fig. 3)."""
+    """P@K: the share of the K architectures of highest score among the K of highest label (TA-GATES, Fig. 3)."""
     chosen, best = _top(score_N, count), _top(label_N, count)
     return len(np.intersect1d(chosen, best)) / len(best)
 

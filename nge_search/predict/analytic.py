@@ -66,7 +66,10 @@ class Cells:
 
 def tabulate(graphs: Sequence[Graph]) -> Cells:
     """The live part of each graph as arrays; a graph without a path has no node left."""
-    live = [None if (pruned := graph.pruned()) is None else pruned.operations_on_nodes() for graph in graphs]
+    live = [
+        None if (pruned := graph.pruned()) is None else pruned.operations_on_nodes(keep_sums=True)
+        for graph in graphs
+    ]
     count, width = len(graphs), max((len(graph.nodes) for graph in live if graph), default=1)
     cells = Cells(
         a_BVV=np.zeros((count, width, width)),
@@ -119,8 +122,8 @@ def features(graphs: Sequence[Graph]) -> np.ndarray:
 def count_paths(cells: Cells) -> dict[str, np.ndarray]:
     """Numbers of paths from inputs to outputs, [B] each, by what they pass.
 
-    `all`; `identity`: no operation; `pool`: pools, but no convolution; `1_convolution` and `2_convolutions`: at least
-    so many, and likewise `spatial`.
+    `all`; `identity`: no operation; `pool`: pools, but no convolution; `1_convolution` and `2_convolutions`: at
+    least so many, and likewise `spatial`.
     """
     by_convolutions_BV3 = _saturated(cells, cells.facts_BVQ[..., QUANTITIES.index("convolutions")])
     by_spatial_BV3 = _saturated(cells, cells.facts_BVQ[..., QUANTITIES.index("spatial")])
@@ -198,7 +201,7 @@ def over_paths(cells: Cells) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nda
     paths_BV = np.zeros(cells.input_BV.shape)
     sums_BVQ = np.zeros(cells.facts_BVQ.shape)
     most_BVQ, least_BVQ = np.full(sums_BVQ.shape, -np.inf), np.full(sums_BVQ.shape, np.inf)
-    for v in range(paths_BV.shape[1]):
+    for v in range(cells.input_BV.shape[1]):
         a_Bu, own_BQ = cells.a_BVV[:, v, :v], cells.facts_BVQ[:, v]
         given_B, heard_Bu1 = cells.input_BV[:, v], (a_Bu > 0)[..., None]
         paths_BV[:, v] = (a_Bu * paths_BV[:, :v]).sum(axis=1) + given_B
@@ -218,7 +221,7 @@ def _flow_columns(cells: Cells) -> dict[str, np.ndarray]:
     facts = {name: cells.facts_BVQ[..., q] for q, name in enumerate(QUANTITIES)}
     pointwise_BV = (facts["convolutions"] - facts["spatial"]).clip(min=0)
     added_BVP = np.stack([facts["convolutions"], facts["spatial"], pointwise_BV, facts["reach"]], axis=-1)
-    for v in range(variance_BV.shape[1]):
+    for v in range(cells.input_BV.shape[1]):
         given_B = cells.input_BV[:, v]
         come_Bu = cells.a_BVV[:, v, :v] * variance_BV[:, :v]
         total_B = come_Bu.sum(axis=1)

@@ -4,26 +4,28 @@ An encoding imitates training. Operations have embeddings; information flows for
 operations it passes, and backward from the output; what an operation has seen of both updates its embedding; after
 several such steps the information at the output is the encoding (TA-GATES, Algorithm 1). GATES is one forward pass.
 
-Legend: C kinds of cells, B architectures (cells are batched kind by kind: R = C B graphs), V nodes, K edges between
-two nodes, O labels, D width of nodes, F of information, G of operations, M numbers for each operation that break
-symmetries. "Operations" are [R, V, G] where they are on nodes and [R, K, V, V, G] where they are on edges.
+Legend: C kinds of cells, B architectures (cells are batched kind by kind: R = C B graphs), V nodes, P places of
+edges, O labels, D width of nodes, F of information, G of operations, M numbers for each operation that break
+symmetries. "Operations" are [R, V, G] where they are on nodes and [R, P, G] where they are on edges.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import itertools
-
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from nge_search.architecture.graph import PLAIN, Label
-from nge_search.graph_nn import DenseBatch, GatedConvolution, Vocabulary
+from nge_search.architecture.graph import INPUT, PLAIN, Label
+from nge_search.graph_nn import DenseBatch, EdgeBatch, GatedConvolution, Vocabulary
 from nge_search.predict.operation_facts import facts_of
 
 BREAKINGS = ("none", "random", "add", "concat")
+#: Operations through which everything passes, where `FlowSettings.open_skips` says so.
+_OPEN = (PLAIN.name, "skip_connect")
 #: Deviation of the noise of symmetry breaking by chance.
 _NOISE = 0.1
 
@@ -38,14 +40,15 @@ class FlowSettings:
         operation_dim, node_dim, hidden_dim, width: G, D of a node's own vector, of what it is lifted to, and F.
         update_dim: hidden units of the update.
         step_size: s, by which updates are scaled.
-        residual: nodes that also hear themselves: the first so many.
+        residual: nodes that hear themselves, too: forward the first so many, or all (None); backward the output.
         self_loops: every node hears itself through its own gate (operations on nodes).
-        open_skips: skip connections, and edges without an operation, let everything pass.
+        open_skips: skip connections, and edges without an operation, let everything pass, and have no embedding.
         train_other: whether the vector of nodes that are no inputs is trained (from zero), or stays zero.
         update_parameter_free: update the embeddings of operations without weights too.
         update_from: "nodes": from what their nodes hold; "messages": from what passed their edges.
-        readout: "output", or "mean" over all nodes but the inputs, padding counted (TA-GATES on NAS-Bench-101).
-        breaking: how operations of one type are told apart at the start.
+        readout: "output", or "mean" over all nodes but the inputs.
+        mean_of: by which the sum of that mean is divided, however many nodes there are; None: by their number.
+        breaking: how operations of one type are told apart at the start: one of `BREAKINGS`.
         breaking_scale: beta.
     """
 
@@ -57,18 +60,32 @@ class FlowSettings:
     width: int = 128
     update_dim: int = 128
     step_size: float = 0.1
-    residual: int = 1
+    residual: int | None = 1
     self_loops: bool = False
     open_skips: bool = True
     train_other: bool = False
     update_parameter_free: bool = False
     update_from: str = "messages"
     readout: str = "output"
+    mean_of: int | None = None
     breaking: str = "none"
     breaking_scale: float = 0.1
 
 
-class FlowEncoder(nn.Module):
+class Encoder(nn.Module):
+    """From cells to what stands for an architecture.
+
+    `forward` takes a `DenseBatch`, kind by kind of cells, and gives encodings [B, width] in a list: one for each
+    step, of which the last counts.
+
+    Attributes:
+        width: features of an encoding.
+    """
+
+    width: int
+
+
+class FlowEncoder(Encoder):
     """From graphs to the information at their outputs, after each step.
 
     Args:
@@ -78,6 +95,10 @@ class FlowEncoder(nn.Module):
         on_edges: whether operations are on edges.
         metrics: M.
     """
+
+    opened_O: Tensor
+    moves_O: Tensor
+    trained_O: Tensor
 
     def __init__(
         self,
@@ -90,14 +111,15 @@ class FlowEncoder(nn.Module):
     ):
         super().__init__()
         self.settings, self.inputs, self.kinds, self.on_edges = settings, inputs, kinds, on_edges
+        self.width = kinds * settings.width
         facts = [facts_of(Label(name)) for name in labels.names]
-        plain = [name in (PLAIN.name, "skip_connect") for name in labels.names]
-        self.register_buffer("opened_O", torch.tensor([False, *plain]), persistent=False)
+        opened = [name in _OPEN for name in labels.names]
+        self.register_buffer("opened_O", torch.tensor([False, *opened]), persistent=False)
         moves = [settings.update_parameter_free or fact.convolutions > 0 for fact in facts]
         self.register_buffer("moves_O", torch.tensor([False, *moves]), persistent=False)
         size = settings.operation_dim
         self.operation_OG = nn.Parameter(torch.randn(len(labels), size))
-        self.register_buffer("trained_O", torch.tensor(_trained(labels, on_edges)), persistent=False)
+        self.register_buffer("trained_O", torch.tensor(self._trained(labels)), persistent=False)
         self.input_CID = nn.Parameter(torch.randn(kinds, inputs, settings.node_dim))
         self.other_CD = nn.Parameter(torch.zeros(kinds, settings.node_dim), requires_grad=settings.train_other)
         self.lift = nn.Linear(settings.node_dim, settings.hidden_dim)
@@ -112,17 +134,12 @@ class FlowEncoder(nn.Module):
                 nn.Linear(settings.update_dim, size),
             )
         self.metrics = metrics
-        if settings.breaking in ("add", "concat"):
+        if settings.breaking == "add":
             self.metric_layers = nn.Sequential(
                 *(nn.Linear(metrics, 64), nn.ReLU(), nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, size))
             )
         if settings.breaking == "concat":
-            self.project = nn.Linear(2 * size, size)
-
-    @property
-    def width(self) -> int:
-        """Features of an encoding."""
-        return self.kinds * self.settings.width
+            self.project = nn.Linear(size + metrics, size)
 
     def extra_repr(self) -> str:
         place = "edges" if self.on_edges else "nodes"
@@ -133,39 +150,54 @@ class FlowEncoder(nn.Module):
 
         Args:
             batch: R graphs, padded, outputs last.
-            metrics: numbers for each operation, of the operations' form, where symmetry is broken by them.
+            metrics: numbers for each operation, where they break symmetry: [R, V, M], on edges [R, K, V, V, M].
         """
         settings = self.settings
         if settings.self_loops:
             batch = _with_loops(batch)
-        numbers = batch.edge_BKVV if self.on_edges else batch.node_BV
+        edges = EdgeBatch.of(batch)
+        if self.on_edges and metrics is not None:
+            metrics = metrics[:, edges.slot_P, edges.target_P, edges.source_P]
+        numbers = edges.edge_BP if self.on_edges else batch.node_BV
         operations = self.broken(self._embedded(numbers), metrics)
         start = self.lift(self._start(batch))
+        way = edges if self.on_edges else batch
         encodings = []
         for step in range(settings.steps):
-            information, messages = self._pass(self.forward_layers, start, batch, operations, numbers, forward=True)
-            encodings.append(self._read(information, batch))
+            found = self._pass(self.forward_layers, start, way, operations, numbers, forward=True)
+            encodings.append(self._read(found[0], batch))
             if step + 1 < settings.steps:
-                back = self._backward(information, batch, operations, numbers)
-                operations = self._updated(operations, (information, messages), back, numbers)
+                given = self._converted(found[0])
+                back = self._pass(self.backward_layers, given, way.reversed(), operations, numbers, forward=False)
+                seen = self._seen(found, edges.target_P), self._seen(back, edges.source_P)
+                operations = self._updated(operations, *seen, numbers)
         return encodings
+
+    def _trained(self, labels: Vocabulary) -> list[bool]:
+        """Which embeddings are trained, the others staying zero: not that of nothing, an input, or what is open."""
+        on_edges = _OPEN if self.settings.open_skips else ()
+        fixed = on_edges if self.on_edges else (INPUT,)
+        return [False, *(name not in fixed for name in labels.names)]
 
     def _embedded(self, numbers: Tensor) -> Tensor:
         """Embeddings of operations by their types; those that are not trained are zero."""
         return (self.operation_OG * self.trained_O[:, None])[numbers]
 
     def broken(self, operations: Tensor, metrics: Tensor | None) -> Tensor:
-        """The operations' embeddings at the start, told apart (Section 3.2, Eq. 1)."""
+        """The operations' embeddings at the start, told apart (Section 3.2, Eq. 1).
+
+        "concat" joins the metrics to an embedding once, before the first pass, and projects both back to G numbers.
+        """
         settings = self.settings
         if settings.breaking == "random":
             return operations + _NOISE * torch.randn_like(operations)
         if settings.breaking == "none":
             return operations
-        assert metrics is not None
-        broken = self.metric_layers(metrics)
+        if metrics is None:
+            raise ValueError(f"breaking='{settings.breaking}' needs metrics of the operations")
         if settings.breaking == "add":
-            return operations + settings.breaking_scale * broken
-        return self.project(torch.cat([operations, broken], dim=-1))
+            return operations + settings.breaking_scale * self.metric_layers(metrics)
+        return self.project(torch.cat([operations, metrics], dim=-1))
 
     def _start(self, batch: DenseBatch) -> Tensor:
         """The nodes' own vectors, [R, V, D]."""
@@ -177,33 +209,34 @@ class FlowEncoder(nn.Module):
         self,
         layers: nn.ModuleList,
         x_RVD: Tensor,
-        batch: DenseBatch,
+        way: DenseBatch | EdgeBatch,
         operations: Tensor,
         numbers: Tensor,
         forward: bool,
     ) -> tuple[Tensor, Tensor | None]:
-        """What nodes know after all layers, and the messages of the last one, [R, K, V, V, F], where wanted."""
-        settings, nodes = self.settings, batch.node_BV.shape[1]
+        """What nodes know after all layers, and the messages of the last one, [R, P, F], where updates see them."""
+        settings, (graphs, nodes, _) = self.settings, x_RVD.shape
         itself_V = torch.zeros(nodes, dtype=x_RVD.dtype)
         itself_V[slice(settings.residual) if forward else -1] = 1
-        itself_RV = itself_V.to(x_RVD.device).expand(len(batch.node_BV), -1)
+        itself_RV = itself_V.to(x_RVD.device).expand(graphs, -1)
         opened = self.opened_O[numbers] if settings.open_skips and self.on_edges else None
-        messages = None
         for position, layer in enumerate(layers):
+            assert isinstance(layer, GatedConvolution)
             last = position + 1 == len(layers)
-            if last and self.on_edges and settings.update_from == "messages":
-                gate = layer.gates(operations, opened)
+            if last and isinstance(way, EdgeBatch) and settings.update_from == "messages":
                 said_RVF = x_RVD @ layer.weight_DF
-                messages = gate * said_RVF[:, None, None] * (numbers > 0).unsqueeze(-1)
-            x_RVD = layer(x_RVD, batch, operations, self.on_edges, itself_RV, opened)
+                messages = way.messages(said_RVF, layer.gates(operations, opened))
+                return way.arriving(messages, nodes) + itself_RV.unsqueeze(-1) * said_RVF, messages
+            x_RVD = layer(x_RVD, way, operations, self.on_edges, itself_RV, opened)
             x_RVD = x_RVD if last else torch.relu(x_RVD)
-        return x_RVD, messages
+        return x_RVD, None
 
     def _read(self, information_RVF: Tensor, batch: DenseBatch) -> Tensor:
         """The encoding, [B, C F]."""
         if self.settings.readout == "mean":
-            there = torch.where(batch.present_BV.unsqueeze(-1), information_RVF, 0)
-            read_RF = there[:, self.inputs :].sum(dim=1) / (information_RVF.shape[1] - self.inputs)
+            present_RV = batch.present_BV[:, self.inputs :]
+            sum_RF = torch.where(present_RV.unsqueeze(-1), information_RVF[:, self.inputs :], 0).sum(dim=1)
+            read_RF = sum_RF / (self.settings.mean_of or present_RV.sum(dim=1, keepdim=True))
         else:
             read_RF = information_RVF[:, -1]
         return self._joined(read_RF)
@@ -212,47 +245,23 @@ class FlowEncoder(nn.Module):
         """Kinds of cells side by side: [B, C F] from [R, F]."""
         return torch.cat(x_RF.chunk(self.kinds), dim=1)
 
-    def _backward(
-        self, information_RVF: Tensor, batch: DenseBatch, operations: Tensor, numbers: Tensor
-    ) -> tuple[Tensor, Tensor | None]:
-        """Information from the outputs back to the inputs; messages on the edges as they are forward."""
+    def _converted(self, information_RVF: Tensor) -> Tensor:
+        """What the backward pass starts from, [R, V, F]: at the outputs what has come there, converted."""
         converted = self.convert(self._joined(information_RVF[:, -1]))
-        start_RVF = torch.zeros_like(information_RVF)
-        start_RVF[:, -1] = torch.cat(converted.chunk(self.kinds, dim=1))
-        if not self.on_edges:
-            return self._pass(self.backward_layers, start_RVF, batch.reversed(), operations, numbers, forward=False)
-        turned = operations.transpose(2, 3), numbers.transpose(2, 3)
-        back_RVF, messages = self._pass(self.backward_layers, start_RVF, batch.reversed(), *turned, forward=False)
-        return back_RVF, None if messages is None else messages.transpose(2, 3)
+        at_output_RF = torch.cat(converted.chunk(self.kinds, dim=1))
+        return functional.pad(at_output_RF.unsqueeze(1), (0, 0, information_RVF.shape[1] - 1, 0))
 
-    def _updated(
-        self,
-        operations: Tensor,
-        forward: tuple[Tensor, Tensor | None],
-        backward: tuple[Tensor, Tensor | None],
-        numbers: Tensor,
-    ) -> Tensor:
+    def _updated(self, operations: Tensor, f: Tensor, b: Tensor, numbers: Tensor) -> Tensor:
         """The embeddings after an update: o + s mask MLP([o | f | b]), without gradients into the MLP's o and f."""
-        f, b = self._seen(forward, numbers, source=False), self._seen(backward, numbers, source=True)
         change = self.update(torch.cat([operations.detach(), f.detach(), b], dim=-1))
         return operations + self.settings.step_size * self.moves_O[numbers].unsqueeze(-1) * change
 
-    def _seen(self, found: tuple[Tensor, Tensor | None], numbers: Tensor, source: bool) -> Tensor:
+    def _seen(self, found: tuple[Tensor, Tensor | None], end_P: Tensor) -> Tensor:
         """What each operation has seen of a pass: its node, its edge's message, or one end of its edge."""
         information_RVF, messages = found
-        if not self.on_edges:
-            return information_RVF
         if messages is not None:
             return messages
-        slots, nodes = numbers.shape[1], numbers.shape[2]
-        ends = information_RVF[:, None, None] if source else information_RVF[:, None, :, None]
-        return ends.expand(-1, slots, nodes, nodes, -1)
-
-
-def _trained(labels: Vocabulary, on_edges: bool) -> list[bool]:
-    """Which embeddings of operations are trained: not that of nothing, of skips, and of a cell's input."""
-    fixed = (PLAIN.name, "skip_connect") if on_edges else ("input",)
-    return [False, *(name not in fixed for name in labels.names)]
+        return information_RVF.index_select(1, end_P) if self.on_edges else information_RVF
 
 
 def _convolutions(settings: FlowSettings, inputs: int, bias: bool) -> nn.ModuleList:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
+from torch.utils._pytree import tree_map
 
 
 class Members:
@@ -48,6 +49,11 @@ class Members:
         def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> Any:
             return functional_call(self._form, (parameters, buffers), inputs)
 
+        if self.count == 1:  # the same, without what `vmap` costs
+            parts = (
+                {name: tensor[0] for name, tensor in part.items()} for part in (self.parameters, self._buffers)
+            )
+            return tree_map(lambda tensor: tensor.unsqueeze(0), one(*parts))
         return vmap(one, randomness="different")(self.parameters, self._buffers)
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -1,8 +1,8 @@
 """What an operation does to a signal, told from its label: the same rule for all spaces.
 
 Names are those in use in the field: `sep_conv_5x5`, `nor_conv_1x1`, `conv3x3-bn-relu`, `dil_conv_3x3`,
-`conv_7x1_1x7`, `avg_pool_3x3`, `maxpool3x3`, `skip_connect`, `none`. Attributes of a label (kernel, dilation, groups)
-come before its name.
+`conv_7x1_1x7`, `avg_pool_3x3`, `maxpool3x3`, `skip_connect`, `none`. Attributes of a label (kernel, dilation,
+groups) come before its name.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A Gaussian process whose kernel is a sum over groups of features (Rasmussen and Williams, 2006, chapters 2 and 5).
+"""A Gaussian process whose kernel is a sum over groups of features (Rasmussen and Williams, 2006, chapters 2, 5).
 
 Each group g of D_g features has an amplitude a, a length l and a slope b of its own:
 
@@ -39,8 +39,10 @@ class Hyperparameters:
     @staticmethod
     def start(groups: int) -> Hyperparameters:
         """The means of the priors."""
-        means = [torch.full((groups,), mean, dtype=torch.float64) for mean, _ in PRIORS[:3]]
-        return Hyperparameters(*means, torch.tensor(PRIORS[3][0], dtype=torch.float64))
+        amplitude_G, length_G, slope_G = (
+            torch.full((groups,), mean, dtype=torch.float64) for mean, _ in PRIORS[:3]
+        )
+        return Hyperparameters(amplitude_G, length_G, slope_G, torch.tensor(PRIORS[3][0], dtype=torch.float64))
 
     def tensors(self) -> list[Tensor]:
         return [self.amplitude_G, self.length_G, self.slope_G, self.noise]
@@ -48,7 +50,8 @@ class Hyperparameters:
     def log_prior(self) -> Tensor:
         """The logarithm of the priors' density, up to a constant."""
         pairs = zip(self.tensors(), PRIORS)
-        return -sum((((value - mean) / deviation) ** 2).sum() for value, (mean, deviation) in pairs) / 2
+        squares = [(((value - mean) / deviation) ** 2).sum() for value, (mean, deviation) in pairs]
+        return -torch.stack(squares).sum() / 2
 
 
 class Similarities:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from nge_search.graph_nn import DenseBatch
 from nge_search.predict import losses
-from nge_search.predict.encoders import FlowEncoder, head
+from nge_search.predict.encoders import Encoder, head
 from nge_search.predict.members import Members
 
 _AT_ONCE = 4096
@@ -55,7 +55,7 @@ class ScoreNetwork(nn.Module):
     """
 
     def __init__(
-        self, encoder: FlowEncoder, features: int, hidden: Sequence[int], dropout: float = 0.1, heads: int = 1
+        self, encoder: Encoder, features: int, hidden: Sequence[int], dropout: float = 0.1, heads: int = 1
     ):
         super().__init__()
         self.encoder = encoder

@@ -33,6 +33,12 @@ EMBEDDINGS = ("nge", "direct", "plain", "rnn")
 #: Searches by queries (`nge_search.strategies`).
 STRATEGIES = ("random", "local_search", "evolution", "reinforce", "nge_reinforce", "nge_evolution")
 
+#: What scores architectures without training them (`nge_search.predict`).
+PREDICTORS = (
+    *("ta_gates", "gates", "gcn", "lstm", "mlp", "xgboost", "nasbowl"),
+    *("analytic_gp", "flow", "ensemble"),
+)
+
 #: How the learning rate of a classifier falls (`nge_search.engine.optimisers`).
 SCHEDULES = ("cosine", "linear")
 

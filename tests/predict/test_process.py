@@ -1,0 +1,109 @@
+"""The Gaussian process against scikit-learn's on the same kernel, and its hyper-parameters against a search."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import Kernel
+
+from nge_search.predict.process import PRIORS, GaussianProcess, Hyperparameters, Similarities
+
+GROUPS = [(0, 1, 2), (3,), (1, 4)]
+_JITTER = 1e-8
+
+
+class GroupKernel(Kernel):
+    """The documented formula, two points at a time, with the noise on the diagonal."""
+
+    def __init__(self, at: Hyperparameters):
+        self.at = at
+
+    def between(self, x_F: np.ndarray, y_F: np.ndarray) -> float:
+        total = 0.0
+        for group, columns in enumerate(GROUPS):
+            amplitude, length, slope = (
+                math.exp(float(part[group])) for part in (self.at.amplitude_G, self.at.length_G, self.at.slope_G)
+            )
+            square = sum((x_F[column] - y_F[column]) ** 2 for column in columns)
+            product = sum(x_F[column] * y_F[column] for column in columns)
+            total += amplitude**2 * math.exp(-square / (2 * len(columns) * length**2))
+            total += slope**2 * product / len(columns)
+        return total
+
+    def __call__(self, x_NF: np.ndarray, y_MF: np.ndarray | None = None, eval_gradient: bool = False) -> np.ndarray:
+        noise = 0.0 if y_MF is not None else math.exp(2 * float(self.at.noise))
+        k_NM = np.array([[self.between(x_F, y_F) for y_F in (x_NF if y_MF is None else y_MF)] for x_F in x_NF])
+        return k_NM + noise * np.eye(len(x_NF)) if y_MF is None else k_NM
+
+    def diag(self, x_NF: np.ndarray) -> np.ndarray:
+        return np.array([self.between(x_F, x_F) for x_F in x_NF]) + math.exp(2 * float(self.at.noise))
+
+    def is_stationary(self) -> bool:
+        return False
+
+
+@pytest.fixture(scope="module")
+def points() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    x_NF, x_MF = (torch.randn(count, 5, generator=generator, dtype=torch.float64) for count in (30, 40))
+    noise_N = 0.2 * torch.randn(30, generator=generator, dtype=torch.float64)
+    return x_NF, torch.sin(2 * x_NF[:, 0]) + x_NF[:, 3] + noise_N, x_MF
+
+
+def random_parameters(seed: int) -> Hyperparameters:
+    generator = torch.Generator().manual_seed(seed)
+    groups = [torch.randn(len(GROUPS), generator=generator, dtype=torch.float64) / 2 for _ in range(3)]
+    return Hyperparameters(*groups, torch.tensor(-1.0 - seed / 4, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_as_scikit_learn(points, seed: int) -> None:
+    x_NF, y_N, x_MF = points
+    at = random_parameters(seed)
+    own = GaussianProcess(x_NF, y_N, GROUPS, at)
+    theirs = GaussianProcessRegressor(GroupKernel(at), alpha=_JITTER, optimizer=None).fit(x_NF.numpy(), y_N.numpy())
+    mean_M, deviation_M = theirs.predict(x_MF.numpy(), return_std=True)
+    found_mean_M, found_deviation_M = own.predict(x_MF)
+    np.testing.assert_allclose(found_mean_M.numpy(), mean_M, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(found_deviation_M.numpy(), deviation_M, rtol=0, atol=1e-8)
+    assert abs(own.log_likelihood - theirs.log_marginal_likelihood_value_) < 1e-8
+
+
+def test_predictions_in_parts(points, monkeypatch: pytest.MonkeyPatch) -> None:
+    x_NF, y_N, x_MF = points
+    own = GaussianProcess(x_NF, y_N, GROUPS, random_parameters(1))
+    whole = own.predict(x_MF)
+    monkeypatch.setattr("nge_search.predict.process._AT_ONCE", 7)
+    for found, expected in zip(own.predict(x_MF), whole):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+def log_posterior(x_NF: torch.Tensor, y_N: torch.Tensor, at: Hyperparameters) -> float:
+    """Of the hyper-parameters, up to a constant; the likelihood is scikit-learn's."""
+    theirs = GaussianProcessRegressor(GroupKernel(at), alpha=_JITTER, optimizer=None).fit(x_NF.numpy(), y_N.numpy())
+    prior = 0.0
+    for part, (mean, deviation) in zip(at.tensors(), PRIORS):
+        prior -= sum(((float(value) - mean) / deviation) ** 2 / 2 for value in part.reshape(-1))
+    return float(theirs.log_marginal_likelihood_value_) + prior
+
+
+def test_hyper_parameters_are_the_likeliest(points) -> None:
+    """No step to either side of one of them, and no other start, is better."""
+    x_NF, y_N, _ = points
+    own = GaussianProcess(x_NF, y_N, GROUPS)
+    best = log_posterior(x_NF, y_N, own.at)
+    assert best > log_posterior(x_NF, y_N, Hyperparameters.start(len(GROUPS))) + 1
+    for part in range(4):
+        for step in (-0.2, 0.2):
+            moved = [tensor.clone() for tensor in own.at.tensors()]
+            moved[part] += step
+            assert log_posterior(x_NF, y_N, Hyperparameters(*moved)) < best
+
+
+def test_distances_of_equal_points_are_zero() -> None:
+    x_NF = torch.randn(8, 5, dtype=torch.float64) * 100
+    assert not Similarities(x_NF, x_NF, GROUPS).distance_GNM.diagonal(dim1=1, dim2=2).any()
