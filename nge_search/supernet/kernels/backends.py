@@ -38,9 +38,8 @@ class Backends:
 
     @functools.cached_property
     def compiled(self) -> Kernels:
-        from nge_search.supernet.kernels.compiled import (
-            CompiledKernels,
-        )  # imports the compiler: only where it is used
+        # Imports the compiler: only where it is used.
+        from nge_search.supernet.kernels.compiled import CompiledKernels
 
         return CompiledKernels(self._memory)
 
