@@ -120,8 +120,7 @@ def _convolve_image_backward(
                 more_maps = int64(j > first[i])
                 correlate(strip, g_plane, g_row, int64(1), g_taps, last, -w_step, out, (height, width), more_maps)
             elif len(dxs):
-                weight = ws[j] + column
-                one = single(strip)
+                weight, one = ws[j] + column, single(strip)
                 spread_taps(one, dx_plane, columns * cell, stride, taps, weight, w_step, inner, g_row, size)
     if len(dxs):
         target = dxs[i] + image * height * width * w_step
