@@ -66,11 +66,8 @@ HEAVY = ("torch", "torchvision", "numpy", "numba", "timm", "matplotlib", "PIL")
 
 LONGEST_FILE, LONGEST_FUNCTION = 500, 60
 #: Longer functions, each with its reason: "file:function" -> why.
-LONG_FUNCTIONS: dict[str, str] = {
-    "nge_search/supernet/kernels/cpu/convolution.py:_convolve_image_backward": (
-        "one pass over an image's planes; its parts would be compiled functions with twenty numbers each"
-    ),
-}
+LONG_FUNCTIONS: dict[str, str] = {}
+
 
 #: How a registry names what stands later.
 _PLACE = re.compile(r"(nge_search(?:\.\w+)+):(\w+)")

@@ -110,7 +110,7 @@ class Genotype:
         return cells if isinstance(cells, Genotype) else cls.from_graphs(cells)
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON object that `genotype.json` holds (README, Genotypes)."""
+        """The JSON object that `genotype.json` holds (README, "From Python")."""
         document: dict[str, Any] = {"format": FORMAT, "space": SPACE}
         for kind, cell in self.cells():
             document[kind] = [list(gene) for gene in cell.genes]

@@ -38,7 +38,7 @@ def content(root: Path) -> Content:
 def difference(one: Content, other: Content) -> str:
     """The name of the first part that differs; empty where nothing does."""
     assert (one.digest() == other.digest()) == (one == other)
-    found = agreement.first_difference([one.parts(), other.parts()])
+    found = agreement.first_disagreement([one.parts(), other.parts()])
     return found[1] if found else ""
 
 

@@ -58,6 +58,18 @@ def _convolve_image(strip, image, i, scratch, shape, stride, border, xs, mix, ws
 
 
 @inlined
+def _unload_image(
+    strip, planes, plane_bytes, geometry, changes, change_bytes, change_geometry, target, shape, stride, more
+):
+    """Write changes, a plane for each block of channels, to an image, where the planes are positive."""
+    _, height, width, depth = shape
+    step, cell = depth * number_bytes(strip), position_bytes(strip)
+    for block in range(depth // channels(strip)):
+        plane, change, there = planes + block * plane_bytes, changes + block * change_bytes, target + block * cell
+        unload(strip, plane, geometry, change, change_geometry, there, step, height, width, stride, more)
+
+
+@inlined
 def _convolve_image_backward(
     strip, image, i, scratch, shape, stride, border, xs, mix, ws, kinds, first, zs,
     dys, owed, dxs, dws, dmix, more,
@@ -90,11 +102,8 @@ def _convolve_image_backward(
         for block in range(blocks):
             plane, dx_plane, column = scratch + block * plane_bytes, dx_planes + block * dx_bytes, block * cell
             if block % 2 == 0:
-                dy, z, slope = (
-                    dys[j] + image_bytes,
-                    zs[j] + image_bytes,
-                    owed[j].slope + column * (owed[j].slope != 0),
-                )
+                dy, z = dys[j] + image_bytes, zs[j] + image_bytes
+                slope = owed[j].slope + column * (owed[j].slope != 0)
                 matrix, start = owed[j].matrix + column, owed[j].constant + column
                 fill_product(
                     strip, g_planes, g_bytes, min(2, blocks - block), g_geometry, size[0], size[1], depth, dy,
@@ -108,31 +117,16 @@ def _convolve_image_backward(
             if len(dxs) and stride == 1:  # a correlation with the flipped kernel
                 last = ws[j] + column + (kernel * kernel - 1) * w_step
                 out = (dx_plane, width * cell, cell)
-                correlate(
-                    strip,
-                    g_plane,
-                    g_row,
-                    int64(1),
-                    g_taps,
-                    last,
-                    -w_step,
-                    out,
-                    (height, width),
-                    int64(j > first[i]),
-                )
+                more_maps = int64(j > first[i])
+                correlate(strip, g_plane, g_row, int64(1), g_taps, last, -w_step, out, (height, width), more_maps)
             elif len(dxs):
-                weight = ws[j] + column
-                one = single(strip)
+                weight, one = ws[j] + column, single(strip)
                 spread_taps(one, dx_plane, columns * cell, stride, taps, weight, w_step, inner, g_row, size)
     if len(dxs):
         target = dxs[i] + image * height * width * w_step
-        for block in range(blocks):
-            plane, dx_plane, there = (
-                scratch + block * plane_bytes,
-                dx_planes + block * dx_bytes,
-                target + block * cell,
-            )
-            unload(strip, plane, geometry, dx_plane, dx_geometry, there, w_step, height, width, stride, more)
+        _unload_image(
+            strip, scratch, plane_bytes, geometry, dx_planes, dx_bytes, dx_geometry, target, shape, stride, more
+        )
         if len(dmix):
             column_sums(strip, height * width, depth, target, w_step, dmix[i])
             outer_sums(strip, height * width, depth, depth, source, target, free, dmix[i] + depth * 8)
