@@ -91,6 +91,7 @@ def from_workers(loader: DataLoader, patience: float) -> Generator[Any, None, No
         for worker in workers:
             if worker.is_alive():
                 worker.kill()
+                worker.join(_LAST_CHANCE)
 
 
 def glance(workers: int) -> float:
