@@ -149,4 +149,5 @@ def _is_integer(value: Any, low: int, high: int) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    """Whether it is finite, as a number of floating point, too."""
+    return abs(value) < 1 << 1023 if type(value) is int else type(value) is float and math.isfinite(value)

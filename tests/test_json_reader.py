@@ -74,3 +74,13 @@ def test_values_of_any_kind_must_be_there() -> None:
     ):
         with pytest.raises(UserError, match=words):
             take()
+
+
+@pytest.mark.parametrize("given", ["9" * 400, "-" + "9" * 400, "1e400", "NaN", "true", '"1"', "null"])
+def test_what_is_no_finite_number_is_refused(given: str) -> None:
+    reader = Reader("here", parse_json(f'{{"one": {given}, "many": [1, {given}]}}', "here"))
+    with pytest.raises(UserError, match=r"^here .*'one'"):
+        reader.number("one", -1, 10**500)
+    with pytest.raises(UserError, match=r"^here .*'many'"):
+        reader.numbers("many", 2)
+    assert Reader("here", {"many": [1, 2.5, 10**300]}).numbers("many", 3) == [1, 2.5, 10**300]
