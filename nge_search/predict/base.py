@@ -1,13 +1,21 @@
-"""What every predictor does: learn from architectures with labels, and score others."""
+"""What every predictor does: learn from architectures with labels, and score others.
+
+Legend: N architectures with labels, M asked for, L levels.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from nge_search.predict.encoding import Cells
+
+#: What a trained predictor is, to be written down: tensors by name, and a document of JSON.
+State = tuple[dict[str, Tensor], dict[str, Any]]
 
 
 class Predictor(ABC):
@@ -20,6 +28,39 @@ class Predictor(ABC):
     @abstractmethod
     def scores(self, asked: Sequence[Cells]) -> Tensor:
         """The higher, the better: float64 [M]. Only their order means something."""
+
+    @abstractmethod
+    def state(self) -> State:
+        """What `fit` has learnt."""
+
+    @abstractmethod
+    def load_state(self, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> None:
+        """Take over what `state` gave: scores are the same again, bit for bit."""
+
+
+class ProbabilisticPredictor(Predictor):
+    """One that says how sure it is, too: of a target, which rises with the label, it gives a normal density."""
+
+    @abstractmethod
+    def posterior(self, asked: Sequence[Cells]) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of the targets, the noise of a training included: float64 [M] each."""
+
+    @abstractmethod
+    def target(self, label: Tensor) -> Tensor:
+        """The target of labels in percent."""
+
+    @abstractmethod
+    def label(self, target: Tensor) -> Tensor:
+        """The label in percent of targets: the inverse of `target`."""
+
+    def scores(self, asked: Sequence[Cells]) -> Tensor:
+        return self.posterior(asked)[0]
+
+    def quantiles(self, asked: Sequence[Cells], levels: Sequence[float]) -> Tensor:
+        """The label in percent that an architecture stays below with each probability: [M, L]."""
+        mean_M, deviation_M = self.posterior(asked)
+        level_L = torch.tensor(levels, dtype=mean_M.dtype)
+        return self.label(mean_M[:, None] + deviation_M[:, None] * torch.special.ndtri(level_L))
 
 
 def standardised(label_N: Tensor) -> Tensor:
