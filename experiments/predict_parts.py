@@ -94,7 +94,7 @@ SOURCES = {
 
 @dataclass(frozen=True)
 class Part:
-    """Trainings: on each set every model, and for each number of labels (or share of them) so many seeds, from 0."""
+    """Trainings: on each set every model, for each number of labels (or share of them) so many seeds, from 0."""
 
     sources: tuple[str, ...]
     models: tuple[str, ...]
