@@ -58,6 +58,8 @@ from nge_search.tables import open_table
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
+#: Sets in which some trainings are repeated, so that their noise is known.
+REPEATED = ("ec_nas", "nb101_550")
 
 
 @dataclass(frozen=True)
@@ -98,11 +100,18 @@ def main() -> None:
     parser.add_argument("--show", action="store_true", help="train nothing")
     parser.add_argument("--count", type=int, default=10_000, help="cells that speed is measured on")
     options = parser.parse_args()
-    places = Places(options.data, options.tfrecord, options.cache)
     options.out.mkdir(parents=True, exist_ok=True)
-    if options.part == "speed":
-        measure_speed(places, options)
-        return
+    try:
+        if options.part == "speed":
+            measure_speed(Places(options.data, options.tfrecord, options.cache), options)
+        elif not make_tables(Places(options.data, options.tfrecord, options.cache), options):
+            parser.error("no row yet; leave --show out")
+    except UserError as error:
+        parser.error(str(error))
+
+
+def make_tables(places: Places, options: argparse.Namespace) -> int:
+    """Train what is missing of a part, and print its tables; the number of rows there are."""
     wanted = list(trials(options))
     path = options.out / "predict_rows.jsonl"
     found = read_rows(path)
@@ -110,15 +119,15 @@ def main() -> None:
         carry_out([trial for trial in wanted if trial not in found], places, options.jobs, path)
         found = read_rows(path)
     rows = [found[trial] for trial in wanted if trial in found]
-    if not rows:
-        parser.error("no row yet; leave --show out")
-    print_part(options.part, rows, {name: source.what for name, source in SOURCES.items()}, paper_of)
-    for name in dict.fromkeys(trial.source for trial in wanted if trial.source in ("ec_nas", "nb101_550")):
-        repeats_NR = open_table(places.data / SOURCES[name].path).repeats(SOURCES[name].label)
-        print(f"\n{name}: {ceiling(repeats_NR)}")
-    print(f"\n{len(rows)} of {len(wanted)} trainings")
-    header = results_header("python experiments/predict.py", options.part)
-    write_json(options.out / f"predict_{options.part}.json", {**header, "trainings": len(wanted), "rows": rows})
+    if rows:
+        print_part(options.part, rows, {name: source.what for name, source in SOURCES.items()}, paper_of)
+        for name in dict.fromkeys(trial.source for trial in wanted if trial.source in REPEATED):
+            repeats_NR = open_table(places.data / SOURCES[name].path).repeats(SOURCES[name].label)
+            print(f"\n{name}: {ceiling(repeats_NR)}")
+        print(f"\n{len(rows)} of {len(wanted)} trainings")
+        header = results_header("python experiments/predict.py", options.part)
+        write_json(options.out / f"predict_{options.part}.json", {**header, "trainings": len(wanted), "rows": rows})
+    return len(rows)
 
 
 def paper_of(part: str, source: str) -> dict[str, dict[int, Any]]:
@@ -164,16 +173,23 @@ def read_rows(path: Path) -> dict[Trial, dict[str, Any]]:
 def carry_out(waiting: list[Trial], places: Places, jobs: int, path: Path) -> None:
     """Train, and add a row to the file for each training as it ends."""
     began = time.perf_counter()
-    with path.open("a") as file, ProcessPoolExecutor(jobs, initializer=_alone) as pool:
-        running = [pool.submit(row_of, trial, places) for trial in waiting]
-        for done, future in enumerate(as_completed(running), start=1):
-            row = future.result()
+    with path.open("a") as file:
+        for done, row in enumerate(finished(waiting, places, jobs), start=1):
             file.write(json.dumps(row) + "\n")
             file.flush()
             name, minutes = " ".join(map(str, row["trial"].values())), (time.perf_counter() - began) / 60
-            print(
-                f"{done}/{len(waiting)} after {minutes:.1f} min: {name}: tau {row['kendall_tau']:.3f}", flush=True
-            )
+            print(f"{done}/{len(waiting)} after {minutes:.1f} min: {name}: tau {row['kendall_tau']}", flush=True)
+
+
+def finished(waiting: list[Trial], places: Places, jobs: int) -> Iterator[dict[str, Any]]:
+    """The rows of trials, as they end."""
+    if jobs == 1:
+        _alone()
+        yield from (row_of(trial, places) for trial in waiting)
+        return
+    with ProcessPoolExecutor(jobs, initializer=_alone) as pool:
+        running = [pool.submit(row_of, trial, places) for trial in waiting]
+        yield from (future.result() for future in as_completed(running))
 
 
 def _alone() -> None:
