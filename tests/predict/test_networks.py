@@ -73,6 +73,27 @@ def test_saliencies_and_features_reach_the_scores(monkeypatch: pytest.MonkeyPatc
     assert differs_N[torch.tensor(has_weights)].all()
 
 
+@pytest.mark.parametrize("space", ["nasbench201", "nasbench101"])
+def test_symmetric_operations_have_numbers_of_their_own(space: str) -> None:
+    """Two convolutions side by side, wherever the batch has them; what has no weights has none."""
+    own = SPACES[space]()
+    if space == "nasbench201":
+        ways = ["|nor_conv_3x3~0|+|nor_conv_3x3~0|none~1|+|none~0|skip_connect~1|skip_connect~2|"]
+        ways.append("|skip_connect~0|+|nor_conv_1x1~0|none~1|+|nor_conv_3x3~0|none~1|skip_connect~2|")
+    else:
+        ways = ["0110000100010000 input,conv3x3-bn-relu,conv3x3-bn-relu,output"]
+        ways.append("0100001000010000 input,conv1x1-bn-relu,maxpool3x3,output")
+    prepared = preparation.Preparation(own, NetworkOptions(breaking="add", zero_cost=MEASURED))
+    inputs = prepared.fit([own.graphs(own.parse(text)) for text in ways])
+    metrics = inputs.metrics
+    numbers = inputs.batch.edge_BKVV if prepared.form.on_edges else inputs.batch.node_BV
+    assert metrics.shape == (*numbers.shape, prepared.metrics)
+    convolves = torch.tensor([False, *("conv" in name for name in prepared.form.labels.names)])[numbers]
+    assert torch.equal(metrics.any(dim=-1), convolves)
+    first, second = metrics[0][convolves[0]]
+    assert (first - second).abs().max() > 1e-3
+
+
 def test_features_are_standardised_on_the_training_architectures() -> None:
     cells = cells_of("nasbench201", 30)
     options = NetworkOptions(analytic=True)
