@@ -215,7 +215,7 @@ def load(name: str, places: Places) -> Loaded:
     half_N = table.column(source.half) if source.half in table.columns else None
     listed = hash_lists(places) if name == "nb101" else None
     rows = np.flatnonzero(~np.isnan(label_N) & (True if half_N is None else ~np.isnan(half_N)))
-    names = [table.keys_N[row].hex() for row in rows.tolist()] if listed else []
+    names = [table.keys_N[row].ljust(16, b"\0").hex() for row in rows.tolist()] if listed else []
     if listed:
         kept = set(listed[0]).union(listed[1])
         rows = rows[[name in kept for name in names]]
@@ -314,7 +314,7 @@ def measure_speed(places: Places, options: argparse.Namespace) -> None:
         space = SPACES[name]()
         drawn = [space.graphs(space.random(random)) for _ in range(options.count)]
         seconds[f"analytic features of {options.count:,} cells of {name}"] = timed(lambda d=drawn: features(d))
-    codes = [loaded.space.random(random) for _ in range(10)]
+    codes = [loaded.space.random(random) for _ in range(min(10, options.count))]
     every = timed(lambda: [measure(loaded.space, code, ZeroCostSettings()) for code in codes])
     seconds["zero-cost metrics of an architecture of nasbench201"] = every / len(codes)
     print(markdown(["what", "seconds"], [[name, f"{value:.2f}"] for name, value in seconds.items()]))

@@ -38,7 +38,7 @@ class Source:
         path: under --data.
         label: the column that is predicted.
         half: that of the accuracy half-way; empty: none.
-        space: whose published figures stand beside it.
+        space: whose published figures stand beside it; empty: there are none.
         folds: parts that test once each; 0: a random half tests.
         what: for the tables' titles.
     """
@@ -60,7 +60,7 @@ SOURCES = {
     ),
     "cifar100": Source(
         "nasbench201/nasbench201.csv",
-        *("cifar100_valid_200", "", "nasbench201", 0),
+        *("cifar100_valid_200", "", "", 0),
         "NAS-Bench-201, CIFAR-100 validation after 200 epochs",
     ),
     "ec_nas": Source(

@@ -59,50 +59,56 @@ def print_others(known: dict[str, dict[int, Any]], rows: Sequence[Row]) -> None:
 
 
 def figures(rows: Sequence[Row], named: dict[str, str], known: dict[str, dict[int, Any]]) -> str:
-    """Models by numbers of labels: the paper's figure if there is one, then ours with deviations over seeds."""
-    counts = list(dict.fromkeys(row["labels"] for row in rows))
-    has_paper = [count for count in counts if any(count in taus for taus in known.values())]
-    columns = [
-        (count, title, name)
-        for count in counts
-        for title, name in ([("paper", "")] if count in has_paper else []) + list(named.items())
-        if not name or any(row.get(name) is not None for row in rows)
-    ]
+    """Models by budgets: the paper's figure if there is one, then ours with deviations over seeds."""
+    columns = []
+    for budget in budgets_of(rows):
+        if any(labels_of(budget) in taus for taus in known.values()):
+            columns.append((budget, "paper", ""))
+        own = [row for row in rows if row["trial"]["budget"] == budget]
+        columns += [(budget, *pair) for pair in named.items() if any(row.get(pair[1]) is not None for row in own)]
     lines = []
     for model in dict.fromkeys(row["trial"]["model"] for row in rows):
         cells = [model]
-        for count, _, name in columns:
-            own = [row for row in rows if (row["trial"]["model"], row["labels"]) == (model, count)]
-            cells.append(spread(by_seed(own, name)) if name else three(known.get(model, {}).get(count)))
+        for budget, _, name in columns:
+            of_paper = known.get(model, {}).get(labels_of(budget))
+            cells.append(spread(by_seed(rows, name, model, budget)) if name else three(of_paper))
         lines.append(cells)
-    return markdown(["model", *(f"{count}: {title}" for count, title, _ in columns)], lines)
+    return markdown(["model", *(f"{budget}: {title}" for budget, title, _ in columns)], lines)
+
+
+def budgets_of(rows: Iterable[Row]) -> list[str]:
+    """As they were asked for, in the rows' order."""
+    return list(dict.fromkeys(row["trial"]["budget"] for row in rows))
+
+
+def labels_of(budget: str) -> int:
+    """A budget that is a number of labels; 0 for a share."""
+    return int(budget) if budget.isdigit() else 0
 
 
 def differences(rows: Sequence[Row], name: str) -> str:
     """Means of differences in pairs of seeds, with intervals of 95 % by Student's t."""
-    models = list(dict.fromkeys(row["trial"]["model"] for row in rows))
-    variants = [(model, model.partition(",")[0]) for model in models if "," in model]
+    variants = [row["trial"]["model"] for row in rows if "," in row["trial"]["model"]]
+    compared = [(model, base) for model in variants for base in (model.partition(",")[0], "control")]
     lines = []
-    for first, second in [*variants, *_PAIRS]:
-        for labels in dict.fromkeys(row["labels"] for row in rows):
-            taus = [
-                by_seed([row for row in rows if (row["trial"]["model"], row["labels"]) == (model, labels)], name)
-                for model in (first, second)
-            ]
-            pairs = [taus[0][seed] - taus[1][seed] for seed in taus[0] if seed in taus[1]]
+    for first, second in dict.fromkeys([*compared, *_PAIRS]):
+        for budget in budgets_of(rows):
+            one, other = (by_seed(rows, name, model, budget) for model in (first, second))
+            pairs = [one[seed] - other[seed] for seed in one if seed in other]
             if pairs:
                 found = paired(pairs)
                 ends = "" if found["low"] is None else f"{found['low']:+.3f} to {found['high']:+.3f}"
-                lines.append([f"{first} - {second}", str(labels), f"{found['mean']:+.3f}", ends, str(len(pairs))])
+                lines.append([f"{first} - {second}", budget, f"{found['mean']:+.3f}", ends, str(len(pairs))])
     return markdown(["difference of tau", "labels", "mean", "95 %", "pairs"], lines) if lines else ""
 
 
-def by_seed(rows: Iterable[Row], name: str) -> dict[int, float]:
-    """A figure by seed, the mean over its divisions."""
+def by_seed(rows: Iterable[Row], name: str, model: str, budget: str) -> dict[int, float]:
+    """A figure of a model by seed, the mean over its divisions."""
     found: dict[int, list[float]] = {}
     for row in rows:
-        if row.get(name) is not None:
-            found.setdefault(row["trial"]["seed"], []).append(row[name])
+        trial = row["trial"]
+        if (trial["model"], trial["budget"]) == (model, budget) and row.get(name) is not None:
+            found.setdefault(trial["seed"], []).append(row[name])
     return {seed: float(np.mean(values)) for seed, values in found.items()}
 
 
