@@ -79,7 +79,7 @@ class NetworkOptions:
     def __post_init__(self) -> None:
         for name, (low, high) in _NUMBERS.items():
             value, is_whole = getattr(self, name), name in _WHOLE
-            if value is not None and (
+            if (value is not None or name == "members") and (
                 type(value) not in ((int,) if is_whole else (int, float)) or not low <= value <= high
             ):
                 number = "an integer" if is_whole else "a number"
@@ -93,7 +93,9 @@ class NetworkOptions:
                 raise UserError(f"{name} must be true or false, not {shorten(getattr(self, name))}")
         for name in ("update_inputs", "stop_gradients"):
             value = getattr(self, name)
-            if value is not None and (type(value) is not str or "".join(s for s in _SEEN if s in value) != value):
+            if (value is not None or name == "members") and (
+                type(value) is not str or "".join(s for s in _SEEN if s in value) != value
+            ):
                 raise UserError(f"{name} must be some of the letters {_SEEN}, in this order, not {shorten(value)}")
         if self.update_inputs == "":
             raise UserError("update_inputs must name at least one of o, f and b")

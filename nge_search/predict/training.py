@@ -144,9 +144,11 @@ def _loss(label: Tensor, settings: TrainingSettings, generator: torch.Generator)
 
 @torch.no_grad()
 def scores(members: Members, inputs: Inputs) -> Tensor:
-    """Scores of the members, [E, T, N]."""
+    """Scores of the members, [E, T, N]; noise that breaks symmetries is the same each time."""
     parts = []
-    for positions_B in torch.arange(len(inputs)).split(_AT_ONCE):
-        part = inputs.take(positions_B)
-        parts.append(members(part.batch, part.features_NF, part.metrics))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for positions_B in torch.arange(len(inputs)).split(_AT_ONCE):
+            part = inputs.take(positions_B)
+            parts.append(members(part.batch, part.features_NF, part.metrics))
     return torch.cat(parts, dim=2)

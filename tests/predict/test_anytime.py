@@ -28,7 +28,7 @@ def names(cells: dict) -> list[str]:
 @pytest.mark.parametrize("model", MODELS)
 def test_both_accuracies_are_learnt(model: str) -> None:
     cells, label_TN = problem("nasbench201")
-    options = NetworkOptions(epochs=30, learning_rate=5e-3)
+    options = NetworkOptions(epochs=60, learning_rate=5e-3)
     found = []
     for _ in range(2):
         predictor = AnytimePredictor(SPACES["nasbench201"](), model, options)

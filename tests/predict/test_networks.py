@@ -33,6 +33,7 @@ def cells_of(space: str, count: int) -> list[dict]:
         ("darts", "gates", NetworkOptions(breaking="add", epochs=1, analytic=True)),
         ("enas_macro", "ta_gates", NetworkOptions(breaking="concat", epochs=1)),
         ("nasbench201", "gcn", NetworkOptions(epochs=1)),
+        ("nasbench201", "ta_gates", NetworkOptions(epochs=1, breaking="random", members=2)),
         ("darts", "lstm", NetworkOptions(epochs=1, analytic=True)),
     ],
 )
@@ -117,6 +118,7 @@ def test_features_are_standardised_on_the_training_architectures() -> None:
     [
         ({"members": 0}, "members must be an integer from 1 to 64, not 0"),
         ({"members": True}, "members must be an integer"),
+        ({"members": None}, "members must be an integer"),
         ({"steps": 2.0}, "steps must be an integer"),
         ({"learning_rate": float("nan")}, "learning_rate must be a number from 0 to 10"),
         ({"breaking": "adds"}, "breaking must be one of none, random, add, concat"),
