@@ -78,24 +78,23 @@ class NetworkOptions:
 
     def __post_init__(self) -> None:
         for name, (low, high) in _NUMBERS.items():
-            value, is_whole = getattr(self, name), name in _WHOLE
-            if (value is not None or name == "members") and (
-                type(value) not in ((int,) if is_whole else (int, float)) or not low <= value <= high
-            ):
-                number = "an integer" if is_whole else "a number"
-                raise UserError(f"{name} must be {number} from {low:g} to {high:g}, not {shorten(value)}")
+            kinds, number = ((int,), "an integer") if name in _WHOLE else ((int, float), "a number")
+            value = getattr(self, name)
+            if value is None and name != "members":
+                continue
+            if type(value) not in kinds or not low <= value <= high:
+                raise UserError(f"{name} must be {number} from {low} to {high}, not {shorten(value)}")
         for name, choices in _CHOICES.items():
             value = getattr(self, name)
             if value is not None and value not in choices:
                 raise UserError(f"{name} must be one of {', '.join(choices)}, not {shorten(value)}")
         for name in ("analytic", "update_parameter_free"):
-            if type(getattr(self, name)) not in (bool, type(None)):
-                raise UserError(f"{name} must be true or false, not {shorten(getattr(self, name))}")
+            value = getattr(self, name)
+            if value is not None and type(value) is not bool:
+                raise UserError(f"{name} must be true or false, not {shorten(value)}")
         for name in ("update_inputs", "stop_gradients"):
             value = getattr(self, name)
-            if (value is not None or name == "members") and (
-                type(value) is not str or "".join(s for s in _SEEN if s in value) != value
-            ):
+            if value is not None and not _are_letters(value):
                 raise UserError(f"{name} must be some of the letters {_SEEN}, in this order, not {shorten(value)}")
         if self.update_inputs == "":
             raise UserError("update_inputs must name at least one of o, f and b")
@@ -151,6 +150,11 @@ class NetworkOptions:
             raise UserError(f"zero_cost is an object, not {shorten(measured)}")
         _require_known(measured, _MEASURED)
         return NetworkOptions(**given, zero_cost=ZeroCostSettings(**measured), cache=cache)
+
+
+def _are_letters(value: Any) -> bool:
+    """Whether these are some of `_SEEN`, each once and in order."""
+    return type(value) is str and "".join(letter for letter in _SEEN if letter in value) == value
 
 
 def _require_known(given: Mapping[str, Any], known: Sequence[str]) -> None:
