@@ -1,0 +1,184 @@
+"""`nge predict bench`: predictors compared on the labels of a table, trial by trial, and resumed where it stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nge_search.engine.environment import device_name
+from nge_search.engine.interrupt import Interrupted, Interrupts
+from nge_search.engine.launch import read_launch
+from nge_search.engine.logger import Logger
+from nge_search.engine.run_folder import Stopwatch
+from nge_search.engine.session import Session, run
+from nge_search.errors import UserError
+from nge_search.files import user_path
+from nge_search.kinds import REPORT
+from nge_search.predict.evaluation import Judged, Trial, compare, run_trials, summarise
+from nge_search.predict.labels import Labelled, labels_of
+from nge_search.predict.predictors import open_predictor
+from nge_search.predict.splits import Split, by_names, folds, halves, isomorphism_class, read_hashes
+from nge_search.settings.predict import BenchSection, PredictBenchConfig
+from nge_search.tables import open_table
+
+#: Of a row, shown on TensorBoard.
+_SHOWN = ("kendall_tau", "spearman", "precision_at_0.01")
+
+
+def run_bench(config: PredictBenchConfig) -> dict[str, Any]:
+    """Compare predictors as configured; return the summary. A run that was stopped goes on after its last trial.
+
+    Raises:
+        UserError: labels, a division, a budget or a run folder that cannot be used.
+        Interrupted: SIGTERM or SIGINT; trials so far are recorded.
+    """
+    if read_launch(os.environ).size > 1:
+        raise UserError("trials are carried out by one process; start them without torchrun", shared=True)
+    return run(config, lambda session: _compare(session, config))
+
+
+def _compare(session: Session, config: PredictBenchConfig) -> dict[str, Any]:
+    labelled, truth_N = _labels(config)
+    for model in config.bench.models:
+        open_predictor(model, labelled.space).require_installed()
+    trials = list(_trials(config.bench, labelled))
+    digest = _digest(labelled, truth_N)
+    folder, rows = session.go_on()
+    _require_same(rows, trials, digest, folder.metrics_path)
+    for notice in labelled.notices:
+        session.say(notice)
+    watch, logger, interrupts = Stopwatch(), Logger(folder, config.run, len(rows)), Interrupts()
+    watch.restore(rows[-1]["seconds"] if rows else 0.0)
+
+    def after(found: dict[str, Any]) -> None:
+        row = {"epoch": len(rows), **found, "seconds": round(watch.seconds, 2), "data": digest}
+        rows.append(row)
+        logger.row(row)
+        prefix = f"{row['model']}/{row['budget']}"
+        shown = {f"{name}/{prefix}": row[name] for name in _SHOWN if row.get(name) is not None}
+        logger.scalars(shown, len(rows))
+        logger.advance()
+        logger.progress(f"{row['model']} on {row['labels']} labels, trial", len(rows), len(trials), shown)
+        if interrupts.received:
+            raise Interrupted(interrupts.received)
+
+    logger.start_phase("trials", len(trials), len(rows))
+    try:
+        with interrupts:
+            data = Judged.of(labelled, truth_N)
+            run_trials(trials[len(rows) :], data, lambda model: open_predictor(model, labelled.space), after)
+    finally:
+        logger.close()
+    return {
+        "kind": config.kind,
+        "space": labelled.space.name,
+        "source": labelled.source,
+        "architectures": len(labelled),
+        "notices": list(labelled.notices),
+        "results": summarise(rows),
+        "comparisons": compare(rows),
+        "seconds": round(watch.seconds, 2),
+        "device": device_name(session.world.device),
+    }
+
+
+def _labels(config: PredictBenchConfig) -> tuple[Labelled, np.ndarray]:
+    """What predictors learn from, and what judges them."""
+    labelled, score = labels_of(config.labels), config.bench.score
+    if not score:
+        return labelled, labelled.label_N
+    if not config.labels.table:
+        raise config.bench.refuse("score", "it is a column of a table; set labels.table, or leave it out")
+    table = open_table(config.labels.table)
+    truth_N = table.column(score)[[table.find(code) for code in labelled.codes]]
+    if np.isnan(truth_N).any():
+        raise config.bench.refuse("score", f"{int(np.isnan(truth_N).sum())} architectures have no such figure")
+    return labelled, truth_N
+
+
+def _trials(section: BenchSection, labelled: Labelled) -> Iterator[Trial]:
+    """Budget by budget, seed by seed, so that means of few seeds are there early."""
+    splits: dict[int, list[Split]] = {}
+    listed = _listed(section, labelled) if section.split == "hashes" else None
+    classes = None
+    if section.classes:
+        classes = [isomorphism_class(labelled.space.graphs(code)) for code in labelled.codes]
+    for position, budget in enumerate(section.budgets):
+        for seed in section.seeds_of(position):
+            if seed not in splits:
+                if listed is not None:
+                    splits[seed] = [listed]
+                elif section.split == "folds":
+                    splits[seed] = folds(len(labelled), section.folds, seed, classes)
+                else:
+                    splits[seed] = [halves(len(labelled), seed, classes)]
+            for fold, split in enumerate(splits[seed]):
+                labels = section.labels(budget, len(split.pool))
+                for model in section.models:
+                    yield Trial(model, budget, labels, seed, fold, split)
+
+
+def _listed(section: BenchSection, labelled: Labelled) -> Split:
+    names = [labelled.space.key(code).hex() for code in labelled.codes]
+    if labelled.space.name != "nasbench101":
+        raise section.refuse("split", f"hashes name cells of nasbench101, and these are of {labelled.space.name}")
+    lists = (read_hashes(user_path(path)) for path in (section.train_hashes, section.test_hashes))
+    return by_names(names, *lists)
+
+
+def _digest(labelled: Labelled, truth_N: np.ndarray) -> str:
+    """What names the labels, by which a run that goes on tells that they are the same."""
+    found = hashlib.sha256(labelled.space.name.encode())
+    for code in labelled.codes:
+        found.update(bytes(code))
+    found.update(labelled.label_N.tobytes() + truth_N.tobytes())
+    return found.hexdigest()[:16]
+
+
+def _require_same(rows: list[dict[str, Any]], trials: list[Trial], digest: str, path: Path) -> None:
+    """Raise UserError unless rows are of the first trials, on the same labels."""
+    for row, trial in zip(rows, trials):
+        if row.get("data") != digest:
+            raise UserError(f"{path} records trials on other labels; set another run.dir=, or run.overwrite=true")
+        if any(row.get(name) != value for name, value in trial.names.items()):
+            raise UserError(f"{path} is damaged: its rows are not those of this run; use run.overwrite=true")
+        if not isinstance(row.get("seconds"), float):
+            raise UserError(f"{path} is damaged: a row does not say its seconds; use run.overwrite=true")
+    if len(rows) > len(trials):
+        raise UserError(f"{path} is damaged: it has {len(rows)} rows of {len(trials)}; use run.overwrite=true")
+
+
+def closing_lines(config: PredictBenchConfig, summary: dict[str, Any]) -> list[str]:
+    """What is printed of finished trials: tau by model and budget, and what is better than the first."""
+    heads = [f"{'':14}"]
+    by_place = {(result["model"], result["budget"]): result for result in summary["results"]}
+    for budget in config.bench.budgets:
+        result = next(result for result in summary["results"] if result["budget"] == budget)
+        count = f"{result['labels']} labels" + (f" ({budget})" if budget.endswith("%") else "")
+        heads.append(f"{count:>20}")
+    lines = [
+        f"Kendall's tau on {summary['space']}, {summary['source']}: mean +- deviation over seeds",
+        "".join(heads),
+    ]
+    for model in config.bench.models:
+        cells = []
+        for budget in config.bench.budgets:
+            tau = by_place[model, budget].get("kendall_tau")
+            cells.append(f"{_with_deviation(tau) if tau else 'undefined':>20}")
+        lines.append(f"{model:14}{''.join(cells)}")
+    seeds = ", ".join(str(by_place[config.bench.models[0], budget]["seeds"]) for budget in config.bench.budgets)
+    lines.append(f"seeds: {seeds}, from {config.bench.first_seed}; {summary['seconds']:.0f} s")
+    for found in summary["comparisons"]:
+        between = "" if found["low"] is None else f" ({found['low']:+.4f} to {found['high']:+.4f})"
+        lines.append(f"{found['model']} - {found['against']}, {found['budget']}: {found['mean']:+.4f}{between}")
+    return [*lines, f"report {Path(config.run.dir) / REPORT}"]
+
+
+def _with_deviation(figure: dict[str, float | None]) -> str:
+    deviation = "" if figure["deviation"] is None else f" +- {figure['deviation']:.4f}"
+    return f"{figure['mean']:.4f}{deviation}"
