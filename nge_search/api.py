@@ -102,8 +102,8 @@ def predict_score(predictor: str | Path, architectures: str | Path) -> list[dict
 
     Returns:
         For each, in their order, "architecture" and "score", the higher the better; of predictors that say how sure
-        they are also "predicted" and the ends of intervals, "low_50", "high_50", "low_90" and "high_90", in percent;
-        of the genotypes of a search "epoch", counted from 1.
+        they are also "predicted" and the ends of intervals, "low_50", "high_50", "low_90" and "high_90", in
+        percent; of the genotypes of a search "epoch", counted from 1.
 
     Raises:
         UserError: no predictor, no architectures, or such of another space.

@@ -24,7 +24,6 @@ from nge_search.settings.load import help_text, kind_for, load_config, schema_of
 from nge_search.settings.names import NETWORKS
 from nge_search.settings.run import DEVICE_HELP, DEVICES, RunningConfig
 
-
 #: Architectures that `nge predict score` shows and draws at most.
 _MOST_BEST = 100
 
@@ -285,7 +284,7 @@ def _predict_score(words: Sequence[str]) -> None:
     parser.add_argument(
         "architectures",
         type=_path,
-        help="CSV with the column `architecture`, run folder of a search (each epoch's genotype), or one architecture",
+        help="CSV with the column `architecture`, run folder of a search (each epoch), or one architecture",
     )
     parser.add_argument("--out", type=_path, metavar="FILE", help="CSV to write all scores into")
     parser.add_argument(

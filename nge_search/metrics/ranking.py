@@ -20,10 +20,10 @@ def kendall_tau(score_N: np.ndarray, label_N: np.ndarray) -> float:
 
 
 def kendall_tau_interval(score_N: np.ndarray, label_N: np.ndarray, level: float = 0.95) -> tuple[float, float]:
-    """Between what tau-b would lie for other architectures of the same kind, by the jackknife; NaN where undefined.
+    """Between what tau-b would lie for other such architectures, by the jackknife; NaN where undefined.
 
-    Pseudo-values of Fisher's z = arctanh(tau), each without one architecture, against Student's t: the interval stays
-    within -1 and 1. It takes the scores as given: that others would come of other labels is not in it.
+    It is that of Student's t for Fisher's z = arctanh(tau), taken without each architecture in turn, so that it
+    stays within -1 and 1. It takes the scores as given: that others would come of other labels is not in it.
     """
     without_N = _without_one(np.asarray(score_N, dtype=float), np.asarray(label_N, dtype=float))
     count = len(without_N)

@@ -21,7 +21,7 @@ State = tuple[dict[str, Tensor], dict[str, Any]]
 class Predictor(ABC):
     """Scores architectures of one space."""
 
-    def require_installed(self) -> None:
+    def require_installed(self) -> None:  # noqa: B027
         """Raise UserError where what `fit` needs besides is not installed: before a run begins."""
 
     @abstractmethod

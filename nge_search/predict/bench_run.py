@@ -1,4 +1,4 @@
-"""`nge predict bench`: predictors compared on the labels of a table, trial by trial, and resumed where it stopped."""
+"""`nge predict bench`: predictors compared on one set of labels, trial by trial; it goes on where it stopped."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from nge_search.engine.session import Session, run
 from nge_search.errors import UserError
 from nge_search.files import user_path
 from nge_search.kinds import REPORT
-from nge_search.predict.evaluation import Judged, Trial, compare, run_trials, summarise
+from nge_search.predict.comparison import compare, summarise
+from nge_search.predict.evaluation import Judged, Trial, run_trials
 from nge_search.predict.labels import Labelled, labels_of
 from nge_search.predict.predictors import open_predictor
 from nge_search.predict.splits import Split, by_names, folds, halves, isomorphism_class, read_hashes

@@ -33,7 +33,7 @@ _PARAMETERS: dict[str, Any] = {
 
 
 class BoostedTrees(Predictor):
-    """XGBoost on one-hot decisions. Only `fit` needs xgboost: what it has learnt is kept, and evaluated, as arrays."""
+    """XGBoost on one-hot decisions. `fit` alone needs xgboost: what it has learnt is kept as arrays."""
 
     def __init__(self, space: Space):
         self.form = Form.of(space)

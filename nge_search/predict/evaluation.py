@@ -1,4 +1,4 @@
-"""How well predictors rank what they have not seen: trials with seeds, means, and differences in pairs.
+"""How well predictors rank what they have not seen, trial by trial; `comparison` makes means of their rows.
 
 A trial trains one predictor on a number of labels of one division, and judges it on the other side. Nothing here
 knows of runs or files: `nge predict bench` and experiments use it alike.
@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
 
 from nge_search.metrics.ranking import ranking_figures
 from nge_search.predict.base import Predictor, ProbabilisticPredictor
@@ -27,10 +26,6 @@ from nge_search.predict.splits import Split
 #: Shares of architectures that intervals are to cover, and the levels of their ends.
 COVERED = (0.5, 0.9)
 LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
-#: What a row says of its trial; everything else in it is a figure.
-_NAMES = ("epoch", "model", "budget", "labels", "seed", "fold", "seconds", "data")
-
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -62,7 +57,7 @@ class Judged:
 
 
 def judge(predictor: Predictor, data: Judged, split: Split, labels: int, seed: int) -> dict[str, float]:
-    """Train an untrained predictor on the first `labels` of a division's pool; the figures of its ranking of the rest.
+    """Train a predictor on the first `labels` of a division's pool; the figures of its ranking of the test.
 
     They are those of `ranking_figures`, the seconds that training and scoring took, and for predictors that say how
     sure they are what their intervals covered.
@@ -134,70 +129,3 @@ def run_trials(
 
 def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
-
-
-def summarise(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """For each model and budget, in the rows' order, the mean and deviation of every figure over seeds.
-
-    Where a seed has several divisions its figures are first averaged over these. The deviation is that of the
-    population, null of one seed.
-    """
-    results = []
-    for model, budget in dict.fromkeys((row["model"], row["budget"]) for row in rows):
-        own = [row for row in rows if (row["model"], row["budget"]) == (model, budget)]
-        figures = {}
-        for name in dict.fromkeys(name for row in own for name in row if name not in _NAMES):
-            by_seed = list(_by_seed(own, name).values())
-            if by_seed:
-                deviation = float(np.std(by_seed)) if len(by_seed) > 1 else None
-                figures[name] = {"mean": float(np.mean(by_seed)), "deviation": deviation}
-        labels = sorted({row["labels"] for row in own})
-        seeds = len({row["seed"] for row in own})
-        results.append({"model": model, "budget": budget, "labels": labels[0], "seeds": seeds, **figures})
-    return results
-
-
-def compare(rows: Sequence[Row], figure: str = "kendall_tau", level: float = 0.95) -> list[dict[str, Any]]:
-    """For each budget the difference of every other model to the first one, in pairs of equal seeds.
-
-    Each has the mean, the ends of its interval by Student's t, and the p-value of no difference; null of less than two
-    pairs.
-    """
-    models = list(dict.fromkeys(row["model"] for row in rows))
-    found = []
-    for budget in dict.fromkeys(row["budget"] for row in rows):
-        own = {
-            model: _by_seed([row for row in rows if (row["model"], row["budget"]) == (model, budget)], figure)
-            for model in models
-        }
-        for model in models[1:]:
-            pairs = [own[model][seed] - own[models[0]][seed] for seed in own[model] if seed in own[models[0]]]
-            if pairs:
-                difference = paired(pairs, level)
-                found.append(
-                    {"model": model, "against": models[0], "budget": budget, "figure": figure, **difference}
-                )
-    return found
-
-
-def paired(differences: Sequence[float], level: float = 0.95) -> dict[str, Any]:
-    """The mean of differences, its interval by Student's t, and the two-sided p-value of none."""
-    count, mean = len(differences), float(np.mean(differences))
-    found: dict[str, Any] = {"pairs": count, "mean": mean, "low": None, "high": None, "p": None}
-    if count < 2:
-        return found
-    error = float(np.std(differences, ddof=1)) / math.sqrt(count)
-    if error == 0:
-        return {**found, "low": mean, "high": mean, "p": 1.0 if mean == 0 else 0.0}
-    reach = float(stats.t.ppf((1 + level) / 2, count - 1)) * error
-    p = 2 * float(stats.t.sf(abs(mean) / error, count - 1))
-    return {**found, "low": mean - reach, "high": mean + reach, "p": p}
-
-
-def _by_seed(rows: Sequence[Row], name: str) -> dict[int, float]:
-    """A figure by seed, averaged over the divisions that have it."""
-    found: dict[int, list[float]] = {}
-    for row in rows:
-        if row.get(name) is not None:
-            found.setdefault(row["seed"], []).append(row[name])
-    return {seed: float(np.mean(values)) for seed, values in found.items()}

@@ -140,7 +140,7 @@ def load_predictor(reference: str | Path, space: str = "") -> SavedPredictor:
     if given != FORMAT:
         if isinstance(given, str) and given.startswith(_FAMILY):
             raise UserError(
-                f"{path} is of another version ({plain(given)}, and this one reads {FORMAT}); train the predictor anew"
+                f"{path} is of another version ({plain(given)}, and this one reads {FORMAT}); train it anew"
             )
         raise UserError(f"{path} is no predictor: its format is {shorten(given)}, not {FORMAT}")
     own = _space(found)

@@ -163,7 +163,7 @@ def closing_lines(config: PredictConfig, summary: dict[str, Any]) -> list[str]:
         )
     run_dir = Path(config.run.dir)
     return [
-        f"{summary['model']} for {summary['space']}, trained on {summary['labels']} labels of {summary['source']} in "
+        f"{summary['model']} for {summary['space']}, trained on {summary['labels']} labels of {summary['source']}, "
         f"{summary['seconds']:.1f} s",
         f"{quality}{covered}",
         f"score others: nge predict score {run_dir} ARCHITECTURES.csv",

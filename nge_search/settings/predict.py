@@ -72,8 +72,8 @@ class PredictSection(Section):
     model: str = option(
         "ensemble",
         "Predictor that is trained: ta_gates, gates, gcn, lstm, mlp: networks on graphs or decisions; xgboost: "
-        "boosted trees; nasbowl: a process on subtrees; analytic_gp: a process on analytic features; flow: a network "
-        "with these; ensemble: both.",
+        "boosted trees; nasbowl: a process on subtrees; analytic_gp: processes on analytic features; flow: "
+        "networks with these; ensemble: both.",
         choices=PREDICTORS,
     )
     folds: int = option(

@@ -59,7 +59,7 @@ def _predictions(document: dict[str, Any]) -> str:
         f"({plain(number(document.get('folds')), 6)} parts)."
     )
     if in_percent:
-        words += " A line is the interval that holds the label in 90 % of cases, if the predictor is as sure as it may be."
+        words += " A line is the interval that is to hold the label in 90 % of cases."
     title = "Prediction against label"
     chart = scatter(title, points, "label in %", "predicted, %" if in_percent else "score", in_percent)
     return grid([chart, _calibration(document), _largest_errors(entries)]) + hint(words)
@@ -102,8 +102,8 @@ def _curve(document: dict[str, Any]) -> str:
         return ""
     series = [Series(name, own) for name, own in points.items()]
     words = (
-        "The interval is of these architectures alone: it tells how much tau would differ for others, and not how much "
-        "it would for predictors taught by other labels."
+        "The interval tells how much tau would differ for other architectures, and not how much it would for "
+        "predictors taught by other labels."
     )
     return grid([line_chart("Kendall's tau against labels learnt from", series, axis="labels")]) + hint(words)
 

@@ -6,7 +6,7 @@ import math
 import re
 from typing import Any
 
-from nge_search.predict.evaluation import compare, summarise
+from nge_search.predict.comparison import compare, summarise
 from nge_search.report.parts.charts import Series, line_chart
 from nge_search.report.parts.numbers import duration, number, plain, share
 from nge_search.report.parts.page import Figure, Section, grid, records
@@ -15,6 +15,7 @@ from nge_search.report.parts.sections import configuration, hint
 
 _PRECISION = re.compile(r"precision_at_([\d.]{1,8})")
 _COVERED = ("covered_0.5", "covered_0.9")
+_MOST = 1 << 31
 
 Result = dict[str, Any]
 
@@ -57,7 +58,7 @@ def _trials(run: Run) -> list[dict[str, Any]]:
         }
         for row in run.rows
         if all(isinstance(row.get(name), str) for name in names)
-        and all(type(row.get(name)) is int for name in ("labels", "seed"))
+        and all(type(row.get(name)) is int and abs(row[name]) < _MOST for name in ("labels", "seed"))
     ]
 
 
