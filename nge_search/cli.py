@@ -399,10 +399,11 @@ def _named(words: Sequence[str]) -> tuple[str, Sequence[str]]:
         raise UserError(f"unknown command '{plain(words[0])}'{hint}; see `nge --help`")
     if words[1:2] in (["-h"], ["--help"]):
         return words[0], words[2:]
-    given = (
-        f"'{plain(words[1])}' is unknown{nearest(words[1], second)}" if words[1:] else "a second word is missing"
-    )
-    raise UserError(f"nge {words[0]}: {given}; there are {', '.join(f'nge {words[0]} {word}' for word in second)}")
+    given, hint = "a second word is missing", ""
+    if words[1:]:
+        given, hint = f"'{plain(words[1])}' is unknown", nearest(words[1], second)
+    known = ", ".join(f"nge {words[0]} {word}" for word in second)
+    raise UserError(f"nge {words[0]}: {given}; there are {known}{hint}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

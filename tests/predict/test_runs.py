@@ -318,7 +318,7 @@ def test_other_spaces(space, tmp_path: Path) -> None:
     ("words", "says"),
     [
         (["predict"], "nge predict: a second word is missing; there are nge predict train, nge predict bench"),
-        (["predict", "trian"], "'trian' is unknown; did you mean 'train'?"),
+        (["predict", "trian"], "nge predict score; did you mean 'train'?"),
         (["predictt"], "unknown command 'predictt'; did you mean 'predict'?"),
         (["predict", "score", "nowhere", "a.csv"], "predictor 'nowhere' does not exist"),
         (["predict", "score", "{predictor}", "nowhere"], "architecture 'nowhere' does not exist"),

@@ -79,7 +79,8 @@ def test_scores_are_the_same_again(name: str, tmp_path: Path) -> None:
 def test_it_says_what_it_is(kept: Path) -> None:
     lesson = load_predictor(kept).lesson
     assert load_predictor(kept).describe() == (
-        f"nasbowl for nasbench201, trained on 12 labels ({lesson.lowest:.2f} to {lesson.highest:.2f} %) of 'a.csv'; "
+        f"nasbowl for nasbench201, trained on 12 labels ({lesson.lowest:.2f} to {lesson.highest:.2f} %) of "
+        "'a.csv'; "
         "Kendall's tau 0.50 (95 % interval 0.25 to 0.70) on labels that it had not seen"
     )
 
