@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nge_search.errors import UserError, nearest
 from nge_search.predict.base import Predictor
+from nge_search.predict.network_options import NetworkOptions
 from nge_search.registry import resolve
 from nge_search.settings.names import PREDICTORS as _OFFERED
 from nge_search.settings.names import require_names
@@ -25,12 +26,24 @@ PREDICTORS = {
 require_names(PREDICTORS, _OFFERED)
 
 
-def open_predictor(name: str, space: Space) -> Predictor:
+#: Those that take options.
+NETWORKS = ("ta_gates", "gates", "gcn", "lstm", "mlp")
+
+
+def open_predictor(name: str, space: Space, options: NetworkOptions | None = None) -> Predictor:
     """An untrained predictor.
 
+    Args:
+        options: of `NETWORKS`; None: as published.
+
     Raises:
-        UserError: an unknown name, or a space for which it has no settings.
+        UserError: an unknown name, a space for which it has no settings, or options that it does not have.
     """
     if name not in PREDICTORS:
         raise UserError(f"no predictor '{name}'{nearest(name, PREDICTORS)}; there are {', '.join(PREDICTORS)}")
-    return resolve(PREDICTORS[name])(space)
+    build = resolve(PREDICTORS[name])
+    if options is None:
+        return build(space)
+    if name not in NETWORKS:
+        raise UserError(f"{name} has no options of networks; those that have are {', '.join(NETWORKS)}")
+    return build(space, options)
