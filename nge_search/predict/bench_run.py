@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,14 @@ from nge_search.engine.session import Session, run
 from nge_search.errors import UserError
 from nge_search.files import user_path
 from nge_search.kinds import REPORT
+from nge_search.predict.anytime import AnytimePredictor
 from nge_search.predict.comparison import compare, summarise
-from nge_search.predict.evaluation import Judged, Trial, run_trials
+from nge_search.predict.evaluation import Judged, Trial, judge, judge_anytime, run_trials
 from nge_search.predict.labels import Labelled, labels_of
-from nge_search.predict.predictors import open_predictor
+from nge_search.predict.predictors import configured, network_options
 from nge_search.predict.splits import Split, by_names, folds, halves, isomorphism_class, read_hashes
 from nge_search.settings.predict import BenchSection, PredictBenchConfig
+from nge_search.spaces import Space
 from nge_search.tables import open_table
 
 #: Of a row, shown on TensorBoard.
@@ -44,11 +46,11 @@ def run_bench(config: PredictBenchConfig) -> dict[str, Any]:
 
 
 def _compare(session: Session, config: PredictBenchConfig) -> dict[str, Any]:
-    labelled, truth_N = _labels(config)
-    for model in config.bench.models:
-        open_predictor(model, labelled.space).require_installed()
+    labelled, truth_N, half_N = _labels(config)
+    data = Judged.of(labelled, truth_N)
+    judged = _judging(config, labelled.space, data, half_N)
     trials = list(_trials(config.bench, labelled))
-    digest = _digest(labelled, truth_N)
+    digest = _digest(labelled, truth_N, half_N)
     folder, rows = session.go_on()
     _require_same(rows, trials, digest, folder.metrics_path)
     for notice in labelled.notices:
@@ -71,8 +73,7 @@ def _compare(session: Session, config: PredictBenchConfig) -> dict[str, Any]:
     logger.start_phase("trials", len(trials), len(rows))
     try:
         with interrupts:
-            data = Judged.of(labelled, truth_N)
-            run_trials(trials[len(rows) :], data, lambda model: open_predictor(model, labelled.space), after)
+            run_trials(trials[len(rows) :], judged, after)
     finally:
         logger.close()
     return {
@@ -88,18 +89,45 @@ def _compare(session: Session, config: PredictBenchConfig) -> dict[str, Any]:
     }
 
 
-def _labels(config: PredictBenchConfig) -> tuple[Labelled, np.ndarray]:
-    """What predictors learn from, and what judges them."""
-    labelled, score = labels_of(config.labels), config.bench.score
-    if not score:
-        return labelled, labelled.label_N
-    if not config.labels.table:
-        raise config.bench.refuse("score", "it is a column of a table; set labels.table, or leave it out")
-    table = open_table(config.labels.table)
-    truth_N = table.column(score)[[table.find(code) for code in labelled.codes]]
-    if np.isnan(truth_N).any():
-        raise config.bench.refuse("score", f"{int(np.isnan(truth_N).sum())} architectures have no such figure")
-    return labelled, truth_N
+def _judging(
+    config: PredictBenchConfig, space: Space, data: Judged, half_N: np.ndarray
+) -> Callable[[Trial], dict[str, float]]:
+    """What carries out a trial; raises UserError if a predictor cannot be had."""
+    if config.bench.half:
+        options = network_options(config.options)
+
+        def both(trial: Trial) -> dict[str, float]:
+            predictor = AnytimePredictor(space, trial.model, options)
+            return judge_anytime(predictor, data, half_N, trial.split, trial.labels, trial.seed)
+
+        for model in config.bench.models:
+            AnytimePredictor(space, model, options)
+        return both
+
+    def one(trial: Trial) -> dict[str, float]:
+        predictor = configured(trial.model, space, config.options)
+        return judge(predictor, data, trial.split, trial.labels, trial.seed)
+
+    for model in config.bench.models:
+        configured(model, space, config.options).require_installed()
+    return one
+
+
+def _labels(config: PredictBenchConfig) -> tuple[Labelled, np.ndarray, np.ndarray]:
+    """What predictors learn from, what judges them, and accuracies half-way, if they learn from these, too."""
+    labelled = labels_of(config.labels)
+    columns = {name: getattr(config.bench, name) for name in ("score", "half")}
+    found = dict.fromkeys(columns, labelled.label_N)
+    for name, column in columns.items():
+        if not column:
+            continue
+        if not config.labels.table:
+            raise config.bench.refuse(name, "it is a column of a table; set labels.table, or leave it out")
+        table = open_table(config.labels.table)
+        found[name] = table.column(column)[[table.find(code) for code in labelled.codes]]
+        if not ((found[name] >= 0) & (found[name] <= 100)).all():  # nor is NaN
+            raise config.bench.refuse(name, "not all architectures have an accuracy from 0 to 100 there")
+    return labelled, found["score"], found["half"]
 
 
 def _trials(section: BenchSection, labelled: Labelled) -> Iterator[Trial]:
@@ -132,12 +160,13 @@ def _listed(section: BenchSection, labelled: Labelled) -> Split:
     return by_names(names, *lists)
 
 
-def _digest(labelled: Labelled, truth_N: np.ndarray) -> str:
+def _digest(labelled: Labelled, *more: np.ndarray) -> str:
     """What names the labels, by which a run that goes on tells that they are the same."""
     found = hashlib.sha256(labelled.space.name.encode())
     for code in labelled.codes:
         found.update(bytes(code))
-    found.update(labelled.label_N.tobytes() + truth_N.tobytes())
+    for label_N in (labelled.label_N, *more):
+        found.update(label_N.tobytes())
     return found.hexdigest()[:16]
 
 

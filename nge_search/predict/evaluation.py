@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from nge_search.metrics.ranking import ranking_figures
+from nge_search.predict.anytime import STAGES, AnytimePredictor, anytime_figures
 from nge_search.predict.base import Predictor, ProbabilisticPredictor
 from nge_search.predict.encoding import Cells
 from nge_search.predict.labels import Labelled
@@ -74,6 +75,26 @@ def judge(predictor: Predictor, data: Judged, split: Split, labels: int, seed: i
     return {**figures, "fit_seconds": trained - start, "score_seconds": scored - trained}
 
 
+def judge_anytime(
+    predictor: AnytimePredictor, data: Judged, half_N: np.ndarray, split: Split, labels: int, seed: int
+) -> dict[str, float]:
+    """As `judge`, of a predictor of accuracies half-way (`half_N`) and at the end (`data.label_N`), in percent.
+
+    Figures of the half-way ones begin with "half_".
+    """
+    start = time.perf_counter()
+    positions = split.train(labels)
+    label_TN = torch.from_numpy(np.stack([half_N, data.label_N]))
+    predictor.fit(data.asked(positions), label_TN[:, positions], seed)
+    trained = time.perf_counter()
+    estimate_TM = predictor.estimates(data.asked(split.test)).numpy()
+    scored = time.perf_counter()
+    found = anytime_figures(estimate_TM, np.stack([half_N, data.truth_N])[:, split.test])
+    half, final = (found[stage] for stage in STAGES)
+    figures = {**final, **{f"half_{name}": value for name, value in half.items()}}
+    return {**figures, "fit_seconds": trained - start, "score_seconds": scored - trained}
+
+
 def coverage(quantile_NL: np.ndarray, truth_N: np.ndarray) -> dict[str, float]:
     """The shares of labels within the intervals that are to cover `COVERED`; L are `LEVELS`."""
     found = {}
@@ -112,18 +133,11 @@ class Trial:
 
 
 def run_trials(
-    trials: Iterable[Trial],
-    data: Judged,
-    build: Callable[[str], Predictor],
-    after: Callable[[dict[str, Any]], None],
+    trials: Iterable[Trial], judged: Callable[[Trial], dict[str, float]], after: Callable[[dict[str, Any]], None]
 ) -> None:
-    """Carry out trials, and hand over the row of each.
-
-    Args:
-        build: an untrained predictor from a model's name.
-    """
+    """Carry out trials, and hand over the row of each: what `judged` finds, null where it is undefined."""
     for trial in trials:
-        figures = judge(build(trial.model), data, trial.split, trial.labels, trial.seed)
+        figures = judged(trial)
         after({**trial.names, **{name: _finite(value) for name, value in figures.items()}})
 
 

@@ -22,7 +22,7 @@ from nge_search.predict.cross_validation import FEWEST, SHARES, OutOfFold, cross
 from nge_search.predict.evaluation import Judged
 from nge_search.predict.importance import importances
 from nge_search.predict.labels import Labelled, labels_of
-from nge_search.predict.predictors import open_predictor
+from nge_search.predict.predictors import configured
 from nge_search.predict.saved import Lesson, SavedPredictor, save_predictor
 from nge_search.settings.predict import PredictConfig
 
@@ -44,7 +44,7 @@ def run_train(config: PredictConfig) -> dict[str, Any]:
 
 def _train(session: Session, config: PredictConfig) -> dict[str, Any]:
     labelled = labels_of(config.labels)
-    predictor = open_predictor(config.predict.model, labelled.space)
+    predictor = configured(config.predict.model, labelled.space, config.options)
     predictor.require_installed()
     folder = session.begin()
     notices = [*labelled.notices, *_warnings(labelled)]
@@ -118,7 +118,7 @@ def _cross_validated(
     try:
         with interrupts:
             found = cross_validate(
-                lambda: open_predictor(section.model, labelled.space),
+                lambda: configured(section.model, labelled.space, config.options),
                 data,
                 parts,
                 config.seed,

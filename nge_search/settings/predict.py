@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field
-from typing import ClassVar
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
 
 from nge_search.errors import UserError, nearest
 from nge_search.settings.base import Section, option
-from nge_search.settings.names import PREDICTORS, SPACES
+from nge_search.settings.names import (
+    ANYTIME_PREDICTORS,
+    BREAKINGS,
+    NETWORK_PREDICTORS,
+    PREDICTORS,
+    READOUTS,
+    SPACES,
+    UPDATES_FROM,
+)
 from nge_search.settings.run import RunningConfig
 
 #: How labels are divided into those to train on and those to test.
@@ -64,6 +73,75 @@ class LabelsSection(Section):
 
 
 @dataclass
+class OptionsSection(Section):
+    """What predictors that are networks do otherwise than published; null: as published."""
+
+    prefix: ClassVar[str] = "options"
+
+    members: int | None = option(
+        None, "Number of networks that are trained side by side, whose scores are averaged.", at_least=1, at_most=64
+    )
+    analytic: bool | None = option(None, "Give analytic features to the head, beside the encoding.")
+    epochs: int | None = option(None, "Number of epochs of training.", at_least=1, at_most=100_000)
+    batch_size: int | None = option(None, "Number of architectures in a batch.", at_least=2, at_most=1 << 20)
+    learning_rate: float | None = option(None, "Adam's learning rate, which is constant.", above=0, at_most=10)
+    steps: int | None = option(
+        None,
+        "Number T of forward passes of TA-GATES or GATES; with 1, TA-GATES is its matched control.",
+        at_least=1,
+        at_most=32,
+    )
+    step_size: float | None = option(
+        None, "Scale s of the updates of operations' embeddings (TA-GATES).", at_least=0, at_most=10
+    )
+    breaking: str | None = option(
+        None,
+        "How operations of one type are told apart (TA-GATES): none; random: by noise; add, concat: by zero-cost "
+        "saliencies, which takes a forward and backward pass for each architecture.",
+        choices=BREAKINGS,
+    )
+    breaking_scale: float | None = option(
+        None, "Scale beta of what options.breaking=add adds.", at_least=0, at_most=1000
+    )
+    update_inputs: str | None = option(
+        None, "What an update is told: of o, the embedding, f and b, what was seen forward and backward, as ofb."
+    )
+    stop_gradients: str | None = option(None, "Inputs of an update, of o, f and b, that no gradients pass, as of.")
+    update_from: str | None = option(
+        None, "Where an update sees what passed: at nodes, or as messages on edges.", choices=UPDATES_FROM
+    )
+    update_parameter_free: bool | None = option(
+        None, "Update the embeddings of operations without weights, too (no mask)."
+    )
+    readout: str | None = option(
+        None, "What of a graph is the encoding: its output, or the mean over nodes.", choices=READOUTS
+    )
+    cache: str = option(
+        "", "Folder that keeps zero-cost saliencies between runs; empty: none.", free_on_resume=True, path=True
+    )
+
+    def given(self) -> dict[str, Any]:
+        """What is not as published, by name; without the cache."""
+        return {
+            item.name: value
+            for item in fields(self)
+            if item.name != "cache" and (value := getattr(self, item.name)) is not None
+        }
+
+    def check(self) -> None:
+        for name in ("update_inputs", "stop_gradients"):
+            value = getattr(self, name)
+            if value is not None and "".join(letter for letter in "ofb" if letter in value) != value:
+                raise self.refuse(name, "give some of the letters o, f, b, in this order")
+
+    def require_taken(self, models: Sequence[str]) -> None:
+        """Raise UserError if there are options and none of the models takes them."""
+        if (given := self.given()) and not set(models) & {*NETWORK_PREDICTORS, *ANYTIME_PREDICTORS}:
+            taking = ", ".join(NETWORK_PREDICTORS)
+            raise self.refuse(next(iter(given)), f"{', '.join(models)}: no options of networks; {taking} have them")
+
+
+@dataclass
 class PredictSection(Section):
     """What is trained, and how its quality is estimated."""
 
@@ -99,6 +177,10 @@ class PredictConfig(RunningConfig):
 
     labels: LabelsSection = field(default_factory=LabelsSection)
     predict: PredictSection = field(default_factory=PredictSection)
+    options: OptionsSection = field(default_factory=OptionsSection)
+
+    def check(self) -> None:
+        self.options.require_taken([self.predict.model])
 
 
 @dataclass
@@ -109,8 +191,9 @@ class BenchSection(Section):
 
     models: list[str] = option(
         ["ensemble"],
-        "Predictors that are compared, each with the first, in pairs of equal seeds.",
-        choices=PREDICTORS,
+        "Predictors that are compared, each with the first, in pairs of equal seeds; with bench.half those that "
+        "predict both accuracies.",
+        choices=(*PREDICTORS, *ANYTIME_PREDICTORS[:-1]),
     )
     budgets: list[str] = option(
         ["1%", "5%", "10%"],
@@ -140,7 +223,18 @@ class BenchSection(Section):
         "", "Column of the table by which predictors are judged, unseen by them; empty: labels.column."
     )
 
+    half: str = option(
+        "",
+        "Column of the table with accuracies half-way through training, predicted beside those at the end; empty: "
+        "none.",
+    )
+
     def check(self) -> None:
+        offered = ANYTIME_PREDICTORS if self.half else PREDICTORS
+        if other := [name for name in self.models if name not in offered]:
+            word = "with" if self.half else "without"
+            known = ", ".join(offered)
+            raise self.refuse("models", f"{other[0]} is none {word} {self.key('half')}; there are {known}")
         for name in ("models", "budgets", "seeds"):
             if not getattr(self, name):
                 raise self.refuse(name, "give at least one")
@@ -202,3 +296,7 @@ class PredictBenchConfig(RunningConfig):
 
     labels: LabelsSection = field(default_factory=LabelsSection)
     bench: BenchSection = field(default_factory=BenchSection)
+    options: OptionsSection = field(default_factory=OptionsSection)
+
+    def check(self) -> None:
+        self.options.require_taken(self.bench.models)

@@ -13,7 +13,7 @@ import pytest
 
 import nge_search
 from nge_search.cli import main
-from nge_search.predict import bench_run, evaluation
+from nge_search.predict import bench_run
 from nge_search.spaces import Code, DartsSpace, NasBench101Space, NasBench201Space
 from nge_search.tables.table import build_table
 
@@ -232,7 +232,7 @@ def test_trials_are_compared(table: Path, tmp_path: Path, capsys: pytest.Capture
 def test_a_bench_that_was_stopped_goes_on(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     nge_search.predict_bench(None, *bench_words(table, whole))
-    judged, judge = [], evaluation.judge
+    judged, judge = [], bench_run.judge
 
     def stopped(*words):
         judged.append(1)
@@ -240,7 +240,7 @@ def test_a_bench_that_was_stopped_goes_on(table: Path, tmp_path: Path, monkeypat
             signal.raise_signal(signal.SIGTERM)
         return judge(*words)
 
-    monkeypatch.setattr(evaluation, "judge", stopped)
+    monkeypatch.setattr(bench_run, "judge", stopped)
     with pytest.raises(nge_search.Interrupted):
         nge_search.predict_bench(None, *bench_words(table, cut))
     assert rows_of(cut) == rows_of(whole)[:3]
@@ -248,11 +248,11 @@ def test_a_bench_that_was_stopped_goes_on(table: Path, tmp_path: Path, monkeypat
     path.write_text(path.read_text() + '{"epoch": 3, "mod')  # as a crash cuts a row off
     assert main(["report", str(cut)]) == 0
     assert main(["predict", "bench", *bench_words(table, cut), "bench.first_seed=1"]) == 2
-    monkeypatch.setattr(bench_run, "_digest", lambda labelled, truth_N: "other")
+    monkeypatch.setattr(bench_run, "_digest", lambda *labels: "other")
     with pytest.raises(nge_search.UserError, match="records trials on other labels"):
         nge_search.predict_bench(None, *bench_words(table, cut))
     monkeypatch.undo()
-    monkeypatch.setattr(evaluation, "judge", stopped)
+    monkeypatch.setattr(bench_run, "judge", stopped)
     summary = nge_search.predict_bench(None, *bench_words(table, cut))
     assert len(judged) == 3 + 3
     assert rows_of(cut)[0] == rows_of(whole)[0]
