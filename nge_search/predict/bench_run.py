@@ -63,8 +63,8 @@ def _compare(session: Session, config: PredictBenchConfig) -> dict[str, Any]:
         rows.append(row)
         logger.row(row)
         prefix = f"{row['model']}/{row['budget']}"
-        shown = {f"{name}/{prefix}": row[name] for name in _SHOWN if row.get(name) is not None}
-        logger.scalars(shown, len(rows))
+        shown = {name: row[name] for name in _SHOWN if row.get(name) is not None}
+        logger.scalars({f"{name}/{prefix}": value for name, value in shown.items()}, len(rows))
         logger.advance()
         logger.progress(f"{row['model']} on {row['labels']} labels, trial", len(rows), len(trials), shown)
         if interrupts.received:
@@ -185,30 +185,35 @@ def _require_same(rows: list[dict[str, Any]], trials: list[Trial], digest: str, 
 
 def closing_lines(config: PredictBenchConfig, summary: dict[str, Any]) -> list[str]:
     """What is printed of finished trials: tau by model and budget, and what is better than the first."""
-    heads = [f"{'':14}"]
-    by_place = {(result["model"], result["budget"]): result for result in summary["results"]}
-    for budget in config.bench.budgets:
-        result = next(result for result in summary["results"] if result["budget"] == budget)
-        count = f"{result['labels']} labels" + (f" ({budget})" if budget.endswith("%") else "")
-        heads.append(f"{count:>20}")
-    lines = [
-        f"Kendall's tau on {summary['space']}, {summary['source']}: mean +- deviation over seeds",
-        "".join(heads),
-    ]
-    for model in config.bench.models:
-        cells = []
-        for budget in config.bench.budgets:
-            tau = by_place[model, budget].get("kendall_tau")
-            cells.append(f"{_with_deviation(tau) if tau else 'undefined':>20}")
-        lines.append(f"{model:14}{''.join(cells)}")
-    seeds = ", ".join(str(by_place[config.bench.models[0], budget]["seeds"]) for budget in config.bench.budgets)
-    lines.append(f"seeds: {seeds}, from {config.bench.first_seed}; {summary['seconds']:.0f} s")
+    section, where = config.bench, f"{summary['space']}, {summary['source']}: mean +- deviation over seeds"
+    lines = _table(section, summary["results"], "kendall_tau", f"Kendall's tau on {where}")
+    if section.half:
+        lines += _table(section, summary["results"], "half_kendall_tau", f"Kendall's tau half-way on {where}")
+    counts = [next(own["seeds"] for own in summary["results"] if own["budget"] == name) for name in section.budgets]
+    lines.append(f"seeds: {', '.join(map(str, counts))}, from {section.first_seed}; {summary['seconds']:.0f} s")
     for found in summary["comparisons"]:
         between = "" if found["low"] is None else f" ({found['low']:+.4f} to {found['high']:+.4f})"
         lines.append(f"{found['model']} - {found['against']}, {found['budget']}: {found['mean']:+.4f}{between}")
     return [*lines, f"report {Path(config.run.dir) / REPORT}"]
 
 
-def _with_deviation(figure: dict[str, float | None]) -> str:
+def _table(section: BenchSection, results: list[dict[str, Any]], figure: str, title: str) -> list[str]:
+    """A figure by model and budget, in lines."""
+    by_place = {(own["model"], own["budget"]): own for own in results}
+    head = " " * 14
+    for budget in section.budgets:
+        labels = by_place[section.models[0], budget]["labels"]
+        count = f"{labels} labels" + (f" ({budget})" if budget.endswith("%") else "")
+        head += f"{count:>20}"
+    lines = [title, head]
+    for model in section.models:
+        cells = (_with_deviation(by_place[model, budget].get(figure)) for budget in section.budgets)
+        lines.append(f"{model:14}{''.join(f'{cell:>20}' for cell in cells)}")
+    return lines
+
+
+def _with_deviation(figure: dict[str, float | None] | None) -> str:
+    if figure is None:
+        return "undefined"
     deviation = "" if figure["deviation"] is None else f" +- {figure['deviation']:.4f}"
     return f"{figure['mean']:.4f}{deviation}"

@@ -247,17 +247,17 @@ def test_a_bench_that_was_stopped_goes_on(table: Path, tmp_path: Path, monkeypat
     path = cut / "metrics.jsonl"
     path.write_text(path.read_text() + '{"epoch": 3, "mod')  # as a crash cuts a row off
     assert main(["report", str(cut)]) == 0
-    assert main(["predict", "bench", *bench_words(table, cut), "bench.first_seed=1"]) == 2
-    monkeypatch.setattr(bench_run, "_digest", lambda *labels: "other")
-    with pytest.raises(nge_search.UserError, match="records trials on other labels"):
-        nge_search.predict_bench(None, *bench_words(table, cut))
-    monkeypatch.undo()
-    monkeypatch.setattr(bench_run, "judge", stopped)
+    with pytest.raises(nge_search.UserError, match=r"bench.first_seed was 0, now 1"):
+        nge_search.predict_bench(None, *bench_words(table, cut), "bench.first_seed=1")
+    with monkeypatch.context() as patch:
+        patch.setattr(bench_run, "_digest", lambda *labels: "other")
+        with pytest.raises(nge_search.UserError, match="records trials on other labels"):
+            nge_search.predict_bench(None, *bench_words(table, cut))
+    before = json.loads(path.read_text().splitlines()[2])["seconds"]
     summary = nge_search.predict_bench(None, *bench_words(table, cut))
     assert len(judged) == 3 + 3
-    assert rows_of(cut)[0] == rows_of(whole)[0]
-    assert len(rows_of(cut)) == 6
-    assert summary["seconds"] >= json.loads(path.read_text().splitlines()[2])["seconds"]
+    assert rows_of(cut) == rows_of(whole)
+    assert summary["seconds"] >= before
 
 
 def test_folds_classes_and_another_score(table: Path, tmp_path: Path) -> None:
@@ -275,6 +275,32 @@ def test_folds_classes_and_another_score(table: Path, tmp_path: Path) -> None:
     summary = nge_search.predict_bench(None, *words, *own, *more)
     assert [row["fold"] for row in rows_of(tmp_path)] == [0, 1, 2, 3] * 2
     assert summary["results"][0]["seeds"] == 2
+
+
+def test_accuracies_half_way(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [word for word in bench_words(table, tmp_path) if not word.startswith("bench.")]
+    own = ["bench.half=x_test_1", "bench.models=[multi_lstm,single_gates]", "bench.budgets=[6]", "bench.seeds=[1]"]
+    summary = nge_search.predict_bench(None, *words, *own, "options.epochs=1")
+    assert [result["model"] for result in summary["results"]] == ["multi_lstm", "single_gates"]
+    figures = summary["results"][0]
+    assert {"kendall_tau", "half_kendall_tau", "mean_squared_error", "half_mean_squared_error"} <= figures.keys()
+    assert main(["predict", "bench", *words, *own, "options.epochs=1"]) == 0
+    assert "half-way" in capsys.readouterr().out
+    assert "half-way" in (tmp_path / "report.html").read_text()
+
+
+def test_options_of_networks(labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [f"labels.file={labels}", f"run.dir={tmp_path}", "predict.curve=false", "predict.folds=2", *QUIET]
+    options = ["options.members=2", "options.steps=1", "options.epochs=1", "options.analytic=true"]
+    nge_search.predict_train(None, *words, "predict.model=ta_gates", *options)
+    document = json.loads((tmp_path / "predictor.json").read_text())
+    given = {"members": 2, "steps": 1, "epochs": 1, "analytic": True}
+    assert given.items() <= document["state"]["options"].items()
+    assert len(nge_search.predict_score(tmp_path, labels)) == 20
+    assert main(["predict", "train", *words[:1], "predict.model=nasbowl", "options.members=2"]) == 2
+    assert "options.members=2: nasbowl: no options of networks" in capsys.readouterr().err
+    assert main(["predict", "train", *words[:1], "predict.model=lstm", "options.steps=2", "run.dir=x"]) == 2
+    assert "lstm has no option steps" in capsys.readouterr().err
 
 
 def test_lists_of_hashes_divide(tmp_path: Path) -> None:

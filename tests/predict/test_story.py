@@ -1,4 +1,4 @@
-"""README's story of a predictor, as it is written there: thirty trained cells, a thousand candidates, the ten best."""
+"""README's story of a predictor, as it is written there: thirty trained cells, and the ten best of a thousand."""
 
 from __future__ import annotations
 

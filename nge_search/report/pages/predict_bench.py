@@ -39,7 +39,8 @@ def figures(run: Run) -> list[Figure]:
 def sections(run: Run) -> list[Section]:
     results = _results(run)
     return [
-        Section("labels", "Kendall's tau against labels", _by_labels(results)),
+        Section("labels", "Kendall's tau against labels", _by_labels(results, "kendall_tau")),
+        Section("half", "Kendall's tau half-way through training", _by_labels(results, "half_kendall_tau")),
         Section("precision", "The best among those chosen", _precision(results)),
         Section("pairs", "Against the first, in pairs of seeds", _pairs(run)),
         Section("intervals", "Intervals", _intervals(results)),
@@ -93,15 +94,18 @@ def _models(results: list[Result]) -> list[str]:
     return list(dict.fromkeys(map(_name, results)))
 
 
-def _by_labels(results: list[Result]) -> str:
+def _by_labels(results: list[Result], figure: str) -> str:
+    """A figure of every predictor by the number of labels; empty where none has it."""
+    if not any(figure in result for result in results):
+        return ""
     models, budgets = _models(results), list(dict.fromkeys(str(result["budget"]) for result in results))
     by_place = {(_name(result), str(result["budget"])): result for result in results}
     series = []
     for model in models:
         own = sorted((result for result in results if _name(result) == model), key=lambda result: result["labels"])
-        series.append(Series(model, [(float(result["labels"]), _mean(result, "kendall_tau")) for result in own]))
+        series.append(Series(model, [(float(result["labels"]), _mean(result, figure)) for result in own]))
     rows = [
-        (model, *(_with_deviation(by_place.get((model, budget), {}), "kendall_tau") for budget in budgets))
+        (model, *(_with_deviation(by_place.get((model, budget), {}), figure) for budget in budgets))
         for model in models
     ]
     heads = []
