@@ -29,10 +29,10 @@ from nge_search.predict.networks import Design, design
 from nge_search.predict.preparation import Preparation
 from nge_search.predict.published import Published, anytime, published
 from nge_search.predict.training import ScoreNetwork, scores, train
+from nge_search.settings.names import ANYTIME_PREDICTORS as MODELS
 from nge_search.spaces.base import Space
 
 STAGES = ("half", "final")
-MODELS = ("single_gates", "multi_lstm", "multi_gates", "multi_control", "ta_gates")
 
 
 class AnytimePredictor:

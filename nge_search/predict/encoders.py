@@ -23,9 +23,6 @@ from nge_search.architecture.graph import INPUT, PLAIN, Label
 from nge_search.graph_nn import DenseBatch, EdgeBatch, GatedConvolution, Vocabulary
 from nge_search.predict.operation_facts import facts_of
 
-BREAKINGS = ("none", "random", "add", "concat")
-UPDATES_FROM = ("nodes", "messages")
-READOUTS = ("output", "mean")
 #: Operations through which everything passes, where `FlowSettings.open_skips` says so.
 _OPEN = (PLAIN.name, "skip_connect")
 #: Deviation of the noise of symmetry breaking by chance.
@@ -52,7 +49,7 @@ class FlowSettings:
         stop_gradients: which of these gradients do not pass.
         readout: "output", or "mean" over all nodes but the inputs.
         mean_of: by which the sum of that mean is divided, however many nodes there are; None: by their number.
-        breaking: how operations of one type are told apart at the start: one of `BREAKINGS`.
+        breaking: how operations of one type are told apart at the start: one of the names in settings.
         breaking_scale: beta.
     """
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from nge_search.errors import UserError, nearest, shorten
-from nge_search.predict.encoders import BREAKINGS, READOUTS, UPDATES_FROM, FlowSettings
+from nge_search.predict.encoders import FlowSettings
 from nge_search.predict.training import TrainingSettings
 from nge_search.predict.zero_cost import ZeroCostSettings
+from nge_search.settings.names import BREAKINGS, READOUTS, UPDATES_FROM
 
 #: What the update of an embedding may be told, a letter each: the embedding, and what it saw forward and backward.
 _SEEN = "ofb"

@@ -57,4 +57,4 @@ def test_bad_names() -> None:
 def test_xgboost_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "xgboost", None)
     with pytest.raises(UserError, match=r"pip install 'nge-search\[predict\]'"):
-        open_predictor("xgboost", SPACES["nasbench201"]())
+        open_predictor("xgboost", SPACES["nasbench201"]()).require_installed()
