@@ -44,10 +44,10 @@ from nge_search.errors import UserError
 from nge_search.files import write_json
 from nge_search.metrics.ranking import kendall_tau
 from nge_search.predict import analytic, own
-from nge_search.predict.anytime import AnytimePredictor, anytime_figures
+from nge_search.predict.anytime import AnytimePredictor
 from nge_search.predict.base import Predictor
 from nge_search.predict.encoding import Cells
-from nge_search.predict.evaluation import Judged, judge
+from nge_search.predict.evaluation import Judged, judge, judge_anytime
 from nge_search.predict.network_options import NetworkOptions
 from nge_search.predict.networks import NetworkPredictor
 from nge_search.predict.predictors import NETWORKS, open_predictor
@@ -263,7 +263,10 @@ def row_of(trial: Trial, places: Places) -> dict[str, Any]:
     labels = math.floor(share * len(split.pool) + 1e-9) if trial.budget.endswith("%") else int(trial.budget)
     began = time.perf_counter()
     if trial.anytime:
-        figures = judge_anytime(trial, loaded, split, labels)
+        if loaded.half_N is None:
+            raise UserError(f"{trial.source} has no accuracies half-way")
+        pair = AnytimePredictor(loaded.space, trial.model, NetworkOptions(epochs=trial.epochs or None))
+        figures = judge_anytime(pair, loaded.data, loaded.half_N, split, labels, trial.seed)
     else:
         predictor = build(trial.model, loaded.space, places.cache, trial.epochs)
         figures = judge(predictor, loaded.data, split, labels, trial.seed)
@@ -275,22 +278,6 @@ def row_of(trial: Trial, places: Places) -> dict[str, Any]:
     told = {"trial": asdict(trial), "labels": labels, "tested": len(split.test), "seconds": round(seconds, 2)}
     finite = {name: value if math.isfinite(value) else None for name, value in figures.items()}
     return {**told, "date": datetime.date.today().isoformat(), "torch": torch.__version__, **finite}
-
-
-def judge_anytime(trial: Trial, loaded: Loaded, split: Split, labels: int) -> dict[str, float]:
-    """Figures of both stages; `kendall_tau` is that of the end."""
-    if loaded.half_N is None:
-        raise UserError(f"{trial.source} has no accuracies half-way")
-    label_TN = np.stack([loaded.half_N, loaded.data.label_N])
-    train_N = split.train(labels)
-    predictor = AnytimePredictor(loaded.space, trial.model, NetworkOptions(epochs=trial.epochs or None))
-    began = time.perf_counter()
-    predictor.fit(loaded.data.asked(train_N), torch.from_numpy(label_TN[:, train_N]), trial.seed)
-    fitted = time.perf_counter() - began
-    estimate_TM = predictor.estimates(loaded.data.asked(split.test)).numpy()
-    by_stage = anytime_figures(estimate_TM, label_TN[:, split.test])
-    figures = {f"{stage}_{name}": value for stage, own in by_stage.items() for name, value in own.items()}
-    return {"kendall_tau": figures["final_kendall_tau"], "fit_seconds": fitted, **figures}
 
 
 #: Numbers of labels that fits are timed on.

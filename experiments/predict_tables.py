@@ -34,8 +34,8 @@ def print_part(part: str, rows: Sequence[Row], titles: dict[str, str], paper: Pa
             if part == "calibration":
                 print(figures(own, {"50 %": "covered_0.5", "90 %": "covered_0.9"}, {}))
             elif anytime:
-                for index, stage in enumerate(("half", "final")):
-                    named = {name: f"{stage}_{figure}" for name, figure in _ANYTIME.items()}
+                for index, (stage, prefix) in enumerate((("half", "half_"), ("final", ""))):
+                    named = {name: f"{prefix}{figure}" for name, figure in _ANYTIME.items()}
                     of_stage = {
                         model: {count: pair[index] for count, pair in taus.items()} for model, taus in known.items()
                     }
