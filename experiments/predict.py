@@ -8,7 +8,10 @@
     python experiments/predict.py cifar100    the same settings on CIFAR-100's validation accuracy
     python experiments/predict.py calibration what the intervals of 50 and 90 % cover
     python experiments/predict.py speed       seconds
-    python experiments/predict.py nb101 --tfrecord nasbench_only108.tfrecord     TA-GATES' own split
+    python experiments/predict.py nb101 --tfrecord nasbench_only108.tfrecord --hashes FOLDER    TA-GATES' own split
+
+nb101 reads the hashes of the cells to train on and to test from tagates_split_train.csv and tagates_split_test.csv
+in FOLDER, each with a column `hash`; the 7,290 to train on are in the authors' order.
 
 Sets are looked for under --data, by the paths in SOURCES. A row of results/predict_rows.jsonl is one training; rows
 that are there are not made again, so that a stopped command goes on, and parts share rows. --models, --budgets and
@@ -77,10 +80,11 @@ class Trial:
 
 @dataclass(frozen=True)
 class Places:
-    """Where files are: of --data, --tfrecord and --cache."""
+    """Where files are: of --data, --tfrecord, --hashes and --cache."""
 
     data: Path
     tfrecord: str
+    hashes: Path
     cache: Path
 
 
@@ -89,6 +93,9 @@ def main() -> None:
     parser.add_argument("part", choices=(*PARTS, "speed"))
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the sets of SOURCES")
     parser.add_argument("--tfrecord", default="", help="NAS-Bench-101's official file, of nb101")
+    parser.add_argument(
+        "--hashes", type=Path, default=Path("data/nasbench101"), help="folder of the lists of nb101"
+    )
     parser.add_argument("--cache", type=Path, default=ROOT / "runs" / "zero_cost", help="keeps saliencies")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     parser.add_argument("--sources", default="", help="some of the part's sets, as ec_nas,enas")
@@ -101,10 +108,11 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=10_000, help="cells that speed is measured on")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
+    places = Places(options.data, options.tfrecord, options.hashes, options.cache)
     try:
         if options.part == "speed":
-            measure_speed(Places(options.data, options.tfrecord, options.cache), options)
-        elif not make_tables(Places(options.data, options.tfrecord, options.cache), options):
+            measure_speed(places, options)
+        elif not make_tables(places, options):
             parser.error("no row yet; leave --show out")
     except UserError as error:
         parser.error(str(error))
@@ -228,8 +236,8 @@ def load(name: str, places: Places) -> Loaded:
 
 def hash_lists(places: Places) -> tuple[list[str], list[str]]:
     """TA-GATES' cells of NAS-Bench-101 to train on and to test."""
-    folder = places.data / "nasbench101"
-    return read_hashes(folder / "tagates_split_train.csv"), read_hashes(folder / "tagates_split_test.csv")
+    train, test = (read_hashes(places.hashes / f"tagates_split_{side}.csv") for side in ("train", "test"))
+    return train, test
 
 
 def division(name: str, loaded: Loaded, seed: int, fold: int) -> Split:
