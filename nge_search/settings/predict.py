@@ -106,7 +106,9 @@ class OptionsSection(Section):
     update_inputs: str | None = option(
         None, "What an update is told: of o, the embedding, f and b, what was seen forward and backward, as ofb."
     )
-    stop_gradients: str | None = option(None, "Inputs of an update, of o, f and b, that no gradients pass, as of.")
+    stop_gradients: str | None = option(
+        None, "Inputs of an update, of o, f and b, that no gradients pass, as of; none: gradients pass all."
+    )
     update_from: str | None = option(
         None, "Where an update sees what passed: at nodes, or as messages on edges.", choices=UPDATES_FROM
     )
@@ -122,15 +124,13 @@ class OptionsSection(Section):
 
     def given(self) -> dict[str, Any]:
         """What is not as published, by name; without the cache."""
-        return {
-            item.name: value
-            for item in fields(self)
-            if item.name != "cache" and (value := getattr(self, item.name)) is not None
-        }
+        names = [item.name for item in fields(self) if item.name != "cache"]
+        found = {name: value for name in names if (value := getattr(self, name)) is not None}
+        return {**found, "stop_gradients": ""} if self.stop_gradients == "none" else found
 
     def check(self) -> None:
         for name in ("update_inputs", "stop_gradients"):
-            value = getattr(self, name)
+            value = self.given().get(name)
             if value is not None and "".join(letter for letter in "ofb" if letter in value) != value:
                 raise self.refuse(name, "give some of the letters o, f, b, in this order")
 
