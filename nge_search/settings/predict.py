@@ -110,7 +110,7 @@ class OptionsSection(Section):
         None, "Inputs of an update, of o, f and b, that no gradients pass, as of; none: gradients pass all."
     )
     update_from: str | None = option(
-        None, "Where an update sees what passed: at nodes, or as messages on edges.", choices=UPDATES_FROM
+        None, "Place where an update sees what passed: nodes, or messages on edges.", choices=UPDATES_FROM
     )
     update_parameter_free: bool | None = option(
         None, "Update the embeddings of operations without weights, too (no mask)."
