@@ -242,7 +242,7 @@ class BenchSection(Section):
             if len(set(getattr(self, name))) < len(getattr(self, name)):
                 raise self.refuse(name, "one stands there twice")
         for text in self.budgets:
-            if not _BUDGET.fullmatch(text) or not 0 < _budget(text, 100) <= 10**9 or _share(text) > 1:
+            if not _BUDGET.fullmatch(text) or _share(text) > 1 or _budget(text, 10**9) < 1:
                 raise self.refuse("budgets", f"'{text}' is neither a number of labels, as 39, nor a share, as 0.5%")
         if not all(re.fullmatch(r"[1-9]\d{0,3}", text) and int(text) <= _MOST_SEEDS for text in self.seeds):
             raise self.refuse("seeds", f"give whole numbers from 1 to {_MOST_SEEDS}")
