@@ -24,6 +24,8 @@ from nge_search.predict.splits import folds
 SHARES = (0.25, 0.5, 1.0)
 #: Labels without which nothing can be told: two to learn from, and one to test.
 FEWEST = 3
+#: Labels below which a point of the curve tells nothing.
+_FEWEST_TAUGHT = 4
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def cross_validate(
         build: makes an untrained predictor.
         parts: of the labels; where there are fewer labels, as many as these.
         seed: of the division and of the trainings.
-        shares: in rising order, of the labels that teach; those that come to less than two labels are left out.
+        shares: in rising order, of the labels that teach; those that come to less than four labels are left out.
         after: called after each part with its position, how many labels taught, and of it scores and labels, at the
             last of the shares.
 
@@ -77,7 +79,7 @@ def cross_validate(
     count = len(data.label_N)
     divisions = folds(count, min(parts, count), seed)
     fewest = min(len(split.pool) for split in divisions)
-    sizes = sorted({int(share * fewest) for share in shares[:-1] if share * fewest >= 2})
+    sizes = sorted({int(share * fewest) for share in shares[:-1] if share * fewest >= _FEWEST_TAUGHT})
     found = []
     for size in [*sizes, 0]:
         score_N, quantile_NL, is_sure = np.empty(count), np.empty((count, len(LEVELS))), False

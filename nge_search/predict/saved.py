@@ -89,12 +89,10 @@ class SavedPredictor:
         tau, interval = self.quality.get("kendall_tau"), self.quality.get("interval")
         if not isinstance(tau, float):
             return f"{text}; its quality is not known"
-        between = f" (95 % interval {interval[0]:.2f} to {interval[1]:.2f})" if _is_interval(interval) else ""
+        between = ""
+        if isinstance(interval, list) and len(interval) == 2 and all(isinstance(end, float) for end in interval):
+            between = f" (95 % interval {interval[0]:.2f} to {interval[1]:.2f})"
         return f"{text}; Kendall's tau {tau:.2f}{between} on labels that it had not seen"
-
-
-def _is_interval(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(isinstance(end, float) for end in value)
 
 
 def save_predictor(folder: Path, saved: SavedPredictor) -> list[Path]:

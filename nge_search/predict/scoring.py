@@ -125,9 +125,10 @@ def _scored(saved: SavedPredictor, codes: Sequence[Code]) -> list[Scored]:
     if not np.isfinite(score_N).all():
         raise UserError(f"the predictor {saved.model} gives scores that are not finite; train it anew")
     if not isinstance(predictor, ProbabilisticPredictor):
-        return [Scored(*one) for one in zip(codes, texts, score_N.tolist())]
+        return [Scored(code, text, own) for code, text, own in zip(codes, texts, score_N.tolist())]
     quantile_NL = predictor.quantiles(cells, LEVELS).clamp(0, 100).tolist()
-    return [Scored(*one[:3], tuple(one[3])) for one in zip(codes, texts, score_N.tolist(), quantile_NL)]
+    rows = zip(codes, texts, score_N.tolist(), quantile_NL)
+    return [Scored(code, text, own, tuple(quantiles)) for code, text, own, quantiles in rows]
 
 
 def best(scored: Sequence[Scored], count: int) -> list[Scored]:

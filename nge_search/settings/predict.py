@@ -106,9 +106,11 @@ class OptionsSection(Section):
     update_inputs: str | None = option(
         None, "What an update is told: of o, the embedding, f and b, what was seen forward and backward, as ofb."
     )
-    stop_gradients: str | None = option(None, "Inputs of an update, of o, f and b, that no gradients pass, as of.")
+    stop_gradients: str | None = option(
+        None, "Inputs of an update, of o, f and b, that no gradients pass, as of; none: gradients pass all."
+    )
     update_from: str | None = option(
-        None, "Where an update sees what passed: at nodes, or as messages on edges.", choices=UPDATES_FROM
+        None, "Place where an update sees what passed: nodes, or messages on edges.", choices=UPDATES_FROM
     )
     update_parameter_free: bool | None = option(
         None, "Update the embeddings of operations without weights, too (no mask)."
@@ -122,15 +124,13 @@ class OptionsSection(Section):
 
     def given(self) -> dict[str, Any]:
         """What is not as published, by name; without the cache."""
-        return {
-            item.name: value
-            for item in fields(self)
-            if item.name != "cache" and (value := getattr(self, item.name)) is not None
-        }
+        names = [item.name for item in fields(self) if item.name != "cache"]
+        found = {name: value for name in names if (value := getattr(self, name)) is not None}
+        return {**found, "stop_gradients": ""} if self.stop_gradients == "none" else found
 
     def check(self) -> None:
         for name in ("update_inputs", "stop_gradients"):
-            value = getattr(self, name)
+            value = self.given().get(name)
             if value is not None and "".join(letter for letter in "ofb" if letter in value) != value:
                 raise self.refuse(name, "give some of the letters o, f, b, in this order")
 
@@ -242,7 +242,7 @@ class BenchSection(Section):
             if len(set(getattr(self, name))) < len(getattr(self, name)):
                 raise self.refuse(name, "one stands there twice")
         for text in self.budgets:
-            if not _BUDGET.fullmatch(text) or not 0 < _budget(text, 100) <= 10**9 or _share(text) > 1:
+            if not _BUDGET.fullmatch(text) or _share(text) > 1 or _budget(text, 10**9) < 1:
                 raise self.refuse("budgets", f"'{text}' is neither a number of labels, as 39, nor a share, as 0.5%")
         if not all(re.fullmatch(r"[1-9]\d{0,3}", text) and int(text) <= _MOST_SEEDS for text in self.seeds):
             raise self.refuse("seeds", f"give whole numbers from 1 to {_MOST_SEEDS}")

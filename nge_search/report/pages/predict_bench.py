@@ -110,8 +110,8 @@ def _by_labels(results: list[Result], figure: str) -> str:
     ]
     heads = []
     for budget in budgets:
-        own = next(result for result in results if str(result["budget"]) == budget)
-        heads.append(f"{own['labels']} labels" + (f" ({budget})" if budget.endswith("%") else ""))
+        first = next(result for result in results if str(result["budget"]) == budget)
+        heads.append(f"{first['labels']} labels" + (f" ({budget})" if budget.endswith("%") else ""))
     table = records("Mean ± deviation over seeds", ["predictor"], heads, rows)
     return grid([line_chart("Kendall's tau", series, axis="labels"), table])
 
