@@ -30,7 +30,7 @@ import functools
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -56,7 +56,7 @@ from nge_search.predict.networks import NetworkPredictor
 from nge_search.predict.predictors import NETWORKS, open_predictor
 from nge_search.predict.splits import Split, by_names, folds, halves, read_hashes
 from nge_search.predict.zero_cost import ZeroCostSettings, measure
-from nge_search.spaces import SPACES, Space
+from nge_search.spaces import SPACES, NasBench201Space, Space
 from nge_search.tables import open_table
 
 ROOT = Path(__file__).parents[1]
@@ -120,7 +120,8 @@ def main() -> None:
 
 def make_tables(places: Places, options: argparse.Namespace) -> int:
     """Train what is missing of a part, and print its tables; the number of rows there are."""
-    wanted = list(trials(options))
+    lacking = left_out({trial.model for trial in trials(options) if not trial.anytime})
+    wanted = [trial for trial in trials(options) if trial.anytime or trial.model not in lacking]
     path = options.out / "predict_rows.jsonl"
     found = read_rows(path)
     if not options.show:
@@ -136,6 +137,18 @@ def make_tables(places: Places, options: argparse.Namespace) -> int:
         header = results_header("python experiments/predict.py", options.part)
         write_json(options.out / f"predict_{options.part}.json", {**header, "trainings": len(wanted), "rows": rows})
     return len(rows)
+
+
+def left_out(models: Iterable[str]) -> set[str]:
+    """Those that need a package which is not installed; says so."""
+    found = set()
+    for model in models:
+        try:
+            build(model, NasBench201Space(), Path(), 0).require_installed()
+        except UserError as error:
+            print(f"left out: {error}")
+            found.add(model)
+    return found
 
 
 def paper_of(part: str, source: str) -> dict[str, dict[int, Any]]:
@@ -298,13 +311,15 @@ def measure_speed(places: Places, options: argparse.Namespace) -> None:
     loaded, random = load("nb201", places), np.random.default_rng(0)
     cells, seconds = loaded.data.cells, {}
     models = options.models.split(";") if options.models else ["ta_gates", "gates", "control", *OWN]
+    lacking = left_out(models)
     for labels in [int(name) for name in options.budgets.split(",") if name] or _TIMED:
         train_N = halves(len(cells), 0).train(labels)
-        for model in models:
+        for model in [name for name in models if name not in lacking]:
             predictor = build(model, loaded.space, places.cache, options.epochs)
             fit = functools.partial(loaded.data.fit, predictor, train_N, 0)
             seconds[f"{model}: {labels} labels"] = timed(fit)
             seconds[f"{model}: scores of {len(cells):,} architectures"] = timed(lambda p=predictor: p.scores(cells))
+            print(f"{model}: {labels} labels: {seconds[f'{model}: {labels} labels']:.1f} s", flush=True)
     for name in SPACES:
         space = SPACES[name]()
         drawn = [space.graphs(space.random(random)) for _ in range(options.count)]
