@@ -10,7 +10,7 @@ Legend: N architectures with labels, M asked for, E networks, G groups.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,14 +22,16 @@ from nge_search.predict.columns import PLACES, SUBTREES, Columns
 from nge_search.predict.encoders import FlowEncoder, FlowSettings
 from nge_search.predict.encoding import Cells, Form
 from nge_search.predict.members import Members
-from nge_search.predict.process import GaussianProcess, Hyperparameters
+from nge_search.predict.process import GaussianProcess, Hyperparameters, mixture, mixture_at, sampled
 from nge_search.predict.targets import Target
 from nge_search.predict.training import Inputs, ScoreNetwork, TrainingSettings, scores, train
 from nge_search.spaces.base import Space
 
 _AT_ONCE = 4096
 #: Between which deviations are scaled.
-_WIDENED = (0.5, 2.0)
+_WIDENED = (1.0, 2.0)
+#: Deviation of a network's scores, below which it does not tell architectures apart.
+_LEAST_SPREAD = 0.01
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class OwnSettings:
         grouped: processes with a kernel for each group of analytic features, beside that with one for all.
         target: of processes, one of `targets.TARGETS`.
         offset: d of the log-error target, in percent.
+        samples: of the processes' hyper-parameters, over which they are averaged; 0: those of largest density.
+        sampled_up_to: so many labels; with more, the density is narrow and the labour large.
         members: E.
         width: of the networks' layers.
         training: of the networks.
@@ -53,6 +57,8 @@ class OwnSettings:
     grouped: bool = True
     target: str = "log_error"
     offset: float = 2.0
+    samples: int = 8
+    sampled_up_to: int = 200
     members: int = 4
     width: int = 64
     training: TrainingSettings = TrainingSettings(pairs_per_architecture=1e6)
@@ -68,7 +74,7 @@ class Processes(ProbabilisticPredictor):
         bags = [name for name, wanted in ((SUBTREES, settings.subtrees), (PLACES, settings.places)) if wanted]
         self.settings = settings
         self.columns = Columns(Form.of(space), settings.features, bags)
-        self.processes: list[GaussianProcess] = []
+        self.processes: list[list[GaussianProcess]] = []
 
     def groupings(self) -> list[list[list[int]]]:
         """For each process its groups of columns.
@@ -90,27 +96,34 @@ class Processes(ProbabilisticPredictor):
         label_N = label_N.double()
         self._target = Target.of(label_N, self.settings.target, self.settings.offset)
         self._x_NF, self._y_N = self.columns.fit(known), self._target(label_N)
-        self._build([None] * len(self.groupings()))
-        mean_N, deviation_N = mixture([process.left_out(self._y_N) for process in self.processes])
+        self._build([self._parameters(groups, seed) for groups in self.groupings()])
+        left_out = [mixture([process.left_out(self._y_N) for process in own]) for own in self.processes]
+        mean_N, deviation_N = mixture(left_out)
         ratio = float(((self._y_N - mean_N) / deviation_N).square().mean().sqrt())
         self.widening = min(max(ratio, _WIDENED[0]), _WIDENED[1])
 
-    def _build(self, parameters: Sequence[Hyperparameters | None]) -> None:
+    def _parameters(self, groups: list[list[int]], seed: int) -> list[Hyperparameters]:
+        """Those with which processes on some groups of columns are averaged."""
+        if self.settings.samples and len(self._y_N) <= self.settings.sampled_up_to:
+            return sampled(self._x_NF, self._y_N, groups, self.settings.samples, seed)
+        return [GaussianProcess(self._x_NF, self._y_N, groups).at]
+
+    def _build(self, parameters: Sequence[Sequence[Hyperparameters]]) -> None:
         self.processes = [
-            GaussianProcess(self._x_NF, self._y_N, groups, at) for groups, at in zip(self.groupings(), parameters)
+            [GaussianProcess(self._x_NF, self._y_N, groups, at) for at in own]
+            for groups, own in zip(self.groupings(), parameters)
         ]
 
     def posterior(self, asked: Sequence[Cells]) -> tuple[Tensor, Tensor]:
-        assert self.processes, "fit comes first"
-        parts = [
-            self._posterior(self.columns(asked[start : start + _AT_ONCE]))
-            for start in range(0, len(asked), _AT_ONCE)
-        ]
+        parts = [self.at_points(self.columns(part)) for part in _parts(asked)]
         mean_M, deviation_M = (torch.cat(part) for part in zip(*parts))
-        return mean_M, self.widening * deviation_M
+        return mean_M, deviation_M
 
-    def _posterior(self, x_MF: Tensor) -> tuple[Tensor, Tensor]:
-        return mixture([process.predict(x_MF) for process in self.processes])
+    def at_points(self, x_MF: Tensor) -> tuple[Tensor, Tensor]:
+        """The posterior of architectures that are given by their columns."""
+        assert self.processes, "fit comes first"
+        mean_M, deviation_M = mixture([mixture_at(own, x_MF) for own in self.processes])
+        return mean_M, self.widening * deviation_M
 
     def feature_groups(self) -> Sequence[str]:
         """As of `base.SeesFeatures`."""
@@ -118,7 +131,7 @@ class Processes(ProbabilisticPredictor):
 
     def permuted_scores(self, asked: Sequence[Cells], group: str, order_M: Tensor) -> Tensor:
         """As of `base.SeesFeatures`."""
-        return self._posterior(self.columns.permuted(self.columns(asked), group, order_M))[0]
+        return self.at_points(self.columns.permuted(self.columns(asked), group, order_M))[0]
 
     def target(self, label: Tensor) -> Tensor:
         return self._target(label)
@@ -129,8 +142,8 @@ class Processes(ProbabilisticPredictor):
     def state(self) -> State:
         tensors, columns = self.columns.state()
         tensors = {f"columns.{name}": tensor for name, tensor in tensors.items()}
-        for number, process in enumerate(self.processes):
-            tensors[f"process.{number}"] = torch.cat([part.reshape(-1) for part in process.at.tensors()])
+        for number, own in enumerate(self.processes):
+            tensors[f"process.{number}"] = torch.stack([process.at.vector() for process in own])
         tensors |= {"x": self._x_NF, "y": self._y_N}
         return tensors, {"columns": columns, "target": self._target.document(), "widening": self.widening}
 
@@ -139,14 +152,7 @@ class Processes(ProbabilisticPredictor):
         self._target, self.widening = Target.read(document["target"]), float(document["widening"])
         self._x_NF, self._y_N = tensors["x"], tensors["y"]
         saved = [tensors[f"process.{number}"] for number in range(len(self.groupings()))]
-        self._build([Hyperparameters(*at[:-1].chunk(3), at[-1]) for at in saved])
-
-
-def mixture(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of the even mixture of normal densities."""
-    mean_PM, deviation_PM = (torch.stack(part) for part in zip(*parts))
-    mean_M = mean_PM.mean(dim=0)
-    return mean_M, ((deviation_PM**2 + mean_PM**2).mean(dim=0) - mean_M**2).clamp(min=1e-12).sqrt()
+        self._build([[Hyperparameters.of_vector(at_H) for at_H in at_SH] for at_SH in saved])
 
 
 class FlowNetworks(Predictor):
@@ -172,14 +178,15 @@ class FlowNetworks(Predictor):
             residual=form.inputs,
         )
         encoder = FlowEncoder(flow, form.labels, form.inputs, len(form.kinds), form.on_edges)
-        return ScoreNetwork(encoder, self._features, (width,))
+        return ScoreNetwork(encoder, self.features, (width,))
 
     @property
-    def _features(self) -> int:
+    def features(self) -> int:
+        """How many analytic features they hear."""
         return len(self.columns.quantiles.kept)
 
     def _inputs(self, architectures: Sequence[Cells], x_NF: Tensor) -> Inputs:
-        features_NF = x_NF.float() if self._features else None
+        features_NF = x_NF.float() if self.features else None
         return Inputs(self.form.batch(architectures), len(self.form.kinds), features_NF)
 
     def fit(self, known: Sequence[Cells], label_N: Tensor, seed: int) -> None:
@@ -187,10 +194,11 @@ class FlowNetworks(Predictor):
         self._members = Members(self._network, self.settings.members, seed)
         train(self._members, inputs, label_N, self.settings.training, seed)
         score_EN = scores(self._members, inputs)[:, -1].double()
-        self._mean_E, self._deviation_E = score_EN.mean(dim=1), score_EN.std(dim=1, unbiased=False).clamp(min=1e-12)
+        self._mean_E = score_EN.mean(dim=1)
+        self._deviation_E = score_EN.std(dim=1, unbiased=False).clamp(min=_LEAST_SPREAD)
 
     def scores(self, asked: Sequence[Cells]) -> Tensor:
-        return self._scores(asked, self.columns(asked))
+        return torch.cat([self.at_points(part, self.columns(part)) for part in _parts(asked)])
 
     def feature_groups(self) -> Sequence[str]:
         """As of `base.SeesFeatures`; they see the graphs besides."""
@@ -198,9 +206,10 @@ class FlowNetworks(Predictor):
 
     def permuted_scores(self, asked: Sequence[Cells], group: str, order_M: Tensor) -> Tensor:
         """As of `base.SeesFeatures`."""
-        return self._scores(asked, self.columns.permuted(self.columns(asked), group, order_M))
+        return self.at_points(asked, self.columns.permuted(self.columns(asked), group, order_M))
 
-    def _scores(self, asked: Sequence[Cells], x_MF: Tensor) -> Tensor:
+    def at_points(self, asked: Sequence[Cells], x_MF: Tensor) -> Tensor:
+        """The scores of architectures whose columns are known."""
         assert self._members is not None, "fit comes first"
         score_EM = scores(self._members, self._inputs(asked, x_MF))[:, -1].double()
         return ((score_EM - self._mean_E[:, None]) / self._deviation_E[:, None]).mean(dim=0)
@@ -221,9 +230,10 @@ class FlowNetworks(Predictor):
 
 
 class Ensemble(ProbabilisticPredictor):
-    """Processes and networks: the mean of both, networks brought to the mean and deviation of the processes.
+    """Processes and networks: an even mixture of both.
 
-    Deviations are those of the processes.
+    Networks' scores are brought to the mean and deviation that the processes' means have over the architectures to
+    learn from; they are taken to be as sure as the processes are.
     """
 
     def __init__(self, space: Space, settings: OwnSettings = DEFAULTS):
@@ -233,26 +243,27 @@ class Ensemble(ProbabilisticPredictor):
         self.processes.fit(known, label_N, seed)
         self.networks.fit(known, label_N, seed)
         mean_N, _ = self.processes.posterior(known)
-        score_N = self.networks.scores(known)
-        self._scale = float(mean_N.std(unbiased=False) / score_N.std(unbiased=False).clamp(min=1e-12))
-        self._shift = float(mean_N.mean()) - self._scale * float(score_N.mean())
+        self._shift, self._scale = float(mean_N.mean()), float(mean_N.std(unbiased=False))
 
     def posterior(self, asked: Sequence[Cells]) -> tuple[Tensor, Tensor]:
-        mean_M, deviation_M = self.processes.posterior(asked)
-        return self._joined(mean_M, self.networks.scores(asked)), deviation_M
-
-    def _joined(self, mean_M: Tensor, score_M: Tensor) -> Tensor:
-        return (mean_M + self._shift + self._scale * score_M) / 2
+        parts = [self._posterior(part, self.processes.columns(part)) for part in _parts(asked)]
+        mean_M, deviation_M = (torch.cat(part) for part in zip(*parts))
+        return mean_M, deviation_M
 
     def feature_groups(self) -> Sequence[str]:
-        """As of `base.SeesFeatures`; those of analytic features are permuted for both parts alike."""
+        """As of `base.SeesFeatures`."""
         return self.processes.feature_groups()
 
     def permuted_scores(self, asked: Sequence[Cells], group: str, order_M: Tensor) -> Tensor:
-        """As of `base.SeesFeatures`."""
-        return self._joined(
-            *(part.permuted_scores(asked, group, order_M) for part in (self.processes, self.networks))
-        )
+        """As of `base.SeesFeatures`; both parts are given the same features."""
+        columns = self.processes.columns
+        return self._posterior(asked, columns.permuted(columns(asked), group, order_M))[0]
+
+    def _posterior(self, asked: Sequence[Cells], x_MF: Tensor) -> tuple[Tensor, Tensor]:
+        """Of architectures with these columns, of which those of the networks come first."""
+        mean_M, deviation_M = self.processes.at_points(x_MF)
+        score_M = self.networks.at_points(asked, x_MF[:, : self.networks.features])
+        return mixture([(mean_M, deviation_M), (self._shift + self._scale * score_M, deviation_M)])
 
     def target(self, label: Tensor) -> Tensor:
         return self.processes.target(label)
@@ -272,6 +283,12 @@ class Ensemble(ProbabilisticPredictor):
         self.processes.load_state(_under("processes", tensors), document["processes"])
         self.networks.load_state(_under("networks", tensors), document["networks"])
         self._scale, self._shift = float(document["scale"]), float(document["shift"])
+
+
+def _parts(asked: Sequence[Cells]) -> Iterator[Sequence[Cells]]:
+    """The architectures, so many at once as fit into memory; none at all are one part."""
+    for start in range(0, max(len(asked), 1), _AT_ONCE):
+        yield asked[start : start + _AT_ONCE]
 
 
 def _under(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

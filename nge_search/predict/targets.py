@@ -83,7 +83,7 @@ class Target:
 
 def _interpolated(value: Tensor, knots: tuple[tuple[float, float], ...] | list[tuple[float, float]]) -> Tensor:
     """Linear between knots, and beyond the outermost as between the last two."""
-    at_K, to_K = torch.tensor(knots, dtype=value.dtype).T
+    at_K, to_K = (torch.tensor(column, dtype=value.dtype) for column in zip(*knots))
     left = (torch.searchsorted(at_K, value.contiguous()) - 1).clamp(0, len(at_K) - 2)
     slope = (to_K[left + 1] - to_K[left]) / (at_K[left + 1] - at_K[left])
     return to_K[left] + (value - at_K[left]) * slope
