@@ -1,9 +1,9 @@
 """An architecture as columns of numbers, in groups that a process compares each by itself.
 
 Analytic features come in their own groups (`analytic.GROUPS`), of each kind of cell. Beside them stand two bags of
-words, which say what is where in the live part of a cell, with its operations on nodes: "subtrees", the names of
-the Weisfeiler-Lehman test (`nasbowl.subtrees`), and "places", the operations by their depth, and what joins which
-depths. Isomorphic cells have equal columns.
+words, which say what is where in what a cell computes (`operation_facts.essence`): "subtrees", the names of the
+Weisfeiler-Lehman test (`nasbowl.subtrees`), and "places", the operations by their depth, and what joins which
+depths. Cells that compute the same (`splits.isomorphism_class`) have the same words; isomorphic ones equal columns.
 
 Everything is scaled by the architectures to learn from, so that two of them have a squared distance of about 2 for
 each column of a group.
@@ -22,35 +22,45 @@ import torch
 from scipy import special
 from torch import Tensor
 
+from nge_search.architecture.graph import Graph
 from nge_search.predict import analytic
 from nge_search.predict.encoding import Cells, Form
 from nge_search.predict.nasbowl import subtrees
+from nge_search.predict.operation_facts import essence
 
 SUBTREES, PLACES = "subtrees", "places"
 ROUNDS = 2
 #: Isomorphic graphs have analytic features that are equal up to rounding.
 _DECIMALS = 9
 
-Words = Callable[[Cells], Counter[str]]
+#: What the cells of an architecture compute, by kind (`operation_facts.essence`); None where no path is.
+Essences = Mapping[str, Graph | None]
+Words = Callable[[Essences], Counter[str]]
 
 
-def subtree_words(cells: Cells) -> Counter[str]:
+def essences(architectures: Sequence[Cells]) -> list[Essences]:
+    """What each architecture computes."""
+    return [{kind: essence(cell) for kind, cell in cells.items()} for cells in architectures]
+
+
+def subtree_words(cells: Essences) -> Counter[str]:
     """The names of nodes after each of `ROUNDS` rounds, and how often each occurs."""
-    return Counter({"/".join(map(str, name)): count for name, count in subtrees(cells, ROUNDS).items()})
+    live = {kind: cell for kind, cell in cells.items() if cell is not None}
+    found = Counter({"/".join(map(str, name)): count for name, count in subtrees(live, ROUNDS).items()})
+    found.update(f"{kind}/dead" for kind in cells if kind not in live)
+    return found
 
 
-def place_words(cells: Cells) -> Counter[str]:
+def place_words(cells: Essences) -> Counter[str]:
     """Operations by the number of edges that lead to them, and edges by those of their ends."""
     found: Counter[str] = Counter()
     for kind, cell in cells.items():
-        live = cell.pruned()
-        if live is None:
+        if cell is None:
             found[f"{kind}/dead"] += 1
             continue
-        graph = live.operations_on_nodes()
-        depths = graph.depths
-        found.update(f"{kind}/{label}/{depth}" for label, depth in zip(graph.nodes, depths))
-        found.update(f"{kind}/{depths[edge.source]}/{depths[edge.target]}" for edge in graph.edges)
+        depths = cell.depths
+        found.update(f"{kind}/{label}/{depth}" for label, depth in zip(cell.nodes, depths))
+        found.update(f"{kind}/{depths[edge.source]}/{depths[edge.target]}" for edge in cell.edges)
     return found
 
 
@@ -63,7 +73,7 @@ class Bag:
     def __init__(self, words: Words, known: Sequence[str] = (), scale: float = 1.0):
         self.words, self.known, self.scale = words, list(known), scale
 
-    def fit(self, architectures: Sequence[Cells]) -> Tensor:
+    def fit(self, architectures: Sequence[Essences]) -> Tensor:
         """Take words and scale from architectures, and give their columns."""
         self.known, self.scale = sorted(set().union(*map(self.words, architectures))), 1.0
         direction_NW = self(architectures)
@@ -71,7 +81,7 @@ class Bag:
         self.scale = (2 * direction_NW.shape[1] / squared) ** 0.5 if squared > 1e-9 else 1.0
         return self(architectures)
 
-    def __call__(self, architectures: Sequence[Cells]) -> Tensor:
+    def __call__(self, architectures: Sequence[Essences]) -> Tensor:
         place = {word: position for position, word in enumerate(self.known)}
         count_NW = np.zeros((len(architectures), len(place) + 1))
         for row, cells in enumerate(architectures):
@@ -86,29 +96,36 @@ class Bag:
         return torch.from_numpy(count_NW)
 
 
-class Quantiles:
-    """Columns by the place of their numbers among those to learn from, as quantiles of a normal distribution.
+class Scales:
+    """Columns of numbers in two scales, by those to learn from: their quantiles, and in units of their deviation.
 
-    Columns in which all numbers are equal are left out.
+    Quantiles are places among the known numbers, as those of a normal distribution. Columns in which all numbers
+    are equal are left out.
+
+    Attributes:
+        known_NF: the known numbers, each column sorted.
+        kept: the columns that are not left out, F.
     """
 
-    def __init__(self, sorted_NF: Tensor | None = None, kept: Sequence[int] = ()):
-        self.sorted_NF, self.kept = sorted_NF, list(kept)
+    def __init__(self, known_NF: Tensor | None = None, kept: Sequence[int] = ()):
+        self.known_NF, self.kept = known_NF, list(kept)
 
-    def fit(self, x_NF: np.ndarray) -> Tensor:
+    def fit(self, x_NF: np.ndarray) -> tuple[Tensor, Tensor]:
         """Take the known numbers, and give their columns."""
         self.kept = np.flatnonzero(x_NF.min(axis=0) < x_NF.max(axis=0)).tolist()
-        self.sorted_NF = torch.from_numpy(np.sort(x_NF[:, self.kept], axis=0))
+        self.known_NF = torch.from_numpy(np.sort(x_NF[:, self.kept], axis=0))
         return self(x_NF)
 
-    def __call__(self, x_NF: np.ndarray) -> Tensor:
-        assert self.sorted_NF is not None, "fit comes first"
-        known_NF = self.sorted_NF.numpy()
-        columns = []
-        for known_N, x_N in zip(known_NF.T, x_NF[:, self.kept].T):
+    def __call__(self, x_NF: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Quantiles, and standardised: [N, F] each."""
+        assert self.known_NF is not None, "fit comes first"
+        known_NF, x_NF = self.known_NF.numpy(), x_NF[:, self.kept]
+        quantile_NF = np.zeros(x_NF.shape)
+        for column, (known_N, x_N) in enumerate(zip(known_NF.T, x_NF.T)):
             below_N, upto_N = (np.searchsorted(known_N, x_N, side=side) for side in ("left", "right"))
-            columns.append(special.ndtri(((below_N + upto_N) / 2 + 0.5) / (len(known_N) + 1)))
-        return torch.from_numpy(np.stack(columns, axis=1) if columns else np.zeros((len(x_NF), 0)))
+            quantile_NF[:, column] = special.ndtri(((below_N + upto_N) / 2 + 0.5) / (len(known_N) + 1))
+        standard_NF = (x_NF - known_NF.mean(axis=0)) / known_NF.std(axis=0)
+        return torch.from_numpy(quantile_NF), torch.from_numpy(standard_NF)
 
 
 def analytic_features(architectures: Sequence[Cells], kinds: Sequence[str]) -> np.ndarray:
@@ -118,7 +135,7 @@ def analytic_features(architectures: Sequence[Cells], kinds: Sequence[str]) -> n
 
 
 class Columns:
-    """All columns of an architecture.
+    """All columns of an architecture: analytic features as quantiles, the same standardised, and bags.
 
     Args:
         form: of the space's cells.
@@ -126,35 +143,42 @@ class Columns:
         bags: which bags are: of "subtrees" and "places".
 
     Attributes:
-        groups: the columns of each group, by name; a group of which no column is left is not there.
+        quantiles, standard: for each group of analytic features its columns, in both scales; a group of which no
+            column is left is not there.
+        words: the columns of each bag.
     """
 
     def __init__(self, form: Form, features: bool = True, bags: Sequence[str] = (SUBTREES, PLACES)):
         words = {SUBTREES: subtree_words, PLACES: place_words}
         self.form, self.features = form, features
-        self.quantiles, self.bags = Quantiles(), {name: Bag(words[name]) for name in bags}
-        self.groups: dict[str, list[int]] = {}
-
-    @property
-    def analytic(self) -> list[list[int]]:
-        """The groups of analytic features."""
-        return [columns for name, columns in self.groups.items() if name not in self.bags]
+        self.scales, self.bags = Scales(), {name: Bag(words[name]) for name in bags}
+        self.quantiles: dict[str, list[int]] = {}
+        self.standard: dict[str, list[int]] = {}
+        self.words: dict[str, list[int]] = {}
 
     def fit(self, architectures: Sequence[Cells]) -> Tensor:
         """Take scales from architectures, and give their columns: [N, F]."""
-        parts = [self.quantiles.fit(self._raw(architectures))]
-        parts += [bag.fit(architectures) for bag in self.bags.values()]
+        parts = [*self.scales.fit(self._raw(architectures))]
+        given = essences(architectures) if self.bags else []
+        parts += [bag.fit(given) for bag in self.bags.values()]
         self._count()
-        return self._joined(parts)
+        return _joined(parts)
 
     def __call__(self, architectures: Sequence[Cells]) -> Tensor:
         """The columns of architectures: [N, F]; each is computed once, however often it is there."""
-        distinct = {tuple(cells[kind] for kind in self.form.kinds): cells for cells in architectures}
+        keys = [tuple(cells[kind] for kind in self.form.kinds) for cells in architectures]
+        distinct = dict(zip(keys, architectures))
+        parts = [*self.scales(self._raw(list(distinct.values())))]
+        given = essences(list(distinct.values())) if self.bags else []
+        parts += [bag(given) for bag in self.bags.values()]
         row = {key: position for position, key in enumerate(distinct)}
-        parts = [self.quantiles(self._raw(list(distinct.values())))]
-        parts += [bag(list(distinct.values())) for bag in self.bags.values()]
-        rows_N = [row[tuple(cells[kind] for kind in self.form.kinds)] for cells in architectures]
-        return self._joined(parts)[rows_N]
+        return _joined(parts)[[row[key] for key in keys]]
+
+    @property
+    def groups(self) -> dict[str, list[int]]:
+        """The columns of each group of features, in both scales, and of each bag."""
+        both = {name: [*own, *self.standard[name]] for name, own in self.quantiles.items()}
+        return both | self.words
 
     def permuted(self, x_NF: Tensor, group: str, order_N: Tensor) -> Tensor:
         """Columns, of which those of a group, if it is there, are taken from the architectures at `order_N`."""
@@ -167,35 +191,35 @@ class Columns:
             return np.zeros((len(architectures), 0))
         return analytic_features(architectures, self.form.kinds)
 
-    def _joined(self, parts: list[Tensor]) -> Tensor:
-        """Never without a column, where architectures cannot be told apart."""
-        joined_NF = torch.cat(parts, dim=1)
-        return joined_NF if joined_NF.shape[1] else joined_NF.new_zeros(len(joined_NF), 1)
-
     def _count(self) -> None:
         """Number the columns, group by group."""
         names = [
             f"{group} of {kind}" for kind in self.form.kinds for group, own in analytic.GROUPS.items() for _ in own
         ]
-        self.groups = {}
-        for position, column in enumerate(self.quantiles.kept):
-            self.groups.setdefault(names[column], []).append(position)
-        start = len(self.quantiles.kept)
+        self.quantiles, self.standard, self.words = {}, {}, {}
+        for position, column in enumerate(self.scales.kept):
+            self.quantiles.setdefault(names[column], []).append(position)
+            self.standard.setdefault(names[column], []).append(position + len(self.scales.kept))
+        start = 2 * len(self.scales.kept)
         for name, bag in self.bags.items():
-            self.groups[name] = list(range(start, start + len(bag.known) + 1))
+            self.words[name] = list(range(start, start + len(bag.known) + 1))
             start += len(bag.known) + 1
-        if not self.groups:
-            self.groups["nothing"] = [0]
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Scales as tensors, and a document of names."""
-        assert self.quantiles.sorted_NF is not None, "fit comes first"
+        assert self.scales.known_NF is not None, "fit comes first"
         bags = {name: {"words": bag.known, "scale": bag.scale} for name, bag in self.bags.items()}
-        return {"quantiles": self.quantiles.sorted_NF}, {"kept": self.quantiles.kept, "bags": bags}
+        return {"known": self.scales.known_NF}, {"kept": self.scales.kept, "bags": bags}
 
     def load_state(self, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> None:
         """Take over what `state` gave."""
-        self.quantiles = Quantiles(tensors["quantiles"], document["kept"])
+        self.scales = Scales(tensors["known"], document["kept"])
         for name, bag in self.bags.items():
             bag.known, bag.scale = list(document["bags"][name]["words"]), float(document["bags"][name]["scale"])
         self._count()
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    """Never without a column, where architectures cannot be told apart."""
+    joined_NF = torch.cat(parts, dim=1)
+    return joined_NF if joined_NF.shape[1] else joined_NF.new_zeros(len(joined_NF), 1)

@@ -77,20 +77,23 @@ class Processes(ProbabilisticPredictor):
         self.processes: list[list[GaussianProcess]] = []
 
     def groupings(self) -> list[list[list[int]]]:
-        """For each process its groups of columns.
+        """For each process its groups of columns, all with the bags of words as further groups.
 
-        One kernel over all analytic features beside one for each bag; one for each group of features; and the same
-        beside the subtrees.
+        One kernel over all analytic features, or one for each group of them; each as quantiles, and standardised.
         """
-        groups, grouped = self.columns.groups, self.columns.analytic
-        bags = [groups[name] for name in self.columns.bags]
-        joined = [[column for group in grouped for column in group]] if grouped else []
-        found = [joined + bags]
-        if self.settings.grouped and grouped:
-            found.append(grouped)
-            if SUBTREES in groups:
-                found.append([*grouped, groups[SUBTREES]])
-        return found
+        words = self.columns.words
+        found = []
+        for scale in (self.columns.quantiles, self.columns.standard):
+            groups = list(scale.values())
+            found.append([[column for group in groups for column in group], *words.values()])
+            if self.settings.grouped:
+                found.append([*groups, *(words[name] for name in words if name == SUBTREES)])
+        told: list[list[list[int]]] = []  # without features some are empty, or the same again
+        for groups in found:
+            groups = [group for group in groups if group]
+            if groups and groups not in told:
+                told.append(groups)
+        return told or [[[0]]]
 
     def fit(self, known: Sequence[Cells], label_N: Tensor, seed: int) -> None:
         label_N = label_N.double()
@@ -183,14 +186,20 @@ class FlowNetworks(Predictor):
     @property
     def features(self) -> int:
         """How many analytic features they hear."""
-        return len(self.columns.quantiles.kept)
+        return len(self.columns.scales.kept)
+
+    @property
+    def heard(self) -> slice:
+        """Where analytic features stand among all columns, standardised."""
+        return slice(self.features, 2 * self.features)
 
     def _inputs(self, architectures: Sequence[Cells], x_NF: Tensor) -> Inputs:
         features_NF = x_NF.float() if self.features else None
         return Inputs(self.form.batch(architectures), len(self.form.kinds), features_NF)
 
     def fit(self, known: Sequence[Cells], label_N: Tensor, seed: int) -> None:
-        inputs = self._inputs(known, self.columns.fit(known))
+        x_NF = self.columns.fit(known)
+        inputs = self._inputs(known, x_NF[:, self.heard])
         self._members = Members(self._network, self.settings.members, seed)
         train(self._members, inputs, label_N, self.settings.training, seed)
         score_EN = scores(self._members, inputs)[:, -1].double()
@@ -198,7 +207,7 @@ class FlowNetworks(Predictor):
         self._deviation_E = score_EN.std(dim=1, unbiased=False).clamp(min=_LEAST_SPREAD)
 
     def scores(self, asked: Sequence[Cells]) -> Tensor:
-        return torch.cat([self.at_points(part, self.columns(part)) for part in _parts(asked)])
+        return torch.cat([self.at_points(part, self.columns(part)[:, self.heard]) for part in _parts(asked)])
 
     def feature_groups(self) -> Sequence[str]:
         """As of `base.SeesFeatures`; they see the graphs besides."""
@@ -206,10 +215,10 @@ class FlowNetworks(Predictor):
 
     def permuted_scores(self, asked: Sequence[Cells], group: str, order_M: Tensor) -> Tensor:
         """As of `base.SeesFeatures`."""
-        return self.at_points(asked, self.columns.permuted(self.columns(asked), group, order_M))
+        return self.at_points(asked, self.columns.permuted(self.columns(asked), group, order_M)[:, self.heard])
 
     def at_points(self, asked: Sequence[Cells], x_MF: Tensor) -> Tensor:
-        """The scores of architectures whose columns are known."""
+        """The scores of architectures whose standardised features are known."""
         assert self._members is not None, "fit comes first"
         score_EM = scores(self._members, self._inputs(asked, x_MF))[:, -1].double()
         return ((score_EM - self._mean_E[:, None]) / self._deviation_E[:, None]).mean(dim=0)
@@ -260,9 +269,9 @@ class Ensemble(ProbabilisticPredictor):
         return self._posterior(asked, columns.permuted(columns(asked), group, order_M))[0]
 
     def _posterior(self, asked: Sequence[Cells], x_MF: Tensor) -> tuple[Tensor, Tensor]:
-        """Of architectures with these columns, of which those of the networks come first."""
+        """Of architectures with these columns, of which the networks hear some."""
         mean_M, deviation_M = self.processes.at_points(x_MF)
-        score_M = self.networks.at_points(asked, x_MF[:, : self.networks.features])
+        score_M = self.networks.at_points(asked, x_MF[:, self.networks.heard])
         return mixture([(mean_M, deviation_M), (self._shift + self._scale * score_M, deviation_M)])
 
     def target(self, label: Tensor) -> Tensor:

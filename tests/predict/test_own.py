@@ -13,7 +13,7 @@ import torch
 from nge_search.architecture.graph import Graph
 from nge_search.metrics.ranking import kendall_tau
 from nge_search.predict import own
-from nge_search.predict.analytic import NAMES, features
+from nge_search.predict.analytic import GROUPS, NAMES, features
 from nge_search.predict.own import DEFAULTS, Ensemble, FlowNetworks, OwnSettings, Processes
 from nge_search.predict.predictors import open_predictor
 from nge_search.predict.process import GaussianProcess, mixture, sampled
@@ -56,7 +56,7 @@ def test_processes_are_the_plain_ones(space: Space, settings: OwnSettings) -> No
         drawn = [(groups, [GaussianProcess(x_NF[:30], y_N, groups).at]) for groups in groupings]
     plain = [GaussianProcess(x_NF[:30], y_N, groups, at) for groups, own in drawn for at in own]
     found = [process.predict(x_NF[30:]) for process in plain]
-    assert len(found) == (6 if settings.samples else 2)
+    assert len(found) == (8 if settings.samples else 4)
     for m in range(20):
         means, squares = [float(mean[m]) for mean, _ in found], [float(deviation[m]) ** 2 for _, deviation in found]
         mean = sum(means) / len(means)
@@ -75,17 +75,25 @@ def test_settings_leave_parts_out(space: Space) -> None:
     def groups(**changes: bool) -> list[list[str]]:
         predictor = Processes(space, dataclasses.replace(QUICK, **changes))
         predictor.fit(cells, label_N, 0)
-        name_of = {tuple(columns): name for name, columns in predictor.columns.groups.items()}
-        return [[name_of.get(tuple(columns), "all") for columns in part] for part in predictor.groupings()]
+        columns = predictor.columns
+        name_of = {tuple(own): name for name, own in columns.words.items()}
+        for scale, groups in (("quantiles", columns.quantiles), ("standard", columns.standard)):
+            name_of |= {tuple(own): scale for own in groups.values()}
+            name_of[tuple(column for own in groups.values() for column in own)] = f"all {scale}"
+        return [[name_of[tuple(own)] for own in part] for part in predictor.groupings()]
 
-    assert groups(grouped=False) == [["all", "subtrees", "places"]]
-    assert groups(features=False) == [["subtrees", "places"]]
+    bags = ["subtrees", "places"]
+    assert groups(grouped=False) == [["all quantiles", *bags], ["all standard", *bags]]
+    assert groups(features=False) == [bags, ["subtrees"]]
     assert groups(features=False, places=False) == [["subtrees"]]
-    joined, grouped = groups(subtrees=False)
-    assert joined == ["all", "places"]
-    assert grouped[0] == "paths of cell"
-    assert not set(grouped) & {"subtrees", "places", "all"}
-    assert groups()[2] == [*grouped, "subtrees"]
+    number = len(GROUPS)
+    assert groups(subtrees=False) == [
+        ["all quantiles", "places"],
+        ["quantiles"] * number,
+        ["all standard", "places"],
+        ["standard"] * number,
+    ]
+    assert groups()[1] == ["quantiles"] * number + ["subtrees"]
     bare = FlowNetworks(space, dataclasses.replace(QUICK, features=False))
     bare.fit(cells, label_N, 0)
     with_features = FlowNetworks(space, QUICK)
@@ -94,7 +102,7 @@ def test_settings_leave_parts_out(space: Space) -> None:
         net._members.parameters["heads.0.0.weight"].shape[-1] for net in (bare, with_features) if net._members
     ]
     assert widths[0] == 8
-    assert widths[1] == 8 + len(with_features.columns.quantiles.kept)
+    assert widths[1] == 8 + len(with_features.columns.scales.kept)
 
 
 def test_ensemble_is_the_mean_of_both(space: Space) -> None:
@@ -117,7 +125,9 @@ def test_networks_are_standardised_one_by_one(space: Space, monkeypatch: pytest.
     cells, label_N = some(space, 20)
     predictor = FlowNetworks(space, QUICK)
     predictor.fit(cells, label_N, 0)
-    raw = own.scores(predictor._members, predictor._inputs(cells, predictor.columns(cells)))[:, -1].double()
+    raw = own.scores(predictor._members, predictor._inputs(cells, predictor.columns(cells)[:, predictor.heard]))[
+        :, -1
+    ].double()
     expected = torch.stack([(one - one.mean()) / one.std(unbiased=False) for one in raw]).mean(dim=0)
     torch.testing.assert_close(predictor.scores(cells), expected)
 
@@ -167,6 +177,7 @@ def test_little_to_learn_from(space: Space, model, case: str) -> None:
     score_M = predictor.scores(asked)
     assert score_M.dtype == torch.float64
     assert score_M.isfinite().all()
+    assert predictor.scores([]).shape == (0,)
     if model is not FlowNetworks:
         assert predictor.posterior(asked)[1].min() > 0
         assert predictor.quantiles(asked, [0.05, 0.95]).isfinite().all()
