@@ -31,7 +31,9 @@ INPUT_NODES = 2
 EMBEDDINGS = ("nge", "direct", "plain", "rnn")
 
 #: Searches by queries (`nge_search.strategies`).
-STRATEGIES = ("random", "local_search", "evolution", "reinforce", "nge_reinforce", "nge_evolution")
+STRATEGIES = ("random", "local_search", "evolution", "reinforce", "nge_reinforce", "nge_evolution", "predictor")
+#: How a predictor's forecasts are weighed (`nge_search.strategies.acquisition`).
+ACQUISITIONS = ("expected_improvement", "thompson", "greedy")
 
 #: What scores architectures without training them (`nge_search.predict`).
 PREDICTORS = (

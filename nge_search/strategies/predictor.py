@@ -1,0 +1,147 @@
+"""Search by a predictor that is trained on the answers so far.
+
+Legend: N architectures with values, M candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nge_search.architecture.graph import Graph
+from nge_search.json_reader import Reader
+from nge_search.registry import resolve
+from nge_search.settings.strategies import PolicySection, StrategySection
+from nge_search.spaces import Code, Space
+from nge_search.strategies.acquisition import ACQUISITIONS
+from nge_search.strategies.base import Seen, Strategy, as_lists, draw_until_free
+from nge_search.strategies.policy import Learner
+
+#: What opens a predictor by its name.
+_OPEN = "nge_search.predict.predictors:open_predictor"
+#: Forecasts that agree so far are those of architectures which the predictor does not tell apart.
+_DECIMALS = 6
+
+Cells = Mapping[str, Graph]
+
+
+class Surrogate(Protocol):
+    """What is asked of a predictor (`nge_search.predict.base.Predictor`)."""
+
+    def fit(self, known: Sequence[Cells], label_N: Tensor, seed: int, /) -> None: ...
+
+    def scores(self, asked: Sequence[Cells], /) -> Tensor: ...
+
+
+@runtime_checkable
+class UncertainSurrogate(Surrogate, Protocol):
+    """And of one that says how sure it is (`ProbabilisticPredictor`)."""
+
+    def posterior(self, asked: Sequence[Cells], /) -> tuple[Tensor, Tensor]: ...
+
+    def target(self, label: Tensor, /) -> Tensor: ...
+
+
+class PredictorSearch(Strategy):
+    """Bayesian optimisation (Jones et al., 1998), or a search by any other predictor, in batches.
+
+    The first `warmup` architectures are uniform. Then, whenever a batch has been asked for, the predictor is
+    trained anew on all values told, and the next batch is the best of a pool by the acquisition. The pool holds
+    what was not asked for yet: neighbours of the best architectures, draws from P, which learns as in
+    `NgeReinforce`, and uniform draws. Of candidates with the same forecast, as isomorphic cells have it, a batch
+    takes one; nor does it take one with the forecast of a pending architecture.
+
+    Improvements are expected, and samples drawn, in the space of the predictor's targets.
+
+    Raises:
+        UserError: a predictor that has no settings for the space, is not installed, or does not say how sure it is
+            where the acquisition asks.
+    """
+
+    name = "predictor"
+
+    def __init__(self, space: Space, settings: StrategySection, policy: PolicySection, seed: int):
+        super().__init__(space, settings, policy, seed)
+        self._learner, self._seen = Learner(space, settings, policy, seed), Seen(space)
+        self._planned: list[Code] = []
+        self._predictor()
+
+    def _propose(self) -> Code:
+        if not self._planned and len(self._learner.codes) >= max(self.settings.warmup, 2):
+            self._planned = self._batch(self._pool())
+        if self._planned:
+            code = self._planned.pop(0)
+        else:
+            code = self._not_pending(draw_until_free(self._uniform, self._seen.__contains__))
+        self._seen.add(code)
+        return code
+
+    def _predictor(self) -> Surrogate:
+        """An untrained one."""
+        predictor: Surrogate = resolve(_OPEN)(self.settings.predictor, self.space)
+        if self.settings.acquisition != "greedy" and not isinstance(predictor, UncertainSurrogate):
+            raise self.settings.refuse(
+                "acquisition",
+                f"{self.settings.predictor} does not say how sure it is; set it to greedy",
+            )
+        return predictor
+
+    def _pool(self) -> list[Code]:
+        """Candidates, each once; fewer than `pool` where draws repeat what is known."""
+        found, share = Seen(self.space), -(-self.settings.pool // 3)
+        pool: list[Code] = []
+
+        def take(code: Code) -> None:
+            if code not in self._seen and code not in found:
+                found.add(code)
+                pool.append(code)
+
+        codes = self._learner.codes
+        for place in np.argsort(-np.array(self._learner.values), kind="stable").tolist():
+            neighbours = self.space.neighbours(codes[place])
+            for other in self._random.permutation(len(neighbours)).tolist():
+                if len(pool) < share:
+                    take(neighbours[other])
+        for draw in (lambda: self._learner.sample(self._random), self._uniform):
+            for _ in range(share):
+                take(draw())
+        return pool
+
+    def _batch(self, pool: Sequence[Code]) -> list[Code]:
+        """The best of a pool, in their order."""
+        if not pool:
+            return []
+        predictor = self._predictor()
+        label_N = torch.tensor(self._learner.values, dtype=torch.float64)
+        predictor.fit(list(map(self.space.graphs, self._learner.codes)), label_N, int(self._random.integers(2**31)))
+        asked = list(map(self.space.graphs, [*self.pending, *pool]))
+        if isinstance(predictor, UncertainSurrogate):
+            mean, deviation = predictor.posterior(asked)
+            best = float(predictor.target(label_N.max()))
+        else:
+            mean = predictor.scores(asked)
+            deviation, best = torch.zeros_like(mean), 0.0
+        first = len(self.pending)
+        worth_M = ACQUISITIONS[self.settings.acquisition](mean[first:], deviation[first:], best, self._random)
+        forecasts = list(zip(mean.numpy().round(_DECIMALS).tolist(), deviation.numpy().round(_DECIMALS).tolist()))
+        taken, batch = set(forecasts[:first]), []
+        for place in worth_M.argsort(descending=True, stable=True).tolist():
+            if len(batch) < self.settings.batch and forecasts[first + place] not in taken:
+                taken.add(forecasts[first + place])
+                batch.append(pool[place])
+        return batch
+
+    def _learn(self, code: Code, value: float) -> None:
+        self._learner.learn(code, value)
+
+    def _own_state(self) -> dict[str, Any]:
+        return {"planned": as_lists(self._planned), **self._learner.state_dict()}
+
+    def _load_own(self, reader: Reader, pending: list[Code]) -> None:
+        planned, learned = self._codes(reader, "planned"), self._codes(reader, "learned")
+        self._learner.load(reader, learned)
+        self._planned, self._seen = planned, Seen(self.space, [*learned, *pending])
