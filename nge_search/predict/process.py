@@ -101,6 +101,11 @@ class GaussianProcess:
         mean, variance = (torch.cat(part) for part in zip(*parts))
         return mean, variance.clamp(min=0).sqrt()
 
+    def left_out(self, y_N: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of each known label, [N] each, had it not been known (Eqs. 5.10 to 5.12)."""
+        inverse_N = torch.cholesky_inverse(self.cholesky_NN).diagonal()
+        return y_N - self.weight_N / inverse_N, inverse_N.rsqrt()
+
     def _predict(self, x_MF: Tensor) -> tuple[Tensor, Tensor]:
         k_NM = Similarities(self.x_NF, x_MF, self.groups).kernel(self.at)
         solved_NM = torch.linalg.solve_triangular(self.cholesky_NN, k_NM, upper=False)

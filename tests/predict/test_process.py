@@ -107,3 +107,14 @@ def test_hyper_parameters_are_the_likeliest(points) -> None:
 def test_distances_of_equal_points_are_zero() -> None:
     x_NF = torch.randn(8, 5, dtype=torch.float64) * 100
     assert not Similarities(x_NF, x_NF, GROUPS).distance_GNM.diagonal(dim1=1, dim2=2).any()
+
+
+def test_left_out_as_a_process_without_it(points) -> None:
+    x_NF, y_N, _ = points
+    at = random_parameters(2)
+    mean_N, deviation_N = GaussianProcess(x_NF, y_N, GROUPS, at).left_out(y_N)
+    for n in range(0, len(y_N), 7):
+        others = torch.arange(len(y_N)) != n
+        mean_1, deviation_1 = GaussianProcess(x_NF[others], y_N[others], GROUPS, at).predict(x_NF[n : n + 1])
+        torch.testing.assert_close(mean_N[n], mean_1[0], rtol=0, atol=1e-6)
+        torch.testing.assert_close(deviation_N[n], deviation_1[0], rtol=0, atol=1e-6)
