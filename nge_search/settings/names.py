@@ -41,6 +41,9 @@ PREDICTORS = (
     *("analytic_gp", "flow", "ensemble"),
 )
 
+#: Those that say how sure they are.
+PROBABILISTIC = ("analytic_gp", "ensemble")
+
 #: How the learning rate of a classifier falls (`nge_search.engine.optimisers`).
 SCHEDULES = ("cosine", "linear")
 

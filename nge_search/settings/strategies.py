@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from nge_search.settings.base import Section, option
 from nge_search.settings.embedding import EmbeddingSection
-from nge_search.settings.names import ACQUISITIONS, PREDICTORS, SEARCH_TASKS, STRATEGIES
+from nge_search.settings.names import ACQUISITIONS, PREDICTORS, PROBABILISTIC, SEARCH_TASKS, STRATEGIES
 from nge_search.settings.run import RunningConfig
 
 
@@ -83,7 +83,7 @@ class StrategySection(Section):
     acquisition: str = option(
         "expected_improvement",
         "Rule by which strategy.name=predictor chooses; greedy, the best forecast, is the only one for predictors "
-        "that do not say how sure they are: all but analytic_gp and ensemble.",
+        f"that do not say how sure they are (others are {' and '.join(PROBABILISTIC)}).",
         choices=ACQUISITIONS,
     )
     batch: int = option(
@@ -99,6 +99,8 @@ class StrategySection(Section):
     def check(self) -> None:
         if self.tournament > self.population:
             raise self.refuse("tournament", f"more than {self.key('population')}={self.population}")
+        if self.name == "predictor" and self.acquisition != "greedy" and self.predictor not in PROBABILISTIC:
+            raise self.refuse("acquisition", f"{self.predictor} does not say how sure it is; set it to greedy")
 
 
 @dataclass

@@ -6,7 +6,7 @@ Legend: N architectures with values, M candidates.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -23,23 +23,22 @@ from nge_search.strategies.policy import Learner
 
 #: What opens a predictor by its name.
 _OPEN = "nge_search.predict.predictors:open_predictor"
-#: Forecasts that agree so far are those of architectures which the predictor does not tell apart.
+#: To which forecasts are rounded, so that they are equal for architectures which a predictor does not tell apart.
 _DECIMALS = 6
 
 Cells = Mapping[str, Graph]
 
 
 class Surrogate(Protocol):
-    """What is asked of a predictor (`nge_search.predict.base.Predictor`)."""
+    """What is asked of a predictor (`nge_search.predict.base`)."""
 
     def fit(self, known: Sequence[Cells], label_N: Tensor, seed: int, /) -> None: ...
 
     def scores(self, asked: Sequence[Cells], /) -> Tensor: ...
 
 
-@runtime_checkable
-class UncertainSurrogate(Surrogate, Protocol):
-    """And of one that says how sure it is (`ProbabilisticPredictor`)."""
+class ProbabilisticSurrogate(Surrogate, Protocol):
+    """And of one that says how sure it is."""
 
     def posterior(self, asked: Sequence[Cells], /) -> tuple[Tensor, Tensor]: ...
 
@@ -58,8 +57,7 @@ class PredictorSearch(Strategy):
     Improvements are expected, and samples drawn, in the space of the predictor's targets.
 
     Raises:
-        UserError: a predictor that has no settings for the space, is not installed, or does not say how sure it is
-            where the acquisition asks.
+        UserError: a predictor that has no settings for the space, or is not installed.
     """
 
     name = "predictor"
@@ -68,7 +66,7 @@ class PredictorSearch(Strategy):
         super().__init__(space, settings, policy, seed)
         self._learner, self._seen = Learner(space, settings, policy, seed), Seen(space)
         self._planned: list[Code] = []
-        self._predictor()
+        self._predictor: ProbabilisticSurrogate = resolve(_OPEN)(settings.predictor, space)
 
     def _propose(self) -> Code:
         if not self._planned and len(self._learner.codes) >= max(self.settings.warmup, 2):
@@ -79,16 +77,6 @@ class PredictorSearch(Strategy):
             code = self._not_pending(draw_until_free(self._uniform, self._seen.__contains__))
         self._seen.add(code)
         return code
-
-    def _predictor(self) -> Surrogate:
-        """An untrained one."""
-        predictor: Surrogate = resolve(_OPEN)(self.settings.predictor, self.space)
-        if self.settings.acquisition != "greedy" and not isinstance(predictor, UncertainSurrogate):
-            raise self.settings.refuse(
-                "acquisition",
-                f"{self.settings.predictor} does not say how sure it is; set it to greedy",
-            )
-        return predictor
 
     def _pool(self) -> list[Code]:
         """Candidates, each once; fewer than `pool` where draws repeat what is known."""
@@ -112,28 +100,36 @@ class PredictorSearch(Strategy):
         return pool
 
     def _batch(self, pool: Sequence[Code]) -> list[Code]:
-        """The best of a pool, in their order."""
+        """The best of a pool, the best first."""
         if not pool:
             return []
-        predictor = self._predictor()
+        seed = int(self._random.integers(2**31))
         label_N = torch.tensor(self._learner.values, dtype=torch.float64)
-        predictor.fit(list(map(self.space.graphs, self._learner.codes)), label_N, int(self._random.integers(2**31)))
-        asked = list(map(self.space.graphs, [*self.pending, *pool]))
-        if isinstance(predictor, UncertainSurrogate):
-            mean, deviation = predictor.posterior(asked)
-            best = float(predictor.target(label_N.max()))
-        else:
-            mean = predictor.scores(asked)
-            deviation, best = torch.zeros_like(mean), 0.0
-        first = len(self.pending)
-        worth_M = ACQUISITIONS[self.settings.acquisition](mean[first:], deviation[first:], best, self._random)
-        forecasts = list(zip(mean.numpy().round(_DECIMALS).tolist(), deviation.numpy().round(_DECIMALS).tolist()))
-        taken, batch = set(forecasts[:first]), []
+        self._predictor.fit(list(map(self.space.graphs, self._learner.codes)), label_N, seed)
+        forecasts, best = self._forecasts([*self.pending, *pool], label_N.max())
+        taken = set(forecasts[: len(self.pending)])
+        mean_M, deviation_M = torch.tensor(forecasts[len(self.pending) :], dtype=torch.float64).T
+        worth_M = ACQUISITIONS[self.settings.acquisition](mean_M, deviation_M, best, self._random)
+        batch = []
         for place in worth_M.argsort(descending=True, stable=True).tolist():
-            if len(batch) < self.settings.batch and forecasts[first + place] not in taken:
-                taken.add(forecasts[first + place])
+            forecast = forecasts[len(self.pending) + place]
+            if len(batch) < self.settings.batch and forecast not in taken:
+                taken.add(forecast)
                 batch.append(pool[place])
         return batch
+
+    def _forecasts(self, codes: Sequence[Code], best: Tensor) -> tuple[list[tuple[float, float]], float]:
+        """Mean and deviation of each architecture's target, and the target of the best label; or scores alone."""
+        cells = list(map(self.space.graphs, codes))
+        if self.settings.acquisition == "greedy":
+            mean_M = self._predictor.scores(cells)
+            deviation_M, target = torch.zeros_like(mean_M), 0.0
+        else:
+            mean_M, deviation_M = self._predictor.posterior(cells)
+            target = float(self._predictor.target(best))
+        least = 10.0**-_DECIMALS
+        rounded = mean_M.round(decimals=_DECIMALS), deviation_M.round(decimals=_DECIMALS).clamp(min=least)
+        return list(zip(*(part.tolist() for part in rounded))), target
 
     def _learn(self, code: Code, value: float) -> None:
         self._learner.learn(code, value)
