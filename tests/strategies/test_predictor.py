@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 
@@ -15,7 +14,6 @@ from torch import Tensor
 
 import nge_search.predict.predictors
 from nge_search.architecture.graph import Graph
-from nge_search.errors import UserError
 from nge_search.predict.base import ProbabilisticPredictor, State
 from nge_search.predict.predictors import open_predictor
 from nge_search.settings.names import PREDICTORS, PROBABILISTIC
@@ -277,10 +275,3 @@ def test_every_space_is_searched_without_repeats_and_by_the_seed_alone(
 def test_equal_values_are_no_trouble(small_policy: SmallPolicy) -> None:
     strategy = build_strategy(SPACE, settings(warmup=0, pool=24), small_policy("direct"), 0)
     assert len(set(told(strategy, 7, lambda code: 10.0))) == 7
-
-
-def test_a_space_for_which_a_predictor_has_no_settings_is_refused() -> None:
-    with pytest.raises(UserError, match="ta_gates") as refused:
-        build_strategy(SPACES["enas_macro"](), settings(predictor="ta_gates", acquisition="greedy"))
-    assert "\n" not in str(refused.value)
-    assert json.dumps(str(refused.value))
