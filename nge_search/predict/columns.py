@@ -13,6 +13,7 @@ Legend: N architectures, F columns, C kinds of cells, A analytic features of a c
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -22,6 +23,7 @@ import torch
 from scipy import special
 from torch import Tensor
 
+from nge_search.architecture.graph import Graph
 from nge_search.predict import analytic
 from nge_search.predict.encoding import Cells, Form
 from nge_search.predict.nasbowl import subtrees
@@ -30,19 +32,31 @@ SUBTREES, PLACES = "subtrees", "places"
 ROUNDS = 2
 #: Isomorphic graphs have analytic features that are equal up to rounding.
 _DECIMALS = 9
+#: Architectures whose words and features are remembered: searches come back to the same ones.
+_REMEMBERED = 1 << 16
 
 Words = Callable[[Cells], Counter[str]]
 
 
 def subtree_words(cells: Cells) -> Counter[str]:
     """The names of nodes after each of `ROUNDS` rounds, and how often each occurs."""
-    return Counter({"/".join(map(str, name)): count for name, count in subtrees(cells, ROUNDS).items()})
+    return _subtree_words(tuple(cells.items()))
+
+
+@functools.lru_cache(_REMEMBERED)
+def _subtree_words(cells: tuple[tuple[str, Graph], ...]) -> Counter[str]:
+    return Counter({"/".join(map(str, name)): count for name, count in subtrees(dict(cells), ROUNDS).items()})
 
 
 def place_words(cells: Cells) -> Counter[str]:
     """Operations by the number of edges that lead to them, and edges by those of their ends."""
+    return _place_words(tuple(cells.items()))
+
+
+@functools.lru_cache(_REMEMBERED)
+def _place_words(cells: tuple[tuple[str, Graph], ...]) -> Counter[str]:
     found: Counter[str] = Counter()
-    for kind, cell in cells.items():
+    for kind, cell in cells:
         live = cell.pruned()
         if live is None:
             found[f"{kind}/dead"] += 1
@@ -113,8 +127,19 @@ class Quantiles:
 
 def analytic_features(architectures: Sequence[Cells], kinds: Sequence[str]) -> np.ndarray:
     """The analytic features of all kinds of cells, kind by kind: float64 [N, C A]."""
-    found = [analytic.features([cells[kind] for cells in architectures]) for kind in kinds]
-    return np.concatenate(found, axis=1).round(_DECIMALS)
+    graphs = dict.fromkeys(cells[kind] for kind in kinds for cells in architectures)
+    new = [graph for graph in graphs if graph not in _FEATURES]
+    if len(_FEATURES) + len(new) > _REMEMBERED:
+        new = list(graphs)
+        _FEATURES.clear()
+    if new:
+        _FEATURES.update(zip(new, analytic.features(new).round(_DECIMALS)))
+    found = [_FEATURES[cells[kind]] for cells in architectures for kind in kinds]
+    return np.array(found).reshape(len(architectures), len(kinds) * len(analytic.NAMES))
+
+
+#: Of graphs, as `analytic_features` found them.
+_FEATURES: dict[Graph, np.ndarray] = {}
 
 
 class Columns:
