@@ -95,6 +95,7 @@ def main() -> None:
         ProcessPoolExecutor(options.jobs, initializer=torch.set_num_threads, initargs=(1,)) as pool,
         kept.open("a", encoding="utf-8") as file,
     ):
+        file.write("\n" if kept.stat().st_size else "")  # what was cut short ends here
         running = [pool.submit(search, *job) for job in jobs if (job[1], job[3]) not in done]
         for count, finished in enumerate(as_completed(running), 1):
             file.write(json.dumps(finished.result()) + "\n")
@@ -141,7 +142,7 @@ def of_row(name: str) -> dict[str, object]:
 
 
 def read(path: Path, queries: int) -> list[dict]:
-    """The searches of so many queries that were kept; the last line may have been cut short."""
+    """The searches of so many queries that were kept; lines that were cut short are passed over."""
     rows, settings = [], {name: of_row(name) for name in ROWS}
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:

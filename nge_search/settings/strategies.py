@@ -68,7 +68,8 @@ class StrategySection(Section):
     )
     explore: float = option(
         0.03,
-        "Share of nge_reinforce's and the predictor's decisions, and of nge_evolution's mutations, that ignore P.",
+        "Share of the decisions of nge_reinforce's and a predictor's draws, and of nge_evolution's mutations, that "
+        "ignore P.",
         at_least=0,
         at_most=1,
     )

@@ -80,24 +80,26 @@ class PredictorSearch(Strategy):
 
     def _pool(self) -> list[Code]:
         """Candidates, each once; fewer than `pool` where draws repeat what is known."""
-        found, share = Seen(self.space), -(-self.settings.pool // 3)
-        pool: list[Code] = []
+        found: dict[bytes, Code] = {}
+        share = -(-self.settings.pool // 3)
 
         def take(code: Code) -> None:
-            if code not in self._seen and code not in found:
-                found.add(code)
-                pool.append(code)
+            key = self.space.key(code)
+            if key not in self._seen.keys:
+                found.setdefault(key, code)
 
         codes = self._learner.codes
         for place in np.argsort(-np.array(self._learner.values), kind="stable").tolist():
+            if len(found) == share:
+                break
             neighbours = self.space.neighbours(codes[place])
             for other in self._random.permutation(len(neighbours)).tolist():
-                if len(pool) < share:
+                if len(found) < share:
                     take(neighbours[other])
         for draw in (lambda: self._learner.sample(self._random), self._uniform):
             for _ in range(share):
                 take(draw())
-        return pool
+        return list(found.values())
 
     def _batch(self, pool: Sequence[Code]) -> list[Code]:
         """The best of a pool, the best first."""
