@@ -10,8 +10,8 @@
 Every row spends the same budget with the same seeds, of which none was used to choose anything, and has the
 defaults of `nge search task=queries` but for what its name says. `explore=1` draws nothing from P. --rows and
 --seeds say what to run; every search is kept in runs/predictor_search/SPACE.jsonl as it ends, so a call that was
-stopped goes on, and the tables are of all that is there. Writes predictor_search_SPACE.json under
-experiments/results/.
+stopped goes on, and the tables are of all that is there (delete it when a predictor has changed). Writes
+predictor_search_SPACE.json under experiments/results/.
 """
 
 from __future__ import annotations
