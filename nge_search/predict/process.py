@@ -148,8 +148,9 @@ def _fitted(own: Similarities, y_N: Tensor, start: Hyperparameters) -> Hyperpara
         optimiser.zero_grad()
         value = -(_log_likelihood(own, y_N, at) + at.log_prior())
         value.backward()
-        if float(value) < least:
-            best, least = Hyperparameters(*(tensor.detach().clone() for tensor in tensors)), float(value)
+        if float(value.detach()) < least:
+            best = Hyperparameters(*(tensor.detach().clone() for tensor in tensors))
+            least = float(value.detach())
         return value
 
     with contextlib.suppress(torch.linalg.LinAlgError):

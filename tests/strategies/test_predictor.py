@@ -94,7 +94,7 @@ def integrated(mean: float, deviation: float, best: float) -> float:
     """log E max(target - best, 0), by quadrature of the improvement over the rate at which its density falls."""
     z = (mean - best) / deviation
     rate = max(-z, 1.0)
-    value, _ = integrate.quad(lambda w: w * math.exp(w * (z / rate) - (w / rate) ** 2 / 2), 0, 60 * rate, limit=500)
+    value, _ = integrate.quad(lambda w: w * math.exp(w * (z / rate) - (w / rate) ** 2 / 2), 0, 60, limit=500)
     return math.log(value) - 2 * math.log(rate) - z**2 / 2 - math.log(2 * math.pi) / 2 + math.log(deviation)
 
 
