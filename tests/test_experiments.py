@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import json
 import os
@@ -13,13 +14,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from nge_search.metrics.ranking import kendall_tau
+from nge_search.predict.network_options import NetworkOptions
+from nge_search.predict.predictors import open_predictor
+from nge_search.predict.splits import halves
 from nge_search.settings.names import STRATEGIES
 from nge_search.settings.strategies import StrategySection
 from nge_search.spaces import DartsSpace, NasBench101Space, NasBench201Space
 from nge_search.strategies import build_strategy
 from nge_search.strategies.query_loop import run_strategy
-from nge_search.tables import Benchmark
+from nge_search.tables import Benchmark, open_table
 from nge_search.tables.table import build_table
 
 ROOT = Path(__file__).parents[1]
@@ -197,6 +203,72 @@ def test_the_ratio_of_checkouts_and_its_interval():
     assert ratio(after, [1.0] * 7) == pytest.approx((1 / middle, 1 / high, 1 / low), rel=1e-6)
     # Of 3 rounds a resample's median is the least of them with probability 7/27, so that both ends are reached.
     assert ratio([1, 2, 4], [1, 1, 1]) == pytest.approx((2, 1, 4))
+
+
+def run_predict(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+    """`experiments/predict.py` in this process."""
+    monkeypatch.syspath_prepend(ROOT / "experiments")
+    monkeypatch.setattr(sys, "argv", ["predict.py", *words])
+    importlib.import_module("predict").main()
+
+
+def test_the_comparison_of_predictors(tmp_path, monkeypatch, capsys):
+    """A made NAS-Bench-201 of 24 cells: rows are what predictors do, and are made once; tables of all kinds."""
+    space, random = NasBench201Space(), np.random.default_rng(0)
+    texts = [space.text(tuple(code)) for code in random.integers(0, 5, (24, 6)).tolist()]
+    lines = [
+        f"{text},0.1,{accuracy:.3f},{accuracy / 2:.3f}" for text, accuracy in zip(texts, random.random(40) * 99)
+    ]
+    (tmp_path / "nasbench201").mkdir()
+    csv = tmp_path / "nasbench201" / "nasbench201.csv"
+    csv.write_text("\n".join(["arch,params_m,cifar10_test_200ep,cifar10_test_12ep", *lines]) + "\n")
+    common = ["--data", str(tmp_path), "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]
+    common += ["--epochs", "2", "--budgets", "8", "--seeds", "0-1", "--sources", "nb201"]
+    run_predict(monkeypatch, "table1", *common, "--models", "gates;control;nasbowl")
+    rows = (tmp_path / "out" / "predict_rows.jsonl").read_text()
+    run_predict(monkeypatch, "table1", *common, "--models", "gates;control;nasbowl")
+    assert (tmp_path / "out" / "predict_rows.jsonl").read_text() == rows
+    found = {(row["trial"]["model"], row["trial"]["seed"]): row for row in map(json.loads, rows.splitlines())}
+    assert len(found) == 6
+    table = open_table(csv)
+    cells, label_N = [space.graphs(table.code(row)) for row in range(24)], table.column("cifar10_test_200")
+    split = halves(24, 1)
+    predictor = open_predictor("ta_gates", space, NetworkOptions(steps=1, epochs=2))
+    train_N = split.train(8)
+    predictor.fit([cells[row] for row in train_N], torch.from_numpy(label_N[train_N]), 1)
+    tau = kendall_tau(predictor.scores([cells[row] for row in split.test]).numpy(), label_N[split.test])
+    assert found["control", 1]["kendall_tau"] == pytest.approx(tau)
+    taus = [found["control", seed]["kendall_tau"] for seed in (0, 1)]
+    printed = capsys.readouterr().out
+    assert f"| control | {np.mean(taus):.3f} ± {np.std(taus):.3f} |" in printed
+    run_predict(monkeypatch, "table2", *common, "--models", "control;ta_gates, add")
+    assert "| ta_gates, add - control | 8 | " in capsys.readouterr().out
+    run_predict(monkeypatch, "table3", *common, "--models", "multi_control;ta_gates")
+    printed = capsys.readouterr().out
+    assert "half accuracy" in printed
+    assert "| ta_gates - multi_control | 8 | " in printed
+    assert "4 of 4 trainings" in printed
+    run_predict(monkeypatch, "speed", *common, "--models", "gates", "--count", "3")
+    assert "| gates: scores of 24 architectures | " in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        run_predict(monkeypatch, "calibration", *common, "--show")
+    assert "no row yet" in capsys.readouterr().err
+
+
+def test_the_ceiling_of_noisy_labels(monkeypatch):
+    """Nothing is lost without noise; labels that are noise alone cannot be predicted at all."""
+    monkeypatch.syspath_prepend(ROOT / "experiments")
+    ceiling = importlib.import_module("predict_tables").ceiling
+    random = np.random.default_rng(0)
+    true_N1 = np.arange(300.0)[:, None]
+    assert ceiling(np.tile(true_N1, 3)).endswith("tau 1.000")
+    noise_NR = random.normal(size=(3000, 3))
+    assert float(ceiling(noise_NR).split()[-1]) < 0.15
+    noisy_NR = true_N1 + 30 * noise_NR[:300]
+    noisy_NR[60:, 1:] = np.nan
+    expected = np.mean([kendall_tau(true_N1[:, 0], column) for column in (true_N1 + 30 * noise_NR[:300]).T])
+    assert float(ceiling(noisy_NR).split()[-1]) == pytest.approx(expected, abs=0.02)
+    assert "not known" in ceiling(true_N1)
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -20,6 +20,9 @@ State = tuple[dict[str, Tensor], dict[str, Any]]
 
 class Predictor(ABC):
     """Scores architectures of one space."""
+
+    def require_installed(self) -> None:  # noqa: B027
+        """Raise UserError where what `fit` needs besides is not installed: before a run begins."""
 
     @abstractmethod
     def fit(self, known: Sequence[Cells], label_N: Tensor, seed: int) -> None:
@@ -67,3 +70,16 @@ def standardised(label_N: Tensor) -> Tensor:
     """Labels with mean 0 and deviation 1; all 0 where they are equal."""
     centred_N = label_N - label_N.mean()
     return centred_N / centred_N.square().mean().sqrt().clamp(min=1e-12)
+
+
+@runtime_checkable
+class SeesFeatures(Protocol):
+    """A predictor that sees named groups of features, of which one may be taken from other architectures."""
+
+    def feature_groups(self) -> Sequence[str]:
+        """Their names, after `fit`."""
+        ...
+
+    def permuted_scores(self, asked: Sequence[Cells], group: str, order_M: Tensor) -> Tensor:
+        """As `scores`, where each architecture has the group's features of the one at `order_M`: float64 [M]."""
+        ...

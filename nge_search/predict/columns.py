@@ -181,6 +181,12 @@ class Columns:
         rows_N = [row[tuple(cells[kind] for kind in self.form.kinds)] for cells in architectures]
         return self._joined(parts)[rows_N]
 
+    def permuted(self, x_NF: Tensor, group: str, order_N: Tensor) -> Tensor:
+        """Columns, of which those of a group, if it is there, are taken from the architectures at `order_N`."""
+        found_NF, own = x_NF.clone(), self.groups.get(group, [])
+        found_NF[:, own] = x_NF[order_N][:, own]
+        return found_NF
+
     def _raw(self, architectures: Sequence[Cells]) -> np.ndarray:
         if not self.features:
             return np.zeros((len(architectures), 0))

@@ -103,12 +103,22 @@ class Processes(ProbabilisticPredictor):
     def posterior(self, asked: Sequence[Cells]) -> tuple[Tensor, Tensor]:
         assert self.processes, "fit comes first"
         parts = [
-            mixture([process.predict(x_MF) for process in self.processes])
+            self._posterior(self.columns(asked[start : start + _AT_ONCE]))
             for start in range(0, len(asked), _AT_ONCE)
-            for x_MF in [self.columns(asked[start : start + _AT_ONCE])]
         ]
         mean_M, deviation_M = (torch.cat(part) for part in zip(*parts))
         return mean_M, self.widening * deviation_M
+
+    def _posterior(self, x_MF: Tensor) -> tuple[Tensor, Tensor]:
+        return mixture([process.predict(x_MF) for process in self.processes])
+
+    def feature_groups(self) -> Sequence[str]:
+        """As of `base.SeesFeatures`."""
+        return list(self.columns.groups)
+
+    def permuted_scores(self, asked: Sequence[Cells], group: str, order_M: Tensor) -> Tensor:
+        """As of `base.SeesFeatures`."""
+        return self._posterior(self.columns.permuted(self.columns(asked), group, order_M))[0]
 
     def target(self, label: Tensor) -> Tensor:
         return self._target(label)
@@ -180,8 +190,19 @@ class FlowNetworks(Predictor):
         self._mean_E, self._deviation_E = score_EN.mean(dim=1), score_EN.std(dim=1, unbiased=False).clamp(min=1e-12)
 
     def scores(self, asked: Sequence[Cells]) -> Tensor:
+        return self._scores(asked, self.columns(asked))
+
+    def feature_groups(self) -> Sequence[str]:
+        """As of `base.SeesFeatures`; they see the graphs besides."""
+        return list(self.columns.groups)
+
+    def permuted_scores(self, asked: Sequence[Cells], group: str, order_M: Tensor) -> Tensor:
+        """As of `base.SeesFeatures`."""
+        return self._scores(asked, self.columns.permuted(self.columns(asked), group, order_M))
+
+    def _scores(self, asked: Sequence[Cells], x_MF: Tensor) -> Tensor:
         assert self._members is not None, "fit comes first"
-        score_EM = scores(self._members, self._inputs(asked, self.columns(asked)))[:, -1].double()
+        score_EM = scores(self._members, self._inputs(asked, x_MF))[:, -1].double()
         return ((score_EM - self._mean_E[:, None]) / self._deviation_E[:, None]).mean(dim=0)
 
     def state(self) -> State:
@@ -218,7 +239,20 @@ class Ensemble(ProbabilisticPredictor):
 
     def posterior(self, asked: Sequence[Cells]) -> tuple[Tensor, Tensor]:
         mean_M, deviation_M = self.processes.posterior(asked)
-        return (mean_M + self._shift + self._scale * self.networks.scores(asked)) / 2, deviation_M
+        return self._joined(mean_M, self.networks.scores(asked)), deviation_M
+
+    def _joined(self, mean_M: Tensor, score_M: Tensor) -> Tensor:
+        return (mean_M + self._shift + self._scale * score_M) / 2
+
+    def feature_groups(self) -> Sequence[str]:
+        """As of `base.SeesFeatures`; those of analytic features are permuted for both parts alike."""
+        return self.processes.feature_groups()
+
+    def permuted_scores(self, asked: Sequence[Cells], group: str, order_M: Tensor) -> Tensor:
+        """As of `base.SeesFeatures`."""
+        return self._joined(
+            *(part.permuted_scores(asked, group, order_M) for part in (self.processes, self.networks))
+        )
 
     def target(self, label: Tensor) -> Tensor:
         return self.processes.target(label)
