@@ -32,6 +32,8 @@ Cells = Mapping[str, Graph]
 class Surrogate(Protocol):
     """What is asked of a predictor (`nge_search.predict.base`)."""
 
+    def require_installed(self) -> None: ...
+
     def fit(self, known: Sequence[Cells], label_N: Tensor, seed: int, /) -> None: ...
 
     def scores(self, asked: Sequence[Cells], /) -> Tensor: ...
@@ -67,6 +69,7 @@ class PredictorSearch(Strategy):
         self._learner, self._seen = Learner(space, settings, policy, seed), Seen(space)
         self._planned: list[Code] = []
         self._predictor: ProbabilisticSurrogate = resolve(_OPEN)(settings.predictor, space)
+        self._predictor.require_installed()
 
     def _propose(self) -> Code:
         if not self._planned and len(self._learner.codes) >= max(self.settings.warmup, 2):
