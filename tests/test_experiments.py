@@ -22,7 +22,7 @@ from nge_search.predict.predictors import open_predictor
 from nge_search.predict.splits import halves
 from nge_search.settings.names import STRATEGIES
 from nge_search.settings.strategies import StrategySection
-from nge_search.spaces import NasBench101Space, NasBench201Space
+from nge_search.spaces import DartsSpace, NasBench101Space, NasBench201Space
 from nge_search.strategies import build_strategy
 from nge_search.strategies.query_loop import run_strategy
 from nge_search.tables import Benchmark, open_table
@@ -51,7 +51,7 @@ def test_the_comparison_of_strategies(tmp_path):
         return float(benchmark.scores(run_strategy(strategy, benchmark.queries(35)))[29])
 
     after = {}
-    for name in STRATEGIES:
+    for name in (name for name in STRATEGIES if name != "predictor"):
         after[name] = [score(name, seed) for seed in seeds]
         assert results[name]["mean"]["30"] == pytest.approx(np.mean(after[name]), abs=1e-3)
         assert results[name]["median"]["30"] == pytest.approx(sorted(after[name])[1], abs=1e-3)
@@ -60,6 +60,60 @@ def test_the_comparison_of_strategies(tmp_path):
     assert pair["difference"] == pytest.approx(difference, abs=1e-3)
     assert 0 <= pair["p"] <= 1
     assert (tmp_path / "results" / "nge_strategies_nasbench201.png").stat().st_size > 10_000
+
+
+def test_the_comparison_of_predictors_goes_on_where_it_was_stopped(tmp_path):
+    """On a made table of small cells of NAS-Bench-101; against a single search."""
+    space, random = NasBench101Space(4), np.random.default_rng(0)
+    drawn = (space.random(random) for _ in range(20_000))
+    codes = {space.key(code): code for code in drawn}.values()
+    rows = ((code, dict(zip(("cifar10_valid_4", "cifar10_test_4"), random.random(2) * 100))) for code in codes)
+    table = build_table(space, rows, "a made table", "cell")
+    table.save(tmp_path / "table")
+    (tmp_path / "results").mkdir()
+    for name in ("nge_strategies.py", "predictor_search.py"):
+        shutil.copy(ROOT / "experiments" / name, tmp_path)
+    words = ["--seeds", "2", "--queries", "30", "--jobs", "1", "--rows", "random", "nasbowl"]
+    command = [sys.executable, tmp_path / "predictor_search.py", tmp_path / "table", *words]
+    subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
+    path, kept = (
+        tmp_path / "results" / "predictor_search_nasbench101.json",
+        tmp_path / "runs" / "predictor_search" / "nasbench101.jsonl",
+    )
+    first, lines = json.loads(path.read_text()), kept.read_text().splitlines(keepends=True)
+    lines = [line for line in lines if line.strip()]
+    assert len(lines) == 4
+    kept.write_text("".join(lines[:2]) + lines[2][:50])
+    again = subprocess.run(command, check=True, capture_output=True, cwd=tmp_path, text=True)
+    assert "2 of 2 searches" in again.stdout
+    assert json.loads(path.read_text())["results"] == first["results"]
+    benchmark = Benchmark(table, "cifar10_valid_4", "cifar10_test_4")
+    settings, found = StrategySection(name="predictor", predictor="nasbowl", acquisition="greedy"), []
+    for seed in (first["first_seed"], first["first_seed"] + 1):
+        queries = run_strategy(build_strategy(space, settings, seed=seed), benchmark.queries(30))
+        found.append(benchmark.scores(queries)[-1])
+    assert first["results"]["nasbowl"]["mean"]["30"] == pytest.approx(np.mean(found), abs=1e-3)
+    assert first["results"]["nasbowl"]["seeds"] == 2
+
+
+def test_the_listed_genotypes_are_a_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawn by P, and neighbours of each other."""
+    monkeypatch.syspath_prepend(ROOT / "experiments")
+    space, random = DartsSpace(), np.random.default_rng(0)
+    codes = [space.random(random) for _ in range(20)]
+    table = build_table(space, ((code, {"val_accuracy": 90.0}) for code in codes), "a made table", "genotype")
+    listed = runpy.run_path(str(ROOT / "experiments" / "predictor_search.py"))["Listed"](table)
+    assert sorted([codes[3], *listed.neighbours(codes[3])]) == sorted(codes)
+    assert {listed.random(random) for _ in range(400)} == set(codes)
+    sharp = [0.01 * p_EO for p_EO in space.uniform()]
+    for p_EO, cell in zip(sharp, space.graphs(codes[3]).values()):
+        for edge in cell.edges:
+            place = (edge.source, edge.target)
+            if place in space.cell_space.edges:
+                row = space.cell_space.edges.index(place)
+                p_EO[row, space.cell_space.operations.index(edge.label.name)] = 1.0
+    sharp = [p_EO / p_EO.sum(axis=1, keepdims=True) for p_EO in sharp]
+    assert sum(listed.sample(sharp, random) == codes[3] for _ in range(50)) > 45
 
 
 def test_the_comparison_of_embeddings_and_loops(tmp_path):

@@ -13,6 +13,7 @@ Legend: N architectures, F columns, C kinds of cells, A analytic features of a c
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -32,6 +33,8 @@ SUBTREES, PLACES = "subtrees", "places"
 ROUNDS = 2
 #: Isomorphic graphs have analytic features that are equal up to rounding.
 _DECIMALS = 9
+#: Architectures whose words and features are remembered: searches come back to the same ones.
+_REMEMBERED = 1 << 16
 
 #: What the cells of an architecture compute, by kind (`operation_facts.essence`); None where no path is.
 Essences = Mapping[str, Graph | None]
@@ -40,21 +43,34 @@ Words = Callable[[Essences], Counter[str]]
 
 def essences(architectures: Sequence[Cells]) -> list[Essences]:
     """What each architecture computes."""
-    return [{kind: essence(cell) for kind, cell in cells.items()} for cells in architectures]
+    return [{kind: _essence(cell) for kind, cell in cells.items()} for cells in architectures]
+
+
+_essence = functools.lru_cache(_REMEMBERED)(essence)
 
 
 def subtree_words(cells: Essences) -> Counter[str]:
     """The names of nodes after each of `ROUNDS` rounds, and how often each occurs."""
-    live = {kind: cell for kind, cell in cells.items() if cell is not None}
+    return _subtree_words(tuple(cells.items()))
+
+
+@functools.lru_cache(_REMEMBERED)
+def _subtree_words(cells: tuple[tuple[str, Graph | None], ...]) -> Counter[str]:
+    live = {kind: cell for kind, cell in cells if cell is not None}
     found = Counter({"/".join(map(str, name)): count for name, count in subtrees(live, ROUNDS).items()})
-    found.update(f"{kind}/dead" for kind in cells if kind not in live)
+    found.update(f"{kind}/dead" for kind, cell in cells if cell is None)
     return found
 
 
 def place_words(cells: Essences) -> Counter[str]:
     """Operations by the number of edges that lead to them, and edges by those of their ends."""
+    return _place_words(tuple(cells.items()))
+
+
+@functools.lru_cache(_REMEMBERED)
+def _place_words(cells: tuple[tuple[str, Graph | None], ...]) -> Counter[str]:
     found: Counter[str] = Counter()
-    for kind, cell in cells.items():
+    for kind, cell in cells:
         if cell is None:
             found[f"{kind}/dead"] += 1
             continue
@@ -130,8 +146,19 @@ class Scales:
 
 def analytic_features(architectures: Sequence[Cells], kinds: Sequence[str]) -> np.ndarray:
     """The analytic features of all kinds of cells, kind by kind: float64 [N, C A]."""
-    found = [analytic.features([cells[kind] for cells in architectures]) for kind in kinds]
-    return np.concatenate(found, axis=1).round(_DECIMALS)
+    graphs = dict.fromkeys(cells[kind] for kind in kinds for cells in architectures)
+    new = [graph for graph in graphs if graph not in _FEATURES]
+    if len(_FEATURES) + len(new) > _REMEMBERED:
+        new = list(graphs)
+        _FEATURES.clear()
+    if new:
+        _FEATURES.update(zip(new, analytic.features(new).round(_DECIMALS)))
+    found = [_FEATURES[cells[kind]] for cells in architectures for kind in kinds]
+    return np.array(found).reshape(len(architectures), len(kinds) * len(analytic.NAMES))
+
+
+#: Of graphs, as `analytic_features` found them.
+_FEATURES: dict[Graph, np.ndarray] = {}
 
 
 class Columns:

@@ -13,6 +13,7 @@ Legend: N labels, M points to be predicted, G groups, F features, H hyper-parame
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -211,18 +212,27 @@ def _log_likelihood(own: Similarities, y_N: Tensor, at: Hyperparameters) -> Tens
 
 
 def _fitted(own: Similarities, y_N: Tensor, start: Hyperparameters) -> Hyperparameters:
-    """The hyper-parameters of largest posterior density, by L-BFGS from `start`."""
+    """The hyper-parameters of largest posterior density, by L-BFGS from `start`.
+
+    A step to where the kernel cannot be factored is the last one; the best ones seen are taken.
+    """
     tensors = [tensor.clone().requires_grad_() for tensor in start.tensors()]
     at = Hyperparameters(*tensors)
     optimiser = torch.optim.LBFGS(
         tensors, max_iter=_STEPS, tolerance_change=_TOLERANCE, line_search_fn="strong_wolfe"
     )
+    best, least = start, math.inf
 
     def loss() -> Tensor:
+        nonlocal best, least
         optimiser.zero_grad()
         value = -(_log_likelihood(own, y_N, at) + at.log_prior())
         value.backward()
+        if float(value.detach()) < least:
+            best = Hyperparameters(*(tensor.detach().clone() for tensor in tensors))
+            least = float(value.detach())
         return value
 
-    optimiser.step(loss)
-    return Hyperparameters(*(tensor.detach() for tensor in tensors))
+    with contextlib.suppress(torch.linalg.LinAlgError):
+        optimiser.step(loss)
+    return best

@@ -31,7 +31,9 @@ INPUT_NODES = 2
 EMBEDDINGS = ("nge", "direct", "plain", "rnn")
 
 #: Searches by queries (`nge_search.strategies`).
-STRATEGIES = ("random", "local_search", "evolution", "reinforce", "nge_reinforce", "nge_evolution")
+STRATEGIES = ("random", "local_search", "evolution", "reinforce", "nge_reinforce", "nge_evolution", "predictor")
+#: How a predictor's forecasts are weighed (`nge_search.strategies.acquisition`).
+ACQUISITIONS = ("expected_improvement", "thompson", "greedy")
 
 #: What scores architectures without training them (`nge_search.predict`).
 PREDICTORS = (
@@ -46,6 +48,9 @@ ANYTIME_PREDICTORS = ("single_gates", "multi_lstm", "multi_gates", "multi_contro
 BREAKINGS = ("none", "random", "add", "concat")
 UPDATES_FROM = ("nodes", "messages")
 READOUTS = ("output", "mean")
+
+#: Those that say how sure they are.
+PROBABILISTIC = ("analytic_gp", "ensemble")
 
 #: How the learning rate of a classifier falls (`nge_search.engine.optimisers`).
 SCHEDULES = ("cosine", "linear")

@@ -10,6 +10,7 @@ import torch
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Kernel
 
+from nge_search.predict import process
 from nge_search.predict.process import (
     PRIORS,
     GaussianProcess,
@@ -110,6 +111,28 @@ def test_hyper_parameters_are_the_likeliest(points) -> None:
             moved = [tensor.clone() for tensor in own.at.tensors()]
             moved[part] += step
             assert log_posterior(x_NF, y_N, Hyperparameters(*moved)) < best
+
+
+def test_a_step_that_goes_too_far_is_the_last(points, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The best hyper-parameters so far are taken."""
+    x_NF, y_N, _ = points
+    factored, seen = process._factor, []
+
+    def factor(own: Similarities, at: Hyperparameters) -> torch.Tensor:
+        if len(seen) == 4:
+            raise torch.linalg.LinAlgError("not positive-definite")
+        seen.append([tensor.detach().clone() for tensor in at.tensors()])
+        return factored(own, at)
+
+    own = Similarities(x_NF, x_NF, GROUPS)
+    with monkeypatch.context() as patch:
+        patch.setattr(process, "_factor", factor)
+        found = process._fitted(own, y_N, Hyperparameters.start(len(GROUPS)))
+    tried = [Hyperparameters(*tensors) for tensors in seen]
+    densities = [float(process._log_likelihood(own, y_N, at) + at.log_prior()) for at in tried]
+    best = tried[int(np.argmax(densities))]
+    assert len(tried) == 4
+    assert all(torch.equal(*pair) for pair in zip(found.tensors(), best.tensors()))
 
 
 def test_distances_of_equal_points_are_zero() -> None:
