@@ -38,6 +38,8 @@ class ShippedPredictor(ProbabilisticPredictor):
     def posterior(self, asked: Sequence[Cells]) -> tuple[Tensor, Tensor]:
         """Normal densities, all as wide as the 90 % interval; UserError for cells of other spaces."""
         for cells in asked:
+            if set(cells) != set(CELLS.kinds):
+                raise UserError(f"an architecture of {SPACE} has cells {', '.join(CELLS.kinds)}")
             self.space.code(cells)
         mean_M = torch.from_numpy(self.own.ridge(features_by_input(asked, CELLS.kinds)))
         low, high = self.own.residuals[90]
