@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import nge_search
 from nge_search.architecture.load import load_genotype
 from nge_search.cli import main
+from nge_search.deploy.show import describe_network
 from nge_search.predict.shipped import expected
 
 RUN_FILES = {
@@ -117,12 +118,11 @@ def test_derive_says_what_to_expect(search_run, capsys, tmp_path):
 def test_show_says_what_to_expect_of_the_published_network(capsys):
     """At DARTS' own sizes, and at no other."""
     lines = expected(load_genotype("darts_v2")).lines()
-    assert main(["show", "darts_v2"]) == 0
-    assert capsys.readouterr().out.splitlines()[-2:] == lines
-    assert main(["show", "darts_v2", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["expected"]["from"] == lines[1]
-    for words in (["nasnet_a"], ["darts_v2", "--cells", "8"], ["darts_v2", "--classes", "100"]):
-        assert main(["show", *words, "--json"]) == 0
+    shown, document = describe_network("darts_v2")
+    assert shown[-2:] == lines
+    assert document["expected"]["from"] == lines[1]
+    for words in (["--cells", "2"], ["--classes", "100", "--cells", "3"], ["--image-size", "16", "--cells", "3"]):
+        assert main(["show", "darts_v2", *words, "--channels", "4", "--json"]) == 0
         assert "expected" not in json.loads(capsys.readouterr().out)
 
 

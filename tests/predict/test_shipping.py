@@ -1,4 +1,4 @@
-"""How the shipped predictor is made: against scikit-learn, loops and counting; from the real trainings, if there."""
+"""How the shipped predictor is made: against scikit-learn, loops and counting; from real trainings, if there."""
 
 from __future__ import annotations
 
