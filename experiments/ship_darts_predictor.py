@@ -5,11 +5,11 @@
     python experiments/ship_darts_predictor.py darts_214_genotype_acc.json --compare --slow    hours
 
 The first line writes nge_search/predict/darts.json. The file that it reads lists the 214 random cells that
-antoyang/NAS-Benchmark trained (ICLR 2020), each with its genotype and its accuracies. The package holds neither, only
-weights; the same file gives the same bytes. --compare writes results/ship_darts_predictor.json: Kendall's tau in ten
-folds, averaged over them, by model and by seed. Seeds 100 to 108 have chosen the features, the model and its penalty;
-seeds 0 to 8 report, with an interval over the choice of cells. --slow adds GATES, TA-GATES, a Gaussian process and
-networks on the same features; of them, as many seeds as --slow-seeds says.
+antoyang/NAS-Benchmark trained (ICLR 2020), each with its genotype and its accuracies. The package holds
+neither, only weights; the same file gives the same bytes. --compare writes results/ship_darts_predictor.json:
+Kendall's tau in ten folds, averaged over them, by model and by seed. Seeds 100 to 108 have chosen the features,
+the model and its penalty; seeds 0 to 8 report, with an interval over the choice of cells. --slow adds GATES,
+TA-GATES, a Gaussian process and networks on the same features; of them, as many seeds as --slow-seeds says.
 """
 
 from __future__ import annotations
