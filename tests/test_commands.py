@@ -119,7 +119,7 @@ def test_show_says_what_to_expect_of_the_published_network(capsys):
     """At DARTS' own sizes, and at no other."""
     lines = expected(load_genotype("darts_v2")).lines()
     shown, document = describe_network("darts_v2")
-    assert shown[-2:] == lines
+    assert shown[-len(lines) :] == lines
     assert document["expected"]["from"] == lines[1]
     for words in (["--cells", "2"], ["--classes", "100", "--cells", "3"], ["--image-size", "16", "--cells", "3"]):
         assert main(["show", "darts_v2", *words, "--channels", "4", "--json"]) == 0

@@ -20,7 +20,7 @@ from nge_search.predict.shipped import CELLS, FILE, LARGEST, LEVELS, NAMES, Ship
 from nge_search.spaces import DartsSpace
 
 ROOT = Path(__file__).parents[2]
-DARTS = PUBLISHED["darts_v2"]
+DARTS = PUBLISHED["p_darts"]
 
 
 @pytest.fixture(scope="module")
