@@ -121,9 +121,8 @@ def test_show_says_what_to_expect_of_the_published_network(capsys):
     shown, document = describe_network("darts_v2")
     assert shown[-len(lines) :] == lines
     assert document["expected"]["from"] == lines[1]
-    for words in (["--cells", "2"], ["--classes", "100", "--cells", "3"], ["--image-size", "16", "--cells", "3"]):
-        assert main(["show", "darts_v2", *words, "--channels", "4", "--json"]) == 0
-        assert "expected" not in json.loads(capsys.readouterr().out)
+    assert main(["show", "darts_v2", "--channels", "4", "--cells", "3", "--json"]) == 0
+    assert "expected" not in json.loads(capsys.readouterr().out)
 
 
 def test_retraining_a_search_gives_a_test_error(search_run, tmp_path, capsys):
