@@ -98,23 +98,31 @@ def _summarised(config: RunningConfig) -> Iterator[None]:
 
 
 def _derive(words: Sequence[str]) -> None:
-    parser = _Parser(prog="nge derive", description="The genotype that a search stands for after an epoch.")
+    parser = _Parser(
+        prog="nge derive",
+        description="The genotype that a search stands for after an epoch, and what it is expected to reach.",
+    )
     parser.add_argument("run", type=_path, help="run folder of a search")
     parser.add_argument("--epoch", type=int, help="epoch of the search, from 1 (its last)")
     parser.add_argument("--out", type=_path, help="file to write, instead of printing")
     parser.add_argument("--overwrite", action="store_true", help="replace the file that --out names")
     options = parser.parse_args(words)
     from nge_search.api import derive
+    from nge_search.architecture.genotype import Genotype
     from nge_search.files import write_atomic
+    from nge_search.predict.shipped import expected
 
     if options.out and not options.overwrite and os.path.lexists(options.out):
         raise UserError(f"'{options.out}' is there already; choose another file, or add --overwrite")
     found = derive(options.run, options.epoch)
-    text = json.dumps(found, indent=2) + "\n" if isinstance(found, dict) else found.to_json()
+    text = found.to_json() if isinstance(found, Genotype) else json.dumps(found, indent=2) + "\n"
     if options.out:
         write_atomic(Path(options.out), text)
     else:
         print(text, end="")
+    expectation = expected(found) if isinstance(found, Genotype) else None
+    if expectation is not None:
+        show(*expectation.lines(), file=sys.stdout if options.out else sys.stderr)
 
 
 def _show(words: Sequence[str]) -> None:
