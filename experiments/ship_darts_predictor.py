@@ -15,7 +15,6 @@ TA-GATES, a Gaussian process and networks on the same features; of them, as many
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,8 +62,9 @@ def main(words: Sequence[str] | None = None) -> None:
 def compare(table: Table, slow_seeds: int) -> None:
     """Measure all models, and write down what came of it after each."""
     label_N, x_NF = table.column(LABEL), shipping.table_features(table)
+    words = ["--compare", *(["--slow", "--slow-seeds", str(slow_seeds)] if slow_seeds else [])]
     document: dict[str, Any] = {
-        **results_header("python", *sys.argv),
+        **results_header("python experiments/ship_darts_predictor.py", table.source, *words),
         "table": table.source,
         "label": LABEL,
         "penalties": {},
