@@ -288,7 +288,7 @@ def _predict_score(words: Sequence[str]) -> None:
         prog="nge predict score",
         description="The accuracies of architectures, as a trained predictor expects them.",
     )
-    parser.add_argument("predictor", type=_path, help="run folder of nge predict train")
+    parser.add_argument("predictor", type=_path, help="run folder of nge predict train, or darts, which ships")
     parser.add_argument(
         "architectures",
         type=_path,

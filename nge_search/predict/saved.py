@@ -27,12 +27,15 @@ from nge_search.kinds import PREDICTOR, PREDICTOR_TENSORS
 from nge_search.predict.base import Predictor
 from nge_search.predict.labels import Labelled
 from nge_search.predict.predictors import PREDICTORS, open_predictor
+from nge_search.predict.shipped_predictor import open_shipped
 from nge_search.spaces import SPACES, NasBench101Space, Space
 from nge_search.spaces.nasbench101 import VERTICES
 from nge_search.tensor_reader import check_safetensors
 
 FORMAT = "nge-predictor/1"
 _FAMILY = "nge-predictor/"
+#: What the predictor is called that the package brings; the name of its space.
+SHIPPED = "darts"
 #: Bytes of a predictor's files; the largest of ours, an ensemble on thousands of labels, has some ten million.
 _LARGEST_TENSORS, _LARGEST_DOCUMENT = 1 << 28, 1 << 26
 _TYPES = (torch.float64, torch.float32, torch.int64, torch.int32)
@@ -126,12 +129,14 @@ def load_predictor(reference: str | Path, space: str = "") -> SavedPredictor:
     """The predictor in a folder: the run folder of `nge predict train`, or one that both files were copied into.
 
     Args:
-        reference: the folder, or the document in it.
+        reference: the folder, or the document in it; `SHIPPED`, where nothing is called so: that of the package.
         space: the name of the space that it must be for; empty: any.
 
     Raises:
         UserError: no predictor, one of another version or space, or files that are damaged.
     """
+    if str(reference) == SHIPPED and not user_path(reference).exists():
+        return _shipped(space)
     path = _document_path(user_path(reference))
     found = Reader(str(path), read_json(path, _LARGEST_DOCUMENT))
     given = found.document.get("format")
@@ -159,6 +164,14 @@ def load_predictor(reference: str | Path, space: str = "") -> SavedPredictor:
     return SavedPredictor(model, own, predictor, lesson, found.section("quality").document)
 
 
+def _shipped(space: str) -> SavedPredictor:
+    predictor = open_shipped(SPACES[space or SHIPPED]())
+    own = predictor.own
+    source = "random cells trained on CIFAR-10 as DARTS' authors train theirs (C=36, 20 cells, 600 epochs)"
+    lesson = Lesson(source, own.trainings, own.worst, own.best, 0)
+    return SavedPredictor("ridge", predictor.space, predictor, lesson, {"kendall_tau": own.tau[0]})
+
+
 def _document_path(path: Path) -> Path:
     if path.is_dir():
         if not (path / PREDICTOR).exists():
@@ -167,7 +180,9 @@ def _document_path(path: Path) -> Path:
             raise UserError(f"'{path}' {is_what}; give the run folder of `nge predict train`")
         return path / PREDICTOR
     if not path.exists():
-        raise UserError(f"predictor '{path}' does not exist; give the run folder of `nge predict train`")
+        raise UserError(
+            f"predictor '{path}' does not exist; give the run folder of `nge predict train`, or {SHIPPED}"
+        )
     return path.with_name(PREDICTOR) if path.name == PREDICTOR_TENSORS else path
 
 

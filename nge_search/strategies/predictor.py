@@ -115,7 +115,7 @@ class PredictorSearch(Strategy):
         taken = set(forecasts[: len(self.pending)])
         mean_M, deviation_M = torch.tensor(forecasts[len(self.pending) :], dtype=torch.float64).T
         worth_M = ACQUISITIONS[self.settings.acquisition](mean_M, deviation_M, best, self._random)
-        batch = []
+        batch: list[Code] = []
         for place in worth_M.argsort(descending=True, stable=True).tolist():
             forecast = forecasts[len(self.pending) + place]
             if len(batch) < self.settings.batch and forecast not in taken:

@@ -17,6 +17,7 @@ from nge_search.errors import UserError
 from nge_search.predict.labels import Labelled
 from nge_search.predict.predictors import open_predictor
 from nge_search.predict.saved import Lesson, SavedPredictor, load_predictor, save_predictor
+from nge_search.predict.shipped_predictor import open_shipped
 from nge_search.spaces import SPACES, NasBench101Space
 
 QUALITY = {"kendall_tau": 0.5, "interval": [0.25, 0.7], "covered_0.5": None}
@@ -176,3 +177,17 @@ def test_files_that_are_none_are_refused(folder: Path, tmp_path: Path) -> None:
         load_predictor(tmp_path)
     with pytest.raises(UserError, match="does not exist; give the run folder"):
         load_predictor(tmp_path / "nowhere")
+
+
+def test_the_one_that_ships_goes_by_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = load_predictor("darts")
+    cells, _ = some(found.space, 3)
+    assert found.predictor.scores(cells).tolist() == open_shipped(found.space).scores(cells).tolist()
+    assert "trained on 214 labels" in found.describe()
+    assert "Kendall's tau 0.5" in found.describe()
+    with pytest.raises(UserError, match=r"is for cells of darts, not of nasbench201"):
+        load_predictor("darts", "nasbench201")
+    Path("darts").mkdir()  # what a user calls so comes first
+    with pytest.raises(UserError, match=r"'darts' holds no predictor\.json"):
+        load_predictor("darts")
