@@ -178,7 +178,7 @@ class Expectation:
             f"expected test error {self.error:.2f} % ({shown}), if trained on CIFAR-10 as DARTS' authors do (C=36, "
             "20 cells, 600 epochs)",
             f"told from {own.trainings} such trainings of random cells, with errors of {100 - own.best:.1f} to "
-            f"{100 - own.worst:.1f} %; Kendall tau {tau:.2f} (90 %: {low:.2f} to {high:.2f}) on cells left out",
+            f"{100 - own.worst:.1f} %; Kendall tau {tau:.2f} (90 %: {low:.2f} to {high:.2f}) on unseen cells",
         ]
         if self.unlike:
             lines.append("these cells are unlike all of those: do not rely on the figure, nor on its intervals")

@@ -161,7 +161,7 @@ class PredictSection(Section):
         at_most=1000,
     )
     curve: bool = option(
-        True, "Estimate the quality with a quarter and a half of the labels, too: what would more of them bring?"
+        True, "Estimate the quality with a quarter and a half of the labels, too, to see what more of them bring."
     )
 
 

@@ -29,7 +29,7 @@ def test_seeds_of_budgets() -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["bench.models=[]"], "bench.models=[]: give at least one"),
+        (["bench.models=[]"], "bench.models=[]: must be a list of names, as [a,b]"),
         (["bench.models=[ta_gates,ta_gates]"], "one stands there twice"),
         (["bench.models=[ta_gate]"], "did you mean 'ta_gates'"),
         (["bench.budgets=[0%]"], "'0%' is neither a number of labels, as 39, nor a share"),
