@@ -77,17 +77,16 @@ class Processes(ProbabilisticPredictor):
         self.processes: list[list[GaussianProcess]] = []
 
     def groupings(self) -> list[list[list[int]]]:
-        """For each process its groups of columns, all with the bags of words as further groups.
+        """For each process its groups of columns.
 
-        One kernel over all analytic features, or one for each group of them; each as quantiles, and standardised.
+        One kernel over all features as quantiles, beside one for each bag; one for each group of features as
+        quantiles; and one for each group of them standardised, beside the subtrees.
         """
         words = self.columns.words
-        found = []
-        for scale in (self.columns.quantiles, self.columns.standard):
-            groups = list(scale.values())
-            found.append([[column for group in groups for column in group], *words.values()])
-            if self.settings.grouped:
-                found.append([*groups, *(words[name] for name in words if name == SUBTREES)])
+        quantiles, standard = list(self.columns.quantiles.values()), list(self.columns.standard.values())
+        found = [[[column for group in quantiles for column in group], *words.values()]]
+        if self.settings.grouped:
+            found += [quantiles, [*standard, *(words[name] for name in words if name == SUBTREES)]]
         told: list[list[list[int]]] = []  # without features some are empty, or the same again
         for groups in found:
             groups = [group for group in groups if group]

@@ -56,7 +56,7 @@ def test_processes_are_the_plain_ones(space: Space, settings: OwnSettings) -> No
         drawn = [(groups, [GaussianProcess(x_NF[:30], y_N, groups).at]) for groups in groupings]
     plain = [GaussianProcess(x_NF[:30], y_N, groups, at) for groups, own in drawn for at in own]
     found = [process.predict(x_NF[30:]) for process in plain]
-    assert len(found) == (8 if settings.samples else 4)
+    assert len(found) == (6 if settings.samples else 3)
     for m in range(20):
         means, squares = [float(mean[m]) for mean, _ in found], [float(deviation[m]) ** 2 for _, deviation in found]
         mean = sum(means) / len(means)
@@ -83,17 +83,13 @@ def test_settings_leave_parts_out(space: Space) -> None:
         return [[name_of[tuple(own)] for own in part] for part in predictor.groupings()]
 
     bags = ["subtrees", "places"]
-    assert groups(grouped=False) == [["all quantiles", *bags], ["all standard", *bags]]
+    number = len(GROUPS)
+    assert groups(grouped=False) == [["all quantiles", *bags]]
     assert groups(features=False) == [bags, ["subtrees"]]
     assert groups(features=False, places=False) == [["subtrees"]]
-    number = len(GROUPS)
-    assert groups(subtrees=False) == [
-        ["all quantiles", "places"],
-        ["quantiles"] * number,
-        ["all standard", "places"],
-        ["standard"] * number,
-    ]
-    assert groups()[1] == ["quantiles"] * number + ["subtrees"]
+    by_group = [["quantiles"] * number, ["standard"] * number]
+    assert groups(subtrees=False) == [["all quantiles", "places"], *by_group]
+    assert groups() == [["all quantiles", *bags], by_group[0], [*by_group[1], "subtrees"]]
     bare = FlowNetworks(space, dataclasses.replace(QUICK, features=False))
     bare.fit(cells, label_N, 0)
     with_features = FlowNetworks(space, QUICK)
