@@ -32,6 +32,10 @@ class Predictor(ABC):
     def scores(self, asked: Sequence[Cells]) -> Tensor:
         """The higher, the better: float64 [M]. Only their order means something."""
 
+    def forecast(self, asked: Sequence[Cells], levels: Sequence[float]) -> tuple[Tensor, Tensor | None]:
+        """`scores`, and quantiles at these levels, [M, L] in percent; None of those that do not say how sure."""
+        return self.scores(asked), None
+
     @abstractmethod
     def state(self) -> State:
         """What `fit` has learnt."""
@@ -61,9 +65,12 @@ class ProbabilisticPredictor(Predictor):
 
     def quantiles(self, asked: Sequence[Cells], levels: Sequence[float]) -> Tensor:
         """The label in percent that an architecture stays below with each probability: [M, L]."""
+        return self.forecast(asked, levels)[1]
+
+    def forecast(self, asked: Sequence[Cells], levels: Sequence[float]) -> tuple[Tensor, Tensor]:
         mean_M, deviation_M = self.posterior(asked)
         level_L = torch.tensor(levels, dtype=mean_M.dtype)
-        return self.label(mean_M[:, None] + deviation_M[:, None] * torch.special.ndtri(level_L))
+        return mean_M, self.label(mean_M[:, None] + deviation_M[:, None] * torch.special.ndtri(level_L))
 
 
 def standardised(label_N: Tensor) -> Tensor:

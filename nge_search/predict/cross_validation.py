@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from nge_search.metrics.ranking import kendall_tau, kendall_tau_interval
-from nge_search.predict.base import Predictor, ProbabilisticPredictor
+from nge_search.predict.base import Predictor
 from nge_search.predict.evaluation import LEVELS, Judged, coverage
 from nge_search.predict.splits import folds
 
@@ -87,11 +87,11 @@ def cross_validate(
             pool = split.pool[:size] if size else split.pool
             predictor = build()
             data.fit(predictor, pool, seed)
-            all_N = predictor.scores(data.cells).numpy()
+            forecast_N, expected_NL = predictor.forecast(data.cells, LEVELS)
+            all_N, is_sure = forecast_N.numpy(), expected_NL is not None
             score_N[split.test] = ((all_N - all_N.mean()) / max(float(all_N.std()), 1e-12))[split.test]
-            is_sure = isinstance(predictor, ProbabilisticPredictor)
-            if isinstance(predictor, ProbabilisticPredictor):
-                quantile_NL[split.test] = predictor.quantiles(data.asked(split.test), LEVELS).numpy()
+            if expected_NL is not None:
+                quantile_NL[split.test] = expected_NL.numpy()[split.test]
             if not size:
                 after(fold, len(pool), all_N[split.test], data.label_N[split.test])
         found.append(OutOfFold(size or fewest, score_N, quantile_NL if is_sure else None))

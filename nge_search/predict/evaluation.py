@@ -19,7 +19,7 @@ import torch
 
 from nge_search.metrics.ranking import ranking_figures
 from nge_search.predict.anytime import STAGES, AnytimePredictor, anytime_figures
-from nge_search.predict.base import Predictor, ProbabilisticPredictor
+from nge_search.predict.base import Predictor
 from nge_search.predict.encoding import Cells
 from nge_search.predict.labels import Labelled
 from nge_search.predict.splits import Split
@@ -67,11 +67,11 @@ def judge(predictor: Predictor, data: Judged, split: Split, labels: int, seed: i
     data.fit(predictor, split.train(labels), seed)
     trained = time.perf_counter()
     asked, truth_N = data.asked(split.test), data.truth_N[split.test]
-    score_N = predictor.scores(asked).numpy()
+    score_N, quantile_NL = predictor.forecast(asked, LEVELS)
     scored = time.perf_counter()
-    figures = ranking_figures(score_N, truth_N)
-    if isinstance(predictor, ProbabilisticPredictor):
-        figures |= coverage(predictor.quantiles(asked, LEVELS).numpy(), truth_N)
+    figures = ranking_figures(score_N.numpy(), truth_N)
+    if quantile_NL is not None:
+        figures |= coverage(quantile_NL.numpy(), truth_N)
     return {**figures, "fit_seconds": trained - start, "score_seconds": scored - trained}
 
 

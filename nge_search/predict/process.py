@@ -108,7 +108,7 @@ class GaussianProcess:
         self.at = _fitted(own, y_N, Hyperparameters.start(len(groups))) if at is None else at
         self.cholesky_NN = _factor(own, self.at)
         self.weight_N = torch.cholesky_solve(y_N[:, None], self.cholesky_NN)[:, 0]
-        self.log_likelihood = float(_log_likelihood(own, y_N, self.at))
+        self.log_likelihood = float(_log_density(self.cholesky_NN, y_N))
 
     def predict(self, x_MF: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and deviation of a label at each point, the noise of a training included: [M] each."""
@@ -204,8 +204,12 @@ def _factor(own: Similarities, at: Hyperparameters) -> Tensor:
 
 
 def _log_likelihood(own: Similarities, y_N: Tensor, at: Hyperparameters) -> Tensor:
-    """The logarithm of the labels' density (Rasmussen and Williams, Eq. 2.30)."""
-    cholesky_NN = _factor(own, at)
+    """The logarithm of the labels' density."""
+    return _log_density(_factor(own, at), y_N)
+
+
+def _log_density(cholesky_NN: Tensor, y_N: Tensor) -> Tensor:
+    """That of labels whose covariance has this factor (Rasmussen and Williams, Eq. 2.30)."""
     solved_N = torch.linalg.solve_triangular(cholesky_NN, y_N[:, None], upper=False)[:, 0]
     constant = len(y_N) * math.log(2 * math.pi) / 2
     return -(solved_N**2).sum() / 2 - cholesky_NN.diagonal().log().sum() - constant

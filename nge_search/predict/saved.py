@@ -28,8 +28,7 @@ from nge_search.predict.base import Predictor
 from nge_search.predict.labels import Labelled
 from nge_search.predict.predictors import PREDICTORS, open_predictor
 from nge_search.predict.shipped_predictor import open_shipped
-from nge_search.spaces import SPACES, NasBench101Space, Space
-from nge_search.spaces.nasbench101 import VERTICES
+from nge_search.spaces import SPACES, Space, read_space
 from nge_search.tensor_reader import check_safetensors
 
 FORMAT = "nge-predictor/1"
@@ -146,7 +145,7 @@ def load_predictor(reference: str | Path, space: str = "") -> SavedPredictor:
                 f"{path} is of another version ({plain(given)}, and this one reads {FORMAT}); train it anew"
             )
         raise UserError(f"{path} is no predictor: its format is {shorten(given)}, not {FORMAT}")
-    own = _space(found)
+    own = read_space(found)
     if space and own.name != space:
         raise UserError(f"{path} is a predictor for {own.name}, not for {space}")
     model = found.text("model", tuple(PREDICTORS))
@@ -184,13 +183,6 @@ def _document_path(path: Path) -> Path:
             f"predictor '{path}' does not exist; give the run folder of `nge predict train`, or {SHIPPED}"
         )
     return path.with_name(PREDICTOR) if path.name == PREDICTOR_TENSORS else path
-
-
-def _space(found: Reader) -> Space:
-    name = found.text("space", tuple(SPACES))
-    if name == NasBench101Space.name:
-        return NasBench101Space(found.integer("vertices", 2, VERTICES))
-    return SPACES[name]()
 
 
 def _read_tensors(path: Path, digest: str) -> dict[str, Tensor]:

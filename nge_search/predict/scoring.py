@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from nge_search.architecture.graph import Graph
 from nge_search.architecture.load import SPACES as KNOWN
 from nge_search.architecture.load import load_architecture, read_architecture
@@ -21,7 +19,6 @@ from nge_search.engine.run_reader import RunReader
 from nge_search.errors import UserError
 from nge_search.files import user_path
 from nge_search.kinds import GENOTYPE, METRICS
-from nge_search.predict.base import ProbabilisticPredictor
 from nge_search.predict.evaluation import LEVELS
 from nge_search.predict.labels import read_architectures
 from nge_search.predict.saved import SavedPredictor
@@ -120,14 +117,13 @@ def _with_epochs(saved: SavedPredictor, rows: Sequence[dict[str, Any]]) -> list[
 
 def _scored(saved: SavedPredictor, codes: Sequence[Code]) -> list[Scored]:
     cells: list[dict[str, Graph]] = [saved.space.graphs(code) for code in codes]
-    score_N, predictor = saved.predictor.scores(cells).numpy(), saved.predictor
+    score_N, quantile_NL = saved.predictor.forecast(cells, LEVELS)
     texts = [saved.space.text(code) for code in codes]
-    if not np.isfinite(score_N).all():
+    if not score_N.isfinite().all():
         raise UserError(f"the predictor {saved.model} gives scores that are not finite; train it anew")
-    if not isinstance(predictor, ProbabilisticPredictor):
+    if quantile_NL is None:
         return [Scored(code, text, own) for code, text, own in zip(codes, texts, score_N.tolist())]
-    quantile_NL = predictor.quantiles(cells, LEVELS).clamp(0, 100).tolist()
-    rows = zip(codes, texts, score_N.tolist(), quantile_NL)
+    rows = zip(codes, texts, score_N.tolist(), quantile_NL.clamp(0, 100).tolist())
     return [Scored(code, text, own, tuple(quantiles)) for code, text, own, quantiles in rows]
 
 
