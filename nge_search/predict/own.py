@@ -61,7 +61,7 @@ class OwnSettings:
     sampled_up_to: int = 200
     members: int = 4
     width: int = 64
-    training: TrainingSettings = TrainingSettings(pairs_per_architecture=1e6)
+    training: TrainingSettings = TrainingSettings(pairs_per_architecture=1e6, drops_by_pair=False)
 
 
 DEFAULTS = OwnSettings()
