@@ -58,7 +58,7 @@ def test_a_state_scores_the_same(space: str, model: str, options: NetworkOptions
 def test_saliencies_and_features_reach_the_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     """Architectures that are the same but for what was measured of them have scores of their own."""
     cells, label_N = cells_of("nasbench201", 6), torch.arange(6, dtype=torch.float64)
-    own = NetworkOptions(breaking="add", epochs=2, zero_cost=MEASURED)
+    own = NetworkOptions(breaking="add", breaking_scale=10.0, epochs=2, zero_cost=MEASURED)
     predictor = NetworkPredictor(SPACES["nasbench201"](), "ta_gates", own)
     predictor.fit(cells, label_N, 0)
     before_N = predictor.scores(cells)
