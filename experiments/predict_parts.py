@@ -22,11 +22,15 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "analytic_gp, no places": ("analytic_gp", {"places": False}),
     "analytic_gp, features alone": ("analytic_gp", {"subtrees": False, "places": False}),
     "analytic_gp, one group": ("analytic_gp", {"grouped": False}),
+    "analytic_gp, equal weights": ("analytic_gp", {"weighted": False}),
+    "analytic_gp, target log-error": ("analytic_gp", {"target": "log_error"}),
     "analytic_gp, target label": ("analytic_gp", {"target": "label"}),
     "analytic_gp, target rank": ("analytic_gp", {"target": "rank"}),
     "flow, no features": ("flow", {"features": False}),
     "flow, one member": ("flow", {"members": 1}),
     "ensemble, no features": ("ensemble", {"features": False}),
+    "ensemble, equal weights": ("ensemble", {"weighted": False}),
+    "ensemble, target log-error": ("ensemble", {"target": "log_error"}),
 }
 
 
