@@ -5,9 +5,9 @@ groups; `flow` are GATES networks of a small width, side by side, whose head hea
 `ensemble` adds the standardised scores of both. Processes say how sure they are; their deviations are scaled by
 what each label's distance to its prediction is when that label is left out.
 
-What processes predict is decided by the likelihood of the labels, as in warped processes (Snelson et al., 2004): where
-the best lie close together the logarithm of the error, and where noise pulls them apart the label itself. The more a
-process explains of labels that are left out, the more it counts.
+What processes predict is decided by the likelihood of the labels, as in warped processes (Snelson et al., 2004):
+where the best lie close together the logarithm of the error, and where noise pulls them apart the label itself. The
+more a process explains of labels that are left out, the more it counts.
 
 Legend: N architectures with labels, M asked for, E networks, G groups.
 """
@@ -202,6 +202,8 @@ class Processes(ProbabilisticPredictor):
         self.columns.load_state(_under("columns", tensors), document["columns"])
         self._target, self.widening = Target.read(document["target"]), float(document["widening"])
         self._weights = [float(weight) for weight in document["weights"]]
+        if len(self._weights) != len(self.groupings()):
+            raise ValueError(f"{len(self._weights)} weights of {len(self.groupings())} processes")
         self._x_NF, self._y_N = tensors["x"], tensors["y"]
         saved = [tensors[f"process.{number}"] for number in range(len(self.groupings()))]
         self._build([[Hyperparameters.of_vector(at_H) for at_H in at_SH] for at_SH in saved])

@@ -230,6 +230,15 @@ def test_written_down_and_read(space: Space, model) -> None:
         assert torch.equal(first.quantiles(cells, [0.1, 0.9]), read.quantiles(cells, [0.1, 0.9]))
 
 
+def test_a_weight_for_each_process(space: Space) -> None:
+    cells, label_N = some(space, 20)
+    predictor = Processes(space, QUICK)
+    predictor.fit(cells, label_N, 0)
+    tensors, document = predictor.state()
+    with pytest.raises(ValueError, match="2 weights of 3 processes"):
+        Processes(space, QUICK).load_state(tensors, {**document, "weights": document["weights"][:2]})
+
+
 def test_isomorphic_cells_score_the_same() -> None:
     other = SPACES["nasbench101"]()
     cells, label_N = some(other, 30)
