@@ -29,8 +29,6 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "flow, no features": ("flow", {"features": False}),
     "flow, one member": ("flow", {"members": 1}),
     "ensemble, no features": ("ensemble", {"features": False}),
-    "ensemble, equal weights": ("ensemble", {"weighted": False}),
-    "ensemble, target log-error": ("ensemble", {"target": "log_error"}),
 }
 
 
@@ -110,6 +108,7 @@ _MANY = {"39": 9, "78": 9, "390": 5, "781": 3}
 _OTHERS = {"40": 9, "80": 9, "10%": 9}
 _BREAKING = ("control", "ta_gates", *(f"ta_gates, {how}" for how in ("random", "concat", "add")))
 _FIRST = ("gates", "gates, analytic", "control", "control, analytic", "ta_gates", "ta_gates, analytic")
+_PROCESSES = ("analytic_gp", "analytic_gp, equal weights", "analytic_gp, target log-error")
 OWN = ("ensemble", "analytic_gp", "flow")
 PARTS = {
     "table1": [Part(("nb201",), (*PREDICTORS, "control", "ta_gates, add"), _MANY)],
@@ -122,7 +121,10 @@ PARTS = {
         Part(("ec_nas",), ANYTIME, {"40": 5, "80": 5, "10%": 5}, anytime=True),
         Part(("darts_214",), ANYTIME, {"100%": 1}, anytime=True),
     ],
-    "ablation": [Part(("nb201",), (*_FIRST, *OWN, *(name for name in VARIANTS if name.startswith(OWN))), _MANY)],
+    "ablation": [
+        Part(("nb201",), (*_FIRST, *OWN, *(name for name in VARIANTS if name.startswith(OWN))), _MANY),
+        Part(("ec_nas", "nb101_550", "darts_surrogate", "enas"), _PROCESSES, {"40": 9, "80": 9}),
+    ],
     "spaces": [
         Part(("ec_nas", "nb101_550", "darts_surrogate", "enas"), (*OWN, "gates", "ta_gates", "control"), _OTHERS),
         Part(("darts_214",), (*OWN, "gates", "ta_gates", "control"), {"100%": 3}),
