@@ -22,6 +22,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "analytic_gp, no places": ("analytic_gp", {"places": False}),
     "analytic_gp, features alone": ("analytic_gp", {"subtrees": False, "places": False}),
     "analytic_gp, one group": ("analytic_gp", {"grouped": False}),
+    "analytic_gp, equal weights": ("analytic_gp", {"weighted": False}),
+    "analytic_gp, target log-error": ("analytic_gp", {"target": "log_error"}),
     "analytic_gp, target label": ("analytic_gp", {"target": "label"}),
     "analytic_gp, target rank": ("analytic_gp", {"target": "rank"}),
     "flow, no features": ("flow", {"features": False}),
@@ -106,6 +108,7 @@ _MANY = {"39": 9, "78": 9, "390": 5, "781": 3}
 _OTHERS = {"40": 9, "80": 9, "10%": 9}
 _BREAKING = ("control", "ta_gates", *(f"ta_gates, {how}" for how in ("random", "concat", "add")))
 _FIRST = ("gates", "gates, analytic", "control", "control, analytic", "ta_gates", "ta_gates, analytic")
+_PROCESSES = ("analytic_gp", "analytic_gp, equal weights", "analytic_gp, target log-error")
 OWN = ("ensemble", "analytic_gp", "flow")
 PARTS = {
     "table1": [Part(("nb201",), (*PREDICTORS, "control", "ta_gates, add"), _MANY)],
@@ -118,7 +121,10 @@ PARTS = {
         Part(("ec_nas",), ANYTIME, {"40": 5, "80": 5, "10%": 5}, anytime=True),
         Part(("darts_214",), ANYTIME, {"100%": 1}, anytime=True),
     ],
-    "ablation": [Part(("nb201",), (*_FIRST, *OWN, *(name for name in VARIANTS if name.startswith(OWN))), _MANY)],
+    "ablation": [
+        Part(("nb201",), (*_FIRST, *OWN, *(name for name in VARIANTS if name.startswith(OWN))), _MANY),
+        Part(("ec_nas", "nb101_550", "darts_surrogate", "enas"), _PROCESSES, {"40": 9, "80": 9}),
+    ],
     "spaces": [
         Part(("ec_nas", "nb101_550", "darts_surrogate", "enas"), (*OWN, "gates", "ta_gates", "control"), _OTHERS),
         Part(("darts_214",), (*OWN, "gates", "ta_gates", "control"), {"100%": 3}),

@@ -1,9 +1,13 @@
 """Predictors of this project: processes on analytic features, a flow network with them before its head, and both.
 
-`analytic_gp` is the mean of several Gaussian processes that see the same columns (`columns.Columns`) in different
+`analytic_gp` is a mean of several Gaussian processes that see the same columns (`columns.Columns`) in different
 groups; `flow` are GATES networks of a small width, side by side, whose head hears the analytic features, too;
 `ensemble` adds the standardised scores of both. Processes say how sure they are; their deviations are scaled by
 what each label's distance to its prediction is when that label is left out.
+
+What processes predict is decided by the likelihood of the labels, as in warped processes (Snelson et al., 2004):
+where the best lie close together the logarithm of the error, and where noise pulls them apart the label itself. The
+more a process explains of labels that are left out, the more it counts.
 
 Legend: N architectures with labels, M asked for, E networks, G groups.
 """
@@ -30,6 +34,11 @@ from nge_search.spaces.base import Space
 _AT_ONCE = 4096
 #: Between which deviations are scaled.
 _WIDENED = (1.0, 2.0)
+#: Share of variance that a process explains at least, where it counts by that.
+_LEAST_EXPLAINED = 0.01
+#: The target that is chosen among others by the likelihood of labels, and by so many at most.
+LIKELIEST = "likeliest"
+_CHOSEN_ON = 200
 #: Deviation of a network's scores, below which it does not tell architectures apart.
 _LEAST_SPREAD = 0.01
 
@@ -42,8 +51,10 @@ class OwnSettings:
         features: analytic features, for processes and networks.
         subtrees, places: bags of words, for processes.
         grouped: processes with a kernel for each group of analytic features, beside that with one for all.
-        target: of processes, one of `targets.TARGETS`.
+        target: of processes: one of `targets.TARGETS`; or "likeliest", chosen among the log-error target with d
+            as `offset`, that with d larger by the labels' deviation, and the label itself.
         offset: d of the log-error target, in percent.
+        weighted: processes count by what each explains of labels that are left out, not alike.
         samples: of the processes' hyper-parameters, over which they are averaged; 0: those of largest density.
         sampled_up_to: so many labels; with more, the density is narrow and the labour large.
         members: E.
@@ -55,8 +66,9 @@ class OwnSettings:
     subtrees: bool = True
     places: bool = True
     grouped: bool = True
-    target: str = "log_error"
+    target: str = LIKELIEST
     offset: float = 2.0
+    weighted: bool = True
     samples: int = 8
     sampled_up_to: int = 200
     members: int = 4
@@ -68,7 +80,7 @@ DEFAULTS = OwnSettings()
 
 
 class Processes(ProbabilisticPredictor):
-    """The mean of Gaussian processes whose kernels group the same columns differently."""
+    """A mean of Gaussian processes whose kernels group the same columns differently."""
 
     def __init__(self, space: Space, settings: OwnSettings = DEFAULTS):
         bags = [name for name, wanted in ((SUBTREES, settings.subtrees), (PLACES, settings.places)) if wanted]
@@ -96,13 +108,45 @@ class Processes(ProbabilisticPredictor):
 
     def fit(self, known: Sequence[Cells], label_N: Tensor, seed: int) -> None:
         label_N = label_N.double()
-        self._target = Target.of(label_N, self.settings.target, self.settings.offset)
-        self._x_NF, self._y_N = self.columns.fit(known), self._target(label_N)
+        self._x_NF = self.columns.fit(known)
+        self._target = self._likeliest(label_N)
+        self._y_N = self._target(label_N)
         self._build([self._parameters(groups, seed) for groups in self.groupings()])
         left_out = [mixture([process.left_out(self._y_N) for process in own]) for own in self.processes]
-        mean_N, deviation_N = mixture(left_out)
+        self._weights = self._explained(left_out) if self.settings.weighted else [1 / len(left_out)] * len(left_out)
+        mean_N, deviation_N = mixture(left_out, self._weights)
         ratio = float(((self._y_N - mean_N) / deviation_N).square().mean().sqrt())
         self.widening = min(max(ratio, _WIDENED[0]), _WIDENED[1])
+
+    def _likeliest(self, label_N: Tensor) -> Target:
+        """Of the candidates that under which the first process finds labels likeliest, of all or an even part."""
+        targets = [Target.of(label_N, kind, d) for kind, d in self._candidates(label_N)]
+        if len(targets) == 1:
+            return targets[0]
+        groups, step = self.groupings()[0], -(-len(label_N) // _CHOSEN_ON)
+        x_nF, label_n = self._x_NF[::step], label_N[::step]
+
+        def log_likelihood(target: Target) -> float:
+            process = GaussianProcess(x_nF, target(label_n), groups)
+            return process.log_likelihood + float(target.log_slope(label_n).sum())
+
+        return max(targets, key=log_likelihood)
+
+    def _candidates(self, label_N: Tensor) -> list[tuple[str, float]]:
+        """Kinds and offsets of targets."""
+        if self.settings.target != LIKELIEST:
+            return [(self.settings.target, self.settings.offset)]
+        offsets = self.settings.offset, self.settings.offset + float(label_N.std(correction=0))
+        return [*(("log_error", d) for d in offsets), ("label", 0.0)]
+
+    def _explained(self, left_out: Sequence[tuple[Tensor, Tensor]]) -> list[float]:
+        """Weights of the processes: squares of the shares of labels' variance that they explain.
+
+        Each label is explained as if it were not known.
+        """
+        shares = [1 - float((self._y_N - mean_N).square().mean()) for mean_N, _ in left_out]
+        squares = [max(share, _LEAST_EXPLAINED) ** 2 for share in shares]
+        return [square / sum(squares) for square in squares]
 
     def _parameters(self, groups: list[list[int]], seed: int) -> list[Hyperparameters]:
         """Those with which processes on some groups of columns are averaged."""
@@ -124,7 +168,7 @@ class Processes(ProbabilisticPredictor):
     def at_points(self, x_MF: Tensor) -> tuple[Tensor, Tensor]:
         """The posterior of architectures that are given by their columns."""
         assert self.processes, "fit comes first"
-        mean_M, deviation_M = mixture([mixture_at(own, x_MF) for own in self.processes])
+        mean_M, deviation_M = mixture([mixture_at(own, x_MF) for own in self.processes], self._weights)
         return mean_M, self.widening * deviation_M
 
     def feature_groups(self) -> Sequence[str]:
@@ -147,11 +191,19 @@ class Processes(ProbabilisticPredictor):
         for number, own in enumerate(self.processes):
             tensors[f"process.{number}"] = torch.stack([process.at.vector() for process in own])
         tensors |= {"x": self._x_NF, "y": self._y_N}
-        return tensors, {"columns": columns, "target": self._target.document(), "widening": self.widening}
+        return tensors, {
+            "columns": columns,
+            "target": self._target.document(),
+            "widening": self.widening,
+            "weights": self._weights,
+        }
 
     def load_state(self, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> None:
         self.columns.load_state(_under("columns", tensors), document["columns"])
         self._target, self.widening = Target.read(document["target"]), float(document["widening"])
+        self._weights = [float(weight) for weight in document["weights"]]
+        if len(self._weights) != len(self.groupings()):
+            raise ValueError(f"{len(self._weights)} weights of {len(self.groupings())} processes")
         self._x_NF, self._y_N = tensors["x"], tensors["y"]
         saved = [tensors[f"process.{number}"] for number in range(len(self.groupings()))]
         self._build([[Hyperparameters.of_vector(at_H) for at_H in at_SH] for at_SH in saved])

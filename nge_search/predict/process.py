@@ -130,11 +130,18 @@ class GaussianProcess:
         return k_NM.T @ self.weight_N, variance_M.clamp(min=0).sqrt()
 
 
-def mixture(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Mean and deviation, [M] each, of the even mixture of normal densities with those means and deviations."""
+def mixture(
+    parts: Sequence[tuple[Tensor, Tensor]], weight_S: Sequence[float] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Mean and deviation, [M] each, of the mixture of normal densities with those means and deviations.
+
+    Args:
+        weight_S: of the parts, adding up to 1; None: even.
+    """
     mean_SM, deviation_SM = (torch.stack(part) for part in zip(*parts))
-    mean_M = mean_SM.mean(dim=0)
-    return mean_M, (deviation_SM**2 + (mean_SM - mean_M) ** 2).mean(dim=0).sqrt()
+    share_S1 = torch.tensor(weight_S or [1 / len(parts)] * len(parts), dtype=mean_SM.dtype)[:, None]
+    mean_M = (share_S1 * mean_SM).sum(dim=0)
+    return mean_M, (share_S1 * (deviation_SM**2 + (mean_SM - mean_M) ** 2)).sum(dim=0).sqrt()
 
 
 def mixture_at(processes: Sequence[GaussianProcess], x_MF: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ just out of reach makes the steps even: t = -ln(max(y) + d - y), over the labels
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -59,6 +60,13 @@ class Target:
         else:
             raw = label
         return (raw - self.mean) / self.deviation
+
+    def log_slope(self, label: Tensor) -> Tensor:
+        """The logarithm of the target's derivative at labels: of a density of targets it makes one of labels."""
+        if self.kind == "rank":
+            raise ValueError("ranks have no density")
+        log_deviation = torch.full_like(label, math.log(self.deviation))
+        return -torch.log(self.best - label) - log_deviation if self.kind == "log_error" else -log_deviation
 
     def label(self, target: Tensor) -> Tensor:
         """The label of targets: the inverse."""

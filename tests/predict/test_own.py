@@ -17,6 +17,7 @@ from nge_search.predict.analytic import GROUPS, NAMES, features
 from nge_search.predict.own import DEFAULTS, Ensemble, FlowNetworks, OwnSettings, Processes
 from nge_search.predict.predictors import open_predictor
 from nge_search.predict.process import GaussianProcess, mixture, sampled
+from nge_search.predict.targets import Target
 from nge_search.spaces import SPACES, Space
 
 QUICK = dataclasses.replace(
@@ -41,9 +42,12 @@ def space() -> Space:
     return SPACES["nasbench201"]()
 
 
-@pytest.mark.parametrize("settings", [QUICK, dataclasses.replace(QUICK, samples=0, subtrees=False, target="label")])
+@pytest.mark.parametrize(
+    "settings",
+    [QUICK, dataclasses.replace(QUICK, samples=0, subtrees=False, target="label", weighted=False)],
+)
 def test_processes_are_the_plain_ones(space: Space, settings: OwnSettings) -> None:
-    """The mean, point by point, of processes that are fitted to the same columns by hand."""
+    """A mean, point by point, of processes that are fitted to the same columns by hand."""
     cells, label_N = some(space, 50)
     predictor = Processes(space, settings)
     predictor.fit(cells[:30], label_N[:30], 0)
@@ -56,17 +60,47 @@ def test_processes_are_the_plain_ones(space: Space, settings: OwnSettings) -> No
         drawn = [(groups, [GaussianProcess(x_NF[:30], y_N, groups).at]) for groups in groupings]
     plain = [GaussianProcess(x_NF[:30], y_N, groups, at) for groups, own in drawn for at in own]
     found = [process.predict(x_NF[30:]) for process in plain]
-    assert len(found) == (6 if settings.samples else 3)
+    per = max(settings.samples, 1)
+    assert len(found) == 3 * per
+    left = [process.left_out(y_N) for process in plain]
+    weights = [1 / len(found)] * len(found)
+    if settings.weighted:
+        means = [sum(mean_N for mean_N, _ in left[k : k + per]) / per for k in range(0, len(left), per)]
+        explained = [1 - sum((float(y) - float(m)) ** 2 for y, m in zip(y_N, mean_N)) / 30 for mean_N in means]
+        assert min(explained) > 0.1
+        assert max(explained) - min(explained) > 1e-3
+        squares = [share**2 for share in explained]
+        weights = [square / sum(squares) / per for square in squares for _ in range(per)]
     for m in range(20):
         means, squares = [float(mean[m]) for mean, _ in found], [float(deviation[m]) ** 2 for _, deviation in found]
-        mean = sum(means) / len(means)
-        variance = sum(square + (one - mean) ** 2 for one, square in zip(means, squares)) / len(means)
+        mean = sum(w * one for w, one in zip(weights, means))
+        variance = sum(w * (square + (one - mean) ** 2) for w, one, square in zip(weights, means, squares))
         assert abs(float(mean_M[m]) - mean) < 1e-10
         assert abs(float(deviation_M[m]) - predictor.widening * math.sqrt(variance)) < 1e-8
-    left = [process.left_out(y_N) for process in plain]
-    mean_N, deviation_N = mixture(left)
+    mean_N, deviation_N = mixture(left, weights)
     expected = math.sqrt(sum(float((y - m) / s) ** 2 for y, m, s in zip(y_N, mean_N, deviation_N)) / 30)
     assert abs(predictor.widening - min(max(expected, 1), 2)) < 1e-10
+
+
+@pytest.mark.parametrize("case", ["best lie close", "worst lie close"])
+def test_the_target_is_the_likeliest(space: Space, case: str) -> None:
+    """By densities of labels, whose integral is 1: that of targets times their numerical slope."""
+    cells, label_N = some(space, 40)
+    if case == "worst lie close":
+        label_N = 100 - label_N
+    predictor = Processes(space, QUICK)
+    predictor.fit(cells, label_N, 0)
+    x_NF, groups, step, densities = predictor.columns(cells), predictor.groupings()[0], 1e-5, []
+    wide = 2 + float(label_N.std(correction=0))
+    for kind, offset in (("log_error", 2.0), ("log_error", wide), ("label", 0.0)):
+        target = Target.of(label_N, kind, offset)
+        slope_N = (target(label_N + step) - target(label_N - step)) / (2 * step)
+        process = GaussianProcess(x_NF, target(label_N), groups)
+        densities.append((process.log_likelihood + float(slope_N.log().sum()), target))
+    densities.sort(key=lambda pair: pair[0])
+    assert densities[-1][0] > densities[-2][0] + 1e-3
+    assert predictor._target == densities[-1][1]
+    assert predictor._target.kind == {"best lie close": "log_error", "worst lie close": "label"}[case]
 
 
 def test_settings_leave_parts_out(space: Space) -> None:
@@ -192,6 +226,15 @@ def test_written_down_and_read(space: Space, model) -> None:
     assert torch.equal(first.scores(cells), read.scores(cells))
     if model is not FlowNetworks:
         assert torch.equal(first.quantiles(cells, [0.1, 0.9]), read.quantiles(cells, [0.1, 0.9]))
+
+
+def test_a_weight_for_each_process(space: Space) -> None:
+    cells, label_N = some(space, 20)
+    predictor = Processes(space, QUICK)
+    predictor.fit(cells, label_N, 0)
+    tensors, document = predictor.state()
+    with pytest.raises(ValueError, match="2 weights of 3 processes"):
+        Processes(space, QUICK).load_state(tensors, {**document, "weights": document["weights"][:2]})
 
 
 def test_isomorphic_cells_score_the_same() -> None:

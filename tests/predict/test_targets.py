@@ -35,6 +35,15 @@ def test_there_and_back(kind: str) -> None:
     assert (beyond.diff() >= 0).all()
 
 
+@pytest.mark.parametrize("kind", ["log_error", "label"])
+def test_slopes_are_autograd_s(kind: str) -> None:
+    target, label_N = Target.of(LABELS, kind, 3.5), LABELS.clone().requires_grad_()
+    (slope_N,) = torch.autograd.grad(target(label_N).sum(), label_N)
+    torch.testing.assert_close(target.log_slope(LABELS), slope_N.log(), rtol=0, atol=1e-12)
+    with pytest.raises(ValueError, match="density"):
+        Target.of(LABELS, "rank").log_slope(LABELS)
+
+
 def test_ranks_of_equal_labels_are_their_mean() -> None:
     target = Target.of(LABELS, "rank")
     places = target(LABELS) * target.deviation + target.mean
