@@ -31,7 +31,7 @@ from nge_search.predict.shipped_predictor import open_shipped
 from nge_search.spaces import SPACES, Space, read_space
 from nge_search.tensor_reader import check_safetensors
 
-FORMAT = "nge-predictor/1"
+FORMAT = "nge-predictor/2"
 _FAMILY = "nge-predictor/"
 #: What the predictor is called that the package brings; the name of its space.
 SHIPPED = "darts"

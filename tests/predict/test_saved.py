@@ -95,8 +95,8 @@ def test_other_spaces_are_refused_by_name(kept: Path) -> None:
     ("how", "says"),
     [
         (
-            lambda own: own.update(format="nge-predictor/2"),
-            "of another version (nge-predictor/2, and this one",
+            lambda own: own.update(format="nge-predictor/1"),
+            "of another version (nge-predictor/1, and this one",
         ),
         (lambda own: own.update(format="nge-genotype/1"), "is no predictor: its format is 'nge-genotype/1'"),
         (lambda own: own.pop("format"), "is no predictor: its format is None"),
