@@ -130,6 +130,7 @@ def test_features_are_standardised_on_the_training_architectures() -> None:
         ({"analytic": 1}, "analytic must be true or false"),
         ({"widths": 3}, "no option 'widths' of networks"),
         ({"zero_cost": {"channels": 1 << 40}}, "channels must be an integer from"),
+        ({"zero_cost": {"batch": 1024, "side": 128}}, "batch=1024 images of side=128 .* more than 67108864"),
         ({"zero_cost": {"examples": 3}}, "no option 'examples'"),
         (["members"], "options of a network are an object"),
     ],
