@@ -91,12 +91,13 @@ def _tensors_mutated(tensors: dict[str, Tensor], draw: random.Random) -> dict[st
         elif how == 1:
             tensors[name] = tensors[draw.choice(sorted(tensors))].clone()
         elif how == 2:
-            tensors[name] = draw.choice((own[:1], own[:0], own[None], own.flatten(), own.repeat(2), own.sum()))
+            flat = own.flatten()
+            tensors[name] = draw.choice((flat[:1], flat[:0], own[None], flat, flat.repeat(2), flat.sum()))
         elif how == 3:
             tensors[name] = own.to(draw.choice((torch.float32, torch.float64, torch.int64, torch.int32)))
         elif own.numel():
             values = own.flatten().clone()
-            odd = (0, -1, 1 << 40, -(1 << 62)) if own.dtype == torch.int64 else (0, -1, 1e-300, 1e30, 1e300, np.nan)
+            odd = (0, -1, 1e30, 1e-300, np.nan) if own.is_floating_point() else (0, -1, 1 << 30)
             values[draw.randrange(len(values)) if draw.random() < 0.7 else slice(None)] = draw.choice(odd)
             tensors[name] = values.reshape(own.shape)
         tensors = {key: value.contiguous() for key, value in tensors.items()}
