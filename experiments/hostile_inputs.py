@@ -1,9 +1,9 @@
 """What do the commands make of files and words that are damaged, or written to harm?
 
-    python experiments/hostile_inputs.py                         2,000 inputs, some minutes on one CPU core
+    python experiments/hostile_inputs.py                         2,250 inputs, some minutes on one CPU core
     python experiments/hostile_inputs.py --kind tables --seed 7  one of them again, with what it prints
 
-Sound inputs of eight kinds are mutated: bytes flipped, cut, inserted and repeated, tokens swapped, numbers made
+Sound inputs of nine kinds are mutated: bytes flipped, cut, inserted and repeated, tokens swapped, numbers made
 extreme, keys removed and mistyped, values nested. Each is given to its command in a process of its own. Right is
 an exit code of 0, or of 2 with one line; no traceback; and little more time and memory than the sound input takes.
 Prints a table, writes experiments/results/hostile_inputs.json, and keeps the inputs that went wrong.
@@ -30,6 +30,7 @@ from typing import Any
 
 import torch
 from hostile_mutations import Sound, make_sound_inputs
+from hostile_predictors import predictors
 
 from nge_search.cli import main as run_command
 from nge_search.engine.environment import results_header
@@ -194,6 +195,7 @@ def prepared(kinds: list[str], kept: Path | None) -> Iterator[dict[str, Trial]]:
         os.environ.pop(name, None)
     with tempfile.TemporaryDirectory() as place:
         sounds = make_sound_inputs(Path(place) / "sound", run_command)
+        sounds["predictors"] = predictors(Path(place) / "sound")
         scratch = Path(place) / "scratch"
         scratch.mkdir()
         yield {kind: Trial(kind, sounds[kind], scratch, kept) for kind in kinds or sounds}

@@ -19,7 +19,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
@@ -54,6 +54,8 @@ ROWS: dict[str, dict[str, object]] = {
     "analytic_gp, greedy": {"name": "predictor", "acquisition": "greedy"},
     "analytic_gp, explore=1": {"name": "predictor", "explore": 1.0},
 }
+#: Table, row, queries and seed of a search.
+Job = tuple[str, str, int, int]
 #: Against each other row.
 OURS = ("analytic_gp", "ensemble")
 
@@ -91,17 +93,14 @@ def main() -> None:
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     jobs = [(options.table, name, options.queries, seed) for seed in seeds for name in options.rows]
     kept.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        ProcessPoolExecutor(options.jobs, initializer=torch.set_num_threads, initargs=(1,)) as pool,
-        kept.open("a", encoding="utf-8") as file,
-    ):
+    waiting = [job for job in jobs if (job[1], job[3]) not in done]
+    with kept.open("a", encoding="utf-8") as file:
         file.write("\n" if kept.stat().st_size else "")  # what was cut short ends here
-        running = [pool.submit(search, *job) for job in jobs if (job[1], job[3]) not in done]
-        for count, finished in enumerate(as_completed(running), 1):
-            file.write(json.dumps(finished.result()) + "\n")
+        for count, row in enumerate(finished(waiting, options.jobs), 1):
+            file.write(json.dumps(row) + "\n")
             file.flush()
-            if count % 20 == 0 or count == len(running):
-                print(f"{count} of {len(running)} searches", flush=True)
+            if count % 20 == 0 or count == len(waiting):
+                print(f"{count} of {len(waiting)} searches", flush=True)
     scores = by_row(read(kept, options.queries), options.first_seed, options.queries)
     for name, scores_SQ in sorted(scores.items(), key=lambda item: item[1][:, -1].mean()):
         means = [f"{scores_SQ[:, count - 1].mean():.3f}" for count in CHECKPOINTS if count <= options.queries]
@@ -116,6 +115,17 @@ def main() -> None:
         write_json(
             RESULTS / f"predictor_search_{space}.json", {**header, **counts, "results": found, "paired": tests}
         )
+
+
+def finished(waiting: Sequence[Job], processes: int) -> Iterator[dict[str, object]]:
+    """The rows of searches, as they end; one process is this one."""
+    if processes == 1:
+        torch.set_num_threads(1)
+        yield from (search(*job) for job in waiting)
+        return
+    with ProcessPoolExecutor(processes, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        running = [pool.submit(search, *job) for job in waiting]
+        yield from (future.result() for future in as_completed(running))
 
 
 def search(table: str, name: str, queries: int, seed: int) -> dict[str, object]:

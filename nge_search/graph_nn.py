@@ -196,13 +196,15 @@ def pad(graphs: Sequence[Graph], nodes: Vocabulary, edges: Vocabulary, width: in
     """
     slots, widest = _dense_sizes(graphs)
     width = max(width, widest)
-    node_BV = torch.zeros(len(graphs), width, dtype=torch.int64)
-    edge_BKVV = torch.zeros(len(graphs), slots, width, width, dtype=torch.int64)
+    # Arrays, as it takes several times as long to write single numbers into tensors.
+    numbers_BV = np.zeros((len(graphs), width), dtype=np.int64)
+    numbers_BKVV = np.zeros((len(graphs), slots, width, width), dtype=np.int64)
     for b, graph in enumerate(graphs):
         for node, position in enumerate(_places(graph, width)):
-            node_BV[b, position] = nodes.number(graph.nodes[node].name)
-        for edge, ends in zip(graph.edges, _edge_places(graph, width)):
-            edge_BKVV[b][ends] = edges.number(edge.label.name)
+            numbers_BV[b, position] = nodes.number(graph.nodes[node].name)
+        for edge, (slot, target, source) in zip(graph.edges, _edge_places(graph, width)):
+            numbers_BKVV[b, slot, target, source] = edges.number(edge.label.name)
+    node_BV, edge_BKVV = torch.from_numpy(numbers_BV), torch.from_numpy(numbers_BKVV)
     return DenseBatch(node_BV, edge_BKVV, (edge_BKVV > 0).sum(dim=1).to(torch.get_default_dtype()))
 
 

@@ -62,30 +62,29 @@ def test_the_comparison_of_strategies(tmp_path):
     assert (tmp_path / "results" / "nge_strategies_nasbench201.png").stat().st_size > 10_000
 
 
-def test_the_comparison_of_predictors_goes_on_where_it_was_stopped(tmp_path):
+def test_the_comparison_of_predictors_goes_on_where_it_was_stopped(tmp_path, monkeypatch, capsys):
     """On a made table of small cells of NAS-Bench-101; against a single search."""
     space, random = NasBench101Space(4), np.random.default_rng(0)
-    drawn = (space.random(random) for _ in range(20_000))
+    drawn = (space.random(random) for _ in range(2000))
     codes = {space.key(code): code for code in drawn}.values()
     rows = ((code, dict(zip(("cifar10_valid_4", "cifar10_test_4"), random.random(2) * 100))) for code in codes)
     table = build_table(space, rows, "a made table", "cell")
     table.save(tmp_path / "table")
-    (tmp_path / "results").mkdir()
-    for name in ("nge_strategies.py", "predictor_search.py"):
-        shutil.copy(ROOT / "experiments" / name, tmp_path)
-    words = ["--seeds", "2", "--queries", "30", "--jobs", "1", "--rows", "random", "nasbowl"]
-    command = [sys.executable, tmp_path / "predictor_search.py", tmp_path / "table", *words]
-    subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
-    path, kept = (
-        tmp_path / "results" / "predictor_search_nasbench101.json",
-        tmp_path / "runs" / "predictor_search" / "nasbench101.jsonl",
-    )
+    monkeypatch.syspath_prepend(ROOT / "experiments")
+    monkeypatch.chdir(tmp_path)
+    words = ["table", "--seeds", "2", "--queries", "30", "--jobs", "1", "--rows", "random", "nasbowl"]
+    monkeypatch.setattr(sys, "argv", ["predictor_search.py", *words])
+    script = importlib.import_module("predictor_search")
+    monkeypatch.setattr(script, "RESULTS", tmp_path)
+    script.main()
+    path = tmp_path / "predictor_search_nasbench101.json"
+    kept = tmp_path / "runs" / "predictor_search" / "nasbench101.jsonl"
     first, lines = json.loads(path.read_text()), kept.read_text().splitlines(keepends=True)
-    lines = [line for line in lines if line.strip()]
     assert len(lines) == 4
     kept.write_text("".join(lines[:2]) + lines[2][:50])
-    again = subprocess.run(command, check=True, capture_output=True, cwd=tmp_path, text=True)
-    assert "2 of 2 searches" in again.stdout
+    capsys.readouterr()
+    script.main()
+    assert "2 of 2 searches" in capsys.readouterr().out
     assert json.loads(path.read_text())["results"] == first["results"]
     benchmark = Benchmark(table, "cifar10_valid_4", "cifar10_test_4")
     settings, found = StrategySection(name="predictor", predictor="nasbowl", acquisition="greedy"), []
@@ -102,7 +101,7 @@ def test_the_listed_genotypes_are_a_space(monkeypatch: pytest.MonkeyPatch) -> No
     space, random = DartsSpace(), np.random.default_rng(0)
     codes = [space.random(random) for _ in range(20)]
     table = build_table(space, ((code, {"val_accuracy": 90.0}) for code in codes), "a made table", "genotype")
-    listed = runpy.run_path(str(ROOT / "experiments" / "predictor_search.py"))["Listed"](table)
+    listed = importlib.import_module("predictor_search").Listed(table)
     assert sorted([codes[3], *listed.neighbours(codes[3])]) == sorted(codes)
     assert {listed.random(random) for _ in range(400)} == set(codes)
     sharp = [0.01 * p_EO for p_EO in space.uniform()]

@@ -28,7 +28,7 @@ def test_no_input_ends_in_a_traceback(script: Any, tmp_path: Path) -> None:
                 trial.run(seed)
             assert not trial.tally.failed
             assert trial.tally.inputs == trial.tally.accepted + trial.tally.refused == EACH
-        assert len(trials) == 8
+        assert len(trials) == 9
         first, second = (trials["tables"].run(7)[0] for _ in range(2))
         assert (first.code, first.err) == (second.code, second.err)
     assert not (tmp_path / "failed").exists()

@@ -16,7 +16,6 @@ from nge_search.json_reader import parse_json
 from nge_search.kinds import GENOTYPE
 from nge_search.registry import resolve
 from nge_search.settings import names
-from nge_search.settings.names import require_names
 
 
 class KnownSpace(NamedTuple):
@@ -33,7 +32,7 @@ SPACES = {
     "nasbench201": KnownSpace("nge_search.spaces.nasbench201:NasBench201Space", re.compile(r"\s*\|")),
     "enas_macro": KnownSpace("nge_search.spaces.enas_macro:EnasMacroSpace", re.compile(r"\s*\[\s*\[")),
 }
-require_names(SPACES, names.SPACES)
+names.require_names(SPACES, names.SPACES)
 
 
 @dataclass(frozen=True)

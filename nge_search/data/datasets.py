@@ -19,7 +19,6 @@ from nge_search.errors import UserError
 from nge_search.files import user_path
 from nge_search.settings import names
 from nge_search.settings.data import DataSection
-from nge_search.settings.names import require_names
 
 _DIGITS_TEST_FRACTION = 1 / 3
 _DIGITS_LARGEST = 16
@@ -129,4 +128,4 @@ _LOADERS: dict[str, Callable[[DataSection], Dataset]] = {
     "tiny_imagenet": load_folder,
     "folder": load_folder,
 }
-require_names(_LOADERS, names.DATASETS)
+names.require_names(_LOADERS, names.DATASETS)

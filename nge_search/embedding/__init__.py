@@ -15,7 +15,6 @@ from nge_search.embedding.baselines import DirectParameters, PlainLayers, Recurr
 from nge_search.embedding.nge import GraphLayers, propagation_matrix
 from nge_search.settings import names
 from nge_search.settings.embedding import EmbeddingSection
-from nge_search.settings.names import require_names
 
 __all__ = ["EMBEDDINGS", "Embedding", "NodeEmbedding", "build_embedding", "propagation_matrix"]
 
@@ -55,7 +54,7 @@ EMBEDDINGS: dict[str, Callable[[EmbeddingSection, CellSpace], Embedding]] = {
     "plain": _of_vertices(_plain),
     "direct": lambda config, space: DirectParameters(space),
 }
-require_names(EMBEDDINGS, names.EMBEDDINGS)
+names.require_names(EMBEDDINGS, names.EMBEDDINGS)
 
 
 def build_embedding(config: EmbeddingSection, space: CellSpace) -> Embedding:

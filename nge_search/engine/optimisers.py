@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from nge_search.settings import names
-from nge_search.settings.names import require_names
 
 
 def build_sgd(
@@ -36,7 +35,7 @@ def poly(done: float, first: float, last: float, power: float) -> float:
 
 
 SCHEDULES = {"cosine": cosine, "linear": linear}
-require_names(SCHEDULES, names.SCHEDULES)
+names.require_names(SCHEDULES, names.SCHEDULES)
 
 
 def warm_up(epoch: int, epochs: int) -> float:

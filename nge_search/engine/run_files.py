@@ -60,11 +60,13 @@ def read_mark(folder: Path) -> dict[str, Any] | None:
 
 
 def write_mark(folder: Path, kind: str) -> None:
-    """Mark a folder as that of a run, unless it is marked; called before anything else is written."""
-    if read_mark(folder) is None:
+    """Mark a folder as that of a run of this kind; called before anything else is written."""
+    mark = read_mark(folder)
+    if mark is None:
         now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-        document = {"format": _FORMAT, "kind": kind, "created": now, "adopted": _is_run_from_before(folder)}
-        write_atomic(folder / MARK, json.dumps(document) + "\n")
+        mark = {"format": _FORMAT, "created": now, "adopted": _is_run_from_before(folder)}
+    if mark.get("kind") != kind:
+        write_atomic(folder / MARK, json.dumps({**mark, "kind": kind}) + "\n")
 
 
 def refuse_foreign(folder: Path) -> None:

@@ -68,8 +68,8 @@ class RunReader:
     def kind(self) -> str:
         """The name of the run's kind, or what another version called it; empty where nothing tells.
 
-        Told by the summary, the task in the settings, the mark, the rows, the sections of the settings: when a run
-        replaces one of another kind, the mark stays as it was.
+        Told by the summary, the task in the settings, the mark, the rows, the sections of the settings: of a run
+        that replaced one of another kind, earlier versions left the mark as it was.
         """
         given = (self.summary or {}).get("kind")
         if isinstance(given, str):

@@ -31,9 +31,14 @@ def kendall_tau_interval(score_N: np.ndarray, label_N: np.ndarray, level: float 
         return float("nan"), float("nan")
     z_N = np.arctanh(without_N.clip(-1 + 1e-9, 1 - 1e-9))
     z = np.arctanh(np.clip(kendall_tau(score_N, label_N), -1 + 1e-9, 1 - 1e-9))
-    error = np.sqrt((count - 1) / count * np.sum((z_N - z_N.mean()) ** 2))
-    reach = stats.t.ppf((1 + level) / 2, count - 1) * error
+    reach = stats.t.ppf((1 + level) / 2, count - 1) * jackknife_error(z_N)
     return float(np.tanh(z - reach)), float(np.tanh(z + reach))
+
+
+def jackknife_error(without_N: np.ndarray) -> float:
+    """The standard error of a figure that is known without each architecture in turn (Tukey, 1958)."""
+    count = len(without_N)
+    return float(np.sqrt((count - 1) / count * np.sum((without_N - without_N.mean()) ** 2)))
 
 
 def _without_one(score_N: np.ndarray, label_N: np.ndarray) -> np.ndarray:

@@ -20,7 +20,6 @@ from nge_search.networks.imagenet import ImageNetNetwork
 from nge_search.networks.nasbench101 import NasBench101Network
 from nge_search.networks.nasbench201 import NasBench201Network
 from nge_search.settings import names
-from nge_search.settings.names import require_names
 from nge_search.spaces.nasbench101 import STACKS
 from nge_search.spaces.nasbench201 import STAGES
 
@@ -95,7 +94,7 @@ FAMILIES = {
         "enas_macro", EnasMacroNetwork, "ENAS macro", enas_macro.CHANNELS, enas_macro.REPEATS, 10, 32
     ),
 }
-require_names(FAMILIES, names.NETWORKS)
+names.require_names(FAMILIES, names.NETWORKS)
 
 
 def require_fits(architecture: Architecture, kind: str, key: str) -> None:

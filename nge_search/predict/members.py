@@ -77,7 +77,3 @@ class Members:
             if not given.isfinite().all():
                 raise UserError(f"the parameter {name} of a predictor is not finite")
             own.data.copy_(given)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Parameters and buffers of all members, [E, ...] each."""
-        return {name: tensor.detach() for name, tensor in {**self.parameters, **self._buffers}.items()}

@@ -6,27 +6,19 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from nge_search.errors import UserError, nearest, shorten
 from nge_search.predict.encoders import FlowSettings
 from nge_search.predict.training import TrainingSettings
 from nge_search.predict.zero_cost import ZeroCostSettings
-from nge_search.settings.names import BREAKINGS, READOUTS, UPDATES_FROM
+from nge_search.settings.predict import OptionsSection
 
-#: What the update of an embedding may be told, a letter each: the embedding, and what it saw forward and backward.
-_SEEN = "ofb"
-_NUMBERS: dict[str, tuple[float, float]] = {
-    "members": (1, 64),
-    "steps": (1, 32),
-    "step_size": (0, 10),
-    "breaking_scale": (0, 1000),
-    "epochs": (1, 100_000),
-    "batch_size": (2, 1 << 20),
-    "learning_rate": (0, 10),
+_WORDS: dict[type, str] = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}
+#: The type of each option that settings have, too: of `int | None`, int.
+_TYPES: dict[str, type] = {
+    name: get_args(hint)[0] for name, hint in get_type_hints(OptionsSection).items() if type(None) in get_args(hint)
 }
-_WHOLE = ("members", "steps", "epochs", "batch_size")
-_CHOICES = {"breaking": BREAKINGS, "update_from": UPDATES_FROM, "readout": READOUTS}
 _OF_FLOW = (
     *("steps", "step_size", "breaking", "breaking_scale", "update_from", "update_inputs", "update_parameter_free"),
     *("stop_gradients", "readout"),
@@ -57,7 +49,7 @@ class NetworkOptions:
         cache: a folder that keeps them; None: measured anew. It is not part of a saved predictor.
 
     Raises:
-        UserError: a value outside its limits.
+        UserError: a value of another type, or outside the limits that `OptionsSection` gives.
     """
 
     members: int = 1
@@ -78,27 +70,13 @@ class NetworkOptions:
     cache: Path | None = None
 
     def __post_init__(self) -> None:
-        for name, (low, high) in _NUMBERS.items():
-            kinds, number = ((int,), "an integer") if name in _WHOLE else ((int, float), "a number")
-            value = getattr(self, name)
-            if value is None and name != "members":
+        for own in fields(self):
+            value, expected = getattr(self, own.name), _TYPES.get(own.name)
+            if expected is None or (value is None and own.default is None):
                 continue
-            if type(value) not in kinds or not low <= value <= high:
-                raise UserError(f"{name} must be {number} from {low} to {high}, not {shorten(value)}")
-        for name, choices in _CHOICES.items():
-            value = getattr(self, name)
-            if value is not None and value not in choices:
-                raise UserError(f"{name} must be one of {', '.join(choices)}, not {shorten(value)}")
-        for name in ("analytic", "update_parameter_free"):
-            value = getattr(self, name)
-            if value is not None and type(value) is not bool:
-                raise UserError(f"{name} must be true or false, not {shorten(value)}")
-        for name in ("update_inputs", "stop_gradients"):
-            value = getattr(self, name)
-            if value is not None and not _are_letters(value):
-                raise UserError(f"{name} must be some of the letters {_SEEN}, in this order, not {shorten(value)}")
-        if self.update_inputs == "":
-            raise UserError("update_inputs must name at least one of o, f and b")
+            if type(value) is not expected and (expected, type(value)) != (float, int):
+                raise UserError(f"{own.name} must be {_WORDS[expected]}, not {shorten(value)}")
+        OptionsSection(**{name: getattr(self, name) for name in _TYPES})  # which has their limits
         if self.zero_cost.examples is not None:
             raise UserError("a predictor's saliencies are measured on noise; give no images")
 
@@ -151,11 +129,6 @@ class NetworkOptions:
             raise UserError(f"zero_cost is an object, not {shorten(measured)}")
         _require_known(measured, _MEASURED)
         return NetworkOptions(**given, zero_cost=ZeroCostSettings(**measured), cache=cache)
-
-
-def _are_letters(value: Any) -> bool:
-    """Whether these are some of `_SEEN`, each once and in order."""
-    return type(value) is str and "".join(letter for letter in _SEEN if letter in value) == value
 
 
 def _require_known(given: Mapping[str, Any], known: Sequence[str]) -> None:

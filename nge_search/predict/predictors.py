@@ -7,9 +7,8 @@ from nge_search.files import user_path
 from nge_search.predict.base import Predictor
 from nge_search.predict.network_options import NetworkOptions
 from nge_search.registry import resolve
+from nge_search.settings import names
 from nge_search.settings.names import NETWORK_PREDICTORS as NETWORKS
-from nge_search.settings.names import PREDICTORS as _OFFERED
-from nge_search.settings.names import require_names
 from nge_search.settings.predict import OptionsSection
 from nge_search.spaces.base import Space
 
@@ -26,7 +25,7 @@ PREDICTORS = {
     "flow": "nge_search.predict.own:flow",
     "ensemble": "nge_search.predict.own:ensemble",
 }
-require_names(PREDICTORS, _OFFERED)
+names.require_names(PREDICTORS, names.PREDICTORS)
 
 
 def open_predictor(name: str, space: Space, options: NetworkOptions | None = None) -> Predictor:

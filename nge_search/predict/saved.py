@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -25,6 +26,7 @@ from nge_search.files import read_bytes, user_path, write_atomic, write_json
 from nge_search.json_reader import Reader, read_json
 from nge_search.kinds import PREDICTOR, PREDICTOR_TENSORS
 from nge_search.predict.base import Predictor
+from nge_search.predict.evaluation import LEVELS
 from nge_search.predict.labels import Labelled
 from nge_search.predict.predictors import PREDICTORS, open_predictor
 from nge_search.predict.shipped_predictor import open_shipped
@@ -158,8 +160,7 @@ def load_predictor(reference: str | Path, space: str = "") -> SavedPredictor:
         learnt.integer("seed", 0, 1 << 31),
     )
     tensors = _read_tensors(path.with_name(PREDICTOR_TENSORS), found.text("tensors"))
-    predictor = open_predictor(model, own)
-    _load(predictor, tensors, found.section("state").document, path)
+    predictor = _restored(model, own, tensors, found.section("state").document, path)
     return SavedPredictor(model, own, predictor, lesson, found.section("quality").document)
 
 
@@ -203,10 +204,17 @@ def _read_tensors(path: Path, digest: str) -> dict[str, Tensor]:
     return tensors
 
 
-def _load(predictor: Predictor, tensors: dict[str, Tensor], state: dict[str, Any], path: Path) -> None:
-    """Raise UserError, naming the file, where the state is none of the predictor's."""
+def _restored(model: str, space: Space, tensors: dict[str, Tensor], state: dict[str, Any], path: Path) -> Predictor:
+    """The predictor of this state, which shows on some architectures that it scores.
+
+    Raises:
+        UserError: a state that is none of the predictor's; names the file.
+    """
+    predictor, random = open_predictor(model, space), np.random.default_rng(0)
     try:
         predictor.load_state(tensors, state)
+        predictor.forecast([space.graphs(space.random(random)) for _ in range(2)], LEVELS)
+        return predictor
     except UserError as error:
         raise UserError(f"{path} is damaged: {error}") from None
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:

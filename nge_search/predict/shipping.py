@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from nge_search.metrics.ranking import kendall_tau
+from nge_search.metrics.ranking import jackknife_error, kendall_tau
 from nge_search.predict.input_features import features_by_input
 from nge_search.predict.shipped import CELLS, LEVELS, Ridge, Shipped
 from nge_search.predict.splits import Split, folds
@@ -57,8 +57,8 @@ def tau_interval(
 ) -> tuple[float, float, float]:
     """`fold_tau`, averaged over seeds, and its 90 % interval over the choice of architectures (the jackknife)."""
     taus = [fold_tau(score_N, label_N, splits) for score_N, splits in zip(score_SN, splits_S, strict=True)]
-    tau, count = float(np.mean(taus)), len(label_N)
-    change_N = np.zeros(count)  # of tau, when an architecture is left away
+    tau = float(np.mean(taus))
+    change_N = np.zeros(len(label_N))  # of tau, when an architecture is left away
     for score_N, splits in zip(score_SN, splits_S):
         for split in splits:
             whole = kendall_tau(score_N[split.test], label_N[split.test])
@@ -66,8 +66,8 @@ def tau_interval(
                 others = split.test[split.test != left]
                 rest = kendall_tau(score_N[others], label_N[others])
                 change_N[left] += (rest - whole) / (len(splits) * len(score_SN))
-    error = math.sqrt((count - 1) / count * float(((change_N - change_N.mean()) ** 2).sum()))
-    return tau, tau - _NORMAL_95 * error, tau + _NORMAL_95 * error
+    reach = _NORMAL_95 * jackknife_error(change_N)
+    return tau, tau - reach, tau + reach
 
 
 def between(residual_R: np.ndarray, level: int) -> tuple[float, float]:

@@ -37,6 +37,8 @@ from nge_search.spaces.base import Code, Space
 from nge_search.spaces.enas_macro import KIND as NETWORK
 
 _IMAGE_CHANNELS = 3
+#: Of noise images in all cells' first layers: twice those of 128 CIFAR images in NAS-Bench-201's whole network.
+_MOST_VALUES = 1 << 26
 #: Goes up when a metric changes, so that no cache hands out former values.
 _VERSION = 1
 
@@ -105,7 +107,7 @@ class ZeroCostSettings:
         examples: images; None: noise.
 
     Raises:
-        UserError: values outside these limits, or a label of the examples that is no class.
+        UserError: values outside their limits, or a label of the examples that is no class.
     """
 
     channels: int = 8
@@ -131,6 +133,12 @@ class ZeroCostSettings:
                 raise UserError(f"{name} must be an integer from {low} to {high}, not {shorten(value)}")
         if self.cells % 3:
             raise UserError(f"cells must be a multiple of three, not {self.cells}")
+        values = self.batch * self.side**2 * self.channels * self.cells
+        if self.examples is None and values > _MOST_VALUES:
+            raise UserError(
+                f"batch={self.batch} images of side={self.side} in cells={self.cells} of "
+                f"channels={self.channels} are {values} values, more than {_MOST_VALUES}"
+            )
         if self.examples is not None and int(self.examples.label_B.max()) >= self.classes:
             raise UserError(f"the examples have class {int(self.examples.label_B.max())}; classes={self.classes}")
 

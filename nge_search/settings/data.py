@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 from nge_search.settings import names
 from nge_search.settings.base import Section, option
-from nge_search.settings.names import require_names
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ DATASETS: dict[str, DatasetFacts] = {
     "tiny_imagenet": DatasetFacts(64, 3, 200, True, 8, 2, (0.4756, 0.4471, 0.3978), (0.2767, 0.2689, 0.2819)),
     "folder": DatasetFacts(None, 3, None, True, 8, 2, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
-require_names(DATASETS, names.DATASETS)
+names.require_names(DATASETS, names.DATASETS)
 
 
 #: timm's configuration strings of RandAugment, without those of which timm would ignore a part.

@@ -133,6 +133,8 @@ class OptionsSection(Section):
             value = self.given().get(name)
             if value is not None and "".join(letter for letter in "ofb" if letter in value) != value:
                 raise self.refuse(name, "give some of the letters o, f, b, in this order")
+        if self.update_inputs == "":
+            raise self.refuse("update_inputs", "give at least one of o, f and b")
 
     def require_taken(self, models: Sequence[str]) -> None:
         """Raise UserError if there are options and none of the models takes them."""

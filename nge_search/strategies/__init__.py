@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from nge_search.settings import names
-from nge_search.settings.names import require_names
 from nge_search.settings.strategies import PolicySection, StrategySection
 from nge_search.spaces import Space
 from nge_search.strategies.base import Strategy
@@ -19,7 +18,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
     strategy.name: strategy
     for strategy in (RandomSearch, LocalSearch, Evolution, Reinforce, NgeReinforce, NgeEvolution, PredictorSearch)
 }
-require_names(STRATEGIES, names.STRATEGIES)
+names.require_names(STRATEGIES, names.STRATEGIES)
 
 
 def build_strategy(

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from nge_search.settings import names
-from nge_search.settings.names import require_names
 
 #: From here on the improvement is phi(z) / z^2, to eight digits.
 _FAR = -1e4
@@ -59,4 +58,4 @@ ACQUISITIONS: dict[str, Acquisition] = {
     "thompson": thompson,
     "greedy": greedy,
 }
-require_names(ACQUISITIONS, names.ACQUISITIONS)
+names.require_names(ACQUISITIONS, names.ACQUISITIONS)

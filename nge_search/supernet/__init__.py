@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from nge_search.architecture.cell_space import CellSpace
 from nge_search.settings import names
-from nge_search.settings.names import require_names
 from nge_search.settings.search import SupernetSection
 from nge_search.spaces import DartsSpace, EdgeSpace, NasBench201Space
 from nge_search.supernet.fused import FusedSupernet
@@ -54,7 +53,7 @@ SUPERNETS = {
     "darts": Forms(_darts, Supernet, FusedSupernet, ("stem_multiplier",)),
     "nasbench201": Forms(lambda settings: NasBench201Space(), DenseSupernet, FusedDenseSupernet),
 }
-require_names(SUPERNETS, names.SUPERNET_SPACES)
+names.require_names(SUPERNETS, names.SUPERNET_SPACES)
 
 
 def build_space(settings: SupernetSection) -> EdgeSpace:

@@ -10,10 +10,7 @@ from typing import Any
 from nge_search.architecture.genotype import FORMAT, Genotype
 from nge_search.errors import UserError
 from nge_search.spaces import Code, DartsSpace
-from nge_search.tables.table import Table, build_table
-
-#: What values that are not of the expected form raise.
-_STUMBLES = (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError, UserError)
+from nge_search.tables.table import STUMBLES, Table, build_table
 
 
 def read_pairs(path: Path, entries: list[Any]) -> Table:
@@ -37,7 +34,7 @@ def read_pairs(path: Path, entries: list[Any]) -> Table:
                 if given_as.setdefault(name, given) != given:
                     raise ValueError(f"'{given}' and '{given_as[name]}' would be one column, {name}; rename one")
                 figures.setdefault(name, []).append(value)
-        except _STUMBLES as error:
+        except STUMBLES as error:
             raise UserError(f"'{path}' entry {position}: {error}") from None
     return build_table(space, found.values(), path.name, "genotype of DARTS' space")
 

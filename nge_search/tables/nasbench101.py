@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from nge_search.json_reader import parse_json
 from nge_search.spaces import Code, NasBench101Space
 from nge_search.spaces.nasbench101 import parameters
 from nge_search.tables.csv_rows import convert_rows
-from nge_search.tables.table import Table, build_table
+from nge_search.tables.table import STUMBLES, Table, build_table
 from nge_search.tables.tfrecord import Value, read_message, read_records
 
 _WHAT = "cell of NAS-Bench-101"
@@ -23,9 +22,6 @@ _MOST_EPOCHS = 10_000
 _EVALUATIONS, _PARAMETERS = 1, 2
 _SECONDS, _TRAIN, _VALID, _TEST = 2, 3, 4, 5
 _SPLITS = {"train": _TRAIN, "valid": _VALID, "test": _TEST}
-
-#: What values that are not of the expected form raise.
-_STUMBLES = (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, UserError)
 
 
 def read_tfrecord(path: Path) -> Table:
@@ -50,7 +46,7 @@ def read_tfrecord(path: Path) -> Table:
                     raise ValueError("its hash is not its cell's")
                 found[digest] = code, {}
             _add_metrics(found[digest][1], epochs, base64.b64decode(metrics))
-        except (ValueError, TypeError, AttributeError, KeyError, IndexError, binascii.Error, UserError) as error:
+        except STUMBLES as error:
             raise UserError(f"'{path}' record {number}: not one of NAS-Bench-101 ({error})") from None
     return build_table(space, found.values(), path.name, _WHAT)
 
@@ -95,7 +91,7 @@ def read_metrics(path: Path, entries: list[Any]) -> Table:
                     raise ValueError(f"{shorten(epochs)} epochs")
                 for training in trainings:
                     _add_training(figures, int(epochs), training)
-        except _STUMBLES as error:
+        except STUMBLES as error:
             raise UserError(f"'{path}' entry {position}: not a cell of NAS-Bench-101 ({error})") from None
     return build_table(space, found.values(), path.name, _WHAT)
 

@@ -31,6 +31,9 @@ _COLUMN = re.compile(r"[^/\0.][^/\0]{0,199}")
 _MOST_COLUMNS, _MOST_ARCHITECTURES = 1000, 1 << 22
 _MOST_FIGURES = 60_000_000  # NAS-Bench-101 with all its epochs has 41 million
 
+#: What readers of tables raise on values that are not of the expected form.
+STUMBLES = (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError, UserError)
+
 
 @dataclass(frozen=True)
 class Table:

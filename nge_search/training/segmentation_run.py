@@ -29,7 +29,6 @@ from nge_search.networks.deeplab import DeepLabV3
 from nge_search.networks.families import require_fits
 from nge_search.networks.weights import read_weights
 from nge_search.settings import names
-from nge_search.settings.names import require_names
 from nge_search.settings.segmentation import DeepLabSection, MaskedDataSection, SegmentationConfig
 from nge_search.training.run import require_same_architecture
 from nge_search.training.segmentation import SegmentationTraining
@@ -100,7 +99,7 @@ def _figure(row: dict[str, Any], key: str) -> float | None:
 
 
 _DATASETS: dict[str, Callable[[MaskedDataSection], MaskedDataset]] = {"scenes": load_scenes, "voc": load_voc}
-require_names(_DATASETS, names.SEGMENTATION_DATASETS)
+names.require_names(_DATASETS, names.SEGMENTATION_DATASETS)
 
 
 def load_masked(config: MaskedDataSection) -> MaskedDataset:

@@ -17,7 +17,7 @@ import yaml
 from nge_search.architecture.load import load_genotype
 from nge_search.cli import main
 from nge_search.engine import environment, run_lock
-from nge_search.engine.run_files import LOCK, MARK, files_of_run, is_run, read_mark
+from nge_search.engine.run_files import LOCK, MARK, files_of_run, is_run, read_mark, write_mark
 from nge_search.engine.run_folder import RunFolder
 from nge_search.errors import RunFailure, UserError
 from nge_search.files import write_atomic
@@ -145,6 +145,18 @@ def test_a_mark_says_whose_the_folder_is() -> None:
     folder.close()
     (folder.path / "notes.txt").write_text("mine")
     opened().close()
+
+
+def test_a_mark_says_what_kind_of_run_is_there_now() -> None:
+    folder = begun()
+    folder.close()
+    before = read_mark(folder.path)
+    assert before is not None
+    write_mark(folder.path, "search")
+    assert read_mark(folder.path) == {**before, "kind": "search"}
+    content = (folder.path / MARK).stat()
+    write_mark(folder.path, "search")
+    assert (folder.path / MARK).stat() == content
 
 
 def test_folders_from_before_are_marked_on_first_use() -> None:

@@ -28,17 +28,25 @@ def names(cells: dict) -> list[str]:
 @pytest.mark.parametrize("model", MODELS)
 def test_both_accuracies_are_learnt(model: str) -> None:
     cells, label_TN = problem("nasbench201")
-    options = NetworkOptions(epochs=60, learning_rate=5e-3)
-    found = []
-    for _ in range(2):
-        predictor = AnytimePredictor(SPACES["nasbench201"](), model, options)
-        predictor.fit(cells, label_TN, 1)
-        found.append(predictor.estimates(cells))
-    assert found[0].shape == (2, 24)
-    assert torch.equal(*found)
-    assert ((found[0] >= 0) & (found[0] <= 100)).all()
-    figures = anytime_figures(found[0].numpy(), label_TN.numpy())
+    predictor = AnytimePredictor(SPACES["nasbench201"](), model, NetworkOptions(epochs=60, learning_rate=5e-3))
+    predictor.fit(cells, label_TN, 1)
+    estimate_TN = predictor.estimates(cells)
+    assert estimate_TN.shape == (2, 24)
+    assert ((estimate_TN >= 0) & (estimate_TN <= 100)).all()
+    figures = anytime_figures(estimate_TN.numpy(), label_TN.numpy())
     assert all(own["kendall_tau"] > 0.3 for own in figures.values())
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_seed_decides_what_is_learnt(model: str) -> None:
+    cells, label_TN = problem("nasbench201", 6)
+    found = []
+    for seed in (1, 1, 2):
+        predictor = AnytimePredictor(SPACES["nasbench201"](), model, NetworkOptions(epochs=2))
+        predictor.fit(cells, label_TN, seed)
+        found.append(predictor.estimates(cells))
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
 
 
 @pytest.mark.parametrize("space", ["nasbench101", "darts", "enas_macro"])

@@ -33,8 +33,8 @@ def test_members_are_networks(count: int) -> None:
     found = members(x)
     expected = [torch.stack(outputs) for outputs in zip(*(network(x) for network in networks))]
     torch.testing.assert_close(found, expected)
-    assert {name: tensor.shape[0] for name, tensor in members.state_dict().items()} == dict.fromkeys(
-        ("layer.weight", "layer.bias", "factor", "offset"), count
+    assert {name: tensor.shape[0] for name, tensor in members.parameters.items()} == dict.fromkeys(
+        ("layer.weight", "layer.bias", "factor"), count
     )
     found[1].square().sum().backward()
     sum(network(x)[1].square().sum() for network in networks).backward()

@@ -55,10 +55,10 @@ def test_a_state_scores_the_same(space: str, model: str, options: NetworkOptions
     assert torch.equal(last_KN[-1], trained.scores(cells))
 
 
-def test_saliencies_and_features_reach_the_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_saliencies_and_features_reach_the_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Architectures that are the same but for what was measured of them have scores of their own."""
     cells, label_N = cells_of("nasbench201", 6), torch.arange(6, dtype=torch.float64)
-    own = NetworkOptions(breaking="add", breaking_scale=10.0, epochs=2, zero_cost=MEASURED)
+    own = NetworkOptions(breaking="add", breaking_scale=10.0, epochs=2, zero_cost=MEASURED, cache=tmp_path)
     predictor = NetworkPredictor(SPACES["nasbench201"](), "ta_gates", own)
     predictor.fit(cells, label_N, 0)
     before_N = predictor.scores(cells)
@@ -116,17 +116,21 @@ def test_features_are_standardised_on_the_training_architectures() -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"members": 0}, "members must be an integer from 1 to 64, not 0"),
+        ({"members": 0}, "options.members=0: must be at least 1"),
         ({"members": True}, "members must be an integer"),
         ({"members": None}, "members must be an integer"),
         ({"steps": 2.0}, "steps must be an integer"),
-        ({"learning_rate": float("nan")}, "learning_rate must be a number from 0 to 10"),
-        ({"breaking": "adds"}, "breaking must be one of none, random, add, concat"),
-        ({"stop_gradients": "fo"}, "stop_gradients must be some of the letters ofb, in this order"),
-        ({"update_inputs": ""}, "at least one of o, f and b"),
+        ({"learning_rate": float("nan")}, "options.learning_rate=nan: must be a finite number"),
+        ({"breaking": "adds"}, "options.breaking=adds: allowed are none, random, add, concat"),
+        ({"stop_gradients": "fo"}, "options.stop_gradients=fo: give some of the letters o, f, b, in this order"),
+        ({"update_inputs": ""}, "options.update_inputs=: give at least one of o, f and b"),
+        ({"update_from": 3}, "update_from must be a text, not 3"),
+        ({"breaking": None}, "breaking must be a text"),
+        ({"epochs": 1 << 40}, "options.epochs=.*: must be at most"),
         ({"analytic": 1}, "analytic must be true or false"),
         ({"widths": 3}, "no option 'widths' of networks"),
         ({"zero_cost": {"channels": 1 << 40}}, "channels must be an integer from"),
+        ({"zero_cost": {"batch": 1024, "side": 128}}, "batch=1024 images of side=128 .* more than 67108864"),
         ({"zero_cost": {"examples": 3}}, "no option 'examples'"),
         (["members"], "options of a network are an object"),
     ],

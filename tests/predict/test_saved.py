@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -14,7 +15,10 @@ import torch
 from safetensors.torch import save
 
 from nge_search.errors import UserError
+from nge_search.predict.base import State
 from nge_search.predict.labels import Labelled
+from nge_search.predict.nasbowl import Nasbowl
+from nge_search.predict.own import DEFAULTS, Processes
 from nge_search.predict.predictors import open_predictor
 from nge_search.predict.saved import Lesson, SavedPredictor, load_predictor, save_predictor
 from nge_search.predict.shipped_predictor import open_shipped
@@ -43,6 +47,27 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("predictor")
     save_predictor(folder, trained("nasbowl", SPACES["nasbench201"]()))
     return folder
+
+
+@pytest.fixture(scope="module")
+def quick() -> SavedPredictor:
+    """One of the predictors with columns."""
+    space = SPACES["nasbench201"]()
+    cells, label_N = some(space, 12)
+    predictor = Processes(space, dataclasses.replace(DEFAULTS, samples=1))
+    predictor.fit(cells, torch.from_numpy(label_N), 0)
+    lesson = Lesson.of(Labelled(space, [()] * 12, label_N, "'a.csv'"), 3)
+    return SavedPredictor("analytic_gp", space, predictor, lesson)
+
+
+class Kept(Nasbowl):
+    """Writes a state down as it was given."""
+
+    def __init__(self, tensors: dict[str, torch.Tensor], document: dict[str, Any]):
+        self.given = tensors, document
+
+    def state(self) -> State:
+        return self.given
 
 
 @pytest.fixture
@@ -146,6 +171,24 @@ def test_tensors_that_do_not_fit_are_refused(folder: Path, change: Callable, ten
     with pytest.raises(UserError) as error:
         load_predictor(folder)
     assert says in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda tensors, state: state["columns"]["bags"]["subtrees"]["words"].__setitem__(0, []),
+        lambda tensors, state: state["columns"]["kept"].pop(),
+        lambda tensors, state: tensors.update({"columns.known": tensors["columns.known"][:, :-1].contiguous()}),
+    ],
+)
+def test_a_state_that_does_not_score_is_refused(tmp_path: Path, quick: SavedPredictor, damage: Callable) -> None:
+    tensors, document = quick.predictor.state()
+    document = json.loads(json.dumps(document))
+    damage(tensors, document)
+    damaged = dataclasses.replace(quick, predictor=Kept(tensors, document))
+    save_predictor(tmp_path, damaged)
+    with pytest.raises(UserError, match=r"predictor\.json is damaged: its state is none of this predictor"):
+        load_predictor(tmp_path)
 
 
 def test_files_that_are_none_are_refused(folder: Path, tmp_path: Path) -> None:

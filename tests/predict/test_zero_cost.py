@@ -36,10 +36,11 @@ def test_rows_add_up_the_layers_of_an_operation_over_cells(space: Space) -> None
     codes = [space.random(random) for _ in range(3)]
     on_nodes, used = space.cell_space.operations_on == "vertices", 0
     for code, found in zip(codes, zero_cost_operations(space, codes, SMALL)):
+        layers = _layers(space, code)
         for kind, graph in space.graphs(code).items():
             labels = graph.nodes if on_nodes else [edge.label for edge in graph.edges]
             assert found[kind].shape == (len(labels), len(SALIENCIES))
-            expected_RS = _by_names(space, code, kind, len(labels))
+            expected_RS = _by_names(space, layers, kind, len(labels))
             np.testing.assert_allclose(found[kind], expected_RS, rtol=1e-9)
             for row_S, label in zip(found[kind], labels):
                 reduces = kind == "reduce" and label.name == "skip_connect"
@@ -48,11 +49,15 @@ def test_rows_add_up_the_layers_of_an_operation_over_cells(space: Space) -> None
     assert used > 3
 
 
-def _by_names(space: Space, code: Code, kind: str, count: int) -> np.ndarray:
-    """The rows of a kind of cell, [count, S], from the layers that the names of parameters tell."""
+def _layers(space: Space, code: Code) -> dict[str, np.ndarray]:
+    """The saliencies of a network's layers, by their names."""
     torch.manual_seed(SMALL.seed)
     network, inputs = space.network(code, channels=8, cells=3), SMALL.inputs
-    layers = measure_network(network, inputs.images_BCHW, inputs.label_B).layer_S
+    return measure_network(network, inputs.images_BCHW, inputs.label_B).layer_S
+
+
+def _by_names(space: Space, layers: dict[str, np.ndarray], kind: str, count: int) -> np.ndarray:
+    """The rows of a kind of cell, [count, S], from the layers that the names of parameters tell."""
     if space.name == "enas_macro":
         layers = {_as_cell(name): value_S for name, value_S in layers.items() if ".operation." in name}
     cells = {
