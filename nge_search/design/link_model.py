@@ -236,7 +236,8 @@ def train(
         sums_3 = torch.zeros(3)
         for row_MB in order_MB.split(size, dim=1):
             part = whole.take(row_MB)
-            score_MBP, good_MBP, weight_MBP = model(part), part.good_MBP.float(), part.weight_MBP.float()
+            score_MBP = model(part)
+            good_MBP, weight_MBP = part.good_MBP.to(score_MBP.dtype), part.weight_MBP.to(score_MBP.dtype)
             loss_MBP = functional.binary_cross_entropy_with_logits(
                 score_MBP, good_MBP, weight_MBP, reduction="none"
             )

@@ -124,7 +124,8 @@ def test_training_tells_good_from_bad() -> None:
         0,
     )
     assert [one.epoch for one in progress] == list(range(1, 151))
-    assert progress[-1].accuracy == 1 and progress[-1].loss < 0.1 < progress[0].loss
+    assert progress[-1].accuracy == 1
+    assert progress[-1].loss < 0.1 < progress[0].loss
 
 
 def test_scores_of_moves_are_means_over_their_links() -> None:

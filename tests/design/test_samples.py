@@ -121,7 +121,8 @@ def test_grown_states_by_hand() -> None:
     first = samples[0]
     assert first.graph == LinkGraph((IN,), ())
     chosen, *others = zip(first.links, first.labels)
-    assert chosen[1] == 1 and chosen[0] in {(0, parts[C3]), (0, parts[C1]), (0, parts[OUT])}
+    assert chosen[1] == 1
+    assert chosen[0] in {(0, parts[C3]), (0, parts[C1]), (0, parts[OUT])}
     assert others == [((0, parts[POOL]), 0)]  # the other two would lead on to the cell as well
 
 
