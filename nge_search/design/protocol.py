@@ -22,6 +22,7 @@ from nge_search.design.link_model import (
     train,
 )
 from nge_search.design.samples import SampleSettings, build_samples, choose_cells
+from nge_search.design.spaces import code_in
 from nge_search.errors import UserError
 from nge_search.keyed_random import fold
 from nge_search.spaces import Code
@@ -155,6 +156,27 @@ def _control(rules: Rules, good: Sequence[Code], settings: DesignSettings, into:
     return None
 
 
+class _Answers:
+    """What a benchmark knows of the cells of rules, which may be those of its space with fewer vertices."""
+
+    def __init__(self, rules: Rules, benchmark: Benchmark):
+        self._rules, self._benchmark = rules, benchmark
+
+    def score(self, code: Code) -> float:
+        return self._benchmark.score(self._code(code))
+
+    def signal(self, code: Code) -> float:
+        return self._benchmark(self._code(code)).value
+
+    def best_by_signal(self, codes: Sequence[Code]) -> float:
+        """The score of the cell with the best signal, the first of equals."""
+        return self.score(max(codes, key=self.signal))
+
+    def _code(self, code: Code) -> Code:
+        space, own = self._benchmark.space, self._rules.space
+        return code if space.length == own.length else space.code(own.graphs(code))
+
+
 class Oracles:
     """The printed protocol on one table, whose best and worst cells are chosen once.
 
@@ -166,12 +188,12 @@ class Oracles:
     """
 
     def __init__(self, rules: Rules, benchmark: Benchmark, settings: DesignSettings):
-        self._rules, self._benchmark, self._settings = rules, benchmark, settings
-        table = benchmark.table
-        score_N = table.column(benchmark.score_name)
-        rows = np.flatnonzero(~np.isnan(score_N)).tolist()
-        codes = [table.code(row) for row in rows]
-        self.good, self.bad = choose_cells(rules, codes, score_N[rows], settings.best, settings.lowest)
+        self._rules, self._answers, self._settings = rules, _Answers(rules, benchmark), settings
+        table, label_N = benchmark.table, benchmark.table.column(benchmark.score_name)
+        known = {row: code_in(rules, table.space, table.code(row)) for row in np.flatnonzero(~np.isnan(label_N))}
+        rows = [row for row, code in known.items() if code is not None]
+        codes = [code for code in known.values() if code is not None]
+        self.good, self.bad = choose_cells(rules, codes, label_N[rows], settings.best, settings.lowest)
 
     def run(self, seed: int, cells: int = 10, settings: DesignSettings | None = None) -> Oracle:
         """One repeat with M models of `cells` cells each.
@@ -202,8 +224,8 @@ class Oracles:
             mean_new=float(np.mean(self._scores(new))),
             best=max(self._scores(drawn)),
             best_new=max(self._scores(first_new)),
-            best_by_signal=_best_by_signal(self._benchmark, drawn),
-            best_by_signal_new=_best_by_signal(self._benchmark, first_new),
+            best_by_signal=self._answers.best_by_signal(drawn),
+            best_by_signal_new=self._answers.best_by_signal(first_new),
             valid=float(np.mean([rules.space.allows(code) for code in drawn])),
             unique=len({rules.key(code) for code in drawn}) / count,
             novel=novel,
@@ -213,7 +235,7 @@ class Oracles:
         )
 
     def _scores(self, codes: Sequence[Code]) -> list[float]:
-        return [self._benchmark.score(code) for code in codes]
+        return [self._answers.score(code) for code in codes]
 
 
 def honest(
@@ -227,17 +249,17 @@ def honest(
     Raises:
         UserError: too few cells to learn from, or the table lacks one.
     """
-    random = random_cells(rules, queried + drawn, seed)
+    random, answers = random_cells(rules, queried + drawn, seed), _Answers(rules, benchmark)
     known = random[:queried]
-    signal_N = np.array([benchmark(code).value for code in known])
+    signal_N = np.array([answers.signal(code) for code in known])
     good, bad = choose_cells(rules, known, signal_N, settings.best, settings.lowest)
     generator = build_generator(rules, good, bad, settings, seed)
     found = generator.distinct(drawn, {rules.key(code) for code in known})
     return Honest(
-        mean_queried=float(np.mean([benchmark.score(code) for code in known])),
-        mean_new=float(np.mean([benchmark.score(code) for code in found.codes])),
-        best=_best_by_signal(benchmark, [*known, *found.codes]),
-        best_random=_best_by_signal(benchmark, random),
+        mean_queried=float(np.mean([answers.score(code) for code in known])),
+        mean_new=float(np.mean([answers.score(code) for code in found.codes])),
+        best=answers.best_by_signal([*known, *found.codes]),
+        best_random=answers.best_by_signal(random),
         draws=found.draws,
         queries=queried + drawn,
     )
@@ -263,8 +285,3 @@ def paired(first_R: Sequence[float], second_R: Sequence[float]) -> tuple[float, 
     """Mean and standard error of the differences of two methods over the same seeds."""
     difference_R = np.asarray(first_R) - np.asarray(second_R)
     return float(difference_R.mean()), float(difference_R.std(ddof=1) / len(difference_R) ** 0.5)
-
-
-def _best_by_signal(benchmark: Benchmark, codes: Sequence[Code]) -> float:
-    """The score of the cell with the best signal, the first of equals."""
-    return benchmark.score(max(codes, key=lambda code: benchmark(code).value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 
@@ -141,7 +142,7 @@ def test_records_show_what_was_weighed() -> None:
     code, steps = generator.record(4)
     assert [code] == generator.draw(1, 4)
     assert [len(step.graph.edges) for step in steps] == list(range(len(steps)))
-    for step, after in zip(steps, steps[1:]):
+    for step, after in itertools.pairwise(steps):
         assert len(step.candidates) == len(step.scores) == len(step.probabilities)
         weight = np.exp(np.array(step.scores) / 0.5)
         np.testing.assert_allclose(step.probabilities, weight / weight.sum(), rtol=1e-9)
@@ -190,7 +191,7 @@ def test_frequencies_are_counts() -> None:
 
 @pytest.mark.parametrize(("temperature", "score"), [(0.0, "logit"), (float("nan"), "logit"), (1.0, "odds")])
 def test_settings_of_draws(temperature: float, score: str) -> None:
-    with pytest.raises(UserError, match="temperature|not 'odds'"):
+    with pytest.raises(UserError, match=r"temperature|not 'odds'"):
         DrawSettings(temperature, score)
 
 
