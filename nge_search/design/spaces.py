@@ -17,7 +17,7 @@ def rules_of(space: Space, vertices: int = 0) -> Rules:
     """The rules by which a space's cells grow.
 
     Args:
-        vertices: the largest number of a NAS-Bench-101 cell, its input and output counted; 0: as the space has them.
+        vertices: the largest number of a NAS-Bench-101 cell, with input and output; 0: as the space has them.
 
     Raises:
         UserError: a space without such rules, or a number of vertices that it cannot have.

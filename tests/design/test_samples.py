@@ -171,5 +171,5 @@ def test_cells_that_cannot_be_chosen_from(label_N: list[float], count: int, word
 
 
 def test_unknown_construction() -> None:
-    with pytest.raises(UserError, match="grown, paper or common"):
+    with pytest.raises(UserError, match="grown, paper, common, not 'printed'"):
         build("printed")
