@@ -77,14 +77,19 @@ class FrequencyScorer:
 
 
 class LinkModelScorer:
-    """Moves by a link model's logits.
+    """Moves by the logits of link models.
 
     Args:
-        rules: of the cells that are drawn; their labels are those that the model has learnt.
+        rules: of the cells that are drawn; their labels are those that the models have learnt.
+        together: the models are one judge, by the mean of their logits, and not a judge each.
     """
 
-    def __init__(self, rules: Rules, model: LinkModel):
-        self._parts, self._model, self.members = rules.parts, model, model.members
+    def __init__(self, rules: Rules, model: LinkModel, together: bool = False):
+        self._parts, self._model, self._together = rules.parts, model, together
+        self.members = 1 if together else model.members
 
     def __call__(self, choices: Sequence[Sequence[Choice]]) -> list[list[np.ndarray]]:
-        return move_scores(self._model, self._parts, choices)
+        if not self._together:
+            return move_scores(self._model, self._parts, choices)
+        of_models = move_scores(self._model, self._parts, [choices[0]] * self._model.members)
+        return [[np.mean(scores, axis=0) for scores in zip(*of_models)]]

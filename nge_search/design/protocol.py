@@ -43,6 +43,8 @@ class DesignSettings:
         best: K.
         lowest: cells of lower accuracy are not among the worst, in percent.
         members: M.
+        together: whether the M models judge moves together, by the mean of their logits, or each draws cells of its
+            own, as printed.
         samples, model, training, draw: of the link model.
     """
 
@@ -50,6 +52,7 @@ class DesignSettings:
     best: int = 30
     lowest: float = 0.0
     members: int = 10
+    together: bool = False
     samples: SampleSettings = field(default_factory=SampleSettings)
     model: LinkModelSettings = field(default_factory=LinkModelSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
@@ -142,7 +145,8 @@ def build_generator(
         raise UserError(f"what cells of {rules.space.name} teach cannot draw cells of {into.space.name}")
     draw, scorer = DrawSettings(temperature=1.0), _control(rules, good, settings, into)
     if scorer is None:
-        draw, scorer = settings.draw, LinkModelScorer(into, train_links(rules, good, bad, settings, seed)[0])
+        model, _ = train_links(rules, good, bad, settings, seed)
+        draw, scorer = settings.draw, LinkModelScorer(into, model, settings.together)
     return Generator(into, scorer, [rules.size(code) for code in good], draw, fold(seed, _DRAWS))
 
 

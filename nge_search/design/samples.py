@@ -41,12 +41,14 @@ class SampleSettings:
     Attributes:
         construction: "grown", "paper" or "common"; see `build_samples`.
         kept: "paper": the share of disassembly's states that are taken.
+        ways: "grown": how many times each cell grows.
         negatives: "grown": of a state of a good cell the largest number of moves that are negatives.
         worst: "grown": whether the links of bad cells are negatives, too.
     """
 
     construction: str = "grown"
     kept: float = 0.5
+    ways: int = 1
     negatives: int = 9
     worst: bool = True
 
@@ -140,14 +142,14 @@ def _grown_samples(
     rules: Rules, good: Sequence[Code], bad: Sequence[Code], settings: SampleSettings, random: np.random.Generator
 ) -> list[Sample]:
     samples = []
-    for code in good:
+    for code in [*good] * settings.ways:
         for stage in rules.grown(code, random):
             others = [position for position in range(len(stage.moves)) if position not in stage.good]
             drawn = random.permutation(len(others))[: settings.negatives].tolist()
             taken = [stage.chosen, *(others[position] for position in sorted(drawn))]
             links = [(link, position == stage.chosen) for position in taken for link in stage.moves[position].links]
             samples.append(_sample(rules.graph(stage.state), links))
-    for code in bad if settings.worst else ():
+    for code in [*bad] * settings.ways if settings.worst else []:
         for stage in rules.grown(code, random):
             links = [(link, False) for link in stage.moves[stage.chosen].links]
             samples.append(_sample(rules.graph(stage.state), links))

@@ -179,6 +179,19 @@ def test_cells_of_a_space_are_drawn_by_what_another_taught() -> None:
     assert len(document["normal"]) == len(document["reduce"]) == 8
 
 
+def test_models_that_judge_together_say_their_mean() -> None:
+    rules = NasBench101Rules(5)
+    model = build_model(rules, members=3, seed=1)
+    state = rules.start(6)
+    choice = Choice(rules.graph(state), rules.moves(state))
+    each = LinkModelScorer(rules, model)([[choice, choice]] * 3)
+    together = LinkModelScorer(rules, model, together=True)
+    assert together.members == 1
+    ((first, second),) = together([[choice, choice]])
+    np.testing.assert_allclose(first, np.mean([scores for scores, _ in each], axis=0), rtol=1e-6)
+    np.testing.assert_allclose(first, second, rtol=1e-6)
+
+
 def test_frequencies_are_counts() -> None:
     rules = NasBench101Rules(4)
     whole = rules.graphs(rules.space.parse("0111000100010000 input,conv3x3-bn-relu,conv1x1-bn-relu,output"))

@@ -118,6 +118,7 @@ def test_grown_states_by_hand() -> None:
         Sample(LinkGraph((IN, POOL), ((0, 1),)), ((1, parts[OUT]),), (0,)),
     ]
     assert len(build("grown", worst=False)) == len(WHOLE.links)
+    assert len(build("grown", worst=False, ways=3)) == 3 * len(WHOLE.links)
     first = samples[0]
     assert first.graph == LinkGraph((IN,), ())
     chosen, *others = zip(first.links, first.labels)
