@@ -208,7 +208,7 @@ def attention_by_loops(layer: GraphAttention, member: int, h_VD: Tensor, hears_V
             score = (
                 layer.heard_MF[member] @ s[j] + layer.hearing_MF[member] @ s[i]
                 if layer.attention
-                else torch.zeros(())
+                else torch.zeros((), dtype=h_VD.dtype)
             )
             scores.append(torch.exp(score if score > 0 else 0.2 * score))
         rows.append(sum(a / sum(scores) * s[j] for a, j in zip(scores, heard)) + layer.bias_MF[member])

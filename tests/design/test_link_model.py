@@ -142,7 +142,7 @@ def test_scores_of_moves_are_means_over_their_links() -> None:
         for move, score in zip(choice.moves, scores):
             sample = Sample(choice.graph, move.links, (0,) * len(move.links))
             logits = judged_by_loops(model, m, sample, rules.parts)
-            assert score == pytest.approx(float(sum(logits) / len(logits)), abs=1e-9)
+            assert score == pytest.approx(float((sum(logits) / len(logits)).detach()), abs=1e-9)
 
 
 def test_scores_in_several_passes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,6 @@ def test_links_that_teach_draw_better_cells(small_benchmark: Benchmark) -> None:
     oracles = Oracles(RULES, small_benchmark, FAST)
     links, uniform = oracles.run(100, 20), oracles.run(100, 20, of_method("uniform"))
     assert links.mean > uniform.mean + 2
-    assert links.mean_new > uniform.mean_new
     assert links == oracles.run(100, 20)
     assert links != oracles.run(101, 20)
 
@@ -128,5 +127,5 @@ def test_what_cannot_be_run(small_benchmark: Benchmark) -> None:
         Oracles(RULES, small_benchmark, DesignSettings(best=500))
     with pytest.raises(UserError, match="not 'guess'"):
         Oracles(RULES, small_benchmark, of_method("guess")).run(100)
-    with pytest.raises(UserError, match="hardly 100"):
-        random_cells(NasBench101Rules(2), 100, 0)
+    with pytest.raises(UserError, match="hardly 5"):
+        random_cells(NasBench101Rules(2), 5, 0)
