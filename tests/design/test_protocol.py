@@ -83,7 +83,7 @@ def test_honest_protocol(small_benchmark: Benchmark) -> None:
 
 def test_new_cells_are_different_and_were_not_queried(small_benchmark: Benchmark) -> None:
     settings = of_method("uniform")
-    found = honest(RULES, small_benchmark, settings, 100, queried=60, drawn=30)
+    found = honest(RULES, small_benchmark, settings, 100, queried=60, drawn=10)
     known = random_cells(RULES, 60, 100)
     signals = np.array([small_benchmark(code).value for code in known])
     good, bad = choose_cells(RULES, known, signals, settings.best)
@@ -92,7 +92,7 @@ def test_new_cells_are_different_and_were_not_queried(small_benchmark: Benchmark
         if RULES.key(code) not in keys:
             keys.add(RULES.key(code))
             codes.append(code)
-    assert len(codes) == 30
+    assert len(codes) == 10
     assert found.mean_new == pytest.approx(np.mean([small_benchmark.score(code) for code in codes]))
     best = max([*known, *codes], key=lambda code: small_benchmark(code).value)
     assert found.best == small_benchmark.score(best)
