@@ -137,7 +137,9 @@ class Generator:
         Raises:
             UserError: there are not as many in 200 draws for each.
         """
-        seen, codes, numbers = set(known), [], []
+        seen = set(known)
+        codes: list[Code] = []
+        numbers: list[int] = []
         end = first + _DRAWS_EACH * count
         number = first
         while number < end and len(codes) < count:

@@ -11,6 +11,7 @@ moves may add, H units of the MLP, L labels.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -97,8 +98,8 @@ class LinkBatch:
     def take(self, row_MB: Tensor) -> LinkBatch:
         """For each model some of its graphs."""
         model_M1 = torch.arange(len(row_MB))[:, None]
-        own = self.label_MBV, self.hears_MBVV, self.source_MBP, self.target_MBP, self.good_MBP, self.weight_MBP
-        return LinkBatch(*(tensor[model_M1, row_MB] for tensor in own), self.part_label_QV, self.part_hears_QVV)
+        own = "label_MBV", "hears_MBVV", "source_MBP", "target_MBP", "good_MBP", "weight_MBP"
+        return dataclasses.replace(self, **{name: getattr(self, name)[model_M1, row_MB] for name in own})
 
 
 def link_batch(samples: Sequence[Sequence[Sample]], parts: Sequence[LinkGraph]) -> LinkBatch:

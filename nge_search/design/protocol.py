@@ -194,7 +194,9 @@ class Oracles:
     def __init__(self, rules: Rules, benchmark: Benchmark, settings: DesignSettings):
         self._rules, self._answers, self._settings = rules, _Answers(rules, benchmark), settings
         table, label_N = benchmark.table, benchmark.table.column(benchmark.score_name)
-        known = {row: code_in(rules, table.space, table.code(row)) for row in np.flatnonzero(~np.isnan(label_N))}
+        known = {
+            row: code_in(rules, table.space, table.code(row)) for row in np.flatnonzero(~np.isnan(label_N)).tolist()
+        }
         rows = [row for row, code in known.items() if code is not None]
         codes = [code for code in known.values() if code is not None]
         self.good, self.bad = choose_cells(rules, codes, label_N[rows], settings.best, settings.lowest)
