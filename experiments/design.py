@@ -41,6 +41,8 @@ COLUMNS = {
     "nasbench201": ("cifar10_valid_200", "cifar10_test_200"),
     "nasbench101": ("cifar10_valid_4", "cifar10_test_4"),
 }
+#: Of our draws where a whole table teaches: at 0.5 hardly 20 of 100 new cells of NAS-Bench-201 differ.
+ORACLE_TEMPERATURE = {"nasbench201": 1.0, "nasbench101": 0.5}
 OURS = DesignSettings()
 PRINTED = DesignSettings(samples=SampleSettings("paper"), draw=DrawSettings(1.0))
 METHODS = {
@@ -126,6 +128,9 @@ def repeat(protocol: str, table: str, method: str, seed: int) -> tuple[str, int,
     elif protocol == "honest":
         found = dataclasses.asdict(honest(rules, benchmark, settings, seed))
     else:
+        if settings.draw == OURS.draw:
+            draw = DrawSettings(ORACLE_TEMPERATURE[benchmark.space.name])
+            settings = dataclasses.replace(settings, draw=draw)
         found = dataclasses.asdict(oracles.run(seed, settings=settings))
     return method, seed, {**found, "seconds": round(time.perf_counter() - began, 2)}
 
