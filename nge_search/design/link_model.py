@@ -52,7 +52,8 @@ class LinkModelSettings:
 class TrainingSettings:
     """Adam by binary cross-entropy.
 
-    NAL has a rate of 5e-4 and 200 epochs; a rate ten times higher gets there in a fifth of the epochs.
+    NAL has a rate of 5e-4 and 200 epochs. With the rate here 40 epochs reach a lower loss than 120 with NAL's (on the
+    30 best and worst cells of up to five vertices).
 
     Attributes:
         epochs: passes through the samples.
