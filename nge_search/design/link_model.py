@@ -52,8 +52,8 @@ class LinkModelSettings:
 class TrainingSettings:
     """Adam by binary cross-entropy.
 
-    NAL has a rate of 5e-4 and 200 epochs. With the rate here 40 epochs reach a lower loss than 120 with NAL's (on the
-    30 best and worst cells of up to five vertices).
+    NAL has a rate of 5e-4 and 200 epochs. With the rate here 40 epochs reach a lower loss than 120 with NAL's (for
+    the 30 best and worst cells of up to five vertices).
 
     Attributes:
         epochs: passes through the samples.
