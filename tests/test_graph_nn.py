@@ -12,7 +12,7 @@ from nge_search.graph_nn import (
     DenseBatch,
     EdgeBatch,
     GatedConvolution,
-    GraphAttention,
+    DenseGraphAttention,
     GraphConvolution,
     SparseBatch,
     Vocabulary,
@@ -197,7 +197,7 @@ def test_tens_of_thousands_of_nodes() -> None:
     torch.testing.assert_close(layer(h_NF, batch)[1:], h_NF[:-1] @ layer.weight.T)
 
 
-def attention_by_loops(layer: GraphAttention, member: int, h_VD: Tensor, hears_VV: Tensor) -> Tensor:
+def attention_by_loops(layer: DenseGraphAttention, member: int, h_VD: Tensor, hears_VV: Tensor) -> Tensor:
     """Velickovic et al.'s equations, a node after the other."""
     s = [h @ layer.weight_MDF[member] for h in h_VD]
     rows = []
@@ -218,7 +218,7 @@ def attention_by_loops(layer: GraphAttention, member: int, h_VD: Tensor, hears_V
 @pytest.mark.parametrize("attention", [True, False])
 def test_attention_against_loops(attention: bool) -> None:
     torch.manual_seed(0)
-    layer = GraphAttention(3, 4, members=2, attention=attention).double()
+    layer = DenseGraphAttention(3, 4, members=2, attention=attention).double()
     torch.nn.init.normal_(layer.bias_MF)
     h_MBVD = torch.randn(2, 3, 5, 3, dtype=torch.float64)
     hears_MBVV = torch.rand(2, 3, 5, 5) < 0.3

@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from nge_search.design.growth import Choice, LinkGraph, Rules
 from nge_search.design.samples import Sample
-from nge_search.graph_nn import GraphAttention
+from nge_search.graph_nn import DenseGraphAttention
 
 #: Graphs of one model in a pass that only judges.
 _AT_ONCE = 512
@@ -160,7 +160,7 @@ class LinkModel(nn.Module):
         sizes = [features_LF.shape[1], *[self.settings.width] * self.settings.layers]
         self.directions = 1 + self.settings.reverse
         self.layers = nn.ModuleList(
-            GraphAttention(before, after, members * self.directions, self.settings.attention)
+            DenseGraphAttention(before, after, members * self.directions, self.settings.attention)
             for before, after in itertools.pairwise(sizes)
         )
         ends, hidden = 2 * self.directions * self.settings.width, self.settings.hidden
