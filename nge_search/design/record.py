@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,30 @@ def document(
         cells.append({"draw": number, **_cell(rules, code, steps)})
     texts = {"good": list(map(teaching.space.text, good)), "bad": list(map(teaching.space.text, bad))}
     return {"space": rules.space.name, "draws": found.draws, "cells": cells, "teachers": texts}
+
+
+def _cell(rules: Rules, code: Code, steps: Sequence[Step]) -> dict[str, Any]:
+    chances = [step.probabilities[step.chosen] for step in steps]
+    return {
+        "code": list(code),
+        "name": rules.key(code).hex(),
+        "log_probability": math.fsum(map(math.log, chances)),
+        "steps": [_step(step) for step in steps],
+    }
+
+
+def _step(step: Step) -> dict[str, Any]:
+    graph = {
+        "nodes": [label.name for label in step.graph.nodes],
+        "edges": [[edge.source, edge.target] for edge in step.graph.edges],
+    }
+    return {
+        "graph": graph,
+        "candidates": [list(candidate) for candidate in step.candidates],
+        "scores": list(step.scores),
+        "probabilities": list(step.probabilities),
+        "chosen": step.chosen,
+    }
 
 
 def read_document(path: Path) -> dict[str, Any]:

@@ -27,4 +27,8 @@ def sections(run: Run) -> list[Section]:
         chart(run, "Loss", {"loss": "loss"}, ""),
         chart(run, "Links judged right", {"link_accuracy": "share"}, ""),
     ]
-    return [Section("notices", "To be known", notices), Section("training", "Training", grid(curves)), *configuration(run)]
+    return [
+        Section("notices", "To be known", notices),
+        Section("training", "Training", grid(curves)),
+        *configuration(run),
+    ]
