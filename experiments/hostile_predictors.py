@@ -18,7 +18,7 @@ from torch import Tensor
 
 from nge_search.predict.base import Predictor
 from nge_search.predict.boosting import BoostedTrees
-from nge_search.predict.labels import Labelled
+from nge_search.tables.labels import Labelled
 from nge_search.predict.nasbowl import Nasbowl
 from nge_search.predict.network_options import NetworkOptions
 from nge_search.predict.networks import ta_gates

@@ -40,6 +40,7 @@ class Stream(IntEnum):
     RAND_AUGMENT = 10
     ERASE = 11
     DROPOUT = 12
+    GROWTH = 13
 
 
 def fold(*parts: int) -> int:

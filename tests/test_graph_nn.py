@@ -10,6 +10,7 @@ from nge_search.architecture.graph import INPUT, OUTPUT, Graph
 from nge_search.errors import UserError
 from nge_search.graph_nn import (
     DenseBatch,
+    DenseGraphAttention,
     EdgeBatch,
     GatedConvolution,
     GraphConvolution,
@@ -194,3 +195,37 @@ def test_tens_of_thousands_of_nodes() -> None:
     layer = GraphConvolution(2, 2, bias=False)
     h_NF = torch.randn(count, 2)
     torch.testing.assert_close(layer(h_NF, batch)[1:], h_NF[:-1] @ layer.weight.T)
+
+
+def attention_by_loops(layer: DenseGraphAttention, member: int, h_VD: Tensor, hears_VV: Tensor) -> Tensor:
+    """Velickovic et al.'s equations, a node after the other."""
+    s = [h @ layer.weight_MDF[member] for h in h_VD]
+    rows = []
+    for i in range(len(s)):
+        heard = [j for j in range(len(s)) if j == i or hears_VV[i, j]]
+        scores = []
+        for j in heard:
+            score = (
+                layer.heard_MF[member] @ s[j] + layer.hearing_MF[member] @ s[i]
+                if layer.attention
+                else torch.zeros((), dtype=h_VD.dtype)
+            )
+            scores.append(torch.exp(score if score > 0 else 0.2 * score))
+        rows.append(sum(a / sum(scores) * s[j] for a, j in zip(scores, heard)) + layer.bias_MF[member])
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("attention", [True, False])
+def test_attention_against_loops(attention: bool) -> None:
+    torch.manual_seed(0)
+    layer = DenseGraphAttention(3, 4, members=2, attention=attention).double()
+    torch.nn.init.normal_(layer.bias_MF)
+    h_MBVD = torch.randn(2, 3, 5, 3, dtype=torch.float64)
+    hears_MBVV = torch.rand(2, 3, 5, 5) < 0.3
+    found = layer(h_MBVD, hears_MBVV)
+    for m in range(2):
+        for b in range(3):
+            expected = attention_by_loops(layer, m, h_MBVD[m, b], hears_MBVV[m, b])
+            torch.testing.assert_close(found[m, b], expected, rtol=1e-12, atol=1e-12)
+    found.square().sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in layer.parameters())
