@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from nge_search.metrics.comparison import paired
 from nge_search.metrics.ranking import kendall_tau
-from nge_search.predict.comparison import paired
 
 Row = dict[str, Any]
 #: Of a part and a set, the paper's figures by model and number of labels.

@@ -59,9 +59,15 @@ SUMMARY, ENVIRONMENT, METRICS, REPORT = "summary.json", "environment.json", "met
 CONFIG, GENOTYPE, DATASET = "config.yaml", "genotype.json", "dataset.json"
 EVALUATION, SEGMENTATION = "evaluation.json", "segmentation.json"
 PREDICTOR, PREDICTOR_TENSORS, PREDICTION = "predictor.json", "predictor.safetensors", "predict.json"
+LINKS, LINKS_TENSORS, DRAWN = "links.json", "links.safetensors", "drawn.json"
 
 #: What runs of every kind write, besides what is in `Kind.files`; summary.json is written last.
 FILES = (SUMMARY, ENVIRONMENT, METRICS, REPORT, CONFIG)
+
+#: Cells that were drawn link by link, one file each, in the order of their draws.
+DRAWN_CELLS = tuple(f"cell_{number}.json" for number in range(1, 101))
+#: All of them as a picture.
+DRAWN_SHEET = ("cells.svg", "cells.png")
 
 _DRAWINGS = tuple(f"genotype{kind}.{suffix}" for kind in ("", "_normal", "_reduce") for suffix in ("svg", "png"))
 
@@ -157,6 +163,34 @@ KINDS = (
         files=(),
         unit=("trial", "trials", "bench.seeds"),
         use="a comparison of predictors; print it: nge predict bench --config {run}/config.yaml",
+    ),
+    Kind(
+        name="design",
+        command="design train",
+        help="learn from good and bad cells which links help, and draw new cells",
+        task="",
+        title="Cells drawn link by link",
+        settings="nge_search.settings.design:DesignConfig",
+        run="nge_search.design.train_run:run_train",
+        closing="nge_search.design.train_run:closing_lines",
+        page="nge_search.report.pages.design",
+        files=(LINKS, LINKS_TENSORS, DRAWN, *DRAWN_CELLS, *DRAWN_SHEET),
+        unit=("epoch", "epochs", "design.epochs"),
+        use="a link model; draw cells by it: nge design draw {run} -n 10 --out FOLDER",
+    ),
+    Kind(
+        name="design_bench",
+        command="design bench",
+        help="measure drawn cells in a table, against controls",
+        task="",
+        title="Drawn cells measured",
+        settings="nge_search.settings.design:DesignBenchConfig",
+        run="nge_search.design.bench_run:run_bench",
+        closing="nge_search.design.bench_run:closing_lines",
+        page="nge_search.report.pages.design_bench",
+        files=(),
+        unit=("trial", "trials", "bench.seeds"),
+        use="drawn cells, measured; print it: nge design bench --config {run}/config.yaml",
     ),
 )
 

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from nge_search.settings.data import DataSection
+from nge_search.settings.names import SPACES
 from nge_search.settings.values import as_word
 
 _PUBLISHED = ("digits", "cifar10", "cifar100", "imagenet", "tiny_imagenet")
+_CIFAR10 = _PUBLISHED[1]
 #: The recipe that takes its sizes from the command line.
 _OPEN = "folder"
 
@@ -88,6 +90,15 @@ def retrain_command(run: str | Path, data: Any, images: Images | None = None) ->
     settings.update(changed(data, asdict(DataSection()), left_out, "data."))
     if images is not None and recipe in (_OPEN, None):
         settings.update(fitted(images))
+    return shlex.join([*launcher, *(word(key, value) for key, value in settings.items())])
+
+
+def train_command(architecture: str | Path, space: str) -> str:
+    """A shell line that trains an architecture of a space, in its file, by the space's recipe for CIFAR-10."""
+    launcher, recipe = _launcher(_CIFAR10 if space == SPACES[0] else space)
+    settings = {"network.genotype": str(architecture), "run.name": Path(architecture).stem, "data.root": "data"}
+    if recipe is None and space != SPACES[0]:
+        settings["network.kind"] = space
     return shlex.join([*launcher, *(word(key, value) for key, value in settings.items())])
 
 

@@ -10,9 +10,9 @@ from nge_search.architecture.graph import INPUT, OUTPUT, Graph
 from nge_search.errors import UserError
 from nge_search.graph_nn import (
     DenseBatch,
+    DenseGraphAttention,
     EdgeBatch,
     GatedConvolution,
-    DenseGraphAttention,
     GraphConvolution,
     SparseBatch,
     Vocabulary,

@@ -58,6 +58,7 @@ class DartsRules(Rules):
         self.space = DartsSpace(cell_space)
         self.cell_space = self.space.cell_space
         self.labels, self.features_LF = LABELS, one_hot(len(LABELS))
+        self.replacements = {name: tuple(replacements.get(name, ())) for name in self.cell_space.operations}
         self._chains = [_chain(name, replacements) for name in self.cell_space.operations]
         self.parts = tuple(
             LinkGraph(chain, tuple((node, node + 1) for node in range(len(chain) - 1)))

@@ -22,6 +22,7 @@ from nge_search.design.controls import Scorer
 from nge_search.design.growth import Choice, Move, Rules, State
 from nge_search.errors import UserError
 from nge_search.keyed_random import Stream, fold, uniform
+from nge_search.settings.names import SCORES
 from nge_search.spaces import Code
 
 #: Numbers that one draw may use: the first for its size, then one for each move.
@@ -47,8 +48,8 @@ class DrawSettings:
     def __post_init__(self) -> None:
         if not self.temperature > 0:
             raise UserError(f"a temperature of {self.temperature:g}; give one above 0, such as 0.5")
-        if self.score not in ("logit", "probability"):
-            raise UserError(f"moves are drawn by logit or probability, not '{self.score}'")
+        if self.score not in SCORES:
+            raise UserError(f"moves are drawn by {' or '.join(SCORES)}, not '{self.score}'")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -227,8 +227,13 @@ def train(
     parts: Sequence[LinkGraph],
     settings: TrainingSettings,
     seed: int,
+    after: Callable[[Progress], None] = lambda progress: None,
 ) -> list[Progress]:
-    """Train each of the M models on its own samples, by Adam at a constant rate; `seed` decides their order."""
+    """Train each of the M models on its own samples, by Adam at a constant rate; `seed` decides their order.
+
+    Args:
+        after: is called with what each epoch reached.
+    """
     whole = link_batch(samples, parts)
     counts = [len(own) for own in samples]
     optimiser = torch.optim.Adam(model.parameters(), settings.learning_rate, fused=True)
@@ -254,6 +259,7 @@ def train(
                 sums_3 += torch.stack([loss_MBP.sum(), right_MBP.sum(), weight_MBP.sum()])
         loss, right, links = sums_3.tolist()
         progress.append(Progress(epoch, loss / links, right / links))
+        after(progress[-1])
     return progress
 
 

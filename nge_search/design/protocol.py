@@ -5,7 +5,7 @@ Legend: N cells drawn by each of M models, K of the best and of the worst, R rep
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,11 +25,10 @@ from nge_search.design.samples import SampleSettings, build_samples, choose_cell
 from nge_search.design.spaces import code_in
 from nge_search.errors import UserError
 from nge_search.keyed_random import fold
+from nge_search.settings.names import DESIGN_METHODS
 from nge_search.spaces import Code
 from nge_search.tables import Benchmark
 
-#: What draws cells: NAL's link model, or a control.
-METHODS = ("links", "frequencies", "uniform")
 #: What seeds are used for.
 _SAMPLES, _WEIGHTS, _ORDER, _DRAWS, _QUERIES = range(5)
 
@@ -39,12 +38,13 @@ class DesignSettings:
     """How cells are drawn.
 
     Attributes:
-        method: one of `METHODS`.
+        method: what draws them: NAL's link model, or a control (`DESIGN_METHODS`).
         best: K.
         lowest: cells of lower accuracy are not among the worst, in percent.
         members: M.
         together: whether the M models judge moves together, by the mean of their logits, or each draws cells of its
             own, as printed.
+        links: of drawn cells; 0: as many as one of the good cells, by chance.
         samples, model, training, draw: of the link model.
     """
 
@@ -53,6 +53,7 @@ class DesignSettings:
     lowest: float = 0.0
     members: int = 10
     together: bool = False
+    links: int = 0
     samples: SampleSettings = field(default_factory=SampleSettings)
     model: LinkModelSettings = field(default_factory=LinkModelSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
@@ -111,7 +112,12 @@ class Honest:
 
 
 def train_links(
-    rules: Rules, good: Sequence[Code], bad: Sequence[Code], settings: DesignSettings, seed: int
+    rules: Rules,
+    good: Sequence[Code],
+    bad: Sequence[Code],
+    settings: DesignSettings,
+    seed: int,
+    after: Callable[[Progress], None] = lambda progress: None,
 ) -> tuple[LinkModel, list[Progress]]:
     """M link models, trained on samples of their own each, and how that went."""
     samples = [
@@ -119,7 +125,7 @@ def train_links(
         for member in range(settings.members)
     ]
     model = build_model(rules, settings.model, settings.members, fold(seed, _WEIGHTS) >> 1)
-    return model, train(model, samples, rules.parts, settings.training, fold(seed, _ORDER) >> 1)
+    return model, train(model, samples, rules.parts, settings.training, fold(seed, _ORDER) >> 1, after)
 
 
 def build_generator(
@@ -141,13 +147,28 @@ def build_generator(
         UserError: an unknown method, or labels that differ.
     """
     into = into or rules
-    if into.labels != rules.labels:
-        raise UserError(f"what cells of {rules.space.name} teach cannot draw cells of {into.space.name}")
+    require_teachable(rules, into)
     draw, scorer = DrawSettings(temperature=1.0), _control(rules, good, settings, into)
     if scorer is None:
         model, _ = train_links(rules, good, bad, settings, seed)
         draw, scorer = settings.draw, LinkModelScorer(into, model, settings.together)
-    return Generator(into, scorer, [rules.size(code) for code in good], draw, fold(seed, _DRAWS))
+    return Generator(into, scorer, sizes_of(rules, good, settings), draw, draw_seed(seed))
+
+
+def require_teachable(rules: Rules, into: Rules) -> None:
+    """Raise UserError if what cells teach cannot draw those of other rules, whose labels differ."""
+    if into.labels != rules.labels:
+        raise UserError(f"what cells of {rules.space.name} teach cannot draw cells of {into.space.name}")
+
+
+def sizes_of(rules: Rules, good: Sequence[Code], settings: DesignSettings) -> list[int]:
+    """Numbers of moves, one of which each drawn cell takes by chance."""
+    return [settings.links] if settings.links else [rules.size(code) for code in good]
+
+
+def draw_seed(seed: int) -> int:
+    """The seed of the draws of a run with this seed."""
+    return fold(seed, _DRAWS)
 
 
 def _control(rules: Rules, good: Sequence[Code], settings: DesignSettings, into: Rules) -> Scorer | None:
@@ -156,7 +177,7 @@ def _control(rules: Rules, good: Sequence[Code], settings: DesignSettings, into:
     if settings.method == "uniform":
         return UniformScorer(settings.members)
     if settings.method != "links":
-        raise UserError(f"cells are drawn by {', '.join(METHODS)}, not '{settings.method}'")
+        raise UserError(f"cells are drawn by {', '.join(DESIGN_METHODS)}, not '{settings.method}'")
     return None
 
 

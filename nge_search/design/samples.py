@@ -15,9 +15,8 @@ import numpy as np
 from nge_search.architecture.graph import INPUT, OUTPUT
 from nge_search.design.growth import Link, LinkGraph, Rules
 from nge_search.errors import UserError
+from nge_search.settings.names import SAMPLES
 from nge_search.spaces import Code
-
-CONSTRUCTIONS = ("grown", "paper", "common")
 
 
 class Sample(NamedTuple):
@@ -116,8 +115,8 @@ def build_samples(
       the moves that lead on to the cell are positives, and others that a generator would have are negatives;
       and so are the links by which bad cells grow.
     """
-    if settings.construction not in CONSTRUCTIONS:
-        raise UserError(f"samples are {', '.join(CONSTRUCTIONS)}, not '{settings.construction}'")
+    if settings.construction not in SAMPLES:
+        raise UserError(f"samples are {', '.join(SAMPLES)}, not '{settings.construction}'")
     if settings.construction == "grown":
         return _grown_samples(rules, good, bad, settings, random)
     positives, negatives, absent = [], [], []

@@ -13,11 +13,12 @@ from nge_search.spaces import DartsSpace, NasBench101Space, NasBench201Space, Sp
 GROWING = (NasBench101Space.name, NasBench201Space.name, DartsSpace.name)
 
 
-def rules_of(space: Space, vertices: int = 0) -> Rules:
+def rules_of(space: Space, vertices: int = 0, dangling: bool = False) -> Rules:
     """The rules by which a space's cells grow.
 
     Args:
         vertices: the largest number of a NAS-Bench-101 cell, with input and output; 0: as the space has them.
+        dangling: NAS-Bench-101's cells may be left with nodes that lead nowhere, and are cut off at the end.
 
     Raises:
         UserError: a space without such rules, or a number of vertices that it cannot have.
@@ -25,7 +26,9 @@ def rules_of(space: Space, vertices: int = 0) -> Rules:
     if vertices and not isinstance(space, NasBench101Space):
         raise UserError(f"cells of {space.name} have no limit of vertices; leave it at 0")
     if isinstance(space, NasBench101Space):
-        return NasBench101Rules(vertices or space.cell_space.vertices)
+        return NasBench101Rules(vertices or space.cell_space.vertices, dangling)
+    if dangling:
+        raise UserError(f"nodes of cells of {space.name} always lead on; leave dangling nodes out")
     if isinstance(space, NasBench201Space):
         return NasBench201Rules()
     if isinstance(space, DartsSpace):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,23 +10,21 @@ from typing import Any
 import numpy as np
 
 from nge_search.engine.environment import device_name
-from nge_search.engine.interrupt import Interrupted, Interrupts
 from nge_search.engine.launch import read_launch
-from nge_search.engine.logger import Logger
-from nge_search.engine.run_folder import Stopwatch
 from nge_search.engine.session import Session, run
+from nge_search.engine.trials import carry_out
 from nge_search.errors import UserError
 from nge_search.files import user_path
 from nge_search.kinds import REPORT
+from nge_search.metrics.comparison import compare, summarise
 from nge_search.predict.anytime import AnytimePredictor
-from nge_search.predict.comparison import compare, summarise
-from nge_search.predict.evaluation import Judged, Trial, judge, judge_anytime, run_trials
-from nge_search.predict.labels import Labelled, labels_of
+from nge_search.predict.evaluation import Judged, Trial, judge, judge_anytime
 from nge_search.predict.predictors import configured, network_options
 from nge_search.predict.splits import Split, by_names, folds, halves, isomorphism_class, read_hashes
 from nge_search.settings.predict import BenchSection, PredictBenchConfig
 from nge_search.spaces import Space
 from nge_search.tables import open_table
+from nge_search.tables.labels import Labelled, labels_of
 
 #: Of a row, shown on TensorBoard.
 _SHOWN = ("kendall_tau", "spearman", "precision_at_0.01")
@@ -49,33 +46,16 @@ def _compare(session: Session, config: PredictBenchConfig) -> dict[str, Any]:
     labelled, truth_N, half_N = _labels(config)
     data = Judged.of(labelled, truth_N)
     judged = _judging(config, labelled.space, data, half_N)
-    trials = list(_trials(config.bench, labelled))
-    digest = _digest(labelled, truth_N, half_N)
-    folder, rows = session.go_on()
-    _require_same(rows, trials, digest, folder.metrics_path)
-    for notice in labelled.notices:
-        session.say(notice)
-    watch, logger, interrupts = Stopwatch(), Logger(folder, config.run, len(rows)), Interrupts()
-    watch.restore(rows[-1]["seconds"] if rows else 0.0)
-
-    def after(found: dict[str, Any]) -> None:
-        row = {"epoch": len(rows), **found, "seconds": round(watch.seconds, 2), "data": digest}
-        rows.append(row)
-        logger.row(row)
-        prefix = f"{row['model']}/{row['budget']}"
-        shown = {name: row[name] for name in _SHOWN if row.get(name) is not None}
-        logger.scalars({f"{name}/{prefix}": value for name, value in shown.items()}, len(rows))
-        logger.advance()
-        logger.progress(f"{row['model']} on {row['labels']} labels, trial", len(rows), len(trials), shown)
-        if interrupts.received:
-            raise Interrupted(interrupts.received)
-
-    logger.start_phase("trials", len(trials), len(rows))
-    try:
-        with interrupts:
-            run_trials(trials[len(rows) :], judged, after)
-    finally:
-        logger.close()
+    rows, seconds = carry_out(
+        session,
+        list(_trials(config.bench, labelled)),
+        lambda trial: trial.names,
+        judged,
+        labelled.digest(truth_N, half_N),
+        labelled.notices,
+        _SHOWN,
+        lambda row: f"{row['model']}/{row['budget']}",
+    )
     return {
         "kind": config.kind,
         "space": labelled.space.name,
@@ -84,7 +64,7 @@ def _compare(session: Session, config: PredictBenchConfig) -> dict[str, Any]:
         "notices": list(labelled.notices),
         "results": summarise(rows),
         "comparisons": compare(rows),
-        "seconds": round(watch.seconds, 2),
+        "seconds": seconds,
         "device": device_name(session.world.device),
     }
 
@@ -158,29 +138,6 @@ def _listed(section: BenchSection, labelled: Labelled) -> Split:
         raise section.refuse("split", f"hashes name cells of nasbench101, and these are of {labelled.space.name}")
     lists = (read_hashes(user_path(path)) for path in (section.train_hashes, section.test_hashes))
     return by_names(names, *lists)
-
-
-def _digest(labelled: Labelled, *more: np.ndarray) -> str:
-    """What names the labels, by which a run that goes on tells that they are the same."""
-    found = hashlib.sha256(labelled.space.name.encode())
-    for code in labelled.codes:
-        found.update(bytes(code))
-    for label_N in (labelled.label_N, *more):
-        found.update(label_N.tobytes())
-    return found.hexdigest()[:16]
-
-
-def _require_same(rows: list[dict[str, Any]], trials: list[Trial], digest: str, path: Path) -> None:
-    """Raise UserError unless rows are of the first trials, on the same labels."""
-    for row, trial in zip(rows, trials):
-        if row.get("data") != digest:
-            raise UserError(f"{path} records trials on other labels; set another run.dir=, or run.overwrite=true")
-        if any(row.get(name) != value for name, value in trial.names.items()):
-            raise UserError(f"{path} is damaged: its rows are not those of this run; use run.overwrite=true")
-        if not isinstance(row.get("seconds"), float):
-            raise UserError(f"{path} is damaged: a row does not say its seconds; use run.overwrite=true")
-    if len(rows) > len(trials):
-        raise UserError(f"{path} is damaged: it has {len(rows)} rows of {len(trials)}; use run.overwrite=true")
 
 
 def closing_lines(config: PredictBenchConfig, summary: dict[str, Any]) -> list[str]:

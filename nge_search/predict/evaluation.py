@@ -8,9 +8,8 @@ Legend: N architectures, L levels of quantiles.
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +20,8 @@ from nge_search.metrics.ranking import ranking_figures
 from nge_search.predict.anytime import STAGES, AnytimePredictor, anytime_figures
 from nge_search.predict.base import Predictor
 from nge_search.predict.encoding import Cells
-from nge_search.predict.labels import Labelled
 from nge_search.predict.splits import Split
+from nge_search.tables.labels import Labelled
 
 #: Shares of architectures that intervals are to cover, and the levels of their ends.
 COVERED = (0.5, 0.9)
@@ -130,16 +129,3 @@ class Trial:
         """What a row says of it."""
         own = ("model", "budget", "labels", "seed", "fold")
         return {name: getattr(self, name) for name in own}
-
-
-def run_trials(
-    trials: Iterable[Trial], judged: Callable[[Trial], dict[str, float]], after: Callable[[dict[str, Any]], None]
-) -> None:
-    """Carry out trials, and hand over the row of each: what `judged` finds, null where it is undefined."""
-    for trial in trials:
-        figures = judged(trial)
-        after({**trial.names, **{name: _finite(value) for name, value in figures.items()}})
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None

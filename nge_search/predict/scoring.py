@@ -20,9 +20,9 @@ from nge_search.errors import UserError
 from nge_search.files import user_path
 from nge_search.kinds import GENOTYPE, METRICS
 from nge_search.predict.evaluation import LEVELS
-from nge_search.predict.labels import read_architectures
 from nge_search.predict.saved import SavedPredictor
 from nge_search.spaces import Code, Space
+from nge_search.tables.labels import read_architectures
 
 #: Of a row: the median and the ends of the 50 % and 90 % intervals, in the order of `LEVELS`.
 _QUANTILES = ("low_90", "low_50", "predicted", "high_50", "high_90")

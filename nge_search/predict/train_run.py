@@ -21,10 +21,10 @@ from nge_search.metrics.ranking import kendall_tau
 from nge_search.predict.cross_validation import FEWEST, SHARES, OutOfFold, cross_validate
 from nge_search.predict.evaluation import Judged
 from nge_search.predict.importance import importances
-from nge_search.predict.labels import Labelled, labels_of
 from nge_search.predict.predictors import configured
-from nge_search.predict.saved import Lesson, SavedPredictor, save_predictor
+from nge_search.predict.saved import SavedPredictor, save_predictor
 from nge_search.settings.predict import PredictConfig
+from nge_search.tables.labels import Labelled, Lesson, labels_of
 
 #: Below so many labels an estimate of quality tells little, and a notice says so.
 _FEW = 20

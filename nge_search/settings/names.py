@@ -57,6 +57,11 @@ READOUTS = ("output", "mean")
 #: Those that say how sure they are.
 PROBABILISTIC = ("analytic_gp", "ensemble")
 
+#: What draws cells link by link; what link models learn from, and what moves are drawn by (`nge_search.design`).
+DESIGN_METHODS = ("links", "frequencies", "uniform")
+SAMPLES = ("grown", "paper", "common")
+SCORES = ("logit", "probability")
+
 #: How the learning rate of a classifier falls (`nge_search.engine.optimisers`).
 SCHEDULES = ("cosine", "linear")
 

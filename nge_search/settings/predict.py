@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
-from nge_search.errors import UserError, nearest
+from nge_search.errors import UserError
 from nge_search.settings.base import Section, option
+from nge_search.settings.labels import LabelsSection
 from nge_search.settings.names import (
     ANYTIME_PREDICTORS,
     BREAKINGS,
     NETWORK_PREDICTORS,
     PREDICTORS,
     READOUTS,
-    SPACES,
     UPDATES_FROM,
 )
 from nge_search.settings.run import RunningConfig
@@ -25,51 +25,6 @@ from nge_search.settings.run import RunningConfig
 SPLITS = ("halves", "folds", "hashes")
 _BUDGET = re.compile(r"(\d{1,9}|\d{1,3}(?:\.\d{1,6})?\s?%)")
 _MOST_SEEDS = 1000
-
-
-@dataclass
-class LabelsSection(Section):
-    """Architectures with their accuracies: from a CSV, or from a table."""
-
-    prefix: ClassVar[str] = "labels"
-
-    file: str = option(
-        "",
-        "CSV with the columns `architecture` (a notation, or a published name) and `accuracy` (percent).",
-        free_on_resume=True,
-        path=True,
-    )
-    table: str = option(
-        "",
-        "Table of accuracies in place of a CSV: a folder that `nge table` wrote, or a file that it reads.",
-        free_on_resume=True,
-        path=True,
-    )
-    column: str = option("", "Column of the table that is predicted, such as cifar10_test_200.")
-    space: str = option(
-        "", "Name of the space that the architectures must be of; empty: that of the CSV's first, or the table's."
-    )
-
-    def check(self) -> None:
-        if self.space and self.space not in SPACES:
-            raise self.refuse("space", f"allowed are {', '.join(SPACES)}{nearest(self.space, SPACES)}")
-        if self.file and self.table:
-            raise self.refuse("file", f"{self.key('table')} is set, too; labels come from one of them")
-        if self.file and self.column:
-            raise self.refuse(
-                "column", f"a CSV's labels are in its column `accuracy`; leave {self.key('column')} out"
-            )
-
-    def require_given(self) -> None:
-        """Raise UserError unless there is something to read."""
-        if not self.file and not self.table:
-            raise self.refuse(
-                "file", f"give a CSV with the columns architecture and accuracy, or {self.key('table')}=TABLE"
-            )
-        if self.table and not self.column:
-            raise self.refuse(
-                "column", "name the column of the table that is predicted; `nge table TABLE` lists them"
-            )
 
 
 @dataclass

@@ -15,6 +15,7 @@ import nge_search
 from nge_search.cli import main
 from nge_search.predict import bench_run
 from nge_search.spaces import Code, DartsSpace, NasBench101Space, NasBench201Space
+from nge_search.tables.labels import Labelled
 from nge_search.tables.table import build_table
 
 SPACE = NasBench201Space()
@@ -250,7 +251,7 @@ def test_a_bench_that_was_stopped_goes_on(table: Path, tmp_path: Path, monkeypat
     with pytest.raises(nge_search.UserError, match=r"bench.first_seed was 0, now 1"):
         nge_search.predict_bench(None, *bench_words(table, cut), "bench.first_seed=1")
     with monkeypatch.context() as patch:
-        patch.setattr(bench_run, "_digest", lambda *labels: "other")
+        patch.setattr(Labelled, "digest", lambda *labels: "other")
         with pytest.raises(nge_search.UserError, match="records trials on other labels"):
             nge_search.predict_bench(None, *bench_words(table, cut))
     before = json.loads(path.read_text().splitlines()[2])["seconds"]

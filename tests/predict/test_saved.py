@@ -14,11 +14,11 @@ import torch
 from safetensors.torch import save
 
 from nge_search.errors import UserError
-from nge_search.predict.labels import Labelled
 from nge_search.predict.predictors import open_predictor
-from nge_search.predict.saved import Lesson, SavedPredictor, load_predictor, save_predictor
+from nge_search.predict.saved import SavedPredictor, load_predictor, save_predictor
 from nge_search.predict.shipped_predictor import open_shipped
 from nge_search.spaces import SPACES, NasBench101Space
+from nge_search.tables.labels import Labelled, Lesson
 
 QUALITY = {"kendall_tau": 0.5, "interval": [0.25, 0.7], "covered_0.5": None}
 

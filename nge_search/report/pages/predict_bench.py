@@ -6,7 +6,7 @@ import math
 import re
 from typing import Any
 
-from nge_search.predict.comparison import compare, summarise
+from nge_search.metrics.comparison import compare, summarise
 from nge_search.report.parts.charts import Series, line_chart
 from nge_search.report.parts.numbers import duration, number, plain, share
 from nge_search.report.parts.page import Figure, Section, grid, records

@@ -1,7 +1,8 @@
 """From the rows of trials to what they tell: means and deviations over seeds, and differences in pairs of seeds.
 
-A row says its "model", "budget" (as it was asked for), "labels", "seed" and "fold"; what else is in it are figures,
-which may be null.
+A row says who competes (its "model", or "method") and on what terms (its "budget" as it was asked for, or
+"protocol"), its "seed", and its "fold" and "labels" where it has any; what else is in it are figures, which may be
+null.
 """
 
 from __future__ import annotations
@@ -14,52 +15,57 @@ import numpy as np
 from scipy import stats
 
 #: What a row says of its trial and of its run; everything else in it is a figure.
-_NAMES = ("epoch", "model", "budget", "labels", "seed", "fold", "seconds", "data")
+_NAMES = ("epoch", "model", "budget", "method", "protocol", "labels", "seed", "fold", "seconds", "data")
 
 Row = Mapping[str, Any]
 
+#: Of a row: who competes, and on what terms.
+Place = tuple[str, str]
 
-def summarise(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """For each model and budget, in the rows' order, the mean and deviation of every figure over seeds.
+
+def summarise(rows: Sequence[Row], place: Place = ("model", "budget")) -> list[dict[str, Any]]:
+    """For each competitor and its terms, in the rows' order, the mean and deviation of every figure over seeds.
 
     Where a seed has several divisions its figures are first averaged over these. The deviation is that of the
     population, null of one seed.
     """
     results = []
-    for model, budget in dict.fromkeys((row["model"], row["budget"]) for row in rows):
-        own = [row for row in rows if (row["model"], row["budget"]) == (model, budget)]
+    for names in dict.fromkeys(tuple(row[key] for key in place) for row in rows):
+        own = [row for row in rows if tuple(row[key] for key in place) == names]
         figures = {}
         for name in dict.fromkeys(name for row in own for name in row if name not in _NAMES):
             by_seed = list(_by_seed(own, name).values())
             if by_seed:
                 deviation = float(np.std(by_seed)) if len(by_seed) > 1 else None
                 figures[name] = {"mean": float(np.mean(by_seed)), "deviation": deviation}
-        labels = sorted({row["labels"] for row in own})
+        labels = sorted({row["labels"] for row in own if "labels" in row})
+        counted = {"labels": labels[0]} if labels else {}
         seeds = len({row["seed"] for row in own})
-        results.append({"model": model, "budget": budget, "labels": labels[0], "seeds": seeds, **figures})
+        results.append({**dict(zip(place, names)), **counted, "seeds": seeds, **figures})
     return results
 
 
-def compare(rows: Sequence[Row], figure: str = "kendall_tau", level: float = 0.95) -> list[dict[str, Any]]:
-    """For each budget the difference of every other model to the first one, in pairs of equal seeds.
+def compare(
+    rows: Sequence[Row], figure: str = "kendall_tau", level: float = 0.95, place: Place = ("model", "budget")
+) -> list[dict[str, Any]]:
+    """On all terms the difference of every other competitor to the first one, in pairs of equal seeds.
 
     Each has the mean, the ends of its interval by Student's t, and the p-value of no difference; null of less than
     two pairs.
     """
-    models = list(dict.fromkeys(row["model"] for row in rows))
+    who, terms = place
+    rivals = list(dict.fromkeys(row[who] for row in rows))
     found = []
-    for budget in dict.fromkeys(row["budget"] for row in rows):
+    for term in dict.fromkeys(row[terms] for row in rows):
         own = {
-            model: _by_seed([row for row in rows if (row["model"], row["budget"]) == (model, budget)], figure)
-            for model in models
+            rival: _by_seed([row for row in rows if (row[who], row[terms]) == (rival, term)], figure)
+            for rival in rivals
         }
-        for model in models[1:]:
-            pairs = [own[model][seed] - own[models[0]][seed] for seed in own[model] if seed in own[models[0]]]
+        for rival in rivals[1:]:
+            pairs = [own[rival][seed] - own[rivals[0]][seed] for seed in own[rival] if seed in own[rivals[0]]]
             if pairs:
-                difference = paired(pairs, level)
-                found.append(
-                    {"model": model, "against": models[0], "budget": budget, "figure": figure, **difference}
-                )
+                names = {who: rival, "against": rivals[0], terms: term, "figure": figure}
+                found.append({**names, **paired(pairs, level)})
     return found
 
 

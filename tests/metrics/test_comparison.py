@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from nge_search.predict.comparison import compare, paired, summarise
+from nge_search.metrics.comparison import compare, paired, summarise
 
 
 def row(model: str, budget: str, seed: int, fold: int, tau: float | None, **more: Any) -> dict[str, Any]:

@@ -1,14 +1,16 @@
-"""Architectures with the accuracies that were measured for them, checked: from a table, or from a user's CSV.
+"""Architectures with the accuracies that were measured for them, checked: from a table, a CSV, or a search.
 
 Legend: N architectures.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,10 +19,13 @@ from nge_search.architecture.load import SPACES as KNOWN
 from nge_search.architecture.load import Architecture, load_architecture
 from nge_search.errors import UserError, nearest, plain, shorten
 from nge_search.files import user_path
-from nge_search.settings.predict import LabelsSection
+from nge_search.json_reader import Reader, read_json, read_json_lines
+from nge_search.kinds import METRICS, SUMMARY, current_name
+from nge_search.settings.labels import LabelsSection
 from nge_search.spaces import SPACES, Code, Space
-from nge_search.tables import Table, open_table
+from nge_search.tables import open_table
 from nge_search.tables.csv_rows import columns, convert_rows
+from nge_search.tables.table import Table
 
 ARCHITECTURE, ACCURACY = "architecture", "accuracy"
 
@@ -46,16 +51,69 @@ class Labelled:
     def __len__(self) -> int:
         return len(self.codes)
 
+    def digest(self, *more: np.ndarray) -> str:
+        """What names the labels, by which a run that goes on tells that they are the same."""
+        found = hashlib.sha256(self.space.name.encode())
+        for code in self.codes:
+            found.update(bytes(code))
+        for label_N in (self.label_N, *more):
+            found.update(label_N.tobytes())
+        return found.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What something has learnt from, as it is told beside it.
+
+    Attributes:
+        source: the file, table or search.
+        count: labels.
+        lowest, highest: of them, in percent.
+        seed: of the training.
+    """
+
+    source: str
+    count: int
+    lowest: float
+    highest: float
+    seed: int
+
+    @staticmethod
+    def of(labelled: Labelled, seed: int) -> Lesson:
+        label_N = labelled.label_N
+        return Lesson(labelled.source, len(labelled), float(label_N.min()), float(label_N.max()), seed)
+
+    @staticmethod
+    def read(learnt: Reader) -> Lesson:
+        """That of a file; raises UserError where it is none."""
+        return Lesson(
+            plain(learnt.text("source"), 200),
+            learnt.integer("labels", 2, 1 << 31),
+            learnt.number("lowest", -1, 100),
+            learnt.number("highest", -1, 100),
+            learnt.integer("seed", 0, 1 << 31),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON, as `read` takes it."""
+        ends = {"lowest": self.lowest, "highest": self.highest}
+        return {"source": self.source, "labels": self.count, **ends, "seed": self.seed}
+
+    def __str__(self) -> str:
+        return f"{self.count} labels ({self.lowest:.2f} to {self.highest:.2f} %) of {self.source}"
+
 
 def labels_of(section: LabelsSection) -> Labelled:
     """Those that settings name.
 
     Raises:
-        UserError: no labels are named, or they cannot be used; see `read_labels` and `table_labels`.
+        UserError: no labels are named, or they cannot be used; see `read_labels`, `table_labels`, `run_labels`.
     """
     section.require_given()
     if section.file:
         return read_labels(section.file, section.space)
+    if section.run:
+        return run_labels(section.run, section.space)
     labelled = table_labels(open_table(section.table), section.column)
     if section.space and labelled.space.name != section.space:
         raise section.refuse("space", f"the architectures of {labelled.source} are of {labelled.space.name}")
@@ -110,6 +168,40 @@ def read_labels(path: str | Path, space: str = "") -> Labelled:
         )
     label_N = np.array([math.fsum(own) / len(own) for own in labels.values()])
     return _finished(found.space, list(found.codes.values()), label_N, f"'{path}'", notices)
+
+
+def run_labels(path: str | Path, space: str = "") -> Labelled:
+    """What a finished search in a table asked for, with its answers.
+
+    Args:
+        path: the run folder.
+        space: the name of the space that the search must be in; empty: any.
+
+    Raises:
+        UserError: not the folder of such a search, or rows that are no queries with accuracies in percent.
+    """
+    path, found = user_path(path), _Reading(space)
+    kind = read_json(path / SUMMARY).get("kind") if (path / SUMMARY).exists() else None
+    if current_name(kind) != "queries":
+        raise UserError(
+            f"'{path}' is not the run folder of a finished search in a table (nge search with task=queries); "
+            "there are no architectures with accuracies in it"
+        )
+    labels: dict[bytes, float] = {}
+    for line, (_, row) in enumerate(read_json_lines(path / METRICS), 1):
+        source = f"{path / METRICS} line {line}"
+        if not isinstance(row, dict):
+            raise UserError(f"{source} is damaged: not a JSON object")
+        query = Reader(source, row)
+        try:
+            key, label = found.take({ARCHITECTURE: query.text("architecture")}), query.number("signal", -1, 100)
+            _check(label, "the answer is")
+        except UserError as error:
+            raise UserError(str(error) if source in str(error) else f"{source}: {error}") from None
+        labels.setdefault(key, label)
+    source = f"the search '{path}'"
+    _require_enough(len(labels), source)
+    return _finished(found.space, list(found.codes.values()), np.array(list(labels.values())), source, ())
 
 
 def read_architectures(path: str | Path, space: str = "") -> tuple[Space, list[Code]]:
@@ -195,7 +287,7 @@ def _require_columns(path: Path, *names: str) -> None:
 
 def _require_enough(count: int, source: str) -> None:
     if count < 2:
-        raise UserError(f"{source} holds {count} architectures with a label; a predictor needs at least 2")
+        raise UserError(f"{source} holds {count} architectures with a label; at least 2 are needed")
 
 
 def _finished(

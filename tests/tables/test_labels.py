@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from nge_search.errors import UserError
-from nge_search.predict.labels import read_architectures, read_labels, table_labels
 from nge_search.spaces import SPACES, DartsSpace, NasBench201Space
+from nge_search.tables.labels import read_architectures, read_labels, table_labels
 from nge_search.tables.table import build_table
 
 SPACE = NasBench201Space()
@@ -92,7 +92,7 @@ def test_different_labels_of_one_architecture_are_averaged_and_said(tmp_path: Pa
         ([("|nor_conv_3x3~0|", 5)], "line 2: .* is no architecture of nasbench201"),
         ([(CELLS[0], 80), (TWINS[0], 80)], "line 3: an architecture of nasbench101 among those of nasbench201"),
         ([('{"format": "nge-genotype/1", "space": "mars"}', 5)], "line 2: .*space 'mars' is unknown"),
-        ([], "holds 0 architectures with a label; a predictor needs at least 2"),
+        ([], "holds 0 architectures with a label; at least 2 are needed"),
         ([(CELLS[0], 80), (CELLS[0], 80)], "holds 1 architectures with a label"),
         ([(CELLS[0], 0.8), (CELLS[1], 0.9)], "no label above 1; give accuracies in percent"),
     ],
