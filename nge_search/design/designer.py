@@ -9,7 +9,8 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from nge_search.design.generator import DrawSettings
+from nge_search.design.generator import DrawSettings, Generator
+from nge_search.design.link_model import TrainingSettings
 from nge_search.design.protocol import DesignSettings, build_generator
 from nge_search.design.samples import distinct_cells
 from nge_search.design.spaces import rules_of
@@ -19,6 +20,8 @@ from nge_search.spaces import Code, Space
 _DRAWS_EACH = 40
 #: Link models that judge together.
 _MEMBERS = 1
+#: Fewer and larger steps than for a model that is kept: there are a few dozen cells, and many trainings.
+_TRAINING = TrainingSettings(epochs=30, batch_size=0, learning_rate=1e-2)
 
 
 class Designer:
@@ -26,7 +29,7 @@ class Designer:
 
     Args:
         space: of the cells.
-        method: "links" or "frequencies", as in `protocol.METHODS`.
+        method: "links" or "frequencies", as in `DesignSettings`.
         best: K, or half of the different cells if these are fewer than 2 K.
         temperature: of link models' draws.
 
@@ -36,21 +39,25 @@ class Designer:
 
     def __init__(self, space: Space, method: str, best: int, temperature: float):
         self._rules, self._best = rules_of(space), best
-        self._settings = DesignSettings(
-            method, members=_MEMBERS, together=True, draw=DrawSettings(temperature=temperature)
-        )
+        draw = DrawSettings(temperature)
+        self._settings = DesignSettings(method, members=_MEMBERS, together=True, training=_TRAINING, draw=draw)
+
+    def draw(self, codes: Sequence[Code], values: Sequence[float], count: int, seed: int) -> list[Code]:
+        """`count` draws, repeats among them; none where the values teach nothing."""
+        generator = self._taught(codes, values, seed)
+        return generator.draw(count) if generator else []
 
     def propose(
         self, codes: Sequence[Code], values: Sequence[float], count: int, known: Collection[Code], seed: int
     ) -> list[Code]:
-        """Up to `count` different cells in the order in which they are drawn, none of which computes what one of
-        `known` does; none where the values teach nothing, and fewer where draws repeat themselves.
+        """Up to `count` different cells in the order of their draws, none of which computes what `known` ones do.
+
+        None where the values teach nothing, and fewer where draws repeat what is known.
         """
-        good, bad = self._teachers(codes, values)
-        if not good:
-            return []
-        generator = build_generator(self._rules, good, bad, self._settings, seed)
-        seen, found = {self._rules.key(code) for code in known}, list[Code]()
+        generator, found = self._taught(codes, values, seed), list[Code]()
+        if generator is None:
+            return found
+        seen = {self._rules.key(code) for code in known}
         for first in range(0, _DRAWS_EACH * count, count):
             for code in generator.draw(count, first):
                 key = self._rules.key(code)
@@ -61,10 +68,13 @@ class Designer:
                 break
         return found
 
-    def _teachers(self, codes: Sequence[Code], values: Sequence[float]) -> tuple[list[Code], list[Code]]:
-        """The K best and the K worst cells, each of the best better than each of the worst."""
+    def _taught(self, codes: Sequence[Code], values: Sequence[float], seed: int) -> Generator | None:
+        """What draws after the K best and against the K worst cells; None if none is better than another."""
         rows = distinct_cells(self._rules, codes, np.argsort(-np.array(values), kind="stable").tolist())
         count = min(self._best, len(rows) // 2)
         while count and values[rows[count - 1]] <= values[rows[-count]]:
             count -= 1
-        return [codes[row] for row in rows[:count]], [codes[row] for row in rows[len(rows) - count :]]
+        if not count:
+            return None
+        good, bad = ([codes[row] for row in some] for some in (rows[:count], rows[-count:]))
+        return build_generator(self._rules, good, bad, self._settings, seed)

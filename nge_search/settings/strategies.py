@@ -64,8 +64,8 @@ class StrategySection(Section):
     )
     warmup: int = option(
         6,
-        "Number of first architectures that are drawn uniformly, for a policy, a predictor or a link model to begin "
-        "with.",
+        "Number of first architectures that are drawn uniformly, for a policy, predictor or link model to learn "
+        "from.",
         at_least=0,
     )
     steps: int = option(2, "Number of Adam's steps on the policy after each query.", at_least=1)
@@ -115,7 +115,7 @@ class StrategySection(Section):
         "design: the same as with strategy.name=design.",
         choices=CANDIDATES,
     )
-    links: str = option(
+    drawn_by: str = option(
         "links",
         "What draws cells link by link: links: a link model that is trained on the best and the worst so far; "
         "frequencies: how often the best have such links.",

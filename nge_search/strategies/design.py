@@ -18,6 +18,8 @@ _OPEN = "nge_search.design.designer:Designer"
 class Designer(Protocol):
     """What is asked of it (`nge_search.design.designer`)."""
 
+    def draw(self, codes: Sequence[Code], values: Sequence[float], count: int, seed: int, /) -> list[Code]: ...
+
     def propose(
         self, codes: Sequence[Code], values: Sequence[float], count: int, known: Collection[Code], seed: int, /
     ) -> list[Code]: ...
@@ -29,7 +31,7 @@ def open_designer(space: Space, settings: StrategySection) -> Designer:
     Raises:
         UserError: a space whose cells do not grow link by link.
     """
-    designer: Designer = resolve(_OPEN)(space, settings.links, settings.teachers, settings.link_temperature)
+    designer: Designer = resolve(_OPEN)(space, settings.drawn_by, settings.teachers, settings.link_temperature)
     return designer
 
 
