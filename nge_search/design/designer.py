@@ -16,8 +16,8 @@ from nge_search.design.samples import distinct_cells
 from nge_search.design.spaces import rules_of
 from nge_search.spaces import Code, Space
 
-#: Draws for each cell that is asked for, after which there is taken to be no other.
-_DRAWS_EACH = 40
+#: Draws at once, and for each cell that is asked for, after which there is taken to be no other.
+_AT_ONCE, _DRAWS_EACH = 32, 40
 #: Link models that judge together.
 _MEMBERS = 1
 #: Fewer and larger steps than for a model that is kept: there are a few dozen cells, and many trainings.
@@ -58,8 +58,8 @@ class Designer:
         if generator is None:
             return found
         seen = {self._rules.key(code) for code in known}
-        for first in range(0, _DRAWS_EACH * count, count):
-            for code in generator.draw(count, first):
+        for first in range(0, _DRAWS_EACH * count, _AT_ONCE):
+            for code in generator.draw(_AT_ONCE, first):
                 key = self._rules.key(code)
                 if key not in seen and len(found) < count:
                     seen.add(key)

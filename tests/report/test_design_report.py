@@ -15,6 +15,7 @@ from nge_search.design.controls import FrequencyScorer
 from nge_search.design.generator import Generator
 from nge_search.design.record import document
 from nge_search.design.spaces import GROWING, rules_of
+from nge_search.engine.run_files import write_mark
 from nge_search.spaces import SPACES, Code
 
 Spoil = Callable[[dict[str, Any]], object]
@@ -72,7 +73,8 @@ def steps_of(page: Any, anchor: str) -> list[dict]:
 def test_a_cell_s_growth_can_be_followed(space: str, tmp_path: Path, report) -> None:
     run = Run(tmp_path / "run", space)
     page = report(run.folder)
-    assert page.anchors[:6] == ["notices", "cells", "growth", "shapes", "frequent", "training"]
+    often = ["frequent"] * (run.drawn["frequent"][0]["count"] > 1)
+    assert page.anchors == ["notices", "cells", "growth", "shapes", *often, "training", "config"]
     assert "two cells are <one>" in page.text("section")
     for rank, cell in enumerate(run.drawn["cells"][:3], 1):
         anchor = f"growth-{rank}"
@@ -190,9 +192,11 @@ def test_a_run_that_drew_nothing_or_is_at_work(tmp_path: Path, report) -> None:
     (run.folder / "drawn.json").unlink()
     assert report(run.folder).anchors == ["notices", "training", "config"]
     (run.folder / "summary.json").unlink()
+    write_mark(run.folder, "design")
     (run.folder / "drawn.json").write_text("{")
     page = report(run.folder)
-    assert "links judged right" in page.text("dl").lower()
+    assert "Links judged right70 %" in page.text("dl")
+    assert "drawn.json is left out" in page.text("header")
 
 
 # -- trials
@@ -282,5 +286,7 @@ def test_a_comparison_that_has_begun(bench, report) -> None:
     folder = bench([])
     (folder / "summary.json").unlink()
     (folder / "metrics.jsonl").write_text(json.dumps({"epoch": 0, **trials({"oracle": ORACLE})[0]}) + "\n")
-    (folder / "config.yaml").write_text("bench:\n  methods: [links]\n")
-    assert "oracle" in report(folder).text("body")
+    write_mark(folder, "design_bench")
+    page = report(folder)
+    assert table_of(page, "protocol-0")[1] == ["frequencies", "60", "59", "70", "1"]
+    assert "pairs" not in page.anchors
