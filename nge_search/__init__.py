@@ -1,6 +1,17 @@
 """Neural architecture search with graph embeddings (NGE)."""
 
-from nge_search.api import derive, evaluate, predict_bench, predict_score, predict_train, run, search
+from nge_search.api import (
+    derive,
+    design_bench,
+    design_draw,
+    design_train,
+    evaluate,
+    predict_bench,
+    predict_score,
+    predict_train,
+    run,
+    search,
+)
 from nge_search.architecture.genotype import Cell, Genotype
 from nge_search.architecture.load import load_genotype
 from nge_search.engine.interrupt import Interrupted
@@ -19,6 +30,9 @@ __all__ = [
     "SearchConfig",
     "UserError",
     "derive",
+    "design_bench",
+    "design_draw",
+    "design_train",
     "evaluate",
     "load_genotype",
     "predict_bench",

@@ -16,6 +16,7 @@ from nge_search.engine.run_reader import RunReader
 from nge_search.errors import UserError
 from nge_search.kinds import GENOTYPE, METRICS, Kind
 from nge_search.registry import resolve
+from nge_search.settings.design import MOST_CELLS
 from nge_search.settings.load import kind_for, load_config, schema_of, to_dict
 from nge_search.settings.run import RunningConfig
 
@@ -112,6 +113,49 @@ def predict_score(predictor: str | Path, architectures: str | Path) -> list[dict
     from nge_search.predict.scoring import score
 
     return [one.to_dict() for one in score(load_predictor(predictor), architectures)]
+
+
+def design_train(
+    config: RunningConfig | Mapping[str, Any] | str | Path | None = None, *overrides: str
+) -> dict[str, Any]:
+    """Learn from good and bad cells which links help, and draw new cells, as `nge design train` does.
+
+    Arguments, result and errors as for `run`; a configuration is a `DesignConfig`.
+    """
+    return run("design train", config, *overrides)
+
+
+def design_bench(
+    config: RunningConfig | Mapping[str, Any] | str | Path | None = None, *overrides: str
+) -> dict[str, Any]:
+    """Measure drawn cells in a table, as `nge design bench` does.
+
+    Arguments, result and errors as for `run`; a configuration is a `DesignBenchConfig`.
+    """
+    return run("design bench", config, *overrides)
+
+
+def design_draw(links: str | Path, cells: int = 10, seed: int = 0, space: str = "") -> list[dict[str, Any]]:
+    """Cells drawn by trained link models, as `nge design draw` writes them.
+
+    Args:
+        links: the run folder of link models.
+        cells: how many different ones.
+        seed: of the draws.
+        space: the name of the space of the cells; empty: as the models were trained for.
+
+    Returns:
+        For each its JSON object.
+
+    Raises:
+        UserError: no link models, ones that cannot draw cells of that space, or not as many different cells.
+    """
+    from nge_search.design.drawing import draw
+    from nge_search.design.saved import load_links
+
+    if type(cells) is not int or not 1 <= cells <= MOST_CELLS:
+        raise UserError(f"{cells!r} cells: must be a number between 1 and {MOST_CELLS}")
+    return draw(load_links(links, space), cells, seed).to_list()
 
 
 def derive(run: str | Path, epoch: int | None = None) -> Genotype | dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import functools
 import json
@@ -10,43 +9,27 @@ import os
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from nge_search import kinds
+from nge_search.commands.design import draw as design_draw
+from nge_search.commands.parser import Parser, given_path, require_free
+from nge_search.commands.predict import score as predict_score
 from nge_search.console import escape_what_cannot_be_shown, show
 from nge_search.engine.interrupt import Interrupted
 from nge_search.engine.launch import Launch, read_launch
 from nge_search.errors import UserError, from_os_error, nearest, plain, shorten
-from nge_search.files import user_path
 from nge_search.kinds import Kind
 from nge_search.registry import resolve
 from nge_search.settings.load import help_text, kind_for, load_config, schema_of, to_yaml
 from nge_search.settings.names import NETWORKS
 from nge_search.settings.run import DEVICE_HELP, DEVICES, RunningConfig
 
-#: Architectures that `nge predict score` shows and draws at most.
-_MOST_BEST = 100
-
-
-class _Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{plain(message, 200)}; see `{self.prog} --help`")
-
-
-def _path(given: str) -> str:
-    """A path that is an argument, `~` expanded."""
-    if not given.strip():
-        raise UserError("a path is not blank; leave the flag out, or name a file or folder")
-    return str(user_path(given)) if given.startswith("~") or "\0" in given else given
-
 
 def _configured(command: str, words: Sequence[str]) -> tuple[Kind, RunningConfig, bool] | None:
     """Parse `--config FILE --json key=value ...`; None once `--help` or `--print-config` has been served."""
     program = f"nge {command}"
-    parser = _Parser(prog=program, add_help=False, allow_abbrev=False)
-    parser.add_argument("--config", type=_path, metavar="FILE", help="YAML file with settings in sections")
+    parser = Parser(prog=program, add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", type=given_path, metavar="FILE", help="YAML file with settings in sections")
     parser.add_argument("--print-config", action="store_true", help="print the merged settings, and start nothing")
     parser.add_argument("--json", action="store_true", help="print the result as JSON, as summary.json has it")
     parser.add_argument("-h", "--help", action="store_true", help="print this list, and start nothing")
@@ -98,13 +81,13 @@ def _summarised(config: RunningConfig) -> Iterator[None]:
 
 
 def _derive(words: Sequence[str]) -> None:
-    parser = _Parser(
+    parser = Parser(
         prog="nge derive",
         description="The genotype that a search stands for after an epoch, and what it is expected to reach.",
     )
-    parser.add_argument("run", type=_path, help="run folder of a search")
+    parser.add_argument("run", type=given_path, help="run folder of a search")
     parser.add_argument("--epoch", type=int, help="epoch of the search, from 1 (its last)")
-    parser.add_argument("--out", type=_path, help="file to write, instead of printing")
+    parser.add_argument("--out", type=given_path, help="file to write, instead of printing")
     parser.add_argument("--overwrite", action="store_true", help="replace the file that --out names")
     options = parser.parse_args(words)
     from nge_search.api import derive
@@ -112,8 +95,7 @@ def _derive(words: Sequence[str]) -> None:
     from nge_search.files import write_atomic
     from nge_search.predict.shipped import expected
 
-    if options.out and not options.overwrite and os.path.lexists(options.out):
-        raise UserError(f"'{options.out}' is there already; choose another file, or add --overwrite")
+    require_free([options.out] if options.out else [], options.overwrite)
     found = derive(options.run, options.epoch)
     text = found.to_json() if isinstance(found, Genotype) else json.dumps(found, indent=2) + "\n"
     if options.out:
@@ -126,9 +108,9 @@ def _derive(words: Sequence[str]) -> None:
 
 
 def _show(words: Sequence[str]) -> None:
-    parser = _Parser(prog="nge show", description="An architecture's cells and the size of the network they form.")
+    parser = Parser(prog="nge show", description="An architecture's cells and the size of the network they form.")
     parser.add_argument(
-        "genotype", type=_path, help="architecture: published name, notation, JSON file or run folder"
+        "genotype", type=given_path, help="architecture: published name, notation, JSON file or run folder"
     )
     parser.add_argument(
         "--network",
@@ -142,7 +124,9 @@ def _show(words: Sequence[str]) -> None:
         ("image-size", "side of the images in pixels"),
     ):
         parser.add_argument(f"--{name}", type=int, help=f"{meaning} (that of the published network)")
-    parser.add_argument("--draw", type=_path, metavar="FOLDER", help="folder to write drawings of the cells into")
+    parser.add_argument(
+        "--draw", type=given_path, metavar="FOLDER", help="folder to write drawings of the cells into"
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     options = parser.parse_args(words)
     sizes = {name: getattr(options, name) for name in ("channels", "cells", "classes", "image_size")}
@@ -164,10 +148,10 @@ def _show(words: Sequence[str]) -> None:
 
 
 def _export(words: Sequence[str]) -> None:
-    parser = _Parser(prog="nge export", description="A retraining's network, for timm, ONNX and torch.export.")
-    parser.add_argument("run", type=_path, help="run folder of a retraining, finished or not")
+    parser = Parser(prog="nge export", description="A retraining's network, for timm, ONNX and torch.export.")
+    parser.add_argument("run", type=given_path, help="run folder of a retraining, finished or not")
     parser.add_argument(
-        "--out", type=_path, required=True, metavar="FOLDER", help="folder to write the export into"
+        "--out", type=given_path, required=True, metavar="FOLDER", help="folder to write the export into"
     )
     parser.add_argument(
         "--format",
@@ -194,9 +178,11 @@ def _export(words: Sequence[str]) -> None:
 
 
 def _classify(words: Sequence[str]) -> None:
-    parser = _Parser(prog="nge classify", description="What images show, by an exported network.")
-    parser.add_argument("model", type=_path, help="folder that nge export wrote")
-    parser.add_argument("images", type=_path, nargs="+", help="image files, or folders that are searched for them")
+    parser = Parser(prog="nge classify", description="What images show, by an exported network.")
+    parser.add_argument("model", type=given_path, help="folder that nge export wrote")
+    parser.add_argument(
+        "images", type=given_path, nargs="+", help="image files, or folders that are searched for them"
+    )
     parser.add_argument("--top", type=int, default=1, help="number of classes to print per image (1)")
     parser.add_argument("--json", action="store_true", help="print a JSON object per image")
     parser.add_argument("--batch", type=int, default=64, help="number of images per batch (64)")
@@ -222,12 +208,14 @@ def _classify(words: Sequence[str]) -> None:
 
 
 def _segment(words: Sequence[str]) -> None:
-    parser = _Parser(prog="nge segment", description="The class of every pixel of images, as palette PNGs.")
-    parser.add_argument("run", type=_path, help="run folder of a segmentation")
-    parser.add_argument("images", type=_path, nargs="+", help="image files, or folders that are searched for them")
+    parser = Parser(prog="nge segment", description="The class of every pixel of images, as palette PNGs.")
+    parser.add_argument("run", type=given_path, help="run folder of a segmentation")
+    parser.add_argument(
+        "images", type=given_path, nargs="+", help="image files, or folders that are searched for them"
+    )
     parser.add_argument(
         "--out",
-        type=_path,
+        type=given_path,
         required=True,
         metavar="FOLDER",
         help="folder to write NAME.png into, for each image",
@@ -257,14 +245,14 @@ def _fail_all(errors: Sequence[UserError]) -> None:
 
 
 def _table(words: Sequence[str]) -> None:
-    parser = _Parser(prog="nge table", description="A table of architectures with their accuracies.")
-    parser.add_argument("table", type=_path, help="file of a benchmark, or a folder that --out wrote")
+    parser = Parser(prog="nge table", description="A table of architectures with their accuracies.")
+    parser.add_argument("table", type=given_path, help="file of a benchmark, or a folder that --out wrote")
     parser.add_argument(
-        "--out", type=_path, metavar="FOLDER", help="folder to write the table into, to be opened at once"
+        "--out", type=given_path, metavar="FOLDER", help="folder to write the table into, to be opened at once"
     )
     parser.add_argument(
         "--find",
-        type=_path,
+        type=given_path,
         metavar="ARCHITECTURE",
         help="print what is known of an architecture, as JSON: its notation, its JSON file, or a run folder",
     )
@@ -283,63 +271,9 @@ def _table(words: Sequence[str]) -> None:
         show(*table.describe())
 
 
-def _predict_score(words: Sequence[str]) -> None:
-    parser = _Parser(
-        prog="nge predict score",
-        description="The accuracies of architectures, as a trained predictor expects them.",
-    )
-    parser.add_argument("predictor", type=_path, help="run folder of nge predict train, or darts, which ships")
-    parser.add_argument(
-        "architectures",
-        type=_path,
-        help="CSV with the column `architecture`, run folder of a search (each epoch), or one architecture",
-    )
-    parser.add_argument("--out", type=_path, metavar="FILE", help="CSV to write all scores into")
-    parser.add_argument(
-        "--best", type=int, default=10, help="number of architectures of highest score to show (10)"
-    )
-    parser.add_argument(
-        "--draw", type=_path, metavar="FOLDER", help="folder to write a drawing of the best architectures into"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace the files that --out and --draw name")
-    parser.add_argument("--json", action="store_true", help="print all scores as JSON, in the order given")
-    options = parser.parse_args(words)
-    if not 1 <= options.best <= _MOST_BEST:
-        raise UserError(f"--best={options.best}: must be between 1 and {_MOST_BEST}")
-    drawings = [Path(options.draw or ".") / f"best.{suffix}" for suffix in ("svg", "png")]
-    for path in (*([options.out] if options.out else []), *(drawings if options.draw else [])):
-        if not options.overwrite and os.path.lexists(path):
-            raise UserError(f"'{path}' is there already; choose another place, or add --overwrite")
-    from nge_search.files import write_atomic
-    from nge_search.predict.saved import load_predictor
-    from nge_search.predict.scoring import best, score, to_csv
-
-    saved = load_predictor(options.predictor)
-    scored = score(saved, options.architectures)
-    chosen = best(scored, options.best)
-    if options.out:
-        write_atomic(Path(options.out), to_csv(scored))
-    if options.draw:
-        from nge_search.report import save_sheet
-
-        titles = [f"{rank}. {one.words()}" for rank, one in enumerate(chosen, 1)]
-        save_sheet([(title, saved.space.graphs(one.code)) for title, one in zip(titles, chosen)], *drawings)
-    if options.json:
-        document = {"predictor": saved.describe(), "architectures": [one.to_dict() for one in scored]}
-        show(*json.dumps(document, indent=2).splitlines())
-        return
-    lines = [saved.describe()]
-    if scored[0].epoch is None:
-        lines += [f"{one.words()}  {one.text}" for one in chosen]
-    else:
-        lines += [f"epoch {one.epoch}: {one.words()}  {one.text}" for one in scored]
-    wrote = [*([options.out] if options.out else []), *(drawings if options.draw else [])]
-    show(*lines, *(f"wrote {path}" for path in wrote))
-
-
 def _report(words: Sequence[str]) -> None:
-    parser = _Parser(prog="nge report", description="Write a run's report.html anew; works while it runs, too.")
-    parser.add_argument("run", type=_path, help="run folder, of a run of any kind")
+    parser = Parser(prog="nge report", description="Write a run's report.html anew; works while it runs, too.")
+    parser.add_argument("run", type=given_path, help="run folder, of a run of any kind")
     options = parser.parse_args(words)
     from nge_search.report import write_report
 
@@ -349,12 +283,14 @@ def _report(words: Sequence[str]) -> None:
 def _bench(words: Sequence[str]) -> None:
     from nge_search.bench import main as bench
 
-    bench(words, _Parser)
+    bench(words, Parser)
 
 
 def _doctor(words: Sequence[str]) -> None:
-    parser = _Parser(prog="nge doctor", description="What this machine can do, and what is missing.")
-    parser.add_argument("--root", type=_path, default="data", help="folder in which datasets are looked for (data)")
+    parser = Parser(prog="nge doctor", description="What this machine can do, and what is missing.")
+    parser.add_argument(
+        "--root", type=given_path, default="data", help="folder in which datasets are looked for (data)"
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     options = parser.parse_args(words)
     from nge_search.doctor import examine, lines
@@ -365,7 +301,8 @@ def _doctor(words: Sequence[str]) -> None:
 
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     **{name: (functools.partial(_start, name), meaning) for name, meaning in kinds.commands().items()},
-    "predict score": (_predict_score, "the accuracies of architectures, as a trained predictor expects them"),
+    "predict score": (predict_score, "the accuracies of architectures, as a trained predictor expects them"),
+    "design draw": (design_draw, "draw cells by a trained link model"),
     "derive": (_derive, "print the genotype of a search, at any epoch"),
     "show": (_show, "an architecture's cells, parameters and mult-adds"),
     "export": (_export, "a trained network for timm, ONNX and torch.export"),

@@ -50,6 +50,7 @@ ORDER: tuple[str | tuple[str, ...], ...] = (
     "bench",
     "doctor",
     "api",
+    "commands",
     "cli",
     "__init__",
 )

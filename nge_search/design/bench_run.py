@@ -29,7 +29,17 @@ PLACE = ("method", "protocol")
 COMPARED = ("mean_new", "best", "best_new")
 #: What is printed by protocol.
 SHOWN = {
-    "oracle": ("mean", "mean_new", "best", "best_new", "best_by_signal", "unique", "novel", "distinct_new", "queries"),
+    "oracle": (
+        "mean",
+        "mean_new",
+        "best",
+        "best_new",
+        "best_by_signal",
+        "unique",
+        "novel",
+        "distinct_new",
+        "queries",
+    ),
     "honest": ("mean_queried", "mean_new", "best", "best_random", "draws", "queries"),
 }
 
@@ -151,7 +161,10 @@ def _lines(protocol: str, results: list[dict[str, Any]], summary: dict[str, Any]
     """Figures by method, with their deviations over seeds."""
     shown = SHOWN[protocol]
     where = f"{summary['space']}, {summary['source']}, {summary['score']}"
-    lines = [f"{protocol} on {where}: mean +- deviation over seeds", " " * 12 + "".join(f"{name:>18}" for name in shown)]
+    lines = [
+        f"{protocol} on {where}: mean +- deviation over seeds",
+        " " * 12 + "".join(f"{name:>18}" for name in shown),
+    ]
     for own in results:
         lines.append(f"{own['method']:12}{''.join(f'{_figure(own.get(name)):>18}' for name in shown)}")
     return lines

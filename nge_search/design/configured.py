@@ -46,11 +46,13 @@ def learning_rules(section: DesignSection, space: Space, chains: Chains | None =
     Raises:
         UserError: a space without such rules, or settings of another space.
     """
-    if isinstance(space, DartsSpace) and not section.vertices and not section.dangling:
-        return DartsRules(space.cell_space, {**REPLACEMENTS, **(chains or {})})
     for name, value in (("vertices", section.vertices), ("dangling", section.dangling)):
         if value and not isinstance(space, NasBench101Space):
             raise section.refuse(name, f"it is for cells of nasbench101, and these are of {space.name}")
+    if isinstance(space, DartsSpace):
+        if section.links:
+            raise section.refuse("links", "genotypes of darts all have as many")
+        return DartsRules(space.cell_space, {**REPLACEMENTS, **(chains or {})})
     try:
         rules = rules_of(space, section.vertices, section.dangling)
         rules.start(section.links or 1)
@@ -79,9 +81,7 @@ def drawing_rules(rules: Rules, space: str = "", chains: Chains | None = None) -
     return rules
 
 
-def teachers(
-    rules: Rules, labelled: Labelled, section: DesignSection
-) -> tuple[list[Code], list[Code], list[str]]:
+def teachers(rules: Rules, labelled: Labelled, section: DesignSection) -> tuple[list[Code], list[Code], list[str]]:
     """The good and the bad architectures, and a notice of those that are too large to teach.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,8 @@ class Drawn:
         ]
 
     def write(self, folder: Path) -> list[Path]:
-        """Write each cell into a file of its own, all of them as a picture, and how they grew; returns the paths."""
-        paths = [folder / name for name in (*DRAWN_CELLS[: len(self)], *DRAWN_SHEET, DRAWN)]
+        """Write each cell into a file of its own, all of them as a picture, and how they grew; the paths."""
+        paths = [folder / name for name in files_of(len(self))]
         for path, cell in zip(paths, self.to_list()):
             write_json(path, cell)
         titled = [
@@ -58,24 +59,35 @@ class Drawn:
         write_json(paths[-1], self.document)
         return paths
 
-    def lines(self, folder: Path | None) -> list[str]:
-        """What is printed of them."""
-        space, count = self.rules.space, len(self)
-        lines = [f"{count} different cells of {space.name} in {self.found.draws} draws"]
-        texts = [space.text(code) for code in self.found.codes[:_MOST_SHOWN]]
-        if folder is None:
-            return [*lines, *texts]
-        lines += [f"{folder / name}  {text}" for name, text in zip(DRAWN_CELLS, texts)]
-        return [
-            *lines,
-            f"drew {folder / DRAWN_SHEET[0]}",
-            f"train one: {train_command(folder / DRAWN_CELLS[0], space.name)}",
-        ]
+    @property
+    def texts(self) -> list[str]:
+        """Of each cell its notation."""
+        return list(map(self.rules.space.text, self.found.codes))
 
 
 def files_of(count: int) -> tuple[str, ...]:
     """Names of the files that so many cells become."""
     return (*DRAWN_CELLS[:count], *DRAWN_SHEET, DRAWN)
+
+
+def cell_lines(texts: Sequence[str], draws: int, space: str, folder: Path | None) -> list[str]:
+    """What is printed of drawn cells.
+
+    Args:
+        texts: of each its notation.
+        space: the name of their space.
+        folder: that they were written into.
+    """
+    lines = [f"{len(texts)} different cells of {space} in {draws} draws"]
+    if folder is None:
+        return [*lines, *texts]
+    shown = [f"{folder / name}  {text}" for name, text in zip(DRAWN_CELLS, texts[:_MOST_SHOWN])]
+    return [
+        *lines,
+        *shown,
+        f"drew {folder / DRAWN_SHEET[0]}",
+        f"train one: {train_command(folder / DRAWN_CELLS[0], space)}",
+    ]
 
 
 def draw(saved: SavedLinks, count: int, seed: int, new: bool = True) -> Drawn:

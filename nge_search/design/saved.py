@@ -1,6 +1,6 @@
 """Link models that were trained, as two files of a folder: links.safetensors has the weights, links.json all else.
 
-links.json says how the cells grow that taught and those that are drawn, what the models are, and how moves are drawn.
+links.json says how the cells grow that taught and those that are drawn, what the models are, how moves are drawn.
 """
 
 from __future__ import annotations
@@ -179,5 +179,3 @@ def _flag(found: Reader, key: str) -> bool:
     if not isinstance(value, bool):
         raise UserError(f"'{key}' must be true or false")
     return value
-
-

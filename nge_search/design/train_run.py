@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nge_search.design.configured import drawing_rules, learning_rules, settings_of, teachers
-from nge_search.design.drawing import Drawn, draw
+from nge_search.design.drawing import Drawn, cell_lines, draw
 from nge_search.design.growth import Rules
 from nge_search.design.link_model import LinkModel, Progress
 from nge_search.design.protocol import DesignSettings, sizes_of, train_links
@@ -19,11 +19,10 @@ from nge_search.engine.logger import Logger
 from nge_search.engine.run_folder import Stopwatch
 from nge_search.engine.session import Session, run
 from nge_search.errors import UserError
-from nge_search.kinds import DRAWN_CELLS, DRAWN_SHEET, REPORT
-from nge_search.recipes import train_command
+from nge_search.kinds import REPORT
 from nge_search.settings.design import DesignConfig
 from nge_search.spaces import Code
-from nge_search.tables.labels import Labelled, Lesson, labels_of
+from nge_search.tables.labels import Lesson, labels_of
 
 
 def run_train(config: DesignConfig) -> dict[str, Any]:
@@ -50,9 +49,7 @@ def _train(session: Session, config: DesignConfig) -> dict[str, Any]:
         session.say(notice)
     model, last = _trained(session, config, rules, good, bad, settings, watch)
     sizes, lesson = tuple(sizes_of(rules, good, settings)), Lesson.of(labelled, config.seed)
-    saved = SavedLinks(
-        rules, into, model, settings.together, settings.draw, sizes, tuple(good), tuple(bad), lesson
-    )
+    saved = SavedLinks(rules, into, model, settings.together, settings.draw, sizes, tuple(good), tuple(bad), lesson)
     folder.require_present()
     save_links(folder.path, saved)
     drawn = _drawn(session, config, saved)
@@ -67,7 +64,7 @@ def _train(session: Session, config: DesignConfig) -> dict[str, Any]:
         "link_accuracy": last.accuracy,
         "drawn": 0 if drawn is None else len(drawn),
         "draws": 0 if drawn is None else drawn.found.draws,
-        "cells": [] if drawn is None else [into.space.text(code) for code in drawn.found.codes],
+        "cells": [] if drawn is None else drawn.texts,
         "notices": notices,
         "seconds": round(watch.seconds, 2),
         "device": device_name(session.world.device),
@@ -112,7 +109,9 @@ def _drawn(session: Session, config: DesignConfig, saved: SavedLinks) -> Drawn |
     try:
         drawn = draw(saved, config.draw.cells, config.seed, config.draw.new)
     except UserError as error:
-        raise config.draw.refuse("cells", f"{error}; the link models are kept, see nge design draw --help") from None
+        raise config.draw.refuse(
+            "cells", f"{error}; the link models are kept, see nge design draw --help"
+        ) from None
     session.folder.require_present()
     drawn.write(session.folder.path)
     return drawn
@@ -122,15 +121,12 @@ def closing_lines(config: DesignConfig, summary: dict[str, Any]) -> list[str]:
     """What is printed of trained link models and of the cells that they drew."""
     run_dir = Path(config.run.dir)
     lines = [
-        f"link models for {summary['space']}, taught by the {summary['best']} best and worst of {summary['labels']} "
-        f"labels of {summary['source']}, {summary['seconds']:.1f} s",
+        f"link models for {summary['space']}, taught by the {summary['best']} best and worst of "
+        f"{summary['labels']} labels of {summary['source']}, {summary['seconds']:.1f} s",
         f"{100 * summary['link_accuracy']:.1f} % of links judged right, loss {summary['loss']:.3f}",
     ]
     if summary["drawn"]:
-        lines.append(f"{summary['drawn']} different cells of {summary['into']} in {summary['draws']} draws")
-        lines += [f"{run_dir / name}  {text}" for name, text in zip(DRAWN_CELLS, summary["cells"])]
-        lines.append(f"drew {run_dir / DRAWN_SHEET[0]}")
-        lines.append(f"train one: {train_command(run_dir / DRAWN_CELLS[0], summary['into'])}")
+        lines += cell_lines(summary["cells"], summary["draws"], summary["into"], run_dir)
     return [
         *lines,
         f"draw others: nge design draw {run_dir} -n 10 --seed 1 --out FOLDER",

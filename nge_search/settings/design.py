@@ -1,4 +1,4 @@
-"""Settings of cells that are drawn link by link: `nge design train`, and `nge design bench`, which measures them."""
+"""Settings of cells that are drawn link by link: `nge design train`, and `nge design bench`, which judges them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class DesignSection(Section):
 
     best: int | None = option(
         None,
-        "Number K of the best architectures, and of the worst, that teach; null: 30, or 3 in 10 of the labels where "
+        "Number K of the best architectures, and of the worst, that teach; null: 30, or 3 in 10 of the labels if "
         "that is less.",
         at_least=1,
         at_most=10_000,
@@ -39,7 +39,7 @@ class DesignSection(Section):
     )
     samples: str = option(
         "grown",
-        "What link models learn from: grown: cells that grow as drawn ones do, against moves that they did not take; "
+        "What link models learn from: grown: cells that grow as drawn ones do, against moves that were not taken; "
         "paper: links taken out of cells, as published; common: links of whole cells against those they lack.",
         choices=SAMPLES,
     )
@@ -74,7 +74,8 @@ class DesignSection(Section):
     hidden: int = option(32, "Number of units of the MLP that judges a link.", at_least=1, at_most=4096)
     members: int = option(10, "Number of link models that are trained side by side.", at_least=1, at_most=100)
     together: bool = option(
-        False, "Judge moves by the mean of all link models; else each draws cells of its own, in turn, as published."
+        False,
+        "Judge moves by the mean of all link models; else each draws cells of its own, in turn, as published.",
     )
     epochs: int = option(40, "Number of epochs of training.", at_least=1, at_most=100_000)
     batch_size: int = option(32, "Number of graphs in a batch; 0: all.", at_least=0, at_most=1 << 20)
@@ -111,11 +112,12 @@ class DrawSection(Section):
     )
     new: bool = option(True, "Draw none of the cells that taught.")
     space: str = option(
-        "", "Name of the space of drawn cells; darts: genotypes, after cells of nasbench101; empty: that of the labels."
+        "",
+        "Name of the space of drawn cells; darts: genotypes, also after nasbench101; empty: that of the labels.",
     )
     replacements: list[str] = option(
         [],
-        "Operations of DARTS with the chains of NAS-Bench-101's that stand for them in place of the default ones, as "
+        "Operations of DARTS with the chains of NAS-Bench-101's that stand for them in place of the usual ones, as "
         "avg_pool_3x3=maxpool3x3 or sep_conv_3x3=conv3x3-bn-relu>conv1x1-bn-relu; behind = may be nothing.",
     )
 
@@ -133,7 +135,9 @@ class DrawSection(Section):
     def chains(self) -> dict[str, tuple[str, ...]]:
         """By operation of DARTS what stands for it, as far as it is given."""
         pairs = (text.split("=", 1) for text in self.replacements)
-        return {name.strip(): tuple(part.strip() for part in chain.split(">") if part.strip()) for name, chain in pairs}
+        return {
+            name.strip(): tuple(part.strip() for part in chain.split(">") if part.strip()) for name, chain in pairs
+        }
 
 
 @dataclass
@@ -165,8 +169,8 @@ class DesignTrialsSection(Section):
     )
     protocols: list[str] = option(
         list(PROTOCOLS),
-        "What teaches: oracle: the best and worst of the whole table by bench.score, as published; honest: those of "
-        "random queries by labels.column, and none of them is drawn again.",
+        "What teaches: oracle: the best and worst of the whole table by bench.score, as published; honest: those "
+        "of random queries by labels.column, and none of them is drawn again.",
         choices=PROTOCOLS,
     )
     seeds: int = option(30, "Number of repeats, with a seed each that all methods share.", at_least=1, at_most=1000)
@@ -197,3 +201,9 @@ class DesignBenchConfig(RunningConfig):
     labels: LabelsSection = field(default_factory=LabelsSection)
     design: DesignSection = field(default_factory=DesignSection)
     bench: DesignTrialsSection = field(default_factory=DesignTrialsSection)
+
+    def check(self) -> None:
+        if "honest" in self.bench.protocols and 2 * self.design.best_of(self.bench.queried) > self.bench.queried:
+            raise self.bench.refuse(
+                "queried", f"too few to have {self.design.best} best and as many worst ones (design.best)"
+            )

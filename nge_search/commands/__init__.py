@@ -1,0 +1,1 @@
+"""Commands of single methods that leave no run folder."""
