@@ -73,6 +73,7 @@ def test_values_that_teach_nothing_draw_nothing() -> None:
 
 def test_fewer_where_draws_repeat_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nge_search.design.designer, "_DRAWS_EACH", 1)
+    monkeypatch.setattr(nge_search.design.designer, "_AT_ONCE", 5)
     known = cells(40)
     values = [float(code.count(CONVOLUTION)) for code in known]
     designer = Designer(SPACE, "frequencies", 5, 0.5)
