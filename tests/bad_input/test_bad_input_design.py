@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nge_search.cli import main
+import nge_search
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 CELL = "|{}~0|+|none~0|skip_connect~1|+|{}~0|none~1|nor_conv_1x1~2|"
@@ -102,10 +102,10 @@ def test_labels_that_are_not_there(refuse: Callable[..., str], finished: Path) -
     refuse("design", "draw", "finished", "--space", "mars", says=["invalid choice: 'mars'"])
 
 
-def test_what_link_models_refuse(refuse: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_link_models_refuse(refuse: Callable[..., str]) -> None:
     write("a.csv", [(cell, 70 + n) for n, cell in enumerate(CELLS)])
     quick = ["design.members=1", "design.epochs=1", "run.dir=run", "run.tensorboard=false", "run.progress=none"]
-    assert main(["design", "train", "labels.file=a.csv", *quick, "draw.cells=0"]) == 0
+    nge_search.design_train(None, "labels.file=a.csv", *quick, "draw.cells=0")
     refuse("design", "draw", "run", "--space", "darts", says=["links.json: what cells of nasbench201 teach"])
     Path("out").mkdir()
     Path("out/drawn.json").write_text("mine")

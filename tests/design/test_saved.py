@@ -55,7 +55,9 @@ def test_draws_are_the_same_again(rules: Rules, space: str, tmp_path: Path) -> N
         again = load_links(reference)
         assert again.generator(5).draw(30) == drawn
     assert again.describe() == saved.describe()
-    assert (again.good, again.bad, again.sizes, again.lesson) == (saved.good, saved.bad, saved.sizes, LESSON)
+    for kept, own in ((again.good, saved.good), (again.bad, saved.bad)):
+        assert [rules.key(code) for code in kept] == [rules.key(code) for code in own]
+    assert (again.sizes, again.lesson) == (saved.sizes, LESSON)
     assert again.into.space.name == saved.into.space.name
     assert getattr(again.into, "replacements", 0) == getattr(saved.into, "replacements", 0)
     assert again.rules.space.cell_space.vertices == rules.space.cell_space.vertices

@@ -18,7 +18,7 @@ from nge_search.spaces import Code, DartsSpace
 
 SPACE = DartsSpace()
 #: What makes the story's training a short one.
-SHORT = ("design.members=1", "design.epochs=20")
+SHORT = ("design.members=1", "design.epochs=12")
 
 
 def accuracy(code: Code) -> float:
