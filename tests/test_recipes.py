@@ -14,7 +14,7 @@ from PIL import Image
 import nge_search
 from nge_search.cli import main
 from nge_search.engine.run_reader import RunReader, use_of
-from nge_search.recipes import Images, fitted, retrain_command, word
+from nge_search.recipes import Images, fitted, retrain_command, train_command, word
 from nge_search.settings.classification import EvalConfig
 from nge_search.settings.load import load_config
 
@@ -41,6 +41,21 @@ def searched(run: Path, count: int, side: int, device: str) -> Path:
     (run / "dataset.json").write_text(json.dumps({"train_images": count, "image_size": side}))
     (run / "environment.json").write_text(json.dumps({"device": device}))
     return run
+
+
+def test_the_line_that_trains_an_architecture_names_its_space_s_recipe(checkout, monkeypatch):
+    monkeypatch.chdir(checkout)
+    for space, recipe, kind in (("darts", "cifar10", "cifar"), ("nasbench201", "nasbench201", "nasbench201")):
+        words = shlex.split(train_command("drawn/my cell.json", space))
+        assert words[:4] == ["python", "train_eval.py", "--config", f"configs/eval/{recipe}.yaml"]
+        config = load_config(EvalConfig, words[3], words[4:])
+        assert (config.network.genotype, config.network.kind) == ("drawn/my cell.json", kind)
+        assert config.run.name == "my cell"
+    monkeypatch.setattr("nge_search.recipes.__file__", "/elsewhere/nge_search/recipes.py")
+    monkeypatch.chdir("/")
+    words = shlex.split(train_command("cell.json", "nasbench101"))
+    assert words[:2] == ["nge", "eval"]
+    assert load_config(EvalConfig, None, words[2:]).network.kind == "nasbench101"
 
 
 @pytest.mark.parametrize(
