@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Callable
@@ -21,20 +22,34 @@ from nge_search.spaces import SPACES, Code
 Spoil = Callable[[dict[str, Any]], object]
 
 
+@functools.cache
+def drawn(space: str, count: int) -> tuple[list[Code], dict[str, Any]]:
+    """Four good and four bad cells, and the document of cells that are drawn after them, by link frequencies."""
+    rules, random, taught = rules_of(SPACES[space]()), np.random.default_rng(2), list[Code]()
+    while len(taught) < 8:
+        code = rules.space.random(random)
+        taught += [code] if rules.graphs(code) else []
+    good, bad = taught[:4], taught[4:]
+    scorer = FrequencyScorer(rules, [graph for code in good for graph in rules.graphs(code)])
+    generator = Generator(rules, scorer, [max(map(rules.size, good))], seed=1)
+    found = document(rules, generator, generator.distinct(count), rules, good, bad)
+    return taught, json.loads(json.dumps(found))
+
+
 class Run:
     """A finished run of a kind, below a folder.
 
     Attributes:
         folder: of the run.
         rules: of its cells.
-        drawn: what its drawn.json says.
+        taught: cells that taught, the good ones first.
+        drawn: what its drawn.json says; not to be changed.
     """
 
     def __init__(self, folder: Path, space: str, count: int = 4):
         folder.mkdir()
         self.folder, self.rules = folder, rules_of(SPACES[space]())
-        self.taught = self._taught()
-        self.drawn = self._drawn(count)
+        self.taught, self.drawn = drawn(space, count)
         (folder / "config.yaml").write_text("run:\n  name: mine\ndesign:\n  epochs: 3\n")
         rows = [
             {"epoch": epoch, "loss": 0.7 - 0.1 * epoch, "link_accuracy": 0.5 + 0.1 * epoch} for epoch in range(3)
@@ -44,19 +59,6 @@ class Run:
         summary |= {"into": space, "link_accuracy": 0.7, "seconds": 1.5, "notices": ["two cells are <one>"]}
         (folder / "summary.json").write_text(json.dumps(summary))
         self.spoil(lambda document: None)
-
-    def _taught(self) -> list[Code]:
-        random, found = np.random.default_rng(2), list[Code]()
-        while len(found) < 8:
-            code = self.rules.space.random(random)
-            found += [code] if self.rules.graphs(code) else []
-        return found
-
-    def _drawn(self, count: int) -> dict[str, Any]:
-        good, bad, rules = self.taught[:4], self.taught[4:], self.rules
-        scorer = FrequencyScorer(rules, [graph for code in good for graph in rules.graphs(code)])
-        generator = Generator(rules, scorer, [max(map(rules.size, good))], seed=1)
-        return json.loads(json.dumps(document(rules, generator, generator.distinct(count), rules, good, bad)))
 
     def spoil(self, change: Spoil) -> None:
         """Write drawn.json anew, after a change."""

@@ -119,12 +119,12 @@ def test_where_too_few_are_new_the_rest_is_even(
 def test_a_predictor_s_pool_has_drawn_cells(
     opened: list[Recorder], made_signal: Callable[[Code], float], small_policy: SmallPolicy
 ) -> None:
-    given = settings(name="predictor", candidates="design", predictor="nasbowl", acquisition="greedy", pool=90)
+    given = settings(name="predictor", candidates="design", predictor="nasbowl", acquisition="greedy", pool=30)
     strategy = build_strategy(SPACE, given, small_policy("nge"), 0)
     known = told(strategy, 6, made_signal)
     strategy.ask()
     ((codes, values, count, _, seed),) = opened[0].asked
-    assert (codes, values, count) == (known, list(map(made_signal, known)), 30)
+    assert (codes, values, count) == (known, list(map(made_signal, known)), 10)
     drawn = opened[0].draw(codes, values, count, seed)
     opened[0].draw = lambda *given: drawn  # in the next pool, too
     assert {*drawn} - {*known, *strategy.pending} <= set(strategy._pool())
