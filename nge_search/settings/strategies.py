@@ -122,10 +122,13 @@ class StrategySection(Section):
         choices=("links", "frequencies"),
     )
     teachers: int = option(
-        10, "Number of the best architectures so far, and of the worst, that teach to draw cells.", at_least=1
+        5,
+        "Number of the best architectures so far, and of the worst, that teach to draw cells; with "
+        "strategy.name=design twice as many are drawn uniformly first, or strategy.warmup if that is more.",
+        at_least=1,
     )
     link_temperature: float = option(
-        0.5, "Temperature of the draws by a link model: the higher, the more they differ.", above=0
+        0.25, "Temperature of draws by a link model: the higher, the more they differ.", above=0
     )
 
     def check(self) -> None:

@@ -38,9 +38,9 @@ def open_designer(space: Space, settings: StrategySection) -> Designer:
 class DesignSearch(Strategy):
     """NAL made a search: links that good cells have and bad ones lack are learnt on the way.
 
-    The first `warmup` architectures are uniform. Then, whenever a batch has been asked for, a link model is trained
-    anew on the best and the worst of all values told, and the next batch is drawn from it: cells that compute what
-    none did so far. Where draws repeat what is known, the rest is uniform.
+    The first `warmup` architectures, at least two for each of the `teachers`, are uniform. Then, whenever a batch
+    has been asked for, a link model is trained anew on the best and the worst of all values told, and the next batch
+    is drawn from it: cells that compute what none did so far. Where draws repeat what is known, the rest is uniform.
 
     Raises:
         UserError: a space whose cells do not grow link by link.
@@ -56,7 +56,7 @@ class DesignSearch(Strategy):
         self._planned: list[Code] = []
 
     def _propose(self) -> Code:
-        if not self._planned and len(self._learned) >= max(self.settings.warmup, 2):
+        if not self._planned and len(self._learned) >= max(self.settings.warmup, 2 * self.settings.teachers):
             known, seed = [*self._learned, *self.pending], int(self._random.integers(2**31))
             batch = self.settings.batch
             self._planned = self._designer.propose(self._learned, self._values, batch, known, seed)

@@ -69,17 +69,17 @@ def told(strategy: Strategy, count: int, value: Callable[[Code], float]) -> list
 
 
 def settings(**given: object) -> StrategySection:
-    return StrategySection(**{"name": "design", "warmup": 6, "batch": 4, **given})
+    return StrategySection(**{"name": "design", "warmup": 6, "teachers": 3, "batch": 4, **given})
 
 
 def test_batches_are_drawn_by_what_all_answers_teach(
     opened: list[Recorder], made_signal: Callable[[Code], float]
 ) -> None:
-    given = {"drawn_by": "frequencies", "teachers": 7, "link_temperature": 0.3}
+    given = {"drawn_by": "frequencies", "teachers": 4, "link_temperature": 0.3}
     strategy = build_strategy(SPACE, settings(**given), seed=0)
     (designer,) = opened
-    assert designer.given == ("frequencies", 7, 0.3)
-    known = told(strategy, 6, made_signal)
+    assert designer.given == ("frequencies", 4, 0.3)
+    known = told(strategy, 8, made_signal)  # two for each teacher, more than the six of `warmup`
     assert designer.asked == []
     for batches in range(3):
         pending = strategy.ask(4)
