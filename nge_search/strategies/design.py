@@ -39,8 +39,9 @@ class DesignSearch(Strategy):
     """NAL made a search: links that good cells have and bad ones lack are learnt on the way.
 
     The first `warmup` architectures, at least two for each of the `teachers`, are uniform. Then, whenever a batch
-    has been asked for, a link model is trained anew on the best and the worst of all values told, and the next batch
-    is drawn from it: cells that compute what none did so far. Where draws repeat what is known, the rest is uniform.
+    has been asked for, a link model is trained anew on the best and the worst of all values told, and the next
+    batch is drawn from it: cells that compute what none did so far. Where draws repeat what is known, the rest is
+    uniform.
 
     Raises:
         UserError: a space whose cells do not grow link by link.
