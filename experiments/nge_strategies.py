@@ -8,7 +8,7 @@
 On NAS-Bench-201 three settings: validation after 200 epochs as the signal and CIFAR-10's test accuracy as the
 score; validation after 12 epochs with the same score; and CIFAR-100's validation accuracy as both. --embeddings
 adds `nge_reinforce` with P from the other embeddings. Strategies have the defaults of `nge search task=queries`,
-the same everywhere; predictor_search.py compares them with searches by predictors. Writes
+the same everywhere; predictor_search.py compares them with searches by predictors and link models. Writes
 nge_strategies_SPACE.json and .png under experiments/results/.
 """
 
@@ -43,8 +43,8 @@ SETTINGS = {
     "nasbench101": {"cifar10, 4 epochs": ("cifar10_valid_4", "cifar10_test_4")},
 }
 CHECKPOINTS = (30, 50, 100, 300)
-#: Those without a predictor.
-PLAIN = tuple(name for name in STRATEGIES if name != "predictor")
+#: Those without a predictor or a link model.
+PLAIN = tuple(name for name in STRATEGIES if name not in ("predictor", "design"))
 #: No strategy was tuned on these seeds.
 FIRST_SEED = 100_000
 

@@ -8,10 +8,11 @@
     python experiments/predictor_search.py tables/darts         choosing among the genotypes that the table lists
 
 Every row spends the same budget with the same seeds, of which none was used to choose anything, and has the
-defaults of `nge search task=queries` but for what its name says. `explore=1` draws nothing from P. --rows and
---seeds say what to run; every search is kept in runs/predictor_search/SPACE.jsonl as it ends, so a call that was
-stopped goes on, and the tables are of all that is there (delete it when a predictor has changed). Writes
-predictor_search_SPACE.json under experiments/results/.
+defaults of `nge search task=queries` but for what its name says. `explore=1` draws nothing from P, and `design` is
+without a predictor: cells drawn by a link model, or by link frequencies. --rows and --seeds say what to run; every
+search is kept in runs/predictor_search/SPACE.jsonl as it ends, so a call that was stopped goes on, and the tables
+are of all that is there (delete it when a predictor has changed). Writes predictor_search_SPACE.json under
+experiments/results/.
 """
 
 from __future__ import annotations
@@ -53,11 +54,14 @@ ROWS: dict[str, dict[str, object]] = {
     "analytic_gp, thompson": {"name": "predictor", "acquisition": "thompson"},
     "analytic_gp, greedy": {"name": "predictor", "acquisition": "greedy"},
     "analytic_gp, explore=1": {"name": "predictor", "explore": 1.0},
+    "analytic_gp, drawn cells": {"name": "predictor", "candidates": "design"},
+    "design": {"name": "design"},
+    "design, frequencies": {"name": "design", "drawn_by": "frequencies"},
 }
 #: Table, row, queries and seed of a search.
 Job = tuple[str, str, int, int]
 #: Against each other row.
-OURS = ("analytic_gp", "ensemble")
+OURS = ("analytic_gp", "ensemble", "design")
 
 
 class Listed(DartsSpace):
@@ -153,13 +157,18 @@ def of_row(name: str) -> dict[str, object]:
 
 def read(path: Path, queries: int) -> list[dict]:
     """The searches of so many queries that were kept; lines that were cut short are passed over."""
-    rows, settings = [], {name: of_row(name) for name in ROWS}
+    rows, settings, default = [], {name: of_row(name) for name in ROWS}, dataclasses.asdict(StrategySection())
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
             rows.append(json.loads(line))
         except ValueError:
             continue
-    return [row for row in rows if row["queries"] == queries and row["strategy"] == settings.get(row["row"])]
+    return [
+        row
+        for row in rows
+        # a setting that came later was at its default
+        if row["queries"] == queries and {**default, **row["strategy"]} == settings.get(row["row"])
+    ]
 
 
 def by_row(rows: list[dict], first_seed: int, queries: int) -> dict[str, np.ndarray]:

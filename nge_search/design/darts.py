@@ -14,6 +14,7 @@ import numpy as np
 
 from nge_search.architecture.cell_space import CellSpace
 from nge_search.architecture.genotype import EDGES_PER_NODE
+from nge_search.architecture.graph import INPUT, SUM, Graph
 from nge_search.design.growth import Link, LinkGraph, Move, Rules, Stage, State, found_at, one_hot
 from nge_search.design.nasbench101 import LABELS
 from nge_search.errors import UserError, nearest
@@ -126,6 +127,25 @@ class DartsRules(Rules):
                 state = self.moved(state, moves[chosen])
                 left.remove(moves[chosen].step)
         return stages
+
+    def drawing(self, state: State) -> Graph:
+        """The cell in the making in DARTS' form: operations on edges, and nodes that have one so far."""
+        genes = self._current(state.genes)
+        edges = [
+            (source, _INPUTS + position // EDGES_PER_NODE, self.cell_space.operations[operation])
+            for position, (source, operation) in enumerate(genes)
+        ]
+        begun = -(-len(genes) // EDGES_PER_NODE)
+        return Graph.build([INPUT] * _INPUTS + [SUM] * begun, edges, range(_INPUTS), [])
+
+    def written(self, state: State, move: Move) -> tuple[str, str]:
+        genes, (source, operation) = self._current(state.genes), move.step
+        node, name = len(genes) // EDGES_PER_NODE, self.cell_space.operations[operation]
+        kind = self.cell_space.kinds[len(state.genes) // self._per_cell]
+        return (
+            f"{INPUT} {source}" if source < _INPUTS else f"node {source - _INPUTS}",
+            f"{name} to node {node} of {kind}",
+        )
 
     def _genes(self, code: Code) -> tuple[tuple[int, int], ...]:
         parts = [code[at : at + 2 * EDGES_PER_NODE] for at in range(0, len(code), 2 * EDGES_PER_NODE)]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nge_search.architecture.graph import INPUT, OUTPUT
+from nge_search.architecture.graph import INPUT, OUTPUT, Graph
 from nge_search.design.growth import Link, LinkGraph, Move, Rules, Stage, State, found_at, require_size, single
 from nge_search.spaces import Code, NasBench201Space
 from nge_search.spaces.nasbench201 import NONE, OPERATIONS
@@ -76,6 +76,15 @@ class NasBench201Rules(Rules):
 
     def key(self, code: Code) -> bytes:
         return self.space.key(_live(code))
+
+    def drawing(self, state: State) -> Graph:
+        """The cell so far with operations on edges, as the space has it."""
+        return self.space.graphs(state.chosen)["cell"]
+
+    def written(self, state: State, move: Move) -> tuple[str, str]:
+        edge, choice = move.step
+        source, target = _EDGES[edge]
+        return (f"node {source}" if source else INPUT, f"{OPERATIONS[choice]} to node {target}")
 
     def grown(self, code: Code, random: np.random.Generator) -> list[Stage]:
         live = _live(code)

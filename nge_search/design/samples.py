@@ -74,8 +74,8 @@ def choose_cells(
         raise UserError("an accuracy is not finite; leave out architectures without one")
     if count < 1:
         raise UserError(f"the {count} best and worst architectures: take at least 1 of each")
-    falling = _distinct(rules, codes, np.argsort(-label_N, kind="stable").tolist())
-    rising = _distinct(rules, codes, np.argsort(label_N, kind="stable").tolist())
+    falling = distinct_cells(rules, codes, np.argsort(-label_N, kind="stable").tolist())
+    rising = distinct_cells(rules, codes, np.argsort(label_N, kind="stable").tolist())
     good = falling[:count]
     taken = {rules.key(codes[row]) for row in good}
     bad = [row for row in rising if label_N[row] >= lowest and rules.key(codes[row]) not in taken][:count]
@@ -91,8 +91,8 @@ def choose_cells(
     return [codes[row] for row in good], [codes[row] for row in bad]
 
 
-def _distinct(rules: Rules, codes: Sequence[Code], rows: Iterable[int]) -> list[int]:
-    """The first row of each cell."""
+def distinct_cells(rules: Rules, codes: Sequence[Code], rows: Iterable[int]) -> list[int]:
+    """The first of the rows of each cell; those of cells through which no path leads are left out."""
     found: dict[bytes, int] = {}
     for row in rows:
         key = rules.key(codes[row])

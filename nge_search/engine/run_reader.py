@@ -88,7 +88,7 @@ class RunReader:
     def config_text(self) -> str:
         """config.yaml as it is written; empty where there is none."""
         errors = "replace" if self.lenient else "strict"
-        return self._read(CONFIG, lambda path: read_text(path, yaml_reader.LARGEST_BYTES, errors)) or ""
+        return self.read(CONFIG, lambda path: read_text(path, yaml_reader.LARGEST_BYTES, errors)) or ""
 
     @cached_property
     def config(self) -> dict[Any, Any] | None:
@@ -129,7 +129,7 @@ class RunReader:
 
     def document(self, name: str) -> dict[str, Any] | None:
         """The JSON object in a file of the folder; None where there is no such file."""
-        return self._read(name, read_json)
+        return self.read(name, read_json)
 
     @cached_property
     def rows(self) -> tuple[Row, ...]:
@@ -138,7 +138,7 @@ class RunReader:
         Their "epoch" (in a table: query) is counted from 1, as people do, and not from 0 as in the file.
         """
         rows: dict[float, Row] = {}
-        self._read(METRICS, lambda path: self._collect(path, rows))
+        self.read(METRICS, lambda path: self._collect(path, rows))
         return tuple(rows[epoch] for epoch in sorted(rows))
 
     def _collect(self, path: Path, rows: dict[float, Row]) -> None:
@@ -250,7 +250,7 @@ class RunReader:
         state, path, damaged = CheckpointFolder(self.path / CHECKPOINTS).load_newest()
         return None if state is None else Saved(Reader(str(path), state), tuple(damaged))
 
-    def _read(self, name: str, read: Callable[[Path], _Read]) -> _Read | None:
+    def read(self, name: str, read: Callable[[Path], _Read]) -> _Read | None:
         """What `read` makes of a file; None where there is none, or, leniently, none that can be used."""
         path = self.path / name
         if not os.path.lexists(path):

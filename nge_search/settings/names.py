@@ -31,9 +31,14 @@ INPUT_NODES = 2
 EMBEDDINGS = ("nge", "direct", "plain", "rnn")
 
 #: Searches by queries (`nge_search.strategies`).
-STRATEGIES = ("random", "local_search", "evolution", "reinforce", "nge_reinforce", "nge_evolution", "predictor")
+STRATEGIES = (
+    *("random", "local_search", "evolution", "reinforce", "nge_reinforce", "nge_evolution"),
+    *("predictor", "design"),
+)
 #: How a predictor's forecasts are weighed (`nge_search.strategies.acquisition`).
 ACQUISITIONS = ("expected_improvement", "thompson", "greedy")
+#: Where a predictor's candidates come from (`nge_search.strategies.predictor`).
+CANDIDATES = ("policy", "design")
 
 #: What scores architectures without training them (`nge_search.predict`).
 PREDICTORS = (

@@ -7,7 +7,14 @@ from typing import ClassVar
 
 from nge_search.settings.base import Section, option
 from nge_search.settings.embedding import EmbeddingSection
-from nge_search.settings.names import ACQUISITIONS, PREDICTORS, PROBABILISTIC, SEARCH_TASKS, STRATEGIES
+from nge_search.settings.names import (
+    ACQUISITIONS,
+    CANDIDATES,
+    PREDICTORS,
+    PROBABILISTIC,
+    SEARCH_TASKS,
+    STRATEGIES,
+)
 from nge_search.settings.run import RunningConfig
 
 
@@ -44,7 +51,8 @@ class StrategySection(Section):
         "nge_reinforce",
         "How the next architecture is chosen: random; local_search: on to the first better neighbour; evolution: "
         "regularised; reinforce: a policy of free parameters; nge_reinforce: P from the embedding is the policy; "
-        "nge_evolution: P directs mutations; predictor: one that learns from the answers so far.",
+        "nge_evolution: P directs mutations; predictor: one that learns from the answers so far; design: cells are "
+        "drawn link by link, after what the answers so far teach.",
         choices=STRATEGIES,
     )
     queries: int = option(100, "Number of distinct architectures that may be asked for.", at_least=1)
@@ -55,7 +63,10 @@ class StrategySection(Section):
         10, "Number of living architectures, drawn at random, that compete to be the parent.", at_least=1
     )
     warmup: int = option(
-        6, "Number of a policy's or a predictor's first architectures, which are drawn uniformly.", at_least=0
+        6,
+        "Number of first architectures that are drawn uniformly, for a policy, predictor or link model to learn "
+        "from.",
+        at_least=0,
     )
     steps: int = option(2, "Number of Adam's steps on the policy after each query.", at_least=1)
     temperature: float = option(
@@ -88,13 +99,36 @@ class StrategySection(Section):
         choices=ACQUISITIONS,
     )
     batch: int = option(
-        5, "Number of architectures that a predictor chooses before it is trained anew.", at_least=1
+        5,
+        "Number of architectures that a predictor chooses, or a link model draws, before it is trained anew.",
+        at_least=1,
     )
     pool: int = option(
         500,
-        "Number of architectures that a predictor chooses among: neighbours of the best so far, draws from P and "
-        "uniform draws, a third each.",
+        "Number of architectures that a predictor chooses among: neighbours of the best so far, draws from P (see "
+        "strategy.candidates) and uniform draws, a third each.",
         at_least=3,
+    )
+    candidates: str = option(
+        "policy",
+        "What draws that third of a predictor's candidates which is neither neighbours nor uniform: policy: P; "
+        "design: the same as with strategy.name=design.",
+        choices=CANDIDATES,
+    )
+    drawn_by: str = option(
+        "links",
+        "What draws cells link by link: links: a link model that is trained on the best and the worst so far; "
+        "frequencies: how often the best have such links.",
+        choices=("links", "frequencies"),
+    )
+    teachers: int = option(
+        5,
+        "Number of the best architectures so far, and of the worst, that teach to draw cells; with "
+        "strategy.name=design twice as many are drawn uniformly first, or strategy.warmup if that is more.",
+        at_least=1,
+    )
+    link_temperature: float = option(
+        0.25, "Temperature of draws by a link model: the higher, the more they differ.", above=0
     )
 
     def check(self) -> None:

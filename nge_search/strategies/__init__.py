@@ -6,6 +6,7 @@ from nge_search.settings import names
 from nge_search.settings.strategies import PolicySection, StrategySection
 from nge_search.spaces import Space
 from nge_search.strategies.base import Strategy
+from nge_search.strategies.design import DesignSearch
 from nge_search.strategies.evolution import Evolution, NgeEvolution
 from nge_search.strategies.local_search import LocalSearch
 from nge_search.strategies.predictor import PredictorSearch
@@ -16,7 +17,10 @@ __all__ = ["STRATEGIES", "Strategy", "build_strategy"]
 
 STRATEGIES: dict[str, type[Strategy]] = {
     strategy.name: strategy
-    for strategy in (RandomSearch, LocalSearch, Evolution, Reinforce, NgeReinforce, NgeEvolution, PredictorSearch)
+    for strategy in (
+        *(RandomSearch, LocalSearch, Evolution, Reinforce, NgeReinforce, NgeEvolution),
+        *(PredictorSearch, DesignSearch),
+    )
 }
 names.require_names(STRATEGIES, names.STRATEGIES)
 

@@ -5,7 +5,7 @@ Legend: N architectures with values, M candidates.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,6 +19,7 @@ from nge_search.settings.strategies import PolicySection, StrategySection
 from nge_search.spaces import Code, Space
 from nge_search.strategies.acquisition import ACQUISITIONS
 from nge_search.strategies.base import Seen, Strategy, as_lists, draw_until_free
+from nge_search.strategies.design import Designer, open_designer
 from nge_search.strategies.policy import Learner
 
 #: What opens a predictor by its name.
@@ -53,13 +54,14 @@ class PredictorSearch(Strategy):
     The first `warmup` architectures are uniform. Then, whenever a batch has been asked for, the predictor is
     trained anew on all values told, and the next batch is the best of a pool by the acquisition. The pool holds
     what was not asked for yet: neighbours of the best architectures, draws from P, which learns as in
-    `NgeReinforce`, and uniform draws. Of candidates with the same forecast, as isomorphic cells have it, a batch
-    takes one; nor does it take one with the forecast of a pending architecture.
+    `NgeReinforce`, or by links, as in `DesignSearch`, and uniform draws. Of candidates with the same forecast, as
+    isomorphic cells have it, a batch takes one; nor does it take one with the forecast of a pending architecture.
 
     Improvements are expected, and samples drawn, in the space of the predictor's targets.
 
     Raises:
-        UserError: a predictor that has no settings for the space, or is not installed.
+        UserError: a predictor that has no settings for the space, or is not installed; a space whose cells do not
+            grow link by link, where they are to be drawn so.
     """
 
     name = "predictor"
@@ -70,6 +72,8 @@ class PredictorSearch(Strategy):
         self._planned: list[Code] = []
         self._predictor: ProbabilisticSurrogate = resolve(_OPEN)(settings.predictor, space)
         self._predictor.require_installed()
+        by_links = settings.candidates == "design"
+        self._designer: Designer | None = open_designer(space, settings) if by_links else None
 
     def _propose(self) -> Code:
         if not self._planned and len(self._learner.codes) >= max(self.settings.warmup, 2):
@@ -99,10 +103,19 @@ class PredictorSearch(Strategy):
             for other in self._random.permutation(len(neighbours)).tolist():
                 if len(found) < share:
                     take(neighbours[other])
-        for draw in (lambda: self._learner.sample(self._random), self._uniform):
-            for _ in range(share):
-                take(draw())
+        for code in self._learned_draws(share):
+            take(code)
+        for _ in range(share):
+            take(self._uniform())
         return list(found.values())
+
+    def _learned_draws(self, count: int) -> Iterator[Code]:
+        """Draws by what the values have taught, which may repeat themselves."""
+        if self._designer is None:
+            yield from (self._learner.sample(self._random) for _ in range(count))
+        else:
+            seed = int(self._random.integers(2**31))
+            yield from self._designer.draw(self._learner.codes, self._learner.values, count, seed)
 
     def _batch(self, pool: Sequence[Code]) -> list[Code]:
         """The best of a pool, the best first."""

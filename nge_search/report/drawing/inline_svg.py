@@ -21,12 +21,16 @@ from nge_search.report.drawing.palette import outline_colour, style_of
 INPUT_NAMES = ("c\u2096\u208b\u2082", "c\u2096\u208b\u2081")  # c with the index k-2, k-1
 
 
-def cell_svg(graph: Graph, title: str) -> str:
-    """An <svg> element; its description spells the cell out for those who can't see it."""
-    return layout_svg(lay_out(graph), f"{title}: {describe(graph)}")
+def cell_svg(graph: Graph, title: str, numbered: bool = False) -> str:
+    """An <svg> element; its description spells the cell out for those who can't see it.
+
+    Args:
+        numbered: nodes that are operations show their numbers.
+    """
+    return layout_svg(lay_out(graph), f"{title}: {describe(graph)}", numbered)
 
 
-def layout_svg(layout: CellLayout, description: str) -> str:
+def layout_svg(layout: CellLayout, description: str, numbered: bool = False) -> str:
     """An <svg> element of what a layout holds."""
     parts = [
         f'<svg class="cell" viewBox="0 0 {layout.width:g} {layout.height:g}" width="{layout.width * 1.6:.0f}" '
@@ -38,7 +42,7 @@ def layout_svg(layout: CellLayout, description: str) -> str:
     parts.append(f'<path class="edge" d="{_curves(layout.joins)}"/>')
     tips = (*layout.join_tips, *(tip for edge in layout.edges for tip in edge.tips))
     parts.append(f'<path class="tip" d="{"".join(_polygon(arrow(tip)) for tip in tips)}"/>')
-    parts.extend(_box(box) for box in layout.boxes)
+    parts.extend(_box(box, numbered) for box in layout.boxes)
     return "".join([*parts, "</svg>"])
 
 
@@ -83,7 +87,7 @@ def _at(point: Point) -> str:
     return f"{point[0]:.1f},{point[1]:.1f}"
 
 
-def _box(box: Box) -> str:
+def _box(box: Box, numbered: bool) -> str:
     if box.kind == "node":
         kind = "node" if box.kept else "node open"
         shape = f'<circle class="{kind}" cx="{box.x:.1f}" cy="{box.y:.1f}" r="{box.width / 2:.1f}"/>'
@@ -98,7 +102,8 @@ def _box(box: Box) -> str:
             f'rx="{box.height / 2:.1f}" fill="{style.fill}" stroke="{outline_colour(style.fill)}">'
             f"<title>{escape(style.long)}</title></rect>"
         )
-        return shape + _text(box, "pill-label", style.short, f' fill="{style.ink}"')
+        number = f" {box.node}" if numbered and box.node >= 0 else ""
+        return shape + _text(box, "pill-label", f"{escape(style.short)}{number}", f' fill="{style.ink}"')
     found = re.fullmatch(r"(\w+)_\{(.*)\}", box.label)
     assert found is not None, box.label  # all labels of inputs and outputs have an index
     base, index = found.groups()

@@ -38,6 +38,7 @@ class Box:
         name: of this box alone in its cell.
         operation: of a pill.
         edge: the position of the edge that a pill stands on; -1: on none.
+        node: the node that a pill is; -1: it is none.
         kept: whether the cell's output reads a circle.
     """
 
@@ -50,6 +51,7 @@ class Box:
     name: str
     operation: str = ""
     edge: int = -1
+    node: int = -1
     kept: bool = True
 
     @property
@@ -279,9 +281,8 @@ class _Placement:
         if is_terminal(self.graph, node):
             return Box("output", OUTPUT_LABEL, centre, self.y[item], *size, name=f"output-{OUTPUT_LABEL}")
         operation = self.graph.nodes[node].name
-        return Box(
-            "pill", operation, centre, self.y[item], *size, name=f"node-{node}-{operation}", operation=operation
-        )
+        name = f"node-{node}-{operation}"
+        return Box("pill", operation, centre, self.y[item], *size, name=name, operation=operation, node=node)
 
     def _circle(self, item: Item, hub: float) -> Box:
         node, label = item.node, str(drawn_number(item.node, len(self.graph.inputs)))

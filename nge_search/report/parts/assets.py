@@ -115,6 +115,13 @@ print-color-adjust:exact;-webkit-print-color-adjust:exact}
 .panel.kept svg{outline:2px solid var(--s1);outline-offset:1px}
 .panel figcaption{font-size:.78rem;font-weight:400;margin-bottom:.2rem;gap:0 .6rem;color:var(--quiet)}
 .panel figcaption b{color:var(--ink)}.panel figcaption span{display:inline-flex;align-items:center;gap:.3rem}
+.gallery{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,340px),1fr));gap:1.4rem 1.8rem}
+.gallery figure{margin:0;min-width:0}.gallery svg.cell,.step svg.cell{min-width:0;display:block}
+.growth{margin-top:1.6rem}.step{margin:.7rem 0 0;display:grid;gap:.6rem 1.8rem;align-items:start;
+grid-template-columns:repeat(auto-fit,minmax(min(100%,380px),1fr))}
+.step[hidden]{display:none}.step figcaption{grid-column:1/-1}
+.moves td,.moves th{padding-right:1rem}.moves .kept td{font-weight:700;color:var(--s1)}
+.moves .bar{width:9rem;min-width:5rem;vertical-align:middle}
 .code{position:relative}.code pre{padding-right:4.8rem}
 pre{margin:.4rem 0;padding:.8rem .95rem;background:var(--page);border:1px solid var(--rule);border-radius:8px;
 overflow:auto;max-height:30rem;font:13px/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,"Liberation Mono",monospace}
@@ -167,6 +174,18 @@ for (const slider of document.querySelectorAll("input[data-for]")) {
   const last = slider.max;
   addEventListener("beforeprint", () => { slider.value = last; show(); });
   slider.value = last;
+}
+for (const slider of document.querySelectorAll("input[data-steps]")) {
+  const steps = [...document.getElementById(slider.dataset.steps).querySelectorAll(".step")];
+  const show = () => {
+    steps.forEach((step, place) => { step.hidden = place !== Number(slider.value); });
+    slider.setAttribute("aria-valuetext", steps[Number(slider.value)].querySelector("figcaption").textContent);
+  };
+  slider.hidden = false;
+  slider.addEventListener("input", show);
+  addEventListener("beforeprint", () => steps.forEach((step) => { step.hidden = false; }));
+  addEventListener("afterprint", show);
+  show();
 }
 for (const button of document.querySelectorAll("button.copy")) {
   const text = button.parentElement.querySelector("pre");
