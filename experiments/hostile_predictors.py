@@ -18,15 +18,15 @@ from torch import Tensor
 
 from nge_search.predict.base import Predictor
 from nge_search.predict.boosting import BoostedTrees
-from nge_search.tables.labels import Labelled
 from nge_search.predict.nasbowl import Nasbowl
 from nge_search.predict.network_options import NetworkOptions
 from nge_search.predict.networks import ta_gates
 from nge_search.predict.own import DEFAULTS, Ensemble
-from nge_search.predict.saved import Lesson, SavedPredictor, save_predictor
+from nge_search.predict.saved import SavedPredictor, save_predictor
 from nge_search.predict.trees import Trees
 from nge_search.predict.zero_cost import ZeroCostSettings
 from nge_search.spaces import DartsSpace, NasBench101Space, NasBench201Space, Space
+from nge_search.tables.labels import Labelled, Lesson
 
 _LABELS = 12
 
