@@ -56,11 +56,13 @@ class Answers:
         return _share((precision_QK * hit_QK).sum(axis=1), np.minimum(self.relevant_Q, depth))
 
     def ndcgs(self, depth: int) -> np.ndarray:
-        """Discounted gains 1 / log2(rank + 1) of hits / those of the best ranking: [Q]; NaN without relevant items."""
+        """Gains 1 / log2(rank + 1) of the hits / those of the best ranking: [Q]; NaN without relevant items."""
         hit_QK = self.hit_QK[:, :depth]
         discount_K = 1 / np.log2(np.arange(2, depth + 2))
         best_K = np.concatenate([[0.0], np.cumsum(discount_K)])
-        return _share((hit_QK * discount_K[: hit_QK.shape[1]]).sum(axis=1), best_K[np.minimum(self.relevant_Q, depth)])
+        return _share(
+            (hit_QK * discount_K[: hit_QK.shape[1]]).sum(axis=1), best_K[np.minimum(self.relevant_Q, depth)]
+        )
 
     def figures(self, depths: Iterable[int] = DEPTHS) -> dict[str, float]:
         """Means of all three over the queries that have something relevant, by name; NaN if none has."""
@@ -91,7 +93,7 @@ def _unit(x_ND: np.ndarray) -> np.ndarray:
 
 
 def auroc(positive_N: np.ndarray, negative_N: np.ndarray) -> float:
-    """The probability that a positive's score exceeds a negative's, ties counted half; NaN where either has none."""
+    """The probability that a positive's score exceeds a negative's, ties count half; NaN where either has none."""
     if not len(positive_N) or not len(negative_N):
         return float("nan")
     ordered = np.sort(negative_N)

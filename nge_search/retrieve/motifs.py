@@ -1,8 +1,8 @@
 """Motifs: the blocks that a network repeats, and the network as a graph of them (NAR, Sections 3.2 and 3.3).
 
 A node's code says what surrounds it: its label, and, step by step, the codes of those that it hears with how far
-back they stand (Eq. 2). Blocks that are built alike give the same codes in a row, so a network becomes a sequence in
-which they recur; where the frequency of pairs of codes falls or rises, a motif ends. Motifs are runs of nodes, one
+back they stand (Eq. 2). Blocks that are built alike give the same codes in a row, so a network becomes a sequence
+in which they recur; where the frequency of pairs of codes falls or rises, a motif ends. Motifs are runs of nodes, one
 behind the other; two are joined in the macro graph if an edge leads from one to the other.
 
 All of it is linear in nodes and edges.
@@ -12,6 +12,7 @@ Legend: N nodes in topological order, E edges, M motifs.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -49,9 +50,7 @@ class MotifSettings:
     def __post_init__(self) -> None:
         if self.split not in SPLITS:
             known = ", ".join(SPLITS)
-            raise UserError(
-                f"motifs are split by one of {known}, not '{self.split}'{nearest(self.split, SPLITS)}"
-            )
+            raise UserError(f"motifs are split by one of {known}, not '{self.split}'{nearest(self.split, SPLITS)}")
         if min(self.steps, self.size - 1, self.count - 1, self.shortest - 1) < 0 or self.longest < self.shortest:
             raise UserError("motifs need steps >= 0, sizes and counts >= 1, and longest >= shortest")
 
@@ -204,15 +203,15 @@ def numbered(code_N: np.ndarray) -> np.ndarray:
 def frequent_runs(code_N: np.ndarray) -> np.ndarray:
     """Where the motifs of a sequence of codes begin: int64 [M].
 
-    With f_i how often the pair (c_i, c_i+1) occurs, and t the most frequent change of f (of equals the smallest; 0 if
-    it never changes), a motif goes on while f changes by at most t; a larger fall ends it behind the next node, a
+    With f_i how often the pair (c_i, c_i+1) occurs, and t the most frequent change of f (of equals the smallest; 0
+    if it never changes), a motif goes on while f changes by at most t; a larger fall ends it behind the next node, a
     larger rise before it.
     """
     count = len(code_N)
     pairs = list(zip(code_N[:-1].tolist(), code_N[1:].tolist()))
     occurrences = Counter(pairs)
     f = [occurrences[pair] for pair in pairs]
-    changes = Counter(abs(after - before) for before, after in zip(f, f[1:]) if after != before)
+    changes = Counter(abs(after - before) for before, after in itertools.pairwise(f) if after != before)
     threshold = min(changes, key=lambda change: (-changes[change], change), default=0)
     starts, i = [0], 0
     while i < count - 2:

@@ -23,9 +23,7 @@ from nge_search.errors import UserError
 #: What of a label is looked at: nothing, the operation's name, or the name with its attributes.
 DETAILS = ("nothing", "names", "attributes")
 
-_GAMMA, _FIRST, _SECOND = (
-    np.uint64(word) for word in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
-)
+_GAMMA, _FIRST, _SECOND = (np.uint64(word) for word in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 _HEARD, _TOLD = np.uint64(0xD1B54A32D192ED03), np.uint64(0x8CB92BA72F3D8DD7)
 
 

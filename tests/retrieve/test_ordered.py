@@ -16,9 +16,7 @@ def classes(values: list[object]) -> list[int]:
     return [numbers.setdefault(value, len(numbers)) for value in values]
 
 
-def slowly_refined(
-    names: list[object], graph: Graph, parents: bool, children: bool, offsets: bool
-) -> list[object]:
+def slowly_refined(names: list[object], graph: Graph, parents: bool, children: bool, offsets: bool) -> list[object]:
     """One round with sorted multisets in place of sums; nodes are in topological order."""
 
     def side(node: int, others: list[int]) -> tuple[str, ...]:
