@@ -2,8 +2,8 @@
 
 A node's code says what surrounds it: its label, and, step by step, the codes of those that it hears with how far
 back they stand (Eq. 2). Blocks that are built alike give the same codes in a row, so a network becomes a sequence
-in which they recur; where the frequency of pairs of codes falls or rises, a motif ends. Motifs are runs of nodes, one
-behind the other; two are joined in the macro graph if an edge leads from one to the other.
+in which they recur; where the frequency of pairs of codes falls or rises, a motif ends. Motifs are runs of nodes,
+one behind the other; two are joined in the macro graph if an edge leads from one to the other.
 
 All of it is linear in nodes and edges.
 
@@ -204,8 +204,8 @@ def frequent_runs(code_N: np.ndarray) -> np.ndarray:
     """Where the motifs of a sequence of codes begin: int64 [M].
 
     With f_i how often the pair (c_i, c_i+1) occurs, and t the most frequent change of f (of equals the smallest; 0
-    if it never changes), a motif goes on while f changes by at most t; a larger fall ends it behind the next node, a
-    larger rise before it.
+    if it never changes), a motif goes on while f changes by at most t; a larger fall ends it behind the next node,
+    a larger rise before it.
     """
     count = len(code_N)
     pairs = list(zip(code_N[:-1].tolist(), code_N[1:].tolist()))
