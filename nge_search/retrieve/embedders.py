@@ -8,7 +8,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from nge_search.errors import UserError
 from nge_search.retrieve.encoders import GraphEncoder, LabelNumbers, MotifTable
 from nge_search.retrieve.fingerprints import CONTROLS, Fingerprint, FingerprintSettings
 from nge_search.retrieve.lda import Discriminants
-from nge_search.retrieve.motifs import MotifSettings, divide
+from nge_search.retrieve.motifs import Motifs, MotifSettings, divide
 from nge_search.retrieve.ordered import OrderedGraph
 from nge_search.retrieve.training import (
     GraphTraining,
@@ -31,10 +30,6 @@ from nge_search.retrieve.training import (
     train_on_families,
     train_on_views,
 )
-
-KIND = "retrieval encoder"
-
-State = tuple[dict[str, np.ndarray], dict[str, Any]]
 
 
 class Embedder(ABC):
@@ -140,7 +135,7 @@ class NetworkEmbedder(Embedder):
         self.labels = LabelNumbers(())
         self.motif_encoder: GraphEncoder | None = None
         self.encoder: GraphEncoder | None = None
-        self._seed = 0
+        self.seed = 0
 
     def fit(self, graphs: Sequence[OrderedGraph], families: Sequence[str], seed: int) -> None:
         settings = self.settings
@@ -166,7 +161,7 @@ class NetworkEmbedder(Embedder):
                 self.motif_encoder = self._network(len(labels), "convolution").to(self.device)
             inputs = len(labels) if settings.motifs is None else settings.width
             self.encoder = self._network(inputs, settings.kind).to(self.device)
-        self.labels, self._seed = labels, seed
+        self.labels, self.seed = labels, seed
 
     def _network(self, inputs: int, kind: str) -> GraphEncoder:
         return GraphEncoder(inputs, self.settings.width, self.settings.layers, kind, heads=self.settings.heads)
@@ -182,9 +177,9 @@ class NetworkEmbedder(Embedder):
             self.motif_encoder, context_encoder, divided, self.labels, self.settings.on_motifs, seed, told
         )
 
-    def _divided(self, graph: OrderedGraph):
+    def _divided(self, graph: OrderedGraph) -> Motifs:
         assert self.settings.motifs is not None
-        return divide(graph, self.settings.motifs, np.random.default_rng(self._seed))
+        return divide(graph, self.settings.motifs, np.random.default_rng(self.seed))
 
     def _inputs(self, graphs: Sequence[OrderedGraph]) -> WholeGraphs | MacroGraphs:
         assert self.encoder is not None

@@ -18,6 +18,9 @@ from nge_search.errors import UserError, nearest
 from nge_search.retrieve.motifs import MotifSettings, divide
 from nge_search.retrieve.ordered import OrderedGraph, mixed, refined
 
+#: A graph's distinct words in ascending order, uint64, and how often each occurs.
+Bag = tuple[np.ndarray, np.ndarray]
+
 #: What a fingerprint counts: surroundings of nodes (Weisfeiler and Leman), operations, or motifs.
 FINGERPRINTS = ("wl", "operations", "motifs")
 #: How often a word occurs becomes: whether it does, how often, or the logarithm of that and 1.
@@ -70,8 +73,8 @@ CONTROLS: dict[str, FingerprintSettings] = {
 }
 
 
-def bag(graph: OrderedGraph, settings: FingerprintSettings) -> tuple[np.ndarray, np.ndarray]:
-    """A graph's distinct words in ascending order, uint64, and how often each occurs."""
+def bag(graph: OrderedGraph, settings: FingerprintSettings) -> Bag:
+    """The words of a graph."""
     if settings.kind == "motifs":
         return np.unique(divide(graph, settings.motifs).word_M, return_counts=True)
     word_N = graph.words(settings.labels)
@@ -102,7 +105,7 @@ class Fingerprint:
         """Learn which words there are and how rare each is; needs no label."""
         return self.fit_bags([bag(graph, self.settings) for graph in graphs])
 
-    def fit_bags(self, bags: Sequence[tuple[np.ndarray, np.ndarray]]) -> Fingerprint:
+    def fit_bags(self, bags: Sequence[Bag]) -> Fingerprint:
         """As `fit`, from what `bag` gave."""
         words = np.concatenate([words for words, _ in bags]) if bags else self.word_W
         self.word_W, graphs_W = np.unique(words, return_counts=True)
@@ -120,7 +123,7 @@ class Fingerprint:
         """
         return self.vectors_of_bags([bag(graph, self.settings) for graph in graphs])
 
-    def vectors_of_bags(self, bags: Sequence[tuple[np.ndarray, np.ndarray]]) -> sparse.csr_array:
+    def vectors_of_bags(self, bags: Sequence[Bag]) -> sparse.csr_array:
         """As `vectors`, from what `bag` gave."""
         rows, columns, values = [], [], []
         for row, (words, counts) in enumerate(bags):

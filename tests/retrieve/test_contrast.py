@@ -76,4 +76,4 @@ def test_nothing_to_contrast() -> None:
     for family in ([0, 0, 0], [0, 1, 2]):
         loss = family_loss(h_BF, torch.tensor(family))
         (gradient,) = torch.autograd.grad(loss, h_BF)
-        assert (float(loss), float(gradient.abs().sum())) == (0, 0)
+        assert (loss.item(), gradient.abs().sum().item()) == (0, 0)

@@ -50,7 +50,7 @@ def test_nothing_taken_up() -> None:
     unit_ND = units(4)
     np.testing.assert_array_equal(Smoothing().rows(unit_ND), unit_ND)
     found = smoothed_similarities(unit_ND @ unit_ND.T, np.array([2]), np.ones((1, 4), bool), Smoothing())
-    np.testing.assert_array_equal(found, unit_ND[[2]] @ unit_ND.T)
+    np.testing.assert_allclose(found, unit_ND[[2]] @ unit_ND.T)
     with pytest.raises(UserError, match="at least 0"):
         Smoothing(-1)
 

@@ -128,7 +128,7 @@ def test_graphs_without_a_family(networks) -> None:
 
 
 def test_losses_that_are_not_finite(networks) -> None:
-    embedder = NetworkEmbedder(NetworkSettings(width=4, on_families=GraphTraining(3, 15, learning_rate=1e38)))
+    embedder = NetworkEmbedder(NetworkSettings(width=4, on_families=GraphTraining(3, 15, learning_rate=1e30)))
     with pytest.raises(RunFailure, match="lower the learning rate"):
         embedder.fit(*networks, 0)
 
