@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -36,9 +37,6 @@ class LabelNumbers:
 
     names: tuple[str, ...]
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_numbers", {name: number for number, name in enumerate(self.names, 1)})
-
     def __len__(self) -> int:
         """O, with that of unknown labels."""
         return len(self.names) + 1
@@ -50,9 +48,12 @@ class LabelNumbers:
         names = {label.name for label in labels} | ({str(label) for label in labels} if attributes else set())
         return LabelNumbers(tuple(sorted(names)))
 
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {name: number for number, name in enumerate(self.names, 1)}
+
     def number(self, label: Label) -> int:
-        numbers: dict[str, int] = self.__dict__["_numbers"]
-        return numbers.get(str(label)) or numbers.get(label.name, 0)
+        return self._numbers.get(str(label)) or self._numbers.get(label.name, 0)
 
     def numbers(self, graph: OrderedGraph) -> np.ndarray:
         """Of the nodes of a graph: int64 [N]."""

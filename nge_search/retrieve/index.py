@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +20,7 @@ import numpy as np
 from nge_search.errors import UserError, nearest
 from nge_search.metrics.retrieval import auroc
 from nge_search.retrieve.saved import read_saved, write_saved
+from nge_search.retrieve.smoothing import Smoothing
 
 KIND = "retrieval index"
 #: From how many embeddings on faiss is asked, if it is installed: by exact search, and by navigable small worlds.
@@ -143,6 +144,7 @@ class Index:
         about: for each what is known of it, as JSON: family, library, task, parameters, ...
         novelty: when a query is new; None: not calibrated.
         encoder: a name of the encoder that made the embeddings; only its own can be compared with them.
+        smoothing: of embeddings and queries; for databases of thousands.
     """
 
     names: tuple[str, ...]
@@ -150,7 +152,7 @@ class Index:
     about: tuple[dict[str, Any], ...]
     novelty: Novelty | None = None
     encoder: str = ""
-    _search: dict[str, Search] = field(default_factory=dict, repr=False, compare=False)
+    smoothing: Smoothing = Smoothing()
 
     def __post_init__(self) -> None:
         if not len(self.names) == len(self.embedding_ND) == len(self.about):
@@ -192,8 +194,9 @@ class Index:
                 "one encoder"
             )
         kept = self._kept(where)
+        query_QD = self.smoothing.queries(_unit(query_D[None]), self._unit_ND)
         search, rows = self._searches(kept)
-        cosine_QK, row_QK = search(_unit(query_D[None]), top + len(without))
+        cosine_QK, row_QK = search(query_QD, top + len(without))
         found = [
             Answer(self.names[rows[row]], float(cosine), self.about[rows[row]])
             for cosine, row in zip(cosine_QK[0], row_QK[0])
@@ -211,20 +214,37 @@ class Index:
 
     def _searches(self, kept: np.ndarray | None) -> tuple[Search, np.ndarray]:
         if kept is not None:
-            return ExactSearch(_unit(self.embedding_ND[kept])), kept
-        if "all" not in self._search:
-            self._search["all"] = search_of(_unit(self.embedding_ND))
-        return self._search["all"], np.arange(len(self))
+            return ExactSearch(self._smoothed_ND[kept]), kept
+        return self._search, np.arange(len(self))
+
+    @cached_property
+    def _unit_ND(self) -> np.ndarray:
+        return _unit(self.embedding_ND)
+
+    @cached_property
+    def _smoothed_ND(self) -> np.ndarray:
+        return self.smoothing.rows(self._unit_ND)
+
+    @cached_property
+    def _search(self) -> Search:
+        return search_of(self._smoothed_ND)
 
     def added(self, names: Sequence[str], embedding_ND: np.ndarray, about: Sequence[dict[str, Any]]) -> Index:
         """The index with more networks; the encoder that made all others has made their embeddings."""
         joined = np.concatenate([self.embedding_ND, embedding_ND.astype(np.float32)])
-        return Index((*self.names, *names), joined, (*self.about, *about), self.novelty, self.encoder)
+        return Index(
+            (*self.names, *names), joined, (*self.about, *about), self.novelty, self.encoder, self.smoothing
+        )
 
     def write(self, path: Path) -> None:
         """OSError where it cannot be written."""
         novelty = None if self.novelty is None else [float(x) for x in vars(self.novelty).values()]
-        document = {"names": self.names, "about": self.about, "encoder": self.encoder}
+        document = {
+            "names": self.names,
+            "about": self.about,
+            "encoder": self.encoder,
+            "smoothing": asdict(self.smoothing),
+        }
         arrays = {"embedding": self.embedding_ND.astype(np.float32)}
         if novelty is not None:
             arrays["novelty"] = np.array(novelty)
@@ -243,7 +263,8 @@ class Index:
             novelty = Novelty(*map(float, arrays["novelty"])) if "novelty" in arrays else None
             if not all(isinstance(name, str) for name in names) or not all(isinstance(a, dict) for a in about):
                 raise TypeError("names and descriptions of other kinds")
-            return Index(names, arrays["embedding"], about, novelty, str(document["encoder"]))
+            smoothing = Smoothing(**document["smoothing"])
+            return Index(names, arrays["embedding"], about, novelty, str(document["encoder"]), smoothing)
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"'{path}' is damaged ({error})") from None
 

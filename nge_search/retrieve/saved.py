@@ -21,6 +21,9 @@ from nge_search.files import write_atomic
 from nge_search.json_reader import parse_json
 from nge_search.tensor_reader import check_safetensors
 
+#: A header of safetensors' form may have 4 MB, in which the document's quotation marks take two bytes.
+LARGEST_DOCUMENT = 1_500_000
+
 _TYPES = tuple(np.dtype(name) for name in ("float64", "float32", "float16", "int64", "int32"))
 
 
@@ -31,11 +34,14 @@ def write_saved(path: Path, kind: str, arrays: Mapping[str, np.ndarray], documen
         kind: what the file is, asked for again when it is read.
 
     Raises:
+        UserError: a document of more than `LARGEST_DOCUMENT` characters.
         OSError: it cannot be written; nothing is left behind.
     """
     plain = {name: np.ascontiguousarray(_signed(array)) for name, array in arrays.items()}
     assert all(array.dtype in _TYPES for array in plain.values())
     text = json.dumps({"kind": kind, **document}, sort_keys=True)
+    if len(text) > LARGEST_DOCUMENT:
+        raise UserError(f"a {kind} file describes its content in at most {LARGEST_DOCUMENT} characters")
     write_atomic(path, save(plain, {"document": text, "digest": _digest(plain, text)}))
 
 

@@ -2,7 +2,8 @@
 
 A vector z becomes z + weight * sum over its nearest neighbours n of cosine(z, n)^power n, in the database and in
 the query alike (query expansion and its counterpart for databases: Arandjelovic and Zisserman, 2012; the power:
-Radenovic, Tolias and Chum, 2019). No label is seen.
+Radenovic, Tolias and Chum, 2019). What is the same is no neighbour, so that a network that is in the database is
+there as it is as a query. No label is seen.
 
 Legend: Q queries, N networks, D features, K neighbours.
 """
@@ -14,6 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from nge_search.errors import UserError
+
+
+#: From which cosine on two vectors are the same, but for rounding.
+_SAME = 1 - 1e-6
 
 
 @dataclass(frozen=True)
@@ -36,26 +41,27 @@ class Smoothing:
 
     def rows(self, unit_ND: np.ndarray) -> np.ndarray:
         """A database's vectors, of length 1, after it: [N, D], of length 1."""
-        cosine_NN = unit_ND @ unit_ND.T
-        np.fill_diagonal(cosine_NN, -np.inf)
-        return self._taken_up(unit_ND, cosine_NN, unit_ND)
+        return self.queries(unit_ND, unit_ND)
 
     def queries(self, query_QD: np.ndarray, unit_ND: np.ndarray) -> np.ndarray:
         """Queries' vectors, of length 1, after it, beside a database as it was before it: [Q, D], of length 1."""
-        return self._taken_up(query_QD, query_QD @ unit_ND.T, unit_ND)
-
-    def _taken_up(self, x_QD: np.ndarray, cosine_QN: np.ndarray, unit_ND: np.ndarray) -> np.ndarray:
         count = min(self.neighbours, len(unit_ND))
-        if not count or not len(x_QD):
-            return x_QD
+        if not count or not len(query_QD):
+            return query_QD
+        cosine_QN = others(query_QD @ unit_ND.T)
         near_QK = np.argsort(-cosine_QN, axis=1, kind="stable")[:, :count]
         cosine_QK = np.take_along_axis(cosine_QN, near_QK, axis=1)
-        weight_QK = np.where(np.isfinite(cosine_QK), self._weights(cosine_QK), 0)  # nothing takes up itself
-        found_QD = x_QD + np.einsum("qk,qkd->qd", weight_QK, unit_ND[near_QK])
+        weight_QK = np.where(np.isfinite(cosine_QK), self._weights(cosine_QK), 0)
+        found_QD = query_QD + np.einsum("qk,qkd->qd", weight_QK, unit_ND[near_QK])
         return found_QD / np.maximum(np.linalg.norm(found_QD, axis=1, keepdims=True), 1e-30)
 
     def _weights(self, cosine_QK: np.ndarray) -> np.ndarray:
         return self.weight * np.maximum(cosine_QK, 0) ** self.power
+
+
+def others(cosine_QN: np.ndarray) -> np.ndarray:
+    """Cosines, but for vectors that are the same: these are as far away as can be."""
+    return np.where(cosine_QN > _SAME, -np.inf, cosine_QN)
 
 
 def smoothed_similarities(
@@ -73,12 +79,14 @@ def smoothed_similarities(
     if not smoothing.neighbours:
         return cosine_NN[query_Q]
     gone = int((~there_QN).sum(axis=1).max(initial=0))
-    most = min(smoothing.neighbours + gone + 1, len(cosine_NN))
-    near_NM = np.argsort(-cosine_NN, axis=1, kind="stable")[:, :most]
+    most = min(smoothing.neighbours + gone, len(cosine_NN))
+    other_NN = others(cosine_NN)
+    near_NM = np.argsort(-other_NN, axis=1, kind="stable")[:, :most]
+    apart_NM = np.isfinite(np.take_along_axis(other_NN, near_NM, axis=1))
     itself_N1 = np.arange(len(cosine_NN))[:, None]
     found_QN = np.empty(there_QN.shape)
     for q, query in enumerate(query_Q):
-        usable_NM = there_QN[q][near_NM] & (near_NM != itself_N1)
+        usable_NM = there_QN[q][near_NM] & apart_NM
         first_NK = np.argsort(~usable_NM, axis=1, kind="stable")[:, : smoothing.neighbours]
         near_NK = np.take_along_axis(near_NM, first_NK, axis=1)
         weight_NK = smoothing._weights(cosine_NN[itself_N1, near_NK])

@@ -46,6 +46,15 @@ class Task:
         return Task(self.query_Q[kept_Q], self.relevant_QN[kept_Q], self.there_QN[kept_Q], self.family_Q[kept_Q])
 
 
+def nearest_with_and_without(similarity_QN: np.ndarray, task: Task) -> tuple[np.ndarray, np.ndarray]:
+    """How near each query's nearest network is, and how near it would be if the query's family were not there.
+
+    What `index.Novelty.calibrated` takes: [Q] each.
+    """
+    there_QN = np.where(task.there_QN, similarity_QN, -np.inf)
+    return there_QN.max(axis=1), np.where(task.relevant_QN, -np.inf, there_QN).max(axis=1)
+
+
 def large_families(families: Sequence[str], least: int = SMALLEST_FAMILY) -> list[str]:
     """Those of at least so many members, in alphabetical order; "" is no family."""
     return sorted(name for name, count in Counter(families).items() if name and count >= least)

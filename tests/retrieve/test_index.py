@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from nge_search.errors import UserError
 from nge_search.retrieve import index as index_module
 from nge_search.retrieve.index import ExactSearch, Index, Novelty, search_of
 from nge_search.retrieve.saved import read_saved, write_saved
+from nge_search.retrieve.smoothing import Smoothing
 
 
 def make(count: int = 30, novelty: Novelty | None = None) -> Index:
@@ -66,6 +68,23 @@ def test_networks_that_are_added() -> None:
     assert "mine" not in index.names
     with pytest.raises(UserError, match="not all different"):
         index.added(["net3"], np.ones((1, 6)), [{}])
+
+
+def test_smoothed_search() -> None:
+    """Rows and queries take up their neighbours; a network that is there stays nearest to itself."""
+    smoothing = Smoothing(3, 0.5, 2.0)
+    index = replace(make(), smoothing=smoothing)
+    unit = index.embedding_ND / np.linalg.norm(index.embedding_ND, axis=1, keepdims=True)
+    query = np.random.default_rng(1).normal(size=6)
+    asked = smoothing.queries(query[None] / np.linalg.norm(query), unit)[0]
+    expected = asked @ smoothing.rows(unit).T
+    found = index.query(query, 30)
+    assert [answer.name for answer in found] == [f"net{i}" for i in np.argsort(-expected)]
+    assert [answer.similarity for answer in found] == pytest.approx(np.sort(expected)[::-1], abs=1e-5)
+    best = index.query(index.row("net4") * 5, 1)[0]
+    assert (best.name, best.similarity) == ("net4", pytest.approx(1, abs=1e-5))
+    kept = index.query(query, 30, where={"task": "classification"})
+    assert kept == [answer for answer in found if answer.about["task"] == "classification"]
 
 
 def test_what_is_no_index() -> None:
@@ -124,17 +143,13 @@ def test_what_is_new() -> None:
 
 
 @pytest.mark.parametrize("novelty", [None, Novelty(0.5, 0.05, 0.9, 0.95)])
-def test_files(tmp_path: Path, novelty: Novelty | None) -> None:
+def test_index_files(tmp_path: Path, novelty: Novelty | None) -> None:
     index = make(novelty=novelty)
     path = tmp_path / "index.safetensors"
     index.write(path)
     found = Index.read(path)
-    assert (found.names, found.about, found.novelty, found.encoder) == (
-        index.names,
-        index.about,
-        novelty,
-        "wl2",
-    )
+    assert (found.names, found.about, found.encoder) == (index.names, index.about, "wl2")
+    assert (found.novelty, found.smoothing) == (novelty, index.smoothing)
     np.testing.assert_array_equal(found.embedding_ND, index.embedding_ND)
 
 
@@ -162,7 +177,11 @@ def test_files_of_another_kind(tmp_path: Path) -> None:
     write_saved(path, "recipe", {"x": np.ones(2)}, {"names": []})
     with pytest.raises(UserError, match="is no retrieval index file; it is of the kind 'recipe'"):
         Index.read(path)
-    for document in ({}, {"names": [1], "about": [{}], "encoder": ""}, {"names": 3, "about": [], "encoder": ""}):
+    for document in (
+        {},
+        {"names": [1], "about": [{}], "encoder": "", "smoothing": {}},
+        {"names": 3, "about": [], "encoder": "", "smoothing": {}},
+    ):
         write_saved(path, "retrieval index", {"embedding": np.ones((1, 2), np.float32)}, document)
         with pytest.raises(UserError, match="damaged"):
             Index.read(path)

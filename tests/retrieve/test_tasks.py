@@ -12,6 +12,7 @@ from nge_search.retrieve.tasks import (
     held_out,
     large_families,
     near_twins,
+    nearest_with_and_without,
     relations,
     same_family,
 )
@@ -38,6 +39,13 @@ def test_perfect_answers() -> None:
     task = same_family(FAMILIES)
     figures = task.answers(task.relevant_QN + 0.0).figures()
     assert set(figures.values()) == {1.0}
+
+
+def test_how_near_the_nearest_is() -> None:
+    task = same_family(["a", "a", "b"], ["a"])
+    similarity = np.array([[1.0, 0.9, 0.4], [0.9, 1.0, 0.95]])
+    known, left_out = nearest_with_and_without(similarity, task)
+    assert (known.tolist(), left_out.tolist()) == ([0.9, 0.95], [0.4, 0.95])
 
 
 def test_one_set_in_another() -> None:
