@@ -15,6 +15,8 @@ from nge_search.retrieve.resemblance import Resemblance, resemblance
 from nge_search.retrieve.smoothing import Smoothing, smoothed_similarities
 from nge_search.retrieve.tasks import nearest_with_and_without, same_family
 
+_PLAIN = Smoothing()
+
 
 @dataclass(frozen=True)
 class Found:
@@ -67,7 +69,7 @@ def build_index(
     names: Sequence[str],
     about: Sequence[dict[str, Any]],
     encoder: str = "",
-    smoothing: Smoothing = Smoothing(),
+    smoothing: Smoothing = _PLAIN,
     false_alarms: float = 0.05,
 ) -> Index:
     """The index of some networks, by an embedder that was fitted on them, its threshold for what is new calibrated.

@@ -16,7 +16,6 @@ import numpy as np
 
 from nge_search.errors import UserError
 
-
 #: From which cosine on two vectors are the same, but for rounding.
 _SAME = 1 - 1e-6
 
