@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import copy
 import heapq
+import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
@@ -89,15 +90,25 @@ def trace(module: nn.Module, inputs: Inputs | None = None) -> Traced:
         Untraceable: it cannot be copied; it fails on these inputs; what it does depends on the values of tensors;
             or no gradient reaches its outputs.
     """
-    hollow = _guarded(module, lambda: hollow_copy(module))
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            return _trace(module, inputs or images())
+    except UserError:
+        raise
+    except Exception as error:  # a module of any origin raises anything
+        raise _refuse(module, _reason(error)) from None
+
+
+def _trace(module: nn.Module, inputs: Inputs) -> Traced:
+    hollow = hollow_copy(module)
     given: dict[Any, int] = {}
     kind = next((p.dtype for p in hollow.parameters() if p.is_floating_point()), torch.get_default_dtype())
-    prepared = _prepare(inputs or images(), kind, given)
-    outputs = _guarded(module, lambda: _call(hollow, prepared))
+    prepared = _prepare(inputs, kind, given)
+    outputs = _call(hollow, prepared)
     roots = [tensor.grad_fn for tensor in _tensors(outputs) if tensor.grad_fn is not None]
     if not roots:
         raise _refuse(module, "no gradient reaches its outputs")
-    walk = _guarded(module, lambda: _Walk(roots, given, prepared))
+    walk = _Walk(roots, given, prepared)
     return Traced(walk.graph(), sum(p.numel() for p in hollow.parameters()), walk.multiply_adds)
 
 
@@ -151,10 +162,9 @@ def hollow_copy(module: nn.Module) -> nn.Module:
     """A copy on the meta device, in evaluation mode, with all parameters to be trained and plain attention."""
     memo: dict[int, Any] = {}
     for part in module.modules():
-        for owned in (part._parameters, part._buffers, {**part.__dict__, "_modules": None}):
-            for tensor in _tensors(owned):
-                if id(tensor) not in memo:
-                    memo[id(tensor)] = _hollow(tensor)
+        for tensor in _tensors({**part.__dict__, "_modules": None}):
+            if id(tensor) not in memo:
+                memo[id(tensor)] = _hollow(tensor)
     hollow = copy.deepcopy(module, memo).eval()
     for part in hollow.modules():
         if getattr(part, "fused_attn", False) is True:  # timm's: whether attention is one call
@@ -186,9 +196,8 @@ def _prepare(inputs: Inputs, kind: torch.dtype, given: dict[Any, int]) -> Inputs
             return type(value)(prepared(part) for part in value)
         return value
 
-    with torch.enable_grad():
-        args = tuple(prepared(value) for value in inputs.args)
-        kwargs = {key: prepared(inputs.kwargs[key]) for key in sorted(inputs.kwargs)}
+    args = tuple(prepared(value) for value in inputs.args)
+    kwargs = {key: prepared(inputs.kwargs[key]) for key in sorted(inputs.kwargs)}
     return Inputs(args, kwargs, inputs.batch)
 
 
@@ -207,23 +216,11 @@ def _called(hollow: nn.Module, inputs: Inputs, device: torch.device | None) -> A
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         stack.enter_context(torch.jit.optimized_execution(False))  # which would melt operations into one
         if device is not None:
             stack.enter_context(device)
         return hollow(*inputs.args, **inputs.kwargs)
-
-
-def _guarded(module: nn.Module, work: Callable[[], Any]) -> Any:
-    """What `work` gives; whatever it raises becomes the reason why the module has no graph."""
-    try:
-        return work()
-    except UserError:
-        raise
-    except Exception as error:
-        raise _refuse(module, _reason(error)) from None
 
 
 def _refuse(module: nn.Module, reason: str) -> Untraceable:
@@ -233,7 +230,7 @@ def _refuse(module: nn.Module, reason: str) -> Untraceable:
 def _reason(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = plain(lines[0] if lines else "it gives no reason", 200)
-    if isinstance(error, (NotImplementedError, RuntimeError)) and "meta" in text:
+    if isinstance(error, (NotImplementedError, RuntimeError)) and re.search(r"\bmeta\b", text):
         return f"it needs the values of tensors, of which only shapes are known ({text})"
     return f"{type(error).__name__}: {text}"
 
@@ -330,7 +327,7 @@ class _Walk:
             self._labels.append(Label(INPUT))
             self._of_examples.add(node)
             return
-        is_stand_in = isinstance(function, _StandIn)
+        is_stand_in = getattr(function, "_forward_cls", None) is _StandIn
         self._labels.append(Label(function.operation) if is_stand_in else label_of(function))
         self._edges += [Edge(source, node, STAND_IN if is_stand_in else PLAIN) for source in heard]
         reads = name == "Embedding" and self._reads_integers

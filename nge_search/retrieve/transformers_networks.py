@@ -138,7 +138,7 @@ def _clip(config: Any) -> Tensor:
 
 
 def _spectrogram(config: Any) -> Tensor:
-    """[B, bands, times] where a convolution that halves times stands before the positions, else [B, times, bands]."""
+    """[B, bands, times] where a convolution that halves times stands in front, else [B, times, bands]."""
     bands = int(_number(config, _BANDS, 80))
     if getattr(config, "max_source_positions", None) and hasattr(config, "num_mel_bins"):
         return torch.empty(BATCH, bands, 2 * int(config.max_source_positions), device="meta")

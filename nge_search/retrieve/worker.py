@@ -24,7 +24,7 @@ from nge_search.json_reader import parse_json
 #: Of an archive of one graph, as `corpus_build` keeps it.
 GRAPH_FORMAT = "nge-graph/1"
 
-_START_SECONDS, _LONGEST_ANSWER = 600.0, 1 << 26
+_START_SECONDS, _PATIENCE_SECONDS, _LONGEST_ANSWER = 600.0, 5.0, 1 << 26
 
 
 class Worker:
@@ -58,13 +58,13 @@ class Worker:
             self.close()
             return {"reason": f"it took longer than {self._seconds:g} seconds"}
         except EOFError:
-            code = self.close()
+            code = self.close(_PATIENCE_SECONDS)
             return {"reason": f"its process ended with exit code {code}, perhaps for want of memory"}
 
-    def close(self) -> int | None:
-        """End the process, whatever it does; returns its exit code."""
+    def close(self, patience: float = 0.0) -> int | None:
+        """End the process, after so many seconds if it does not end by itself; returns its exit code."""
         process, self._process = self._process, None
-        return None if process is None else process.close()
+        return None if process is None else process.close(patience)
 
 
 class _Process:
@@ -103,9 +103,10 @@ class _Process:
         assert isinstance(document, dict)
         return document
 
-    def close(self) -> int:
-        ended = self._process.poll()
-        if ended is None:
+    def close(self, patience: float) -> int:
+        try:
+            self._process.wait(patience)
+        except subprocess.TimeoutExpired:
             self._process.kill()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
@@ -115,7 +116,7 @@ class _Process:
 
 
 def answer(library: Any, name: str) -> dict[str, Any]:
-    """What is known of a network: "parameters", "multiply_adds", "digest", its "graph" in base 64; or a "reason"."""
+    """What is known of a network: "parameters", "multiply_adds", "digest", "graph" in base 64; or a "reason"."""
     from nge_search.retrieve.extraction import trace
     from nge_search.retrieve.graph_archive import GraphArchive, archive_bytes
 
