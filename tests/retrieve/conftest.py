@@ -57,7 +57,7 @@ def families(stacked: Callable[..., Graph]) -> dict[str, list[Graph]]:
     """Six families of networks that differ in how often they repeat their block, in their stems and heads."""
     blocks = {
         "residual": "conv norm relu conv norm",
-        "bottleneck": "conv norm relu conv norm relu conv norm",
+        "bottleneck": "conv norm relu grouped norm relu conv norm",
         "mixer": "norm linear gelu linear",
         "attention": "norm linear matmul softmax matmul linear",
         "separable": "conv depthwise conv norm",
