@@ -181,8 +181,9 @@ class SparseBatch:
 
     def to(self, device: torch.device | str) -> SparseBatch:
         """The same on another device."""
-        tensors = (self.node_N, self.graph_N, self.source_E, self.target_E, self.edge_E, self.weight_E)
-        return SparseBatch(*(tensor.to(device) for tensor in tensors), self.graphs)
+        nodes = self.node_N.to(device), self.graph_N.to(device)
+        ends = self.source_E.to(device), self.target_E.to(device)
+        return SparseBatch(*nodes, *ends, self.edge_E.to(device), self.weight_E.to(device), self.graphs)
 
     def softmax(self, score_EH: Tensor) -> Tensor:
         """Of edges' scores, over the edges that end at the same node: [E, H]."""

@@ -14,13 +14,15 @@ Legend: N graphs, W features, C families, R directions of the span, D features o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from scipy import linalg, sparse
 
 from nge_search.errors import UserError
 
-Matrix = np.ndarray | sparse.csr_array
+#: np.ndarray or sparse.csr_array, [rows, W].
+Matrix = Any
 
 #: Directions of the span that hold less than this share of the largest variance are left out.
 _LEAST = 1e-10

@@ -108,8 +108,8 @@ def label_words(labels: Sequence[Label], detail: str) -> np.ndarray:
     """
     if detail not in DETAILS:
         raise ValueError(f"detail is one of {', '.join(DETAILS)}, not '{detail}'")
-    texts = {"nothing": lambda label: "", "names": lambda label: label.name, "attributes": str}[detail]
-    return np.array([text_word(texts(label)) for label in labels], np.uint64)
+    texts = {"nothing": "", "names": "{0.name}", "attributes": "{0}"}
+    return np.array([text_word(texts[detail].format(label)) for label in labels], np.uint64)
 
 
 @lru_cache(maxsize=1 << 16)

@@ -1,6 +1,9 @@
 """Why two networks are alike: the motifs that they share, and the longest of them in both.
 
-Legend: N and M nodes of the two graphs in topological order.
+A motif of one network counts as shared if its codes stand in a row in the other: where motifs are cut hangs on how
+often they recur, and so on a network's depth.
+
+Legend: N nodes of the first graph in topological order, M its motifs.
 """
 
 from __future__ import annotations
@@ -8,10 +11,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-import numpy as np
-
 from nge_search.architecture.graph import Graph
-from nge_search.retrieve.motifs import Motifs, MotifSettings, divide
+from nge_search.retrieve.motifs import Motifs, MotifSettings, divide, encode
 from nge_search.retrieve.ordered import OrderedGraph
 
 #: How motifs are cut for this: as far as a person compares blocks, by operations with their attributes.
@@ -20,12 +21,13 @@ SETTINGS = MotifSettings(labels="attributes")
 
 @dataclass(frozen=True)
 class SharedMotif:
-    """A sequence of codes that is a motif of both networks.
+    """A motif of the first network that the second one has, too, wherever its own motifs are cut.
 
     Attributes:
         operations: its nodes' labels, in their order.
-        first, second: how often it is a motif of the one and of the other.
-        share: of the first network's nodes that its motifs hold.
+        first: how often it is a motif of the first.
+        second: how often its codes stand in a row in the second.
+        share: of the first network's nodes that these motifs hold.
     """
 
     operations: tuple[str, ...]
@@ -39,7 +41,7 @@ class Resemblance:
     """What two networks have in common.
 
     Attributes:
-        shared: motifs of both, the one that holds most of the first network's nodes first.
+        shared: motifs, the one that holds most of the first network's nodes first.
         share: of the first network's nodes that stand in shared motifs.
         first_nodes, second_nodes: the nodes of the longest run that both have, in their graphs' numbers and in the
             same order; empty if not two nodes in a row have the same surroundings.
@@ -52,77 +54,89 @@ class Resemblance:
 
 
 def resemblance(first: Graph, second: Graph, settings: MotifSettings = SETTINGS) -> Resemblance:
-    """Compare two graphs whose operations are on nodes; the longest shared motif may span several cut ones."""
-    one, other = (divide(OrderedGraph.of(graph), settings) for graph in (first, second))
-    shared = _shared(one, other)
-    start, begin, length = longest_common_run(one.code_N, other.code_N)
+    """Compare two graphs whose operations are on nodes; the longest run may span several motifs."""
+    one, other = divide(OrderedGraph.of(first), settings), OrderedGraph.of(second)
+    runs = SuffixAutomaton(encode(other, settings.steps, settings.labels, settings.children).tolist())
+    shared = _shared(one, runs)
+    start, begin, length = runs.longest_run(one.code_N.tolist())
     length = length if length > 1 else 0
     return Resemblance(
         shared,
         sum(motif.share for motif in shared),
         tuple(one.graph.node_N[start : start + length].tolist()),
-        tuple(other.graph.node_N[begin : begin + length].tolist()),
+        tuple(other.node_N[begin : begin + length].tolist()),
     )
 
 
-def _shared(one: Motifs, other: Motifs) -> tuple[SharedMotif, ...]:
-    own, theirs = Counter(one.word_M.tolist()), Counter(other.word_M.tolist())
-    found = []
+def _shared(one: Motifs, runs: SuffixAutomaton) -> tuple[SharedMotif, ...]:
+    counts, found = Counter(one.word_M.tolist()), []
     for motif, word in enumerate(one.word_M.tolist()):
-        if word in theirs and word in own:
-            first = int(one.first_M[motif])
-            numbers = one.graph.label_N[first : first + int(one.size_M[motif])]
-            operations = tuple(str(one.graph.labels[number]) for number in numbers)
-            count = own.pop(word)
-            found.append(SharedMotif(operations, count, theirs[word], count * len(numbers) / len(one.graph)))
+        first = int(one.first_M[motif])
+        places = slice(first, first + int(one.size_M[motif]))
+        count = counts.pop(word, 0)
+        there = runs.occurrences(one.code_N[places].tolist()) if count else 0
+        if there:
+            operations = tuple(str(one.graph.labels[number]) for number in one.graph.label_N[places])
+            found.append(SharedMotif(operations, count, there, count * len(operations) / len(one.graph)))
     return tuple(sorted(found, key=lambda motif: -motif.share))
 
 
-def longest_common_run(first_N: np.ndarray, second_M: np.ndarray) -> tuple[int, int, int]:
-    """Where the longest run of equal codes begins in both sequences, and its length; of several the first.
+class SuffixAutomaton:
+    """Reads exactly the runs of a sequence, in time linear in what it reads (Blumer et al., 1985).
 
-    A suffix automaton of the first (Blumer et al., 1985) reads the second: linear in both.
-    """
-    automaton = _SuffixAutomaton(first_N.tolist())
-    best = (0, 0, 0)
-    state, length = 0, 0
-    for place, code in enumerate(second_M.tolist()):
-        while state and code not in automaton.steps[state]:
-            state = automaton.links[state]
-            length = automaton.lengths[state]
-        if code in automaton.steps[state]:
-            state, length = automaton.steps[state][code], length + 1
-        if length > best[2]:
-            best = automaton.ends[state] - length + 1, place - length + 1, length
-    return best
-
-
-class _SuffixAutomaton:
-    """Reads exactly the runs of a sequence. State 0 has read nothing.
+    State 0 has read nothing.
 
     Attributes:
         steps: for each state the state behind each code.
         links: the state of the longest suffix that stands in other places, too; of state 0 -1.
         lengths: of the longest run that leads to it.
         ends: where the first of these runs ends.
+        counts: in how many places its runs stand.
     """
 
     def __init__(self, codes: list[int]):
         self.steps: list[dict[int, int]] = [{}]
         self.links, self.lengths, self.ends = [-1], [0], [-1]
         last = 0
+        self.counts = [len(codes)]
         for place, code in enumerate(codes):
             last = self._grow(last, code, place)
+        for state in sorted(range(1, len(self.lengths)), key=self.lengths.__getitem__, reverse=True):
+            self.counts[self.links[state]] += self.counts[state]
 
-    def _state(self, steps: dict[int, int], link: int, length: int, end: int) -> int:
+    def occurrences(self, codes: list[int]) -> int:
+        """In how many places a run stands in the sequence; they may overlap."""
+        state = 0
+        for code in codes:
+            if code not in self.steps[state]:
+                return 0
+            state = self.steps[state][code]
+        return self.counts[state]
+
+    def longest_run(self, codes: list[int]) -> tuple[int, int, int]:
+        """The longest run that another sequence shares: where it begins there and here, its length; the first."""
+        best = (0, 0, 0)
+        state, length = 0, 0
+        for place, code in enumerate(codes):
+            while state and code not in self.steps[state]:
+                state = self.links[state]
+                length = self.lengths[state]
+            if code in self.steps[state]:
+                state, length = self.steps[state][code], length + 1
+            if length > best[2]:
+                best = place - length + 1, self.ends[state] - length + 1, length
+        return best
+
+    def _state(self, steps: dict[int, int], link: int, length: int, end: int, count: int) -> int:
         self.steps.append(steps)
         self.links.append(link)
         self.lengths.append(length)
         self.ends.append(end)
+        self.counts.append(count)
         return len(self.steps) - 1
 
     def _grow(self, last: int, code: int, place: int) -> int:
-        new = self._state({}, 0, self.lengths[last] + 1, place)
+        new = self._state({}, 0, self.lengths[last] + 1, place, 1)
         state = last
         while state >= 0 and code not in self.steps[state]:
             self.steps[state][code] = new
@@ -138,7 +152,8 @@ class _SuffixAutomaton:
 
     def _split(self, state: int, code: int, after: int) -> int:
         """A state for the shorter runs of `after`, which stand in more places."""
-        copy = self._state(dict(self.steps[after]), self.links[after], self.lengths[state] + 1, self.ends[after])
+        length, end = self.lengths[state] + 1, self.ends[after]
+        copy = self._state(dict(self.steps[after]), self.links[after], length, end, 0)
         while state >= 0 and self.steps[state].get(code) == after:
             self.steps[state][code] = copy
             state = self.links[state]

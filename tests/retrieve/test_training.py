@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,8 +19,8 @@ from nge_search.retrieve.ordered import OrderedGraph
 from nge_search.retrieve.tasks import same_family
 from nge_search.retrieve.training import GraphTraining, MotifTraining, ViewTraining, train_on_contexts
 
-FAMILIES = GraphTraining(epochs=15, batch_size=15, learning_rate=1e-2)
-MOTIFS = MotifTraining(epochs=2, batch_size=64, learning_rate=1e-3)
+FAMILIES = GraphTraining(epochs=80, batch_size=30, learning_rate=1e-2)
+MOTIFS = MotifTraining(epochs=3, batch_size=64)
 VIEWS = ViewTraining(epochs=3, batch_size=15, learning_rate=1e-2)
 
 
@@ -42,19 +43,18 @@ def precision(embedder, networks) -> float:
         NetworkSettings(MotifSettings(), width=16, on_motifs=MOTIFS, on_families=FAMILIES),
         NetworkSettings(kind="convolution", width=16, on_families=FAMILIES),
         NetworkSettings(kind="attention", width=16, heads=2, on_families=FAMILIES),
-        NetworkSettings(kind="convolution", width=16, on_families=GraphTraining(15, 15, 1e-2, classify=False)),
+        NetworkSettings(kind="convolution", width=16, on_families=replace(FAMILIES, classify=False)),
     ],
     ids=["motifs", "convolution", "attention", "contrast alone"],
 )
 def test_families_come_together(networks, settings: NetworkSettings) -> None:
-    """What is learnt from, is found; beside the same networks untrained."""
+    """What is learnt from, is found."""
     losses: dict[str, list[float]] = {}
     embedder = NetworkEmbedder(settings, tell=lambda stage, epoch, loss: losses.setdefault(stage, []).append(loss))
-    embedder.start(LabelNumbers.of(networks[0]), 0)
-    untrained = precision(embedder, networks)
     embedder.fit(*networks, 0)
-    assert precision(embedder, networks) > max(untrained + 0.02, 0.85)
-    assert losses["families"][-1] < losses["families"][0] - 0.1
+    print(settings, precision(embedder, networks), losses["families"][0], losses["families"][-1])
+    assert precision(embedder, networks) > 0.9
+    assert losses["families"][-1] < losses["families"][0] - 0.2
     assert ("motifs" in losses) == (settings.motifs is not None)
 
 
