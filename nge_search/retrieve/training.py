@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from nge_search.errors import RunFailure, UserError
 from nge_search.graph_nn import SparseBatch
@@ -96,6 +97,10 @@ class GraphInputs(Protocol):
 
     def __len__(self) -> int: ...
 
+    def nodes(self, position: int) -> int:
+        """How many one of them has."""
+        ...
+
     def batch(self, positions: Sequence[int]) -> tuple[SparseBatch, Tensor | None]:
         """Some of them, and the features of their nodes (None: labels)."""
         ...
@@ -110,6 +115,9 @@ class WholeGraphs:
     def __len__(self) -> int:
         return len(self.graphs)
 
+    def nodes(self, position: int) -> int:
+        return len(self.graphs[position])
+
     def batch(self, positions: Sequence[int]) -> tuple[SparseBatch, Tensor | None]:
         return batch_of_graphs([self.graphs[i] for i in positions], self.labels, self.normalised), None
 
@@ -122,6 +130,9 @@ class MacroGraphs:
 
     def __len__(self) -> int:
         return len(self.divided)
+
+    def nodes(self, position: int) -> int:
+        return len(self.divided[position])
 
     def batch(self, positions: Sequence[int]) -> tuple[SparseBatch, Tensor | None]:
         chosen = [self.divided[i] for i in positions]
@@ -176,7 +187,7 @@ def train_on_families(
         head = nn.Linear(encoder.width, len(names)).to(device) if settings.classify else None
 
     def loss(positions: Tensor) -> Tensor:
-        h_BF, family_B = _encoded(encoder, inputs, positions.tolist()), family_N[positions].to(device)
+        h_BF, family_B = encoded(encoder, inputs, positions.tolist()), family_N[positions].to(device)
         total = family_loss(h_BF, family_B, settings.temperature) if settings.contrast else h_BF.sum() * 0
         return total if head is None else total + functional.cross_entropy(head(h_BF), family_B)
 
@@ -211,19 +222,44 @@ def train_on_views(
 
 
 @torch.no_grad()
-def embeddings(encoder: GraphEncoder, inputs: GraphInputs, at_once: int = 8) -> np.ndarray:
-    """Of all graphs, float32 [N, F], so many at once."""
+def embeddings(encoder: GraphEncoder, inputs: GraphInputs, most_nodes: int = 20_000) -> np.ndarray:
+    """Of all graphs, float32 [N, F]; `most_nodes` at once, but at least a graph."""
     encoder.eval()
-    starts = range(0, len(inputs), at_once)
-    batches = (range(start, min(start + at_once, len(inputs))) for start in starts)
-    parts = [_encoded(encoder, inputs, positions).cpu().numpy() for positions in batches]
-    return np.concatenate(parts) if parts else np.zeros((0, encoder.width), np.float32)
+    if not len(inputs):
+        return np.zeros((0, encoder.width), np.float32)
+    return encoded(encoder, inputs, range(len(inputs)), most_nodes).cpu().numpy()
 
 
-def _encoded(encoder: GraphEncoder, inputs: GraphInputs, positions: Sequence[int]) -> Tensor:
+def encoded(
+    encoder: GraphEncoder, inputs: GraphInputs, positions: Sequence[int], most_nodes: int = 100_000
+) -> Tensor:
+    """Embeddings of some graphs [B, F], at most `most_nodes` at once, but at least a graph.
+
+    Where they do not fit at once, what is needed for gradients is computed again on the way back, so that memory
+    stays that of one part (Chen et al., 2016).
+    """
     device = next(encoder.parameters()).device
-    batch, x_ND = inputs.batch(positions)
-    return encoder(batch.to(device), None if x_ND is None else x_ND.to(device))
+    groups = _groups(inputs, positions, most_nodes)
+    parts = []
+    for group in groups:
+        batch, x_ND = inputs.batch(group)
+        given = batch.to(device), None if x_ND is None else x_ND.to(device)
+        parts.append(encoder(*given) if len(groups) == 1 else checkpoint(encoder, *given, use_reentrant=False))
+    return torch.cat(parts)
+
+
+def _groups(inputs: GraphInputs, positions: Sequence[int], most_nodes: int) -> list[list[int]]:
+    """The positions in their order, in as few parts as have at most so many nodes, or one graph."""
+    groups: list[list[int]] = []
+    total = 0
+    for position in positions:
+        count = inputs.nodes(position)
+        if not groups or total + count > most_nodes:
+            groups.append([])
+            total = 0
+        groups[-1].append(position)
+        total += count
+    return groups
 
 
 def _train(

@@ -12,12 +12,20 @@ import torch
 from nge_search.errors import RunFailure, UserError
 from nge_search.metrics.retrieval import cosines
 from nge_search.retrieve.embedders import DiscriminantEmbedder, NetworkEmbedder, NetworkSettings, UntrainedEmbedder
-from nge_search.retrieve.encoders import GraphEncoder, LabelNumbers
+from nge_search.retrieve.encoders import GraphEncoder, LabelNumbers, batch_of_graphs
 from nge_search.retrieve.fingerprints import CONTROLS
 from nge_search.retrieve.motifs import MotifSettings, divide
 from nge_search.retrieve.ordered import OrderedGraph
 from nge_search.retrieve.tasks import same_family
-from nge_search.retrieve.training import GraphTraining, MotifTraining, ViewTraining, train_on_contexts
+from nge_search.retrieve.training import (
+    GraphTraining,
+    MotifTraining,
+    ViewTraining,
+    WholeGraphs,
+    embeddings,
+    encoded,
+    train_on_contexts,
+)
 
 FAMILIES = GraphTraining(epochs=80, batch_size=30, learning_rate=1e-2)
 MOTIFS = MotifTraining(epochs=3, batch_size=64)
@@ -105,6 +113,26 @@ def test_the_first_stage(networks) -> None:
     embedder._tell = tell
     embedder.fit(*networks, 0)
     assert all(torch.equal(kept[name], tensor) for name, tensor in embedder.motif_encoder.state_dict().items())
+
+
+@pytest.mark.parametrize("most_nodes", [1, 60, 100_000])
+def test_parts_of_a_batch(networks, most_nodes: int) -> None:
+    """Embeddings and gradients do not hang on how many graphs are encoded at once."""
+    graphs = networks[0][:6]
+    labels = LabelNumbers.of(graphs)
+    torch.manual_seed(0)
+    encoder = GraphEncoder(len(labels), 5)
+    found = encoded(encoder, WholeGraphs(graphs, labels), [4, 0, 5, 1], most_nodes)
+    expected = encoder(batch_of_graphs([graphs[i] for i in (4, 0, 5, 1)], labels))
+    torch.testing.assert_close(found, expected)
+    gradients = [torch.autograd.grad(h.square().sum(), list(encoder.parameters())) for h in (found, expected)]
+    torch.testing.assert_close(*gradients)
+    np.testing.assert_allclose(
+        embeddings(encoder, WholeGraphs(graphs, labels), most_nodes)[[4, 0, 5, 1]],
+        expected.detach().numpy(),
+        rtol=1e-4,
+        atol=1e-6,
+    )
 
 
 def test_controls(networks) -> None:
