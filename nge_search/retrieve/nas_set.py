@@ -1,6 +1,6 @@
 """Searched networks in classes of similar ones, as NAR's second data set has them (Section 4.1, Appendix A.4).
 
-The paper says neither how its centres were chosen, nor how far from them members are drawn, so both are stated here:
+The paper says neither how its centres were chosen nor how far from them members are drawn; both are stated here:
 centres are as far from each other as those of a large random pool can be; a member is a centre with some distinct
 genes redrawn, of 16 operations and 12 sources (the first node's two sources are given), that no other centre is
 nearer to.

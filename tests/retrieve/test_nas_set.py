@@ -49,14 +49,11 @@ def test_edits() -> None:
         for _ in range(10):
             found = edited(code, edits, random)
             assert (found[:, 0, 1] != found[:, 1, 1]).all()
-            assert (found != code)[..., 0].sum() + 12 >= edits
-            assert (found != code).sum() <= edits
+            assert (found != code).sum() == edits
             changed |= found != code
             genotype_of(found)
     assert changed.sum() == 28
     assert not changed[[0, 4], :, 1].any()
-    one = [edited(code, 1, random) for _ in range(20)]
-    assert all((found != code).sum() == 1 for found in one)
 
 
 def test_centres_are_far_apart() -> None:
