@@ -98,7 +98,7 @@ class SuffixAutomaton:
         self.steps: list[dict[int, int]] = [{}]
         self.links, self.lengths, self.ends = [-1], [0], [-1]
         last = 0
-        self.counts = [len(codes)]
+        self.counts = [0]
         for place, code in enumerate(codes):
             last = self._grow(last, code, place)
         for state in sorted(range(1, len(self.lengths)), key=self.lengths.__getitem__, reverse=True):
