@@ -1,4 +1,4 @@
-"""Our embedder for families that nobody has seen: fingerprints, less what members of a family differ in.
+"""Our embedder for families that nobody has seen: fingerprints, which may be less what alike networks differ in.
 
 Fingerprints of several kinds stand side by side. Along the directions in which networks differ that are built alike
 they are made shorter (`lda.Whitening`): members of known families, or views of one network (other depths, pieces of
@@ -21,7 +21,6 @@ from nge_search.errors import UserError, nearest
 from nge_search.retrieve.embedders import Embedder, NetworkEmbedder, NetworkSettings
 from nge_search.retrieve.fingerprints import Bag, Fingerprint, FingerprintSettings, bag
 from nge_search.retrieve.lda import Span, Whitening
-from nge_search.retrieve.motifs import MotifSettings
 from nge_search.retrieve.ordered import OrderedGraph
 from nge_search.retrieve.views import random_view
 
@@ -45,10 +44,10 @@ class OwnSettings:
     """
 
     fingerprints: tuple[tuple[FingerprintSettings, float], ...] = (
-        (FingerprintSettings(rounds=2, all_rounds=True, idf=0.5), 1.0),
-        (FingerprintSettings("motifs", idf=0.5, motifs=MotifSettings(labels="attributes")), 0.5),
+        (FingerprintSettings(rounds=1), 1.0),
+        (FingerprintSettings(rounds=1, labels="names"), 1.0),
     )
-    alike: str = "families"
+    alike: str = "nothing"
     ratio: float = 1.0
     views: int = 3
     least_share: float = 0.6

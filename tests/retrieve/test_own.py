@@ -54,7 +54,7 @@ def test_families_are_whitened(networks) -> None:
     """As if all features had been written out and whitened."""
     graphs, names = networks
     hidden = ["" if name == "plain" else name for name in names]
-    settings = OwnSettings(((CONTROLS["wl1"], 1.0), (CONTROLS["motifs_idf"], 0.5)), ratio=0.2, features=1000)
+    settings = OwnSettings(((CONTROLS["wl1"], 1.0), (CONTROLS["motifs_idf"], 0.5)), "families", 0.2, features=1000)
     own = OwnEmbedder(settings)
     own.fit(graphs, hidden, 0)
     x_NW = own.vectors(own.bags).toarray()

@@ -8,9 +8,9 @@ import pytest
 
 from nge_search.architecture.graph import Graph
 from nge_search.retrieve.embedders import UntrainedEmbedder
-from nge_search.retrieve.fingerprints import CONTROLS
+from nge_search.retrieve.fingerprints import CONTROLS, FingerprintSettings
 from nge_search.retrieve.ordered import OrderedGraph
-from nge_search.retrieve.own import OwnEmbedder
+from nge_search.retrieve.own import OwnEmbedder, OwnSettings
 from nge_search.retrieve.retriever import Retriever, build_index
 from nge_search.retrieve.smoothing import Smoothing
 
@@ -20,7 +20,8 @@ def retriever(families, request: pytest.FixtureRequest) -> Retriever:
     graphs = {f"{name}{i}": graph for name, own in families.items() for i, graph in enumerate(own)}
     ordered = [OrderedGraph.of(graph) for graph in graphs.values()]
     about = [{"family": name.rstrip("0123456789"), "task": "any"} for name in graphs]
-    embedder = OwnEmbedder()
+    wl2 = FingerprintSettings(rounds=2, all_rounds=True, idf=0.5)
+    embedder = OwnEmbedder(OwnSettings(((wl2, 1.0), (CONTROLS["motifs_idf"], 0.5)), "families"))
     embedder.fit(ordered, [own["family"] for own in about], 0)
     smoothing = Smoothing(2, 0.5) if request.param == "smoothed" else Smoothing()
     return Retriever(
