@@ -44,8 +44,8 @@ class OwnSettings:
     """
 
     fingerprints: tuple[tuple[FingerprintSettings, float], ...] = (
-        (FingerprintSettings(rounds=1), 1.0),
-        (FingerprintSettings(rounds=1, labels="names"), 1.0),
+        (FingerprintSettings(rounds=1, idf=0.5), 1.0),
+        (FingerprintSettings(rounds=1, labels="names", idf=0.5), 1.0),
     )
     alike: str = "nothing"
     ratio: float = 1.0

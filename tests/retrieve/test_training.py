@@ -48,7 +48,7 @@ def precision(embedder, networks) -> float:
 @pytest.mark.parametrize(
     "settings",
     [
-        NetworkSettings(MotifSettings(), width=16, dropout=0, on_motifs=MOTIFS, on_families=FAMILIES),
+        NetworkSettings(MotifSettings(children=True), width=16, dropout=0, on_motifs=MOTIFS, on_families=FAMILIES),
         NetworkSettings(kind="convolution", width=16, on_families=FAMILIES),
         NetworkSettings(kind="attention", width=16, heads=2, on_families=FAMILIES),
         NetworkSettings(kind="convolution", width=16, on_families=replace(FAMILIES, classify=False)),
@@ -60,8 +60,8 @@ def test_families_come_together(networks, settings: NetworkSettings) -> None:
     losses: dict[str, list[float]] = {}
     embedder = NetworkEmbedder(settings, tell=lambda stage, epoch, loss: losses.setdefault(stage, []).append(loss))
     embedder.fit(*networks, 0)
-    assert precision(embedder, networks) > 0.8
-    assert losses["families"][-1] < losses["families"][0] - 0.2
+    assert precision(embedder, networks) > (0.9 if settings.motifs is None else 0.6)
+    assert losses["families"][-1] < losses["families"][0] - 0.5
     assert ("motifs" in losses) == (settings.motifs is not None)
 
 
