@@ -199,13 +199,13 @@ def _entry(row: Any, archive: GraphArchive, place: int) -> Entry:
 
 
 def _network(row: Any) -> Network:
-    *texts, parameters, multiply_adds = row
-    if len(texts) != 4 or not all(isinstance(text, str) for text in texts):
+    name, library, family, task, parameters, multiply_adds = row
+    if not all(isinstance(text, str) for text in (name, library, family, task)):
         raise ValueError
     for value, most in ((parameters, _MOST_PARAMETERS), (multiply_adds, _MOST_MULTIPLY_ADDS)):
         if type(value) is not int or not 0 <= value <= most:
             raise ValueError
-    return Network(*texts, parameters, multiply_adds)
+    return Network(name, library, family, task, parameters, multiply_adds)
 
 
 def coarse_label(graph: Graph) -> str:

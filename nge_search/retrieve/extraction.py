@@ -168,7 +168,7 @@ def hollow_copy(module: nn.Module) -> nn.Module:
     hollow = copy.deepcopy(module, memo).eval()
     for part in hollow.modules():
         if getattr(part, "fused_attn", False) is True:  # timm's: whether attention is one call
-            part.fused_attn = False
+            part.__dict__["fused_attn"] = False
     return hollow
 
 

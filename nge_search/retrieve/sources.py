@@ -93,7 +93,8 @@ class Timm(Library):
 
     def build(self, name: str) -> tuple[nn.Module, Inputs]:
         network = build_hollow(lambda: self._timm.create_model(name))
-        return network, images(*(network.pretrained_cfg.get("input_size") or ()))
+        described: Any = network.pretrained_cfg
+        return network, images(*(described.get("input_size") or ()))
 
     def _module(self, name: str) -> str:
         return self._timm.models.model_entrypoint(name).__module__
