@@ -2,7 +2,7 @@
 # make demo      search on real images, then retrain what it found; FRESH=1 repeats a finished demo
 # make test      formatter, linter, types and tests; SLOW=1 adds the tests that take minutes
 # make matrix    the tests on Python 3.10 and 3.13, with the oldest and the newest torch; PYTHON310= and PYTHON313=
-#                name interpreters that are not on PATH
+#                name interpreters that are not on PATH; ONLY="python3.10-oldest" makes some of the four alone
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -29,4 +29,4 @@ test: install
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(if $(SLOW),-m "slow or not slow")
 
 matrix:
-	PYTHON310="$(PYTHON310)" PYTHON313="$(PYTHON313)" .ci/matrix
+	PYTHON310="$(PYTHON310)" PYTHON313="$(PYTHON313)" .ci/matrix $(ONLY)

@@ -8,7 +8,8 @@
 On NAS-Bench-201 three settings: validation after 200 epochs as the signal and CIFAR-10's test accuracy as the
 score; validation after 12 epochs with the same score; and CIFAR-100's validation accuracy as both. --embeddings
 adds `nge_reinforce` with P from the other embeddings. Strategies have the defaults of `nge search task=queries`,
-the same everywhere. Writes nge_strategies_SPACE.json and .png under experiments/results/.
+the same everywhere; predictor_search.py compares them with searches by predictors. Writes
+nge_strategies_SPACE.json and .png under experiments/results/.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ SETTINGS = {
     "nasbench101": {"cifar10, 4 epochs": ("cifar10_valid_4", "cifar10_test_4")},
 }
 CHECKPOINTS = (30, 50, 100, 300)
+#: Those without a predictor.
+PLAIN = tuple(name for name in STRATEGIES if name != "predictor")
 #: No strategy was tuned on these seeds.
 FIRST_SEED = 100_000
 
@@ -61,7 +64,7 @@ def main() -> None:
     if not known or not known.keys() >= set(options.settings or ()):
         parser.error(f"settings of {space}: {', '.join(map(repr, known)) or 'none'}")
     settings = {name: known[name] for name in options.settings or known}
-    searches = [(name, "nge") for name in STRATEGIES]
+    searches = [(name, "nge") for name in PLAIN]
     if options.embeddings:
         searches += [("nge_reinforce", kind) for kind in ("direct", "plain", "rnn")]
     found, curves = {}, {}
@@ -80,7 +83,7 @@ def main() -> None:
                 found.setdefault(setting, {})[label] = {**describe(scores[label]), "seconds": round(seconds, 1)}
                 means = [round(value, 3) for value in found[setting][label]["mean"].values()]
                 print(f"{setting}: {label}: mean {means} after {CHECKPOINTS} queries, {seconds:.0f} s", flush=True)
-            found[setting]["paired"] = paired(scores)
+            found[setting]["paired"] = paired(scores, ("nge_reinforce", "nge_evolution"))
             curves[setting] = scores
     header = results_header(f"python experiments/nge_strategies.py TABLE{words(options)}")
     counts = {"table": table.source, "seeds": options.seeds, "first_seed": FIRST_SEED, "queries": options.queries}
@@ -132,19 +135,23 @@ def describe(scores_SQ: np.ndarray) -> dict[str, dict[int, float]]:
     return {name: dict(zip(reached, np.round(row, 4).tolist())) for name, row in rows.items()}
 
 
-def paired(scores: dict[str, np.ndarray]) -> dict[str, dict[int, dict[str, float]]]:
-    """NGE's strategies against each other one, seed by seed: mean difference and Wilcoxon's signed-rank test."""
+def paired(scores: dict[str, np.ndarray], some: tuple[str, ...]) -> dict[str, dict[int, dict[str, float]]]:
+    """Some strategies against each other one, seed by seed: mean difference and Wilcoxon's signed-rank test.
+
+    Where one has more seeds than the other, the first ones that both have count.
+    """
     tests = {}
-    for ours in ("nge_reinforce", "nge_evolution"):
+    for ours in some:
         for theirs in scores:
             if theirs == ours:
                 continue
+            shared = min(len(scores[ours]), len(scores[theirs]))
             for count in CHECKPOINTS:
                 if count > scores[ours].shape[1]:
                     continue
-                difference_S = scores[ours][:, count - 1] - scores[theirs][:, count - 1]
+                difference_S = scores[ours][:shared, count - 1] - scores[theirs][:shared, count - 1]
                 p = wilcoxon(difference_S).pvalue if difference_S.any() else 1.0
-                row = {"difference": round(float(difference_S.mean()), 4), "p": float(f"{p:.2g}")}
+                row = {"difference": round(float(difference_S.mean()), 4), "p": float(f"{p:.2g}"), "seeds": shared}
                 tests.setdefault(f"{ours} - {theirs}", {})[count] = row
     return tests
 
@@ -156,7 +163,7 @@ def plot(curves: dict[str, dict[str, np.ndarray]], path: Path) -> None:
 
     figure, axes = pyplot.subplots(1, len(curves), figsize=(5 * len(curves), 4), squeeze=False)
     for axis, (setting, scores) in zip(axes[0], curves.items()):
-        for index, name in enumerate(STRATEGIES):
+        for index, name in enumerate(PLAIN):
             quartiles_3Q = np.percentile(scores[name], (25, 50, 75), axis=0)
             queries_Q = np.arange(1, quartiles_3Q.shape[1] + 1)
             axis.plot(queries_Q, quartiles_3Q[1], color=f"C{index}", label=name, linewidth=1.5)

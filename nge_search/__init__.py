@@ -1,6 +1,6 @@
 """Neural architecture search with graph embeddings (NGE)."""
 
-from nge_search.api import derive, evaluate, run, search
+from nge_search.api import derive, evaluate, predict_bench, predict_score, predict_train, run, search
 from nge_search.architecture.genotype import Cell, Genotype
 from nge_search.architecture.load import load_genotype
 from nge_search.engine.interrupt import Interrupted
@@ -21,6 +21,9 @@ __all__ = [
     "derive",
     "evaluate",
     "load_genotype",
+    "predict_bench",
+    "predict_score",
+    "predict_train",
     "run",
     "search",
 ]

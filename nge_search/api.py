@@ -1,4 +1,4 @@
-"""The commands as Python functions: `nge_search.search(...)`, `.evaluate(...)`, `.run(...)` and `.derive(...)`.
+"""The commands as Python functions: `nge_search.search(...)`, `.evaluate(...)`, `.predict_train(...)` and others.
 
 torch is imported when a function is called, so that `import nge_search` stays quick.
 """
@@ -21,10 +21,10 @@ from nge_search.settings.run import RunningConfig
 
 
 def run(command: str, config: Any = None, *overrides: str) -> dict[str, Any]:
-    """Start a run, as the command (`search`, `eval`) does; what kind of run it is, `task` tells.
+    """Start a run, as the command (`search`, `predict train`) does; what kind of run it is, `task` tells.
 
     Args:
-        command: the word behind `nge`.
+        command: the word, or the two words, behind `nge`.
         config: a YAML file, a (nested) mapping of settings, or a configuration; None: the defaults.
         overrides: `key=value` words, as on the command line.
 
@@ -71,6 +71,47 @@ def evaluate(
     errors as for `run`; a configuration is an `EvalConfig` or a `SegmentationConfig`.
     """
     return run("eval", config, *overrides)
+
+
+def predict_train(
+    config: RunningConfig | Mapping[str, Any] | str | Path | None = None, *overrides: str
+) -> dict[str, Any]:
+    """Train what predicts accuracies, as `nge predict train` does.
+
+    Arguments, result and errors as for `run`; a configuration is a `PredictConfig`.
+    """
+    return run("predict train", config, *overrides)
+
+
+def predict_bench(
+    config: RunningConfig | Mapping[str, Any] | str | Path | None = None, *overrides: str
+) -> dict[str, Any]:
+    """Compare predictors, as `nge predict bench` does.
+
+    Arguments, result and errors as for `run`; a configuration is a `PredictBenchConfig`.
+    """
+    return run("predict bench", config, *overrides)
+
+
+def predict_score(predictor: str | Path, architectures: str | Path) -> list[dict[str, Any]]:
+    """What a trained predictor expects of architectures, as `nge predict score` writes it.
+
+    Args:
+        predictor: the run folder of a predictor.
+        architectures: a CSV with the column `architecture`, the run folder of a search, or one architecture.
+
+    Returns:
+        For each, in their order, "architecture" and "score", the higher the better; of predictors that say how sure
+        they are also "predicted" and the ends of intervals, "low_50", "high_50", "low_90" and "high_90", in
+        percent; of the genotypes of a search "epoch", counted from 1.
+
+    Raises:
+        UserError: no predictor, no architectures, or such of another space.
+    """
+    from nge_search.predict.saved import load_predictor
+    from nge_search.predict.scoring import score
+
+    return [one.to_dict() for one in score(load_predictor(predictor), architectures)]
 
 
 def derive(run: str | Path, epoch: int | None = None) -> Genotype | dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The `nge` command: one word per task, the same code as the launchers."""
+"""The `nge` command: a word, or two, per task; the same code as the launchers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,6 +23,9 @@ from nge_search.registry import resolve
 from nge_search.settings.load import help_text, kind_for, load_config, schema_of, to_yaml
 from nge_search.settings.names import NETWORKS
 from nge_search.settings.run import DEVICE_HELP, DEVICES, RunningConfig
+
+#: Architectures that `nge predict score` shows and draws at most.
+_MOST_BEST = 100
 
 
 class _Parser(argparse.ArgumentParser):
@@ -39,12 +42,13 @@ def _path(given: str) -> str:
     return str(user_path(given)) if given.startswith("~") or "\0" in given else given
 
 
-def _configured(command: str, words: Sequence[str]) -> tuple[Kind, RunningConfig] | None:
-    """Parse `--config FILE key=value ...`; None once `--help` or `--print-config` has been served."""
+def _configured(command: str, words: Sequence[str]) -> tuple[Kind, RunningConfig, bool] | None:
+    """Parse `--config FILE --json key=value ...`; None once `--help` or `--print-config` has been served."""
     program = f"nge {command}"
     parser = _Parser(prog=program, add_help=False, allow_abbrev=False)
     parser.add_argument("--config", type=_path, metavar="FILE", help="YAML file with settings in sections")
     parser.add_argument("--print-config", action="store_true", help="print the merged settings, and start nothing")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON, as summary.json has it")
     parser.add_argument("-h", "--help", action="store_true", help="print this list, and start nothing")
     parser.add_argument(
         "settings",
@@ -65,7 +69,7 @@ def _configured(command: str, words: Sequence[str]) -> tuple[Kind, RunningConfig
     if options.print_config:
         print(to_yaml(config), end="")
         return None
-    return kind, config
+    return kind, config, options.json
 
 
 def _start(command: str, words: Sequence[str]) -> None:
@@ -73,10 +77,12 @@ def _start(command: str, words: Sequence[str]) -> None:
     configured = _configured(command, words)
     if configured is None:
         return
-    kind, config = configured
+    kind, config, as_json = configured
+    if as_json:
+        config.run.progress = "none"  # standard output is for the result alone
     summary = resolve(kind.run)(config)
     with _summarised(config):
-        _say(resolve(kind.closing)(config, summary))
+        _say(json.dumps(summary, indent=2).splitlines() if as_json else resolve(kind.closing)(config, summary))
 
 
 @contextlib.contextmanager
@@ -92,23 +98,31 @@ def _summarised(config: RunningConfig) -> Iterator[None]:
 
 
 def _derive(words: Sequence[str]) -> None:
-    parser = _Parser(prog="nge derive", description="The genotype that a search stands for after an epoch.")
+    parser = _Parser(
+        prog="nge derive",
+        description="The genotype that a search stands for after an epoch, and what it is expected to reach.",
+    )
     parser.add_argument("run", type=_path, help="run folder of a search")
     parser.add_argument("--epoch", type=int, help="epoch of the search, from 1 (its last)")
     parser.add_argument("--out", type=_path, help="file to write, instead of printing")
     parser.add_argument("--overwrite", action="store_true", help="replace the file that --out names")
     options = parser.parse_args(words)
     from nge_search.api import derive
+    from nge_search.architecture.genotype import Genotype
     from nge_search.files import write_atomic
+    from nge_search.predict.shipped import expected
 
     if options.out and not options.overwrite and os.path.lexists(options.out):
         raise UserError(f"'{options.out}' is there already; choose another file, or add --overwrite")
     found = derive(options.run, options.epoch)
-    text = json.dumps(found, indent=2) + "\n" if isinstance(found, dict) else found.to_json()
+    text = found.to_json() if isinstance(found, Genotype) else json.dumps(found, indent=2) + "\n"
     if options.out:
         write_atomic(Path(options.out), text)
     else:
         print(text, end="")
+    expectation = expected(found) if isinstance(found, Genotype) else None
+    if expectation is not None:
+        show(*expectation.lines(), file=sys.stdout if options.out else sys.stderr)
 
 
 def _show(words: Sequence[str]) -> None:
@@ -269,6 +283,60 @@ def _table(words: Sequence[str]) -> None:
         show(*table.describe())
 
 
+def _predict_score(words: Sequence[str]) -> None:
+    parser = _Parser(
+        prog="nge predict score",
+        description="The accuracies of architectures, as a trained predictor expects them.",
+    )
+    parser.add_argument("predictor", type=_path, help="run folder of nge predict train, or darts, which ships")
+    parser.add_argument(
+        "architectures",
+        type=_path,
+        help="CSV with the column `architecture`, run folder of a search (each epoch), or one architecture",
+    )
+    parser.add_argument("--out", type=_path, metavar="FILE", help="CSV to write all scores into")
+    parser.add_argument(
+        "--best", type=int, default=10, help="number of architectures of highest score to show (10)"
+    )
+    parser.add_argument(
+        "--draw", type=_path, metavar="FOLDER", help="folder to write a drawing of the best architectures into"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace the files that --out and --draw name")
+    parser.add_argument("--json", action="store_true", help="print all scores as JSON, in the order given")
+    options = parser.parse_args(words)
+    if not 1 <= options.best <= _MOST_BEST:
+        raise UserError(f"--best={options.best}: must be between 1 and {_MOST_BEST}")
+    drawings = [Path(options.draw or ".") / f"best.{suffix}" for suffix in ("svg", "png")]
+    for path in (*([options.out] if options.out else []), *(drawings if options.draw else [])):
+        if not options.overwrite and os.path.lexists(path):
+            raise UserError(f"'{path}' is there already; choose another place, or add --overwrite")
+    from nge_search.files import write_atomic
+    from nge_search.predict.saved import load_predictor
+    from nge_search.predict.scoring import best, score, to_csv
+
+    saved = load_predictor(options.predictor)
+    scored = score(saved, options.architectures)
+    chosen = best(scored, options.best)
+    if options.out:
+        write_atomic(Path(options.out), to_csv(scored))
+    if options.draw:
+        from nge_search.report import save_sheet
+
+        titles = [f"{rank}. {one.words()}" for rank, one in enumerate(chosen, 1)]
+        save_sheet([(title, saved.space.graphs(one.code)) for title, one in zip(titles, chosen)], *drawings)
+    if options.json:
+        document = {"predictor": saved.describe(), "architectures": [one.to_dict() for one in scored]}
+        show(*json.dumps(document, indent=2).splitlines())
+        return
+    lines = [saved.describe()]
+    if scored[0].epoch is None:
+        lines += [f"{one.words()}  {one.text}" for one in chosen]
+    else:
+        lines += [f"epoch {one.epoch}: {one.words()}  {one.text}" for one in scored]
+    wrote = [*([options.out] if options.out else []), *(drawings if options.draw else [])]
+    show(*lines, *(f"wrote {path}" for path in wrote))
+
+
 def _report(words: Sequence[str]) -> None:
     parser = _Parser(prog="nge report", description="Write a run's report.html anew; works while it runs, too.")
     parser.add_argument("run", type=_path, help="run folder, of a run of any kind")
@@ -296,7 +364,8 @@ def _doctor(words: Sequence[str]) -> None:
 
 
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
-    **{word: (functools.partial(_start, word), meaning) for word, meaning in kinds.commands().items()},
+    **{name: (functools.partial(_start, name), meaning) for name, meaning in kinds.commands().items()},
+    "predict score": (_predict_score, "the accuracies of architectures, as a trained predictor expects them"),
     "derive": (_derive, "print the genotype of a search, at any epoch"),
     "show": (_show, "an architecture's cells, parameters and mult-adds"),
     "export": (_export, "a trained network for timm, ONNX and torch.export"),
@@ -315,20 +384,49 @@ def _say(lines: list[str]) -> None:
         show(*lines)
 
 
+def _list(usage: str, names: Collection[str]) -> None:
+    """Print what commands do."""
+    width = max(map(len, names))
+    print(f"usage: nge {usage} ...\n")
+    print("\n".join(f"  {name:{width}} {COMMANDS[name][1]}" for name in names))
+    print("\n`nge COMMAND --help` lists the flags or settings of a command")
+
+
+def _named(words: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """The command that words begin with, and those behind it; the first of two words alone where --help follows.
+
+    Raises:
+        UserError: no command.
+    """
+    for count in (2, 1):
+        if (name := " ".join(words[:count])) in COMMANDS:
+            return name, words[count:]
+    second = [name.split()[1] for name in COMMANDS if name.startswith(f"{words[0]} ")]
+    if not second:
+        hint = nearest(words[0], dict.fromkeys(name.split()[0] for name in COMMANDS))
+        raise UserError(f"unknown command '{plain(words[0])}'{hint}; see `nge --help`")
+    if words[1:2] in (["-h"], ["--help"]):
+        return words[0], words[2:]
+    given, hint = "a second word is missing", ""
+    if words[1:]:
+        given, hint = f"'{plain(words[1])}' is unknown", nearest(words[1], second)
+    known = ", ".join(f"nge {words[0]} {word}" for word in second)
+    raise UserError(f"nge {words[0]}: {given}; there are {known}{hint}")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 2 for bad input, 1 for a failed run, 128 + n for signal n."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     escape_what_cannot_be_shown()
     try:
         if not words or words[0] in ("-h", "--help"):
-            print("usage: nge COMMAND ...\n")
-            print("\n".join(f"  {name:8} {meaning}" for name, (_, meaning) in COMMANDS.items()))
-            print("\n`nge COMMAND --help` lists the flags or settings of a command")
+            _list("COMMAND", COMMANDS)
             return 0
-        if words[0] not in COMMANDS:
-            hint = nearest(words[0], COMMANDS)
-            raise UserError(f"unknown command '{plain(words[0])}'{hint}; see `nge --help`")
-        COMMANDS[words[0]][0](words[1:])
+        name, rest = _named(words)
+        if name in COMMANDS:
+            COMMANDS[name][0](rest)
+        else:
+            _list(f"{name} COMMAND", [known for known in COMMANDS if known.startswith(f"{name} ")])
         return 0
     except UserError as error:
         return _fail(error)

@@ -238,13 +238,15 @@ def pad(graphs: Sequence[Graph], nodes: Vocabulary, edges: Vocabulary, width: in
     return DenseBatch(node_BV, edge_BKVV, (edge_BKVV > 0).sum(dim=1).to(torch.get_default_dtype()))
 
 
-def pad_rows(graphs: Sequence[Graph], rows: Sequence[np.ndarray], on_edges: bool) -> Tensor:
+def pad_rows(graphs: Sequence[Graph], rows: Sequence[np.ndarray], on_edges: bool, width: int = 0) -> Tensor:
     """Numbers for each node, [B, V, F], or each edge, [B, K, V, V, F], where `pad` puts it; zeros elsewhere.
 
     Args:
         rows: for each graph [nodes, F], or [edges, F].
+        width: V, if no graph has more nodes.
     """
-    slots, width = _dense_sizes(graphs)
+    slots, widest = _dense_sizes(graphs)
+    width = max(width, widest)
     features = rows[0].shape[1] if rows else 0
     shape = (slots, width, width) if on_edges else (width,)
     values = torch.zeros(len(graphs), *shape, features, dtype=torch.get_default_dtype())

@@ -17,7 +17,7 @@ class Kind:
 
     Attributes:
         name: in summary.json, in checkpoints, in the mark of a run folder, and of the folder below runs/.
-        command: the word behind `nge` that starts it.
+        command: the word, or the two words, behind `nge` that start it.
         help: what the command does, in its list; where several kinds share a command, the first one's counts.
         task: the value of the setting `task` that tells it from the other kinds of its command; empty: it has none.
         title: what its settings and its report are headed with.
@@ -58,6 +58,7 @@ class Kind:
 SUMMARY, ENVIRONMENT, METRICS, REPORT = "summary.json", "environment.json", "metrics.jsonl", "report.html"
 CONFIG, GENOTYPE, DATASET = "config.yaml", "genotype.json", "dataset.json"
 EVALUATION, SEGMENTATION = "evaluation.json", "segmentation.json"
+PREDICTOR, PREDICTOR_TENSORS, PREDICTION = "predictor.json", "predictor.safetensors", "predict.json"
 
 #: What runs of every kind write, besides what is in `Kind.files`; summary.json is written last.
 FILES = (SUMMARY, ENVIRONMENT, METRICS, REPORT, CONFIG)
@@ -128,6 +129,34 @@ KINDS = (
         use="a segmentation; use it as it is: nge segment {run} IMAGES --out FOLDER",
         rows=("train_pixel_accuracy", "test_miou"),
         formerly=("voc",),
+    ),
+    Kind(
+        name="predict",
+        command="predict train",
+        help="train what predicts accuracies, from architectures that have one",
+        task="",
+        title="Predictor",
+        settings="nge_search.settings.predict:PredictConfig",
+        run="nge_search.predict.train_run:run_train",
+        closing="nge_search.predict.train_run:closing_lines",
+        page="nge_search.report.pages.predict",
+        files=(PREDICTOR, PREDICTOR_TENSORS, PREDICTION),
+        unit=("fold", "folds", "predict.folds"),
+        use="a predictor; score architectures by it: nge predict score {run} ARCHITECTURES.csv",
+    ),
+    Kind(
+        name="predict_bench",
+        command="predict bench",
+        help="compare predictors by how well they rank what they have not seen",
+        task="",
+        title="Predictors compared",
+        settings="nge_search.settings.predict:PredictBenchConfig",
+        run="nge_search.predict.bench_run:run_bench",
+        closing="nge_search.predict.bench_run:closing_lines",
+        page="nge_search.report.pages.predict_bench",
+        files=(),
+        unit=("trial", "trials", "bench.seeds"),
+        use="a comparison of predictors; print it: nge predict bench --config {run}/config.yaml",
     ),
 )
 

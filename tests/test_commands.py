@@ -14,6 +14,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import nge_search
 from nge_search.architecture.load import load_genotype
 from nge_search.cli import main
+from nge_search.deploy.show import describe_network
+from nge_search.predict.shipped import expected
 
 RUN_FILES = {
     "config.yaml", "environment.json", "metrics.jsonl", "tensorboard", "checkpoints", "genotype.json",
@@ -95,6 +97,32 @@ def test_derive_reads_any_epoch(search_run, capsys, tmp_path):
         assert own.read_bytes() == before
     assert main(["derive", str(search_run), "--epoch", "1", "--out", str(out), "--overwrite"]) == 0
     assert load_genotype(out) == nge_search.derive(search_run, 1)
+
+
+def test_derive_says_what_to_expect(search_run, capsys, tmp_path):
+    """Beside the genotype, which can be piped on; not of cells of two nodes, which are of another space."""
+    row = {"epoch": 0, "genotype": load_genotype("darts_v2").to_dict()}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(row))
+    assert main(["derive", str(tmp_path)]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == row["genotype"]
+    lines = expected(load_genotype("darts_v2")).lines()
+    assert printed.err.splitlines() == lines
+    assert lines[0].startswith("expected test error 2.")
+    assert main(["derive", str(tmp_path), "--out", str(tmp_path / "found.json")]) == 0
+    assert capsys.readouterr().out.splitlines() == lines
+    assert main(["derive", str(search_run)]) == 0
+    assert not capsys.readouterr().err
+
+
+def test_show_says_what_to_expect_of_the_published_network(capsys):
+    """At DARTS' own sizes, and at no other."""
+    lines = expected(load_genotype("darts_v2")).lines()
+    shown, document = describe_network("darts_v2")
+    assert shown[-len(lines) :] == lines
+    assert document["expected"]["from"] == lines[1]
+    assert main(["show", "darts_v2", "--channels", "4", "--cells", "3", "--json"]) == 0
+    assert "expected" not in json.loads(capsys.readouterr().out)
 
 
 def test_retraining_a_search_gives_a_test_error(search_run, tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
@@ -105,6 +106,10 @@ class _Broken(io.TextIOWrapper):
 
     def flush(self) -> None:
         raise self._error
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # at the end nobody hears of it, but Python 3.13 tells
+            super().close()
 
 
 def test_a_full_disk_under_the_output_is_named_as_such() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import json
 import os
@@ -13,13 +14,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from nge_search.metrics.ranking import kendall_tau
+from nge_search.predict.network_options import NetworkOptions
+from nge_search.predict.predictors import open_predictor
+from nge_search.predict.splits import halves
 from nge_search.settings.names import STRATEGIES
 from nge_search.settings.strategies import StrategySection
-from nge_search.spaces import NasBench201Space
+from nge_search.spaces import DartsSpace, NasBench101Space, NasBench201Space
 from nge_search.strategies import build_strategy
 from nge_search.strategies.query_loop import run_strategy
-from nge_search.tables import Benchmark
+from nge_search.tables import Benchmark, open_table
 from nge_search.tables.table import build_table
 
 ROOT = Path(__file__).parents[1]
@@ -45,7 +51,7 @@ def test_the_comparison_of_strategies(tmp_path):
         return float(benchmark.scores(run_strategy(strategy, benchmark.queries(35)))[29])
 
     after = {}
-    for name in STRATEGIES:
+    for name in (name for name in STRATEGIES if name != "predictor"):
         after[name] = [score(name, seed) for seed in seeds]
         assert results[name]["mean"]["30"] == pytest.approx(np.mean(after[name]), abs=1e-3)
         assert results[name]["median"]["30"] == pytest.approx(sorted(after[name])[1], abs=1e-3)
@@ -54,6 +60,60 @@ def test_the_comparison_of_strategies(tmp_path):
     assert pair["difference"] == pytest.approx(difference, abs=1e-3)
     assert 0 <= pair["p"] <= 1
     assert (tmp_path / "results" / "nge_strategies_nasbench201.png").stat().st_size > 10_000
+
+
+def test_the_comparison_of_predictors_goes_on_where_it_was_stopped(tmp_path):
+    """On a made table of small cells of NAS-Bench-101; against a single search."""
+    space, random = NasBench101Space(4), np.random.default_rng(0)
+    drawn = (space.random(random) for _ in range(20_000))
+    codes = {space.key(code): code for code in drawn}.values()
+    rows = ((code, dict(zip(("cifar10_valid_4", "cifar10_test_4"), random.random(2) * 100))) for code in codes)
+    table = build_table(space, rows, "a made table", "cell")
+    table.save(tmp_path / "table")
+    (tmp_path / "results").mkdir()
+    for name in ("nge_strategies.py", "predictor_search.py"):
+        shutil.copy(ROOT / "experiments" / name, tmp_path)
+    words = ["--seeds", "2", "--queries", "30", "--jobs", "1", "--rows", "random", "nasbowl"]
+    command = [sys.executable, tmp_path / "predictor_search.py", tmp_path / "table", *words]
+    subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
+    path, kept = (
+        tmp_path / "results" / "predictor_search_nasbench101.json",
+        tmp_path / "runs" / "predictor_search" / "nasbench101.jsonl",
+    )
+    first, lines = json.loads(path.read_text()), kept.read_text().splitlines(keepends=True)
+    lines = [line for line in lines if line.strip()]
+    assert len(lines) == 4
+    kept.write_text("".join(lines[:2]) + lines[2][:50])
+    again = subprocess.run(command, check=True, capture_output=True, cwd=tmp_path, text=True)
+    assert "2 of 2 searches" in again.stdout
+    assert json.loads(path.read_text())["results"] == first["results"]
+    benchmark = Benchmark(table, "cifar10_valid_4", "cifar10_test_4")
+    settings, found = StrategySection(name="predictor", predictor="nasbowl", acquisition="greedy"), []
+    for seed in (first["first_seed"], first["first_seed"] + 1):
+        queries = run_strategy(build_strategy(space, settings, seed=seed), benchmark.queries(30))
+        found.append(benchmark.scores(queries)[-1])
+    assert first["results"]["nasbowl"]["mean"]["30"] == pytest.approx(np.mean(found), abs=1e-3)
+    assert first["results"]["nasbowl"]["seeds"] == 2
+
+
+def test_the_listed_genotypes_are_a_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawn by P, and neighbours of each other."""
+    monkeypatch.syspath_prepend(ROOT / "experiments")
+    space, random = DartsSpace(), np.random.default_rng(0)
+    codes = [space.random(random) for _ in range(20)]
+    table = build_table(space, ((code, {"val_accuracy": 90.0}) for code in codes), "a made table", "genotype")
+    listed = runpy.run_path(str(ROOT / "experiments" / "predictor_search.py"))["Listed"](table)
+    assert sorted([codes[3], *listed.neighbours(codes[3])]) == sorted(codes)
+    assert {listed.random(random) for _ in range(400)} == set(codes)
+    sharp = [0.01 * p_EO for p_EO in space.uniform()]
+    for p_EO, cell in zip(sharp, space.graphs(codes[3]).values()):
+        for edge in cell.edges:
+            place = (edge.source, edge.target)
+            if place in space.cell_space.edges:
+                row = space.cell_space.edges.index(place)
+                p_EO[row, space.cell_space.operations.index(edge.label.name)] = 1.0
+    sharp = [p_EO / p_EO.sum(axis=1, keepdims=True) for p_EO in sharp]
+    assert sum(listed.sample(sharp, random) == codes[3] for _ in range(50)) > 45
 
 
 def test_the_comparison_of_embeddings_and_loops(tmp_path):
@@ -143,6 +203,101 @@ def test_the_ratio_of_checkouts_and_its_interval():
     assert ratio(after, [1.0] * 7) == pytest.approx((1 / middle, 1 / high, 1 / low), rel=1e-6)
     # Of 3 rounds a resample's median is the least of them with probability 7/27, so that both ends are reached.
     assert ratio([1, 2, 4], [1, 1, 1]) == pytest.approx((2, 1, 4))
+
+
+def run_predict(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+    """`experiments/predict.py` in this process."""
+    monkeypatch.syspath_prepend(ROOT / "experiments")
+    monkeypatch.setattr(sys, "argv", ["predict.py", *words])
+    importlib.import_module("predict").main()
+
+
+def test_the_comparison_of_predictors(tmp_path, monkeypatch, capsys):
+    """A made NAS-Bench-201 of 14 cells: rows are what predictors do, and are made once; tables of all kinds."""
+    space, random = NasBench201Space(), np.random.default_rng(0)
+    texts = [space.text(tuple(code)) for code in random.integers(0, 5, (14, 6)).tolist()]
+    lines = [
+        f"{text},0.1,{accuracy:.3f},{accuracy / 2:.3f}" for text, accuracy in zip(texts, random.random(40) * 99)
+    ]
+    (tmp_path / "nasbench201").mkdir()
+    csv = tmp_path / "nasbench201" / "nasbench201.csv"
+    csv.write_text("\n".join(["arch,params_m,cifar10_test_200ep,cifar10_test_12ep", *lines]) + "\n")
+    common = ["--data", str(tmp_path), "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]
+    common += ["--epochs", "2", "--budgets", "6", "--seeds", "0-1", "--sources", "nb201"]
+    run_predict(monkeypatch, "table1", *common, "--models", "gates;control;nasbowl")
+    rows = (tmp_path / "out" / "predict_rows.jsonl").read_text()
+    run_predict(monkeypatch, "table1", *common, "--models", "gates;control;nasbowl")
+    assert (tmp_path / "out" / "predict_rows.jsonl").read_text() == rows
+    found = {(row["trial"]["model"], row["trial"]["seed"]): row for row in map(json.loads, rows.splitlines())}
+    assert len(found) == 6
+    table = open_table(csv)
+    cells, label_N = [space.graphs(table.code(row)) for row in range(14)], table.column("cifar10_test_200")
+    split = halves(14, 1)
+    predictor = open_predictor("ta_gates", space, NetworkOptions(steps=1, epochs=2))
+    train_N = split.train(6)
+    predictor.fit([cells[row] for row in train_N], torch.from_numpy(label_N[train_N]), 1)
+    tau = kendall_tau(predictor.scores([cells[row] for row in split.test]).numpy(), label_N[split.test])
+    assert found["control", 1]["kendall_tau"] == pytest.approx(tau)
+    taus = [found["control", seed]["kendall_tau"] for seed in (0, 1)]
+    printed = capsys.readouterr().out
+    assert f"| control | {np.mean(taus):.3f} ± {np.std(taus):.3f} |" in printed
+    run_predict(monkeypatch, "table2", *common, "--models", "control;ta_gates, add")
+    assert "| ta_gates, add - control | 6 | " in capsys.readouterr().out
+    run_predict(monkeypatch, "table3", *common, "--models", "multi_control;ta_gates")
+    printed = capsys.readouterr().out
+    assert "half accuracy" in printed
+    assert "| ta_gates - multi_control | 6 | " in printed
+    assert "4 of 4 trainings" in printed
+    run_predict(monkeypatch, "speed", *common, "--models", "gates", "--count", "3")
+    assert "| gates: scores of 14 architectures | " in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        run_predict(monkeypatch, "calibration", *common, "--show")
+    assert "no row yet" in capsys.readouterr().err
+
+
+def test_predictors_on_a_published_split(tmp_path, monkeypatch, capsys):
+    """Cells of NAS-Bench-101 by lists of hashes: the first of one list are trained on, those of the other judge."""
+    space, random = NasBench101Space(), np.random.default_rng(0)
+    cells = {space.key(code).hex(): code for code in (space.random(random) for _ in range(16))}
+    lines, names = ["hash,adj_rowmajor,ops,val_acc_mean108,halfway_val_mean108"], list(cells)
+    for number, (name, code) in enumerate(cells.items()):
+        rows, operations = space.text(code).split(" ")
+        lines.append(f"{name},{rows},{operations.replace(',', '|')},0.{50 + number},0.{30 + number}")
+    (tmp_path / "cells.csv").write_text("\n".join(lines) + "\n")
+    unknown = "0" * 32
+    (tmp_path / "tagates_split_train.csv").write_text("\n".join(["hash", unknown, *names[4:12]]) + "\n")
+    (tmp_path / "tagates_split_test.csv").write_text("\n".join(["hash", *names[:4]]) + "\n")
+    words = ["nb101", "--tfrecord", str(tmp_path / "cells.csv"), "--hashes", str(tmp_path), "--out", str(tmp_path)]
+    words += ["--epochs", "1", "--budgets", "6", "--seeds", "3", "--models", "gates;multi_control"]
+    run_predict(monkeypatch, *words)
+    assert "TA-GATES' own split" in capsys.readouterr().out
+    found = [json.loads(line) for line in (tmp_path / "predict_rows.jsonl").read_text().splitlines()]
+    assert [(row["trial"]["model"], row["labels"], row["tested"]) for row in found] == [
+        ("gates", 6, 4),
+        ("multi_control", 6, 4),
+    ]
+    predictor = open_predictor("gates", space, NetworkOptions(epochs=1))
+    table = open_table(tmp_path / "cells.csv")
+    graphs = [space.graphs(table.code(table.find(cells[name]))) for name in names]
+    predictor.fit(graphs[4:10], torch.arange(54, 60, dtype=torch.float64), 3)
+    scores = predictor.scores(graphs[:4]).numpy()
+    assert found[0]["kendall_tau"] == pytest.approx(kendall_tau(scores, np.arange(4)))
+
+
+def test_the_ceiling_of_noisy_labels(monkeypatch):
+    """Nothing is lost without noise; labels that are noise alone cannot be predicted at all."""
+    monkeypatch.syspath_prepend(ROOT / "experiments")
+    ceiling = importlib.import_module("predict_tables").ceiling
+    random = np.random.default_rng(0)
+    true_N1 = np.linspace(0, 300, 3000)[:, None]
+    assert ceiling(np.tile(true_N1, 3)).endswith("tau 1.000")
+    noise_NR = random.normal(size=(3000, 3))
+    assert float(ceiling(noise_NR).split()[-1]) < 0.25
+    noisy_NR = true_N1 + 30 * noise_NR
+    expected = np.mean([kendall_tau(true_N1[:, 0], column) for column in noisy_NR.T])
+    noisy_NR[300:, 1:] = np.nan
+    assert float(ceiling(noisy_NR).split()[-1]) == pytest.approx(expected, abs=0.025)
+    assert "not known" in ceiling(true_N1)
 
 
 @pytest.mark.slow

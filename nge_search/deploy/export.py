@@ -43,6 +43,8 @@ _TOLERANCE = 1e-4
 _CHECKED_BATCHES = (1, 3)
 #: What the exporter's operators are written for; runtimes have had it since 2022.
 _OPSET = 18
+#: Any number of images; torch 2.7 needs an end that it can tell from that of 64-bit integers.
+_BATCHES = ({0: torch.export.Dim("batch", max=1 << 31)},)
 
 
 def export_run(
@@ -218,7 +220,7 @@ def _write_onnx(model: nn.Module, input_size: Sequence[int], folder: Path) -> No
             opset_version=_OPSET,
             input_names=["images"],
             output_names=["logits"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            dynamic_shapes=_BATCHES,
             verbose=False,
         )
         assert program is not None  # with `dynamo`
@@ -239,7 +241,7 @@ def _write_torch(model: nn.Module, input_size: Sequence[int], folder: Path) -> N
     path = folder / "model.pt2"
     with _quiet():
         images = _random_images(2, input_size)
-        program = torch.export.export(model, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+        program = torch.export.export(model, (images,), dynamic_shapes=_BATCHES)
         content = io.BytesIO()  # whose lack of room is told by the system, not by torch
         torch.export.save(program, content)
         path.write_bytes(content.getbuffer())

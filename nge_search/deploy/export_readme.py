@@ -14,7 +14,7 @@ from nge_search.settings.classification import EvalConfig
 _HEAD = """# {architecture}, trained on {tag}
 
 {num_classes} classes, images of {side}x{side} pixels. All below is to be run in this folder, with nge_search and
-timm 1.0.16 or newer installed. It takes `image.png`: put an image of yours there, or try a grey one:
+timm 1.0.26 or newer installed. It takes `image.png`: put an image of yours there, or try a grey one:
 
 ```sh
 [ -e image.png ] || python -c "from PIL import Image; Image.new('RGB', ({side}, {side}), 'grey').save('image.png')"

@@ -9,6 +9,10 @@ from nge_search.architecture.load import Architecture, load_architecture
 from nge_search.counting import count_parameters, multiply_adds
 from nge_search.errors import UserError
 from nge_search.networks.families import FAMILIES, require_fits
+from nge_search.predict.shipped import expected
+
+#: Of which network, sizes and images it is told what to expect: DARTS' own.
+_EXPECTED_OF = ("cifar", (36, 20, 10), 32)
 
 
 def describe_network(
@@ -23,7 +27,8 @@ def describe_network(
 
     `network` is one of `FAMILIES`, by default the first of the architecture's space; sizes that are None are those
     of the published networks. `params` leaves the auxiliary head out, as papers do; `macs` are mult-adds per image
-    of convolutions and matrix products.
+    of convolutions and matrix products. Of cells of DARTS' space in their published network there is `expected`,
+    too: what they are expected to reach.
 
     Raises:
         UserError: no architecture, a network of another space, or a size that the network cannot have.
@@ -58,6 +63,10 @@ def describe_network(
         f"{size[2]} classes, {side}x{side}: "
         f"{document['params']:,} parameters{aside}, {document['macs'] / 1e6:.2f}M mult-adds"
     ]
+    expectation = expected(architecture.genotype) if (kind, size, side) == _EXPECTED_OF else None
+    if expectation is not None:
+        lines += expectation.lines()
+        document["expected"] = expectation.to_dict()
     return lines, document
 
 

@@ -139,6 +139,7 @@ class World:
                 raise RunFailure(why, shared=True)
 
 
+@torch.no_grad()
 def sum_over_ranks(tensors: Sequence[Tensor]) -> None:
     """Replace each tensor by its sum over the ranks of the process group, with one collective per type."""
     for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):

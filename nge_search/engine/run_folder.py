@@ -130,6 +130,22 @@ class RunFolder:
             self.require_present()
             write_atomic(self.metrics_path, b"".join(kept))
 
+    def recorded_rows(self) -> list[dict[str, Any]]:
+        """The rows of an unfinished run of these settings, without a last one that was cut off; none to start anew.
+
+        Raises:
+            UserError: other settings, or rows that are none.
+        """
+        if self._config.run.overwrite or not os.path.lexists(self.metrics_path):
+            return []
+        found = [row for _, row in read_json_lines(self.metrics_path)]
+        rows = found[:-1] if found and found[-1] is None else found
+        if not all(isinstance(row, dict) for row in rows):
+            raise UserError(f"{self.metrics_path} is damaged; start anew with run.overwrite=true")
+        if rows:
+            self._refuse_other_settings(required=True)
+        return rows
+
     def append_metrics(self, row: dict[str, Any]) -> None:
         """Add a row to metrics.jsonl, which `truncate_metrics` has made; a row that does not fit is taken back."""
         self.require_present()
@@ -175,7 +191,8 @@ class RunFolder:
             raise UserError(f"{path} is damaged; delete it to go on from the last checkpoint")
         return summary
 
-    def _refuse_other_settings(self) -> None:
+    def _refuse_other_settings(self, required: bool = False) -> None:
+        """`required`: nothing else tells the settings, as a checkpoint would."""
         path = self.path / CONFIG
         try:
             old = RunReader(self.path).config
@@ -183,9 +200,9 @@ class RunFolder:
             raise UserError(f"{path} is damaged; start anew with run.overwrite=true") from None
         if old is not None:
             self.refuse_other_config(old, f"run folder '{self.path}'")
-        elif self.summary is not None:  # without one, the checkpoint tells the settings
+        elif required or self.summary is not None:  # without one, the checkpoint tells the settings
             raise UserError(
-                f"{path} is missing or damaged, so nothing tells whether this finished run has these settings; "
+                f"{path} is missing or damaged, so nothing tells whether this run has these settings; "
                 "restore it, set another run.dir=, or start anew with run.overwrite=true"
             )
 

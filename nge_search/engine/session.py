@@ -57,6 +57,19 @@ class Session:
         self._describe({})
         return self.folder
 
+    def go_on(self) -> tuple[RunFolder, list[dict[str, Any]]]:
+        """As `begin`, but after the rows of metrics.jsonl that a run of the same settings left when it was stopped.
+
+        Raises:
+            UserError: rows of other settings, or a damaged file.
+        """
+        assert self.folder is not None
+        rows = self.folder.recorded_rows()
+        self.folder.begin()
+        self.folder.truncate_metrics(len(rows))
+        self._describe({})
+        return self.folder, rows
+
     def train(self, task: Task, documents: Mapping[str, Any] | None = None) -> Loop:
         """Run `task` from its last checkpoint, or from the start, to its end.
 

@@ -19,6 +19,35 @@ def kendall_tau(score_N: np.ndarray, label_N: np.ndarray) -> float:
     return float(stats.kendalltau(score_N, label_N).statistic)
 
 
+def kendall_tau_interval(score_N: np.ndarray, label_N: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """Between what tau-b would lie for other such architectures, by the jackknife; NaN where undefined.
+
+    It is that of Student's t for Fisher's z = arctanh(tau), taken without each architecture in turn, so that it
+    stays within -1 and 1. It takes the scores as given: that others would come of other labels is not in it.
+    """
+    without_N = _without_one(np.asarray(score_N, dtype=float), np.asarray(label_N, dtype=float))
+    count = len(without_N)
+    if count < 4 or not np.isfinite(without_N).all():
+        return float("nan"), float("nan")
+    z_N = np.arctanh(without_N.clip(-1 + 1e-9, 1 - 1e-9))
+    z = np.arctanh(np.clip(kendall_tau(score_N, label_N), -1 + 1e-9, 1 - 1e-9))
+    error = np.sqrt((count - 1) / count * np.sum((z_N - z_N.mean()) ** 2))
+    reach = stats.t.ppf((1 + level) / 2, count - 1) * error
+    return float(np.tanh(z - reach)), float(np.tanh(z + reach))
+
+
+def _without_one(score_N: np.ndarray, label_N: np.ndarray) -> np.ndarray:
+    """tau-b of all architectures but one, for each: the pairs of one are taken off the sums over all: [N]."""
+    agree_N, scored_N, labelled_N = (np.empty(len(score_N)) for _ in range(3))
+    for i in range(len(score_N)):
+        by_score, by_label = np.sign(score_N - score_N[i]), np.sign(label_N - label_N[i])
+        agree_N[i] = by_score @ by_label
+        scored_N[i], labelled_N[i] = np.abs(by_score).sum(), np.abs(by_label).sum()
+    agree, scored, labelled = (own.sum() / 2 - own for own in (agree_N, scored_N, labelled_N))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return agree / np.sqrt(scored * labelled)
+
+
 def spearman(score_N: np.ndarray, label_N: np.ndarray) -> float:
     """Spearman's rank correlation; NaN where either is constant."""
     if np.ptp(score_N) == 0 or np.ptp(label_N) == 0:

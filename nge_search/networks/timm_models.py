@@ -2,7 +2,7 @@
 
 `nge_cifar` is `CifarNetwork` and `nge_imagenet` is `ImageNetNetwork`, with the same names of tensors but without
 the auxiliary head. What `nge export` writes loads with `timm.create_model("local-dir:FOLDER", pretrained=True)`
-from timm 1.0.16 on.
+from timm 1.0.26 on.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -21,6 +21,9 @@ State = tuple[dict[str, Tensor], dict[str, Any]]
 class Predictor(ABC):
     """Scores architectures of one space."""
 
+    def require_installed(self) -> None:  # noqa: B027
+        """Raise UserError where what `fit` needs besides is not installed: before a run begins."""
+
     @abstractmethod
     def fit(self, known: Sequence[Cells], label_N: Tensor, seed: int) -> None:
         """Learn from architectures and labels, float64 and the higher the better; `seed` decides all chance."""
@@ -28,6 +31,10 @@ class Predictor(ABC):
     @abstractmethod
     def scores(self, asked: Sequence[Cells]) -> Tensor:
         """The higher, the better: float64 [M]. Only their order means something."""
+
+    def forecast(self, asked: Sequence[Cells], levels: Sequence[float]) -> tuple[Tensor, Tensor | None]:
+        """`scores`, and quantiles at these levels, [M, L] in percent; None of those that do not say how sure."""
+        return self.scores(asked), None
 
     @abstractmethod
     def state(self) -> State:
@@ -58,12 +65,28 @@ class ProbabilisticPredictor(Predictor):
 
     def quantiles(self, asked: Sequence[Cells], levels: Sequence[float]) -> Tensor:
         """The label in percent that an architecture stays below with each probability: [M, L]."""
+        return self.forecast(asked, levels)[1]
+
+    def forecast(self, asked: Sequence[Cells], levels: Sequence[float]) -> tuple[Tensor, Tensor]:
         mean_M, deviation_M = self.posterior(asked)
         level_L = torch.tensor(levels, dtype=mean_M.dtype)
-        return self.label(mean_M[:, None] + deviation_M[:, None] * torch.special.ndtri(level_L))
+        return mean_M, self.label(mean_M[:, None] + deviation_M[:, None] * torch.special.ndtri(level_L))
 
 
 def standardised(label_N: Tensor) -> Tensor:
     """Labels with mean 0 and deviation 1; all 0 where they are equal."""
     centred_N = label_N - label_N.mean()
     return centred_N / centred_N.square().mean().sqrt().clamp(min=1e-12)
+
+
+@runtime_checkable
+class SeesFeatures(Protocol):
+    """A predictor that sees named groups of features, of which one may be taken from other architectures."""
+
+    def feature_groups(self) -> Sequence[str]:
+        """Their names, after `fit`."""
+        ...
+
+    def permuted_scores(self, asked: Sequence[Cells], group: str, order_M: Tensor) -> Tensor:
+        """As `scores`, where each architecture has the group's features of the one at `order_M`: float64 [M]."""
+        ...

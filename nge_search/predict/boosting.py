@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,10 @@ import torch
 from torch import Tensor
 
 from nge_search.errors import UserError
-from nge_search.predict.base import Predictor, standardised
+from nge_search.predict.base import Predictor, State, standardised
 from nge_search.predict.baselines import one_hot
 from nge_search.predict.encoding import Cells, Form
+from nge_search.predict.trees import Trees
 from nge_search.spaces.base import Space
 
 #: NASLib's.
@@ -31,28 +33,35 @@ _PARAMETERS: dict[str, Any] = {
 
 
 class BoostedTrees(Predictor):
-    """XGBoost on one-hot decisions.
-
-    Raises:
-        UserError: xgboost is not installed.
-    """
+    """XGBoost on one-hot decisions. `fit` alone needs xgboost: what it has learnt is kept as arrays."""
 
     def __init__(self, space: Space):
         self.form = Form.of(space)
-        self._xgboost = _xgboost()
-        self._trees: Any = None
+        self._trees: Trees | None = None
 
     def _features(self, architectures: Sequence[Cells]) -> np.ndarray:
         codes_NL = self.form.decisions(self.form.batch(architectures))
         return one_hot(codes_NL, self.form.options).numpy().astype(np.float32)
 
+    def require_installed(self) -> None:
+        _xgboost()
+
     def fit(self, known: Sequence[Cells], label_N: Tensor, seed: int) -> None:
-        data = self._xgboost.DMatrix(self._features(known), label=standardised(label_N).numpy())
-        self._trees = self._xgboost.train({**_PARAMETERS, "seed": seed}, data, num_boost_round=_ROUNDS)
+        xgboost = _xgboost()
+        data = xgboost.DMatrix(self._features(known), label=standardised(label_N).numpy())
+        booster = xgboost.train({**_PARAMETERS, "seed": seed}, data, num_boost_round=_ROUNDS)
+        self._trees = Trees.of_xgboost(json.loads(booster.save_raw("json")))
 
     def scores(self, asked: Sequence[Cells]) -> Tensor:
-        predicted_N = self._trees.predict(self._xgboost.DMatrix(self._features(asked)))
-        return torch.from_numpy(predicted_N).double()
+        assert self._trees is not None, "fit comes first"
+        return torch.from_numpy(self._trees(self._features(asked)))
+
+    def state(self) -> State:
+        assert self._trees is not None, "fit comes first"
+        return self._trees.tensors(), {}
+
+    def load_state(self, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> None:
+        self._trees = Trees.of_tensors(tensors, sum(self.form.options))
 
 
 def _xgboost() -> Any:

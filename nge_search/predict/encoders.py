@@ -23,7 +23,6 @@ from nge_search.architecture.graph import INPUT, PLAIN, Label
 from nge_search.graph_nn import DenseBatch, EdgeBatch, GatedConvolution, Vocabulary
 from nge_search.predict.operation_facts import facts_of
 
-BREAKINGS = ("none", "random", "add", "concat")
 #: Operations through which everything passes, where `FlowSettings.open_skips` says so.
 _OPEN = (PLAIN.name, "skip_connect")
 #: Deviation of the noise of symmetry breaking by chance.
@@ -46,9 +45,11 @@ class FlowSettings:
         train_other: whether the vector of nodes that are no inputs is trained (from zero), or stays zero.
         update_parameter_free: update the embeddings of operations without weights too.
         update_from: "nodes": from what their nodes hold; "messages": from what passed their edges.
+        update_inputs: what an update is told: o, the embedding, f and b, what was seen forward and backward.
+        stop_gradients: which of these gradients do not pass.
         readout: "output", or "mean" over all nodes but the inputs.
         mean_of: by which the sum of that mean is divided, however many nodes there are; None: by their number.
-        breaking: how operations of one type are told apart at the start: one of `BREAKINGS`.
+        breaking: how operations of one type are told apart at the start: one of the names in settings.
         breaking_scale: beta.
     """
 
@@ -66,6 +67,8 @@ class FlowSettings:
     train_other: bool = False
     update_parameter_free: bool = False
     update_from: str = "messages"
+    update_inputs: str = "ofb"
+    stop_gradients: str = "of"
     readout: str = "output"
     mean_of: int | None = None
     breaking: str = "none"
@@ -128,8 +131,9 @@ class FlowEncoder(Encoder):
             width = kinds * settings.width
             self.convert = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
             self.backward_layers = _convolutions(settings, settings.width, not on_edges)
+            told = sum(size if seen == "o" else settings.width for seen in settings.update_inputs)
             self.update = nn.Sequential(
-                nn.Linear(size + 2 * settings.width, settings.update_dim),
+                nn.Linear(told, settings.update_dim),
                 nn.ReLU(),
                 nn.Linear(settings.update_dim, size),
             )
@@ -252,9 +256,14 @@ class FlowEncoder(Encoder):
         return functional.pad(at_output_RF.unsqueeze(1), (0, 0, information_RVF.shape[1] - 1, 0))
 
     def _updated(self, operations: Tensor, f: Tensor, b: Tensor, numbers: Tensor) -> Tensor:
-        """The embeddings after an update: o + s mask MLP([o | f | b]), without gradients into the MLP's o and f."""
-        change = self.update(torch.cat([operations.detach(), f.detach(), b], dim=-1))
-        return operations + self.settings.step_size * self.moves_O[numbers].unsqueeze(-1) * change
+        """The embeddings after an update: o + s mask MLP([o | f | b]), without gradients into some of the MLP's."""
+        settings, seen = self.settings, {"o": operations, "f": f, "b": b}
+        told = [
+            seen[name].detach() if name in settings.stop_gradients else seen[name]
+            for name in settings.update_inputs
+        ]
+        change = self.update(torch.cat(told, dim=-1))
+        return operations + settings.step_size * self.moves_O[numbers].unsqueeze(-1) * change
 
     def _seen(self, found: tuple[Tensor, Tensor | None], end_P: Tensor) -> Tensor:
         """What each operation has seen of a pass: its node, its edge's message, or one end of its edge."""
@@ -278,9 +287,9 @@ def _with_loops(batch: DenseBatch) -> DenseBatch:
     return DenseBatch(batch.node_BV, batch.edge_BKVV, batch.a_BVV + loops_RVV)
 
 
-def head(width: int, hidden: Sequence[int], dropout: float) -> nn.Sequential:
-    """The MLP from an encoding to a score: [..., width] to [..., 1]; ReLU and dropout behind every hidden layer."""
+def head(width: int, hidden: Sequence[int], dropout: float, outputs: int = 1) -> nn.Sequential:
+    """The MLP from an encoding to scores: [..., width] to [..., outputs]; ReLU and dropout behind hidden layers."""
     layers: list[nn.Module] = []
     for before, after in zip([width, *hidden], hidden):
         layers += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout)]
-    return nn.Sequential(*layers, nn.Linear([width, *hidden][-1], 1))
+    return nn.Sequential(*layers, nn.Linear([width, *hidden][-1], outputs))

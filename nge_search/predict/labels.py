@@ -17,8 +17,9 @@ from nge_search.architecture.load import SPACES as KNOWN
 from nge_search.architecture.load import Architecture, load_architecture
 from nge_search.errors import UserError, nearest, plain, shorten
 from nge_search.files import user_path
+from nge_search.settings.predict import LabelsSection
 from nge_search.spaces import SPACES, Code, Space
-from nge_search.tables import Table
+from nge_search.tables import Table, open_table
 from nge_search.tables.csv_rows import columns, convert_rows
 
 ARCHITECTURE, ACCURACY = "architecture", "accuracy"
@@ -44,6 +45,21 @@ class Labelled:
 
     def __len__(self) -> int:
         return len(self.codes)
+
+
+def labels_of(section: LabelsSection) -> Labelled:
+    """Those that settings name.
+
+    Raises:
+        UserError: no labels are named, or they cannot be used; see `read_labels` and `table_labels`.
+    """
+    section.require_given()
+    if section.file:
+        return read_labels(section.file, section.space)
+    labelled = table_labels(open_table(section.table), section.column)
+    if section.space and labelled.space.name != section.space:
+        raise section.refuse("space", f"the architectures of {labelled.source} are of {labelled.space.name}")
+    return labelled
 
 
 def table_labels(table: Table, column: str) -> Labelled:

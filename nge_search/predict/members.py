@@ -6,13 +6,15 @@ Legend: E members.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.utils._pytree import tree_map
+
+from nge_search.errors import UserError, shorten
 
 
 class Members:
@@ -55,6 +57,26 @@ class Members:
             )
             return tree_map(lambda tensor: tensor.unsqueeze(0), one(*parts))
         return vmap(one, randomness="different")(self.parameters, self._buffers)
+
+    def load(self, parameters: Mapping[str, Tensor]) -> None:
+        """Take over parameters of members of this form.
+
+        Raises:
+            UserError: other names, shapes or types; names the parameter.
+        """
+        if set(parameters) != set(self.parameters):
+            other = min(set(parameters) ^ set(self.parameters))
+            raise UserError(f"the parameters of a predictor are not those of this one: {shorten(other)}")
+        for name, own in self.parameters.items():
+            given = parameters[name]
+            if given.shape != own.shape or given.dtype != own.dtype:
+                raise UserError(
+                    f"the parameter {name} of a predictor is {tuple(given.shape)} of {given.dtype}, not "
+                    f"{tuple(own.shape)} of {own.dtype}"
+                )
+            if not given.isfinite().all():
+                raise UserError(f"the parameter {name} of a predictor is not finite")
+            own.data.copy_(given)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Parameters and buffers of all members, [E, ...] each."""

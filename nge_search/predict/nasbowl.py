@@ -16,8 +16,9 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,8 @@ from scipy import optimize, sparse
 from torch import Tensor
 
 from nge_search.architecture.graph import Graph
-from nge_search.predict.base import Predictor, standardised
+from nge_search.errors import UserError
+from nge_search.predict.base import Predictor, State, standardised
 from nge_search.predict.encoding import Cells
 from nge_search.spaces.base import Space
 
@@ -34,6 +36,8 @@ ROUNDS = (0, 1, 2, 3)
 _RANGE = (math.log(1e-5), math.log(10.0))
 
 Name = tuple[object, ...]
+#: What names are joined by in a file.
+_JOINT = " "
 
 
 def subtrees(cells: Cells, rounds: int) -> Counter[Name]:
@@ -67,10 +71,19 @@ def _short(name: Name) -> str:
 
 
 class Features:
-    """Numbers for the names that occur in some cells; more are added as cells are asked for."""
+    """Numbers for the names that occur in some cells; more are added as cells are asked for.
 
-    def __init__(self, rounds: int):
-        self.rounds, self._numbers = rounds, dict[Name, int]()
+    `names` are those of an earlier one, to go on with.
+    """
+
+    def __init__(self, rounds: int, names: Sequence[Name] = ()):
+        self.rounds = rounds
+        self._numbers = {name: number for number, name in enumerate(names)}
+
+    @property
+    def names(self) -> list[Name]:
+        """In the order of their numbers."""
+        return list(self._numbers)
 
     def matrix(self, architectures: Sequence[Cells]) -> sparse.csr_array:
         """Each architecture's features, scaled to length 1: [N, W]."""
@@ -136,9 +149,32 @@ class Nasbowl(Predictor):
             features = Features(rounds)
             phi_NW = features.matrix(known)
             trials.append((fitted((phi_NW @ phi_NW.T).toarray(), y_N), features, phi_NW))
-        self.process, self.features, self._phi_NW = max(trials, key=lambda trial: trial[0].log_likelihood)
+        self.process, self.features, phi_NW = max(trials, key=lambda trial: trial[0].log_likelihood)
+        self._weight_W = phi_NW.T @ self.process.weight_N
 
     def scores(self, asked: Sequence[Cells]) -> Tensor:
         phi_MW = self.features.matrix(asked)
-        weight_W = self._phi_NW.T @ self.process.weight_N
-        return torch.from_numpy(phi_MW[:, : len(weight_W)] @ weight_W)
+        return torch.from_numpy(phi_MW[:, : len(self._weight_W)] @ self._weight_W)
+
+    def state(self) -> State:
+        names = self.features.names[: len(self._weight_W)]
+        document = {"rounds": self.features.rounds, "names": [_JOINT.join(map(str, name)) for name in names]}
+        return {"weight": torch.from_numpy(self._weight_W)}, document
+
+    def load_state(self, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> None:
+        """As of `Predictor`; raises UserError where the weights of names are none."""
+        rounds, texts, weight_W = document["rounds"], document["names"], tensors["weight"]
+        if type(rounds) is not int or rounds not in ROUNDS:
+            raise UserError(f"'rounds' must be one of {', '.join(map(str, ROUNDS))}")
+        if not isinstance(texts, list) or len(set(texts)) < len(texts):
+            raise UserError("'names' must be a list of distinct names")
+        if weight_W.dtype != torch.float64 or weight_W.shape != (len(texts),):
+            raise UserError("'weight' is not one number for each of 'names'")
+        self.features = Features(rounds, [_name(text) for text in texts])
+        self._weight_W = weight_W.numpy()
+
+
+def _name(text: str) -> Name:
+    """The name of a subtree, as it was joined: its kind of cell, its round, and what is short for it."""
+    kind, *rest = text.split(_JOINT)
+    return (kind, int(rest[0]), rest[1]) if len(rest) == 2 else (kind, *rest)

@@ -11,7 +11,7 @@ import functools
 import re
 from dataclasses import dataclass
 
-from nge_search.architecture.graph import Label
+from nge_search.architecture.graph import PLAIN, Graph, Label
 
 #: Channels for which the weights of depthwise convolutions are counted.
 CHANNELS = 32
@@ -68,3 +68,16 @@ def facts_of(label: Label) -> OperationFacts:
         reach=sum((max(sides) - 1) * dilation for sides in kernels),
         weights=sum(1 + area / CHANNELS if depthwise and area > 1 else area for area in areas),
     )
+
+
+def essence(graph: Graph) -> Graph | None:
+    """What a cell computes, as operations on nodes: its live part, in which what only hands on is no operation.
+
+    None where no path leads to an output.
+    """
+    edges = tuple(
+        edge._replace(label=PLAIN) if facts_of(edge.label).is_identity else edge
+        for edge in graph.without(("none",)).edges
+    )
+    live = Graph(graph.nodes, edges, graph.inputs, graph.outputs).pruned()
+    return None if live is None else live.operations_on_nodes()

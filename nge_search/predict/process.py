@@ -4,18 +4,21 @@ Each group g of D_g features has an amplitude a, a length l and a slope b of its
 
     k(x, x') = sum_g a_g^2 exp(-|x_g - x'_g|^2 / (2 D_g l_g^2)) + b_g^2 (x_g . x'_g) / D_g,     y = f(x) + noise
 
-Hyper-parameters are those of largest posterior density under log-normal priors. Everything is in float64 and exact:
-the cost is cubic in the number of labels.
+Hyper-parameters are those of largest posterior density under log-normal priors, or are averaged over: then the
+process is an even mixture over some that are drawn from their posterior. Everything is in float64; for given
+hyper-parameters it is exact. The cost is cubic in the number of labels.
 
-Legend: N labels, M points to be predicted, G groups, F features.
+Legend: N labels, M points to be predicted, G groups, F features, H hyper-parameters, S sets of them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,6 +28,8 @@ _JITTER = 1e-8
 _STEPS = 60
 _TOLERANCE = 1e-5
 _AT_ONCE = 2048
+#: Steps of a chain before the first hyper-parameters are taken from it, and from one to the next.
+_BEFORE, _BETWEEN = 20, 4
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,16 @@ class Hyperparameters:
 
     def tensors(self) -> list[Tensor]:
         return [self.amplitude_G, self.length_G, self.slope_G, self.noise]
+
+    def vector(self) -> Tensor:
+        """All of them, [H]."""
+        return torch.cat([part.reshape(-1) for part in self.tensors()])
+
+    @staticmethod
+    def of_vector(at_H: Tensor) -> Hyperparameters:
+        """Those of a `vector`."""
+        amplitude_G, length_G, slope_G = at_H[:-1].chunk(3)
+        return Hyperparameters(amplitude_G, length_G, slope_G, at_H[-1])
 
     def log_prior(self) -> Tensor:
         """The logarithm of the priors' density, up to a constant."""
@@ -93,22 +108,93 @@ class GaussianProcess:
         self.at = _fitted(own, y_N, Hyperparameters.start(len(groups))) if at is None else at
         self.cholesky_NN = _factor(own, self.at)
         self.weight_N = torch.cholesky_solve(y_N[:, None], self.cholesky_NN)[:, 0]
-        self.log_likelihood = float(_log_likelihood(own, y_N, self.at))
+        self.log_likelihood = float(_log_density(self.cholesky_NN, y_N))
 
     def predict(self, x_MF: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and deviation of a label at each point, the noise of a training included: [M] each."""
-        parts = [self._predict(part) for part in x_MF.split(_AT_ONCE)]
-        mean, variance = (torch.cat(part) for part in zip(*parts))
-        return mean, variance.clamp(min=0).sqrt()
+        return mixture_at([self], x_MF)
 
-    def _predict(self, x_MF: Tensor) -> tuple[Tensor, Tensor]:
-        k_NM = Similarities(self.x_NF, x_MF, self.groups).kernel(self.at)
+    def left_out(self, y_N: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of each known label, [N] each, had it not been known (Eqs. 5.10 to 5.12)."""
+        inverse_N = torch.cholesky_inverse(self.cholesky_NN).diagonal()
+        return y_N - self.weight_N / inverse_N, inverse_N.rsqrt()
+
+    def at_points(self, x_MF: Tensor, between: Similarities) -> tuple[Tensor, Tensor]:
+        """What `predict` gives, from how similar the points are to those that are known."""
+        k_NM = between.kernel(self.at)
         solved_NM = torch.linalg.solve_triangular(self.cholesky_NN, k_NM, upper=False)
         slope_G = torch.exp(2 * self.at.slope_G)
-        squares = torch.stack([(x_MF[:, list(columns)] ** 2).mean(dim=1) for columns in self.groups])
-        own_M = torch.exp(2 * self.at.amplitude_G).sum() + slope_G @ squares
+        squares_GM = torch.stack([(x_MF[:, list(columns)] ** 2).mean(dim=1) for columns in self.groups])
+        own_M = torch.exp(2 * self.at.amplitude_G).sum() + slope_G @ squares_GM
         variance_M = own_M + torch.exp(2 * self.at.noise) - (solved_NM**2).sum(dim=0)
-        return k_NM.T @ self.weight_N, variance_M
+        return k_NM.T @ self.weight_N, variance_M.clamp(min=0).sqrt()
+
+
+def mixture(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Mean and deviation, [M] each, of the even mixture of normal densities with those means and deviations."""
+    mean_SM, deviation_SM = (torch.stack(part) for part in zip(*parts))
+    mean_M = mean_SM.mean(dim=0)
+    return mean_M, (deviation_SM**2 + (mean_SM - mean_M) ** 2).mean(dim=0).sqrt()
+
+
+def mixture_at(processes: Sequence[GaussianProcess], x_MF: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation at points, [M] each, of processes on the same points that differ in hyper-parameters."""
+    first, parts = processes[0], []
+    for part_MF in x_MF.split(_AT_ONCE):
+        between = Similarities(first.x_NF, part_MF, first.groups)
+        parts.append(mixture([process.at_points(part_MF, between) for process in processes]))
+    mean, deviation = (torch.cat(part) for part in zip(*parts))
+    return mean, deviation
+
+
+def sampled(
+    x_NF: Tensor, y_N: Tensor, groups: Sequence[Sequence[int]], count: int, seed: int
+) -> list[Hyperparameters]:
+    """Hyper-parameters drawn from their posterior, by elliptical slices from where it is largest."""
+    own = Similarities(x_NF, x_NF, groups)
+    start = _fitted(own, y_N, Hyperparameters.start(len(groups)))
+    sizes = [part.numel() for part in start.tensors()]
+    mean_H, deviation_H = (
+        torch.cat([torch.full((size,), prior[k], dtype=torch.float64) for size, prior in zip(sizes, PRIORS)])
+        for k in range(2)
+    )
+
+    def log_likelihood(at_H: Tensor) -> float:
+        try:
+            return float(_log_likelihood(own, y_N, Hyperparameters.of_vector(at_H)))
+        except torch.linalg.LinAlgError:  # too far out to be factored
+            return -math.inf
+
+    drawn = elliptical_slices(log_likelihood, mean_H, deviation_H, start.vector(), _BEFORE + _BETWEEN * count, seed)
+    return [Hyperparameters.of_vector(at_H) for at_H in drawn[_BEFORE + _BETWEEN - 1 :: _BETWEEN]]
+
+
+def elliptical_slices(
+    log_likelihood: Callable[[Tensor], float],
+    mean_H: Tensor,
+    deviation_H: Tensor,
+    start_H: Tensor,
+    steps: int,
+    seed: int,
+) -> list[Tensor]:
+    """A chain of `steps` draws from a posterior whose prior is normal (Murray et al., 2010, Figure 2)."""
+    random = np.random.default_rng(seed)
+    at_H, likelihood, chain = start_H, log_likelihood(start_H), []
+    for _ in range(steps):
+        other_H = deviation_H * torch.from_numpy(random.standard_normal(len(mean_H)))
+        least = likelihood + math.log(1 - random.random())
+        angle = 2 * math.pi * random.random()
+        low, high = angle - 2 * math.pi, angle
+        while True:
+            new_H = mean_H + (at_H - mean_H) * math.cos(angle) + other_H * math.sin(angle)
+            likelihood = log_likelihood(new_H)
+            if likelihood >= least or high - low < 1e-9:
+                break
+            low, high = (angle, high) if angle < 0 else (low, angle)
+            angle = low + (high - low) * random.random()
+        at_H = new_H
+        chain.append(at_H)
+    return chain
 
 
 def _factor(own: Similarities, at: Hyperparameters) -> Tensor:
@@ -118,26 +204,39 @@ def _factor(own: Similarities, at: Hyperparameters) -> Tensor:
 
 
 def _log_likelihood(own: Similarities, y_N: Tensor, at: Hyperparameters) -> Tensor:
-    """The logarithm of the labels' density (Rasmussen and Williams, Eq. 2.30)."""
-    cholesky_NN = _factor(own, at)
+    """The logarithm of the labels' density."""
+    return _log_density(_factor(own, at), y_N)
+
+
+def _log_density(cholesky_NN: Tensor, y_N: Tensor) -> Tensor:
+    """That of labels whose covariance has this factor (Rasmussen and Williams, Eq. 2.30)."""
     solved_N = torch.linalg.solve_triangular(cholesky_NN, y_N[:, None], upper=False)[:, 0]
     constant = len(y_N) * math.log(2 * math.pi) / 2
     return -(solved_N**2).sum() / 2 - cholesky_NN.diagonal().log().sum() - constant
 
 
 def _fitted(own: Similarities, y_N: Tensor, start: Hyperparameters) -> Hyperparameters:
-    """The hyper-parameters of largest posterior density, by L-BFGS from `start`."""
+    """The hyper-parameters of largest posterior density, by L-BFGS from `start`.
+
+    A step to where the kernel cannot be factored is the last one; the best ones seen are taken.
+    """
     tensors = [tensor.clone().requires_grad_() for tensor in start.tensors()]
     at = Hyperparameters(*tensors)
     optimiser = torch.optim.LBFGS(
         tensors, max_iter=_STEPS, tolerance_change=_TOLERANCE, line_search_fn="strong_wolfe"
     )
+    best, least = start, math.inf
 
     def loss() -> Tensor:
+        nonlocal best, least
         optimiser.zero_grad()
         value = -(_log_likelihood(own, y_N, at) + at.log_prior())
         value.backward()
+        if float(value.detach()) < least:
+            best = Hyperparameters(*(tensor.detach().clone() for tensor in tensors))
+            least = float(value.detach())
         return value
 
-    optimiser.step(loss)
-    return Hyperparameters(*(tensor.detach() for tensor in tensors))
+    with contextlib.suppress(torch.linalg.LinAlgError):
+        optimiser.step(loss)
+    return best

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from nge_search.architecture.graph import PLAIN, Graph
+from nge_search.architecture.graph import Graph
 from nge_search.errors import UserError, shorten
 from nge_search.keyed_random import Stream, permutation
-from nge_search.predict.operation_facts import facts_of
+from nge_search.predict.operation_facts import essence
 from nge_search.tables.csv_rows import convert_rows
 
 _HASH = re.compile(r"[0-9a-f]{32}")
@@ -149,7 +149,5 @@ def isomorphism_class(graphs: Mapping[str, Graph]) -> tuple[tuple[str, str], ...
 
 
 def _digest(graph: Graph) -> str:
-    there = graph.without(("none",)).edges
-    edges = [edge._replace(label=PLAIN) if facts_of(edge.label).is_identity else edge for edge in there]
-    live = Graph(graph.nodes, tuple(edges), graph.inputs, graph.outputs).pruned()
-    return "" if live is None else live.operations_on_nodes().digest
+    live = essence(graph)
+    return "" if live is None else live.digest

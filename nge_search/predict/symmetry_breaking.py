@@ -63,6 +63,7 @@ def breaking_numbers(
     saliencies: Sequence[Mapping[str, np.ndarray]],
     scale: SaliencyScale,
     on_edges: bool,
+    width: int = 0,
 ) -> Tensor:
     """What `FlowEncoder` takes as metrics: of the operations' form in the padded batch, kind by kind of cells.
 
@@ -70,12 +71,14 @@ def breaking_numbers(
         graphs: of each architecture.
         saliencies: what `zero_cost_operations` gives for them.
         on_edges: whether operations are on edges.
+        width: nodes to which graphs are padded, if none has more.
     """
     kinds = list(graphs[0]) if graphs else []
     return pad_rows(
         [own[kind] for kind in kinds for own in graphs],
         [scale(own[kind]) for kind in kinds for own in saliencies],
         on_edges,
+        width,
     )
 
 

@@ -13,7 +13,7 @@ Legend: N architectures, M metrics of a network, S saliencies of an operation, R
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -28,11 +28,13 @@ from nge_search.data.sources import Dataset
 from nge_search.errors import UserError, shorten
 from nge_search.keyed_random import Stream, global_generators_kept, permutation
 from nge_search.networks.classifier import Classifier
+from nge_search.networks.enas_macro import EnasMacroNetwork
 from nge_search.networks.nasbench101 import NasBench101Network
 from nge_search.networks.nasbench201 import NasBench201Network
 from nge_search.predict.zero_cost_cache import Measurement, ZeroCostCache
 from nge_search.predict.zero_cost_metrics import METRICS, SALIENCIES, measure_network, weights_of
 from nge_search.spaces.base import Code, Space
+from nge_search.spaces.enas_macro import KIND as NETWORK
 
 _IMAGE_CHANNELS = 3
 #: Goes up when a metric changes, so that no cache hands out former values.
@@ -181,7 +183,7 @@ def zero_cost_operations(
 
     Rows are those of the graph's edges, or of its nodes where operations are on nodes; operations without weights
     have zeros. A row is the sum over the layers of the operation and over all cells of the kind; what stands before
-    the operations (NAS-Bench-101's projections, DARTS' preprocessing) belongs to none. Otherwise as
+    the operations (projections of NAS-Bench-101 and ENAS, DARTS' preprocessing) belongs to none. Otherwise as
     `zero_cost_features`.
     """
     return [one.operations for one in measure_all(space, codes, settings, cache)]
@@ -257,7 +259,7 @@ def operation_layers(network: nn.Module) -> Iterator[tuple[str, int, list[str]]]
             yield kind, row, [names[module] for module in operation.modules() if module in names]
 
 
-def _cells(network: nn.Module) -> Iterator[tuple[str, int, nn.ModuleList]]:
+def _cells(network: nn.Module) -> Iterator[tuple[str, int, Iterable[nn.Module]]]:
     """Each cell's kind, the row of its first operation, and its operations in the order of edges or nodes."""
     if isinstance(network, NasBench101Network):
         yield from (("cell", 1, cell.operations) for cell in network.cells)  # row 0 is the input's
@@ -265,6 +267,9 @@ def _cells(network: nn.Module) -> Iterator[tuple[str, int, nn.ModuleList]]:
         yield from (("cell", 0, cell.operations) for cell in network.cells)
     elif isinstance(network, Classifier):
         yield from (("reduce" if cell.reduction else "normal", 0, cell.operations) for cell in network.cells)
+    elif isinstance(network, EnasMacroNetwork):
+        for position, layer in enumerate(network.layers):
+            yield NETWORK, network.order[position % len(network.order)], [layer.operation]
     else:
         raise UserError(f"no zero-cost metrics for networks of class {type(network).__name__}")
 

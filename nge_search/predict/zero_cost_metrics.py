@@ -18,10 +18,11 @@ the sum over its own.
 between it and the normalisation before are scaled. So for such a layer <w, g> = 0, and differentiating that once
 more, -<w, H g> = ||g||^2: plain is zero, and grasp is the square of grad_norm, exactly but for the normalisation's
 epsilon. (With epsilon, plain of output channel c before a normalisation of variance v and scale s is
-epsilon / (v + epsilon) s dL/ds.) Every convolution in the cells of NAS-Bench-101, NAS-Bench-201 and DARTS is such a
-layer. The consequence: of the five saliencies of an operation three are independent; plain is rounding and epsilon,
-not to be scaled up (`symmetry_breaking` sets it to zero), and grasp adds nothing to grad_norm. In a whole network
-plain tells of the classifier and the shortcuts without normalisation alone.
+epsilon / (v + epsilon) s dL/ds.) Every convolution in the operations of NAS-Bench-101,
+NAS-Bench-201, DARTS and ENAS is such a layer. The consequence: of the five saliencies of an operation three are
+independent; plain is rounding and epsilon, not to be scaled up (`symmetry_breaking` sets it to zero), and grasp
+adds nothing to grad_norm. In a whole network plain tells of the classifier and the shortcuts without normalisation
+alone.
 
 Legend: B images, S saliencies.
 """

@@ -31,13 +31,26 @@ INPUT_NODES = 2
 EMBEDDINGS = ("nge", "direct", "plain", "rnn")
 
 #: Searches by queries (`nge_search.strategies`).
-STRATEGIES = ("random", "local_search", "evolution", "reinforce", "nge_reinforce", "nge_evolution")
+STRATEGIES = ("random", "local_search", "evolution", "reinforce", "nge_reinforce", "nge_evolution", "predictor")
+#: How a predictor's forecasts are weighed (`nge_search.strategies.acquisition`).
+ACQUISITIONS = ("expected_improvement", "thompson", "greedy")
 
 #: What scores architectures without training them (`nge_search.predict`).
 PREDICTORS = (
     *("ta_gates", "gates", "gcn", "lstm", "mlp", "xgboost", "nasbowl"),
     *("analytic_gp", "flow", "ensemble"),
 )
+#: Those that are networks on graphs or decisions (`nge_search.predict.networks`).
+NETWORK_PREDICTORS = PREDICTORS[:5]
+#: What predicts accuracies half-way and at the end of a training together (`nge_search.predict.anytime`).
+ANYTIME_PREDICTORS = ("single_gates", "multi_lstm", "multi_gates", "multi_control", "ta_gates")
+#: How operations of one type are told apart, where updates look, what is read (`nge_search.predict.encoders`).
+BREAKINGS = ("none", "random", "add", "concat")
+UPDATES_FROM = ("nodes", "messages")
+READOUTS = ("output", "mean")
+
+#: Those that say how sure they are.
+PROBABILISTIC = ("analytic_gp", "ensemble")
 
 #: How the learning rate of a classifier falls (`nge_search.engine.optimisers`).
 SCHEDULES = ("cosine", "linear")

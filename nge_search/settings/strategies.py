@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from nge_search.settings.base import Section, option
 from nge_search.settings.embedding import EmbeddingSection
-from nge_search.settings.names import SEARCH_TASKS, STRATEGIES
+from nge_search.settings.names import ACQUISITIONS, PREDICTORS, PROBABILISTIC, SEARCH_TASKS, STRATEGIES
 from nge_search.settings.run import RunningConfig
 
 
@@ -44,7 +44,7 @@ class StrategySection(Section):
         "nge_reinforce",
         "How the next architecture is chosen: random; local_search: on to the first better neighbour; evolution: "
         "regularised; reinforce: a policy of free parameters; nge_reinforce: P from the embedding is the policy; "
-        "nge_evolution: P directs mutations.",
+        "nge_evolution: P directs mutations; predictor: one that learns from the answers so far.",
         choices=STRATEGIES,
     )
     queries: int = option(100, "Number of distinct architectures that may be asked for.", at_least=1)
@@ -54,7 +54,9 @@ class StrategySection(Section):
     tournament: int = option(
         10, "Number of living architectures, drawn at random, that compete to be the parent.", at_least=1
     )
-    warmup: int = option(6, "Number of a policy's first architectures, which are drawn uniformly.", at_least=0)
+    warmup: int = option(
+        6, "Number of a policy's or a predictor's first architectures, which are drawn uniformly.", at_least=0
+    )
     steps: int = option(2, "Number of Adam's steps on the policy after each query.", at_least=1)
     temperature: float = option(
         2.0,
@@ -66,17 +68,40 @@ class StrategySection(Section):
     )
     explore: float = option(
         0.03,
-        "Share of nge_reinforce's decisions, and of nge_evolution's mutations, that ignore P.",
+        "Share of the decisions of nge_reinforce's and a predictor's draws, and of nge_evolution's mutations, that "
+        "ignore P.",
         at_least=0,
         at_most=1,
     )
     baseline_decay: float = option(
         0.9, "Decay per query of the average reward that strategy.name=reinforce subtracts.", at_least=0, below=1
     )
+    predictor: str = option(
+        "analytic_gp",
+        "Predictor that strategy.name=predictor trains on all answers so far.",
+        choices=PREDICTORS,
+    )
+    acquisition: str = option(
+        "expected_improvement",
+        "Rule by which strategy.name=predictor chooses; greedy, the best forecast, is the only one for predictors "
+        f"that do not say how sure they are (others are {' and '.join(PROBABILISTIC)}).",
+        choices=ACQUISITIONS,
+    )
+    batch: int = option(
+        5, "Number of architectures that a predictor chooses before it is trained anew.", at_least=1
+    )
+    pool: int = option(
+        500,
+        "Number of architectures that a predictor chooses among: neighbours of the best so far, draws from P and "
+        "uniform draws, a third each.",
+        at_least=3,
+    )
 
     def check(self) -> None:
         if self.tournament > self.population:
             raise self.refuse("tournament", f"more than {self.key('population')}={self.population}")
+        if self.name == "predictor" and self.acquisition != "greedy" and self.predictor not in PROBABILISTIC:
+            raise self.refuse("acquisition", f"{self.predictor} does not say how sure it is; set it to greedy")
 
 
 @dataclass

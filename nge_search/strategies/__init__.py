@@ -9,6 +9,7 @@ from nge_search.spaces import Space
 from nge_search.strategies.base import Strategy
 from nge_search.strategies.evolution import Evolution, NgeEvolution
 from nge_search.strategies.local_search import LocalSearch
+from nge_search.strategies.predictor import PredictorSearch
 from nge_search.strategies.random_search import RandomSearch
 from nge_search.strategies.reinforce import NgeReinforce, Reinforce
 
@@ -16,7 +17,7 @@ __all__ = ["STRATEGIES", "Strategy", "build_strategy"]
 
 STRATEGIES: dict[str, type[Strategy]] = {
     strategy.name: strategy
-    for strategy in (RandomSearch, LocalSearch, Evolution, Reinforce, NgeReinforce, NgeEvolution)
+    for strategy in (RandomSearch, LocalSearch, Evolution, Reinforce, NgeReinforce, NgeEvolution, PredictorSearch)
 }
 require_names(STRATEGIES, names.STRATEGIES)
 

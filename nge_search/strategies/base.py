@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
@@ -169,7 +170,9 @@ def as_lists(codes: Iterable[Code]) -> list[list[int]]:
 def _generator(reader: Reader) -> np.random.Generator:
     generator = np.random.default_rng(0)
     try:
-        generator.bit_generator.state = reader.section("random").document
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # of numbers that do not fit, before NumPy 2
+            generator.bit_generator.state = reader.section("random").document
+    except (KeyError, TypeError, ValueError, OverflowError, DeprecationWarning) as error:
         raise UserError(f"{reader.source} is damaged: 'random' is no generator's ({shorten(error)})") from None
     return generator

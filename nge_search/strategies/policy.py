@@ -113,7 +113,7 @@ class Learner:
     """A policy that takes up every architecture seen, weighted by its rank.
 
     Args:
-        settings: its `temperature`, `contrast` and `steps`.
+        settings: its `temperature`, `contrast`, `steps` and `explore`.
 
     Attributes:
         codes: the architectures, as they came.
@@ -132,6 +132,14 @@ class Learner:
         if len(self.codes) > 1:
             weights_N = rank_weights(self.values, self.settings.temperature, self.settings.contrast)
             self.policy.ascend(self.codes, weights_N, self.settings.steps)
+
+    def sample(self, random: np.random.Generator) -> Code:
+        """An architecture drawn from (1 - explore) P + explore / options."""
+        explore, space = self.settings.explore, self.policy.space
+        mixed = [
+            (1 - explore) * p_EO + explore * u_EO for p_EO, u_EO in zip(self.policy.matrices(), space.uniform())
+        ]
+        return space.sample(mixed, random)
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -73,12 +73,7 @@ class NgeReinforce(Strategy):
 
     def _unseen(self) -> Code:
         if len(self._learner.codes) >= self.settings.warmup:
-            explore = self.settings.explore
-            mixed = [
-                (1 - explore) * p_EO + explore * u_EO
-                for p_EO, u_EO in zip(self._learner.policy.matrices(), self.space.uniform())
-            ]
-            code = draw_until_free(lambda: self.space.sample(mixed, self._random), self._seen.__contains__)
+            code = draw_until_free(lambda: self._learner.sample(self._random), self._seen.__contains__)
             if code not in self._seen:
                 return code
         return draw_until_free(self._uniform, self._seen.__contains__)

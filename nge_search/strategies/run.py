@@ -39,8 +39,9 @@ def _search(session: Session, config: QueriesConfig) -> dict[str, Any]:
     if not section.table:
         raise section.refuse("table", "give a table; `nge table --help` says how to make one")
     benchmark = Benchmark(open_table(section.table), section.signal, section.score, section.repeats, config.seed)
-    benchmark.queries(config.strategy.queries)  # refuses a budget before anything is written
-    config.embedding.check_vertices(benchmark.space.cell_space.vertices)
+    # What these refuse, they refuse before anything is written.
+    answers = benchmark.queries(config.strategy.queries)
+    strategy = build_strategy(benchmark.space, config.strategy, config.embedding, config.seed)
     folder = session.begin()
     watch, logger, interrupts = Stopwatch(), Logger(folder, config.run), Interrupts()
 
@@ -58,8 +59,7 @@ def _search(session: Session, config: QueriesConfig) -> dict[str, Any]:
     logger.start_phase("queries", config.strategy.queries, 0)
     try:
         with interrupts:
-            strategy = build_strategy(benchmark.space, config.strategy, config.embedding, config.seed)
-            queries = run_strategy(strategy, benchmark.queries(config.strategy.queries), after)
+            queries = run_strategy(strategy, answers, after)
     finally:
         logger.close()
     position = int(queries.chosen()[-1])

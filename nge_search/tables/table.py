@@ -22,15 +22,13 @@ from nge_search.array_reader import open_array
 from nge_search.errors import UserError, nearest, plain
 from nge_search.files import new_folder, sync_folder, user_path, write_atomic, write_json
 from nge_search.json_reader import Reader, read_json
-from nge_search.spaces import SPACES, Code, NasBench101Space, Space
-from nge_search.spaces.nasbench101 import VERTICES
+from nge_search.spaces import Code, Space, read_space
 
 FORMAT = "nge-table/1"
 _HEADER, _CODES, _KEYS = "table.json", "codes", "keys"  # beside a file for each column
 _LEFT = re.compile(r"\.table\.[0-9a-f]{8}\.nge-tmp")  # what `save` writes into first
 _COLUMN = re.compile(r"[^/\0.][^/\0]{0,199}")
 _MOST_COLUMNS, _MOST_ARCHITECTURES = 1000, 1 << 22
-_MOST_VERTICES = 64
 _MOST_FIGURES = 60_000_000  # NAS-Bench-101 with all its epochs has 41 million
 
 
@@ -246,7 +244,7 @@ def open_folder(folder: str | Path) -> Table:
     if header.document.get("format") != FORMAT:
         raise UserError(f"'{path}' is not a table's header in the format {FORMAT}; make the folder anew")
     try:
-        space = _space(header)
+        space = read_space(header)
         columns = _columns(header)
         parts = {name: open_array(folder / f"{name}.npy") for name in (_CODES, _KEYS, *columns)}
         count = header.integer("architectures", 1, _MOST_ARCHITECTURES)
@@ -261,16 +259,6 @@ def open_folder(folder: str | Path) -> Table:
         return Table(space, codes, keys, parts, plain(header.text("source"), 200))
     except UserError as error:
         raise UserError(f"the table '{folder}' is damaged ({error}); make the folder anew") from None
-
-
-def _space(header: Reader) -> Space:
-    name = header.text("space", tuple(SPACES))
-    if name == NasBench101Space.name:
-        return NasBench101Space(header.integer("vertices", 2, VERTICES))
-    space, vertices = SPACES[name](), header.integer("vertices", 2, _MOST_VERTICES)
-    if space.cell_space.vertices != vertices:
-        raise UserError(f"{header.source} is damaged: a cell of {name} has {space.cell_space.vertices} vertices")
-    return space
 
 
 def _columns(header: Reader) -> list[str]:

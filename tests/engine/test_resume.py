@@ -23,6 +23,8 @@ from nge_search.engine.checkpoint import CheckpointFolder
 from nge_search.engine.logger import Logger
 from nge_search.engine.loop import Loop
 
+#: Seconds after which a process is taken to hang; several times what a crowded machine has needed.
+PATIENCE = 1200
 LONGER = ("data.limit=192", "search.epochs=3", "run.checkpoint_seconds=0")
 
 
@@ -123,7 +125,7 @@ def kill_often(checkout: Path, words: list[str], run: Path, kills: int, seed: in
         process.communicate()
         phases.add(final_state(run)["position"]["phase"])
     process = start(checkout / "train_search.py", words)
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, output
     assert "resuming at epoch" in output
     assert "will not repeat" not in output
@@ -281,11 +283,11 @@ def test_torchrun_restarts_a_killed_rank(checkout, tmp_path, words_for):
     """`--max-restarts` takes up the last checkpoint; the end is that of an undisturbed two-rank run."""
     script, run = checkout / "train_search.py", tmp_path / "run"
     reference = launch_two(script, words_for("reference", "search.epochs=6"))
-    output, _ = reference.communicate(timeout=300)
+    output, _ = reference.communicate(timeout=PATIENCE)
     assert reference.returncode == 0, output
     disturbed = launch_two(script, words_for("run", "search.epochs=6"))
     kill_once_at(disturbed, run, "000010", -1)
-    output, _ = disturbed.communicate(timeout=300)
+    output, _ = disturbed.communicate(timeout=PATIENCE)
     assert disturbed.returncode == 0, output
     assert "resuming at epoch" in output
     assert_same_end(run, tmp_path / "reference")
@@ -304,12 +306,12 @@ def test_torchrun_restarts_a_retraining_whose_ranks_are_killed(checkout, tmp_pat
 
     script, run = checkout / "train_eval.py", tmp_path / "run"
     reference = launch_two(script, words("reference"))
-    output, _ = reference.communicate(timeout=300)
+    output, _ = reference.communicate(timeout=PATIENCE)
     assert reference.returncode == 0, output
     disturbed = launch_two(script, words("run"))
     kill_once_at(disturbed, run, "000010", 1)
     kill_once_at(disturbed, run, "000040", 0)
-    output, _ = disturbed.communicate(timeout=300)
+    output, _ = disturbed.communicate(timeout=PATIENCE)
     assert disturbed.returncode == 0, output
     assert output.count("resuming at epoch") == 2
     assert_same_end(run, tmp_path / "reference")

@@ -79,3 +79,29 @@ def test_all_figures() -> None:
         "precision_at_0.1": ranking.precision_at(score_N, label_N, 4),
         "best_rank_at_0.1": ranking.best_rank_at(score_N, label_N, 4),
     }
+
+
+@settings(max_examples=40, deadline=None, database=None)
+@given(_values)
+def test_tau_without_one_architecture(values: list[tuple[int, int]]) -> None:
+    score_N, label_N = np.array(values, dtype=float).T
+    found_N = ranking._without_one(score_N, label_N)
+    expected = [tau_b(np.delete(score_N, i), np.delete(label_N, i)) for i in range(len(score_N))]
+    assert found_N == pytest.approx(expected, abs=1e-9, nan_ok=True)
+
+
+def test_the_interval_of_tau_holds_it_as_often_as_it_says() -> None:
+    """Of normal pairs of correlation r, tau is 2 / pi arcsin(r) (Kruskal, 1958)."""
+    random, correlation, held = np.random.default_rng(0), 0.8, []
+    truth = 2 / math.pi * math.asin(correlation)
+    for _ in range(300):
+        x_N, noise_N = random.normal(size=(2, 30))
+        low, high = ranking.kendall_tau_interval(x_N, correlation * x_N + math.sqrt(1 - correlation**2) * noise_N)
+        assert -1 <= low < high <= 1
+        held.append(low <= truth <= high)
+    assert 0.92 <= np.mean(held) <= 0.98
+
+
+def test_no_interval_where_tau_may_be_undefined() -> None:
+    for scores, labels in (([1, 2, 3], [1, 2, 3]), ([1, 1, 1, 1], [1, 2, 3, 4]), ([1, 1, 1, 2], [1, 2, 3, 4])):
+        assert all(map(math.isnan, ranking.kendall_tau_interval(np.array(scores), np.array(labels))))

@@ -13,7 +13,7 @@ from nge_search.graph_nn import GatedConvolution, Vocabulary
 from nge_search.predict.encoders import FlowEncoder
 
 #: Embeddings and information that updates take in place of those computed, by step, kind and operation.
-Held = dict[tuple[int, int, int], tuple[Tensor, Tensor]]
+Held = dict[tuple[int, int, int], dict[str, Tensor]]
 
 
 class Oracle:
@@ -24,7 +24,7 @@ class Oracle:
 
     Attributes:
         operations: after each step the embeddings, by kind and operation: of nodes or of edges by their position.
-        seen: the o and f of every update.
+        seen: the o, f and b of every update.
     """
 
     def __init__(self, encoder: FlowEncoder, labels: Vocabulary, names: Mapping[str, tuple[bool, bool, bool]]):
@@ -157,10 +157,13 @@ class Oracle:
             else:
                 edge = cell.edges[operation]
                 f, b = forward[0][edge.target], back[0][edge.source]
-            self.seen[(*place, operation)] = o.detach(), f.detach()
-            seen_o, seen_f = (o, f) if held is None else held[(*place, operation)]
+            seen = {"o": o, "f": f, "b": b}
+            self.seen[(*place, operation)] = {name: value.detach() for name, value in seen.items()}
+            if held is not None:
+                seen |= {name: held[(*place, operation)][name] for name in settings.stop_gradients}
             first, _, second = self.encoder.update
-            hidden = torch.relu(first.weight @ torch.cat([seen_o, seen_f, b]) + first.bias)
+            told = torch.cat([seen[name] for name in settings.update_inputs])
+            hidden = torch.relu(first.weight @ told + first.bias)
             change = settings.step_size * (second.weight @ hidden + second.bias)
             moves = settings.update_parameter_free or self.names[self._label(cell, operation)][2]
             found[operation] = o + change if moves else o

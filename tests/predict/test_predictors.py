@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 
 import numpy as np
@@ -11,8 +10,8 @@ import torch
 
 from nge_search.errors import UserError
 from nge_search.metrics.ranking import kendall_tau
-from nge_search.predict.networks import NetworkPredictor
-from nge_search.predict.predictors import open_predictor
+from nge_search.predict.network_options import NetworkOptions
+from nge_search.predict.predictors import NETWORKS, open_predictor
 from nge_search.spaces import SPACES
 
 
@@ -39,10 +38,8 @@ def test_learns_to_rank(name: str, space: str) -> None:
     cells, label_N = some(space, 50)
     found = []
     for _ in range(2 if space == "nasbench201" else 1):
-        predictor = open_predictor(name, SPACES[space]())
-        if isinstance(predictor, NetworkPredictor):
-            epochs = 4 if space == "darts" else 12
-            predictor.training = dataclasses.replace(predictor.training, epochs=epochs, learning_rate=3e-3)
+        options = NetworkOptions(epochs=4 if space == "darts" else 12, learning_rate=3e-3)
+        predictor = open_predictor(name, SPACES[space](), options if name in NETWORKS else None)
         predictor.fit(cells[:30], label_N[:30], 0)
         found.append(predictor.scores(cells))
     assert found[0].shape == (50,)
@@ -60,4 +57,4 @@ def test_bad_names() -> None:
 def test_xgboost_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "xgboost", None)
     with pytest.raises(UserError, match=r"pip install 'nge-search\[predict\]'"):
-        open_predictor("xgboost", SPACES["nasbench201"]())
+        open_predictor("xgboost", SPACES["nasbench201"]()).require_installed()

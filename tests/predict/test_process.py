@@ -10,7 +10,16 @@ import torch
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Kernel
 
-from nge_search.predict.process import PRIORS, GaussianProcess, Hyperparameters, Similarities
+from nge_search.predict import process
+from nge_search.predict.process import (
+    PRIORS,
+    GaussianProcess,
+    Hyperparameters,
+    Similarities,
+    elliptical_slices,
+    mixture_at,
+    sampled,
+)
 
 GROUPS = [(0, 1, 2), (3,), (1, 4)]
 _JITTER = 1e-8
@@ -104,6 +113,78 @@ def test_hyper_parameters_are_the_likeliest(points) -> None:
             assert log_posterior(x_NF, y_N, Hyperparameters(*moved)) < best
 
 
+def test_a_step_that_goes_too_far_is_the_last(points, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The best hyper-parameters so far are taken."""
+    x_NF, y_N, _ = points
+    factored, seen = process._factor, []
+
+    def factor(own: Similarities, at: Hyperparameters) -> torch.Tensor:
+        if len(seen) == 4:
+            raise torch.linalg.LinAlgError("not positive-definite")
+        seen.append([tensor.detach().clone() for tensor in at.tensors()])
+        return factored(own, at)
+
+    own = Similarities(x_NF, x_NF, GROUPS)
+    with monkeypatch.context() as patch:
+        patch.setattr(process, "_factor", factor)
+        found = process._fitted(own, y_N, Hyperparameters.start(len(GROUPS)))
+    tried = [Hyperparameters(*tensors) for tensors in seen]
+    densities = [float(process._log_likelihood(own, y_N, at) + at.log_prior()) for at in tried]
+    best = tried[int(np.argmax(densities))]
+    assert len(tried) == 4
+    assert all(torch.equal(*pair) for pair in zip(found.tensors(), best.tensors()))
+
+
 def test_distances_of_equal_points_are_zero() -> None:
     x_NF = torch.randn(8, 5, dtype=torch.float64) * 100
     assert not Similarities(x_NF, x_NF, GROUPS).distance_GNM.diagonal(dim1=1, dim2=2).any()
+
+
+def test_left_out_as_a_process_without_it(points) -> None:
+    x_NF, y_N, _ = points
+    at = random_parameters(2)
+    mean_N, deviation_N = GaussianProcess(x_NF, y_N, GROUPS, at).left_out(y_N)
+    for n in range(0, len(y_N), 7):
+        others = torch.arange(len(y_N)) != n
+        mean_1, deviation_1 = GaussianProcess(x_NF[others], y_N[others], GROUPS, at).predict(x_NF[n : n + 1])
+        torch.testing.assert_close(mean_N[n], mean_1[0], rtol=0, atol=1e-6)
+        torch.testing.assert_close(deviation_N[n], deviation_1[0], rtol=0, atol=1e-6)
+
+
+def test_a_mixture_is_one_of_its_processes_drawn_evenly(points) -> None:
+    x_NF, y_N, x_MF = points
+    processes = [GaussianProcess(x_NF, y_N, GROUPS, random_parameters(seed)) for seed in range(3)]
+    mean_M, deviation_M = mixture_at(processes, x_MF)
+    for m in range(len(x_MF)):
+        own = [process.predict(x_MF[m : m + 1]) for process in processes]
+        mean = sum(float(mean_1) for mean_1, _ in own) / 3
+        second = sum(float(deviation_1) ** 2 + float(mean_1) ** 2 for mean_1, deviation_1 in own) / 3
+        assert abs(float(mean_M[m]) - mean) < 1e-10
+        assert abs(float(deviation_M[m]) - math.sqrt(second - mean**2)) < 1e-8
+
+
+def test_slices_draw_from_the_posterior() -> None:
+    """A normal prior and a normal likelihood have a posterior in closed form."""
+    mean_H, deviation_H = torch.tensor([1.0, -2.0]).double(), torch.tensor([0.5, 2.0]).double()
+    seen_H, noise_H = torch.tensor([2.0, 1.0]).double(), torch.tensor([0.5, 1.0]).double()
+
+    def log_likelihood(at_H: torch.Tensor) -> float:
+        return -float((((at_H - seen_H) / noise_H) ** 2).sum()) / 2
+
+    chain = torch.stack(elliptical_slices(log_likelihood, mean_H, deviation_H, mean_H, 4000, seed=0))
+    variance_H = 1 / (1 / deviation_H**2 + 1 / noise_H**2)
+    expected_H = variance_H * (mean_H / deviation_H**2 + seen_H / noise_H**2)
+    torch.testing.assert_close(chain.mean(dim=0), expected_H, rtol=0, atol=0.06)
+    torch.testing.assert_close(chain.std(dim=0), variance_H.sqrt(), rtol=0, atol=0.05)
+
+
+def test_sampled_hyper_parameters_are_likely_and_differ(points) -> None:
+    x_NF, y_N, _ = points
+    drawn = sampled(x_NF, y_N, GROUPS, 5, seed=0)
+    best = log_posterior(x_NF, y_N, GaussianProcess(x_NF, y_N, GROUPS).at)
+    densities = [log_posterior(x_NF, y_N, at) for at in drawn]
+    assert len(set(densities)) == 5
+    assert max(densities) < best + 1e-6
+    assert min(densities) > best - 30  # a draw from the priors has some hundred less
+    again = sampled(x_NF, y_N, GROUPS, 5, seed=0)
+    assert all(torch.equal(one.vector(), other.vector()) for one, other in zip(drawn, again))

@@ -24,17 +24,17 @@ from nge_search.predict.zero_cost import (
 )
 from nge_search.predict.zero_cost_metrics import METRICS, SALIENCIES, measure_network
 from nge_search.settings.data import DataSection
-from nge_search.spaces import Code, DartsSpace, NasBench101Space, NasBench201Space, Space
+from nge_search.spaces import Code, DartsSpace, EnasMacroSpace, NasBench101Space, NasBench201Space, Space
 
 SMALL = ZeroCostSettings(batch=4, side=8)
-SPACES = (NasBench201Space(), NasBench101Space(), DartsSpace())
+SPACES = (NasBench201Space(), NasBench101Space(), DartsSpace(), EnasMacroSpace())
 
 
 @pytest.mark.parametrize("space", SPACES, ids=lambda space: space.name)
 def test_rows_add_up_the_layers_of_an_operation_over_cells(space: Space) -> None:
     random = np.random.default_rng(4)
     codes = [space.random(random) for _ in range(3)]
-    on_nodes, used = space.name == "nasbench101", 0
+    on_nodes, used = space.cell_space.operations_on == "vertices", 0
     for code, found in zip(codes, zero_cost_operations(space, codes, SMALL)):
         for kind, graph in space.graphs(code).items():
             labels = graph.nodes if on_nodes else [edge.label for edge in graph.edges]
@@ -53,17 +53,26 @@ def _by_names(space: Space, code: Code, kind: str, count: int) -> np.ndarray:
     torch.manual_seed(SMALL.seed)
     network, inputs = space.network(code, channels=8, cells=3), SMALL.inputs
     layers = measure_network(network, inputs.images_BCHW, inputs.label_B).layer_S
+    if space.name == "enas_macro":
+        layers = {_as_cell(name): value_S for name, value_S in layers.items() if ".operation." in name}
     cells = {
+        "enas_macro": ["layers"],
         "nasbench101": [f"stacks.{stack}.0" for stack in range(3)],
         "nasbench201": [f"stages.{stage}.0" for stage in range(3)],
         "darts": ["cells.0"] if kind == "normal" else ["cells.1", "cells.2"],
     }[space.name]
-    first, rows_RS = int(space.name == "nasbench101"), np.zeros((count, len(SALIENCIES)))
+    first, rows_RS = int(space.cell_space.operations_on == "vertices"), np.zeros((count, len(SALIENCIES)))
     for name, value_S in layers.items():
         cell, _, rest = name.partition(".operations.")
         if cell in cells and rest:
             rows_RS[int(rest.split(".")[0]) + first] += value_S
     return rows_RS
+
+
+def _as_cell(name: str) -> str:
+    """Of a layer of ENAS' network, which stands there three times, as the operation of a cell is named."""
+    _, position, _, rest = name.split(".", 3)
+    return f"layers.operations.{int(position) % 6}.{name}.{rest}"
 
 
 def test_operations_in_symmetric_positions_differ() -> None:

@@ -15,6 +15,7 @@ import yaml
 
 from nge_search.architecture.genotype import Genotype
 from nge_search.errors import UserError
+from nge_search.predict import shipped
 from nge_search.recipes import retrain_command
 from nge_search.report import write_report
 
@@ -25,7 +26,8 @@ def test_search_report_holds_every_section_and_the_key_figures(runs, report) -> 
     folder = runs.search()
     page = report(folder)
     assert page.anchors == [
-        *("cells", "retrain", "curves", "p", "evolution", "health", "norms", "genotype", "config", "environment")
+        *("cells", "expected", "retrain", "curves", "p", "evolution", "health", "norms", "genotype", "config"),
+        "environment",
     ]
     last = runs.rows(folder)[-1]
     figures = page.text("dl")
@@ -42,6 +44,18 @@ def test_search_report_holds_every_section_and_the_key_figures(runs, report) -> 
     assert (folder / "config.yaml").read_text() in page.text("pre", within="config")
     assert "versions.torch2.7.1" in page.text("section").replace("\n", "")
     assert [path.name for path in folder.iterdir() if path.name.endswith(".tmp")] == []
+
+
+def test_it_says_what_the_cells_are_expected_to_reach(runs, report) -> None:
+    """And from what; with a doubt where they are unlike all that were trained."""
+    folder = runs.search()
+    found = shipped.expected(Genotype.from_json((folder / "genotype.json").read_text()))
+    text = report(folder).text("p", within="expected")
+    assert all(line in text for line in found.lines())
+    skips = [["skip_connect", node] for _ in range(4) for node in (0, 1)]
+    collapsed = {**json.loads((folder / "genotype.json").read_text()), "normal": skips, "reduce": skips}
+    (folder / "genotype.json").write_text(json.dumps(collapsed))
+    assert "unlike" in report(folder).text("p", within="expected")
 
 
 def test_the_drawn_cells_are_the_genotype(runs, report) -> None:

@@ -86,7 +86,7 @@ def test_the_meaning_of_every_setting_stands_alone(kind: Kind) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [[name] for name in cli.COMMANDS if name != "bench"] + [["bench", name] for name in BENCHES],
+    [name.split() for name in cli.COMMANDS if name != "bench"] + [["bench", name] for name in BENCHES],
     ids=" ".join,
 )
 def test_the_meaning_of_every_flag_stands_alone(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

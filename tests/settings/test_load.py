@@ -55,7 +55,8 @@ def test_every_shipped_config_is_valid(checkout):
     paths = sorted((checkout / "configs").glob("*/*.yaml"))
     assert len(paths) >= 5
     for path in paths:
-        load_config(schema_of(kind_for(path.parent.name, path)), path)
+        command = {"predict": "predict bench"}.get(path.parent.name, path.parent.name)
+        load_config(schema_of(kind_for(command, path)), path)
 
 
 def test_the_task_that_is_named_last_decides(checkout):

@@ -31,8 +31,9 @@ SPACE = NasBench201Space()
 SEQUENCES = json.loads(Path(__file__).with_name("sequences.json").read_text())
 
 
-def small(name: str) -> StrategySection:
-    return StrategySection(name=name, population=8, tournament=4)
+def small(name: str, queries: int = 100) -> StrategySection:
+    predictor = {"predictor": "nasbowl", "acquisition": "greedy", "batch": 4, "pool": 30}
+    return StrategySection(name=name, queries=queries, population=8, tournament=4, **predictor)
 
 
 def odd_value(space: Space, code: Code) -> float:
@@ -92,11 +93,10 @@ def test_every_strategy_asks_for_every_architecture_or_settles(name: str, small_
                 codes.setdefault(space.key(code), code)
     rows = ((code, {"accuracy": float(sum(code))}) for code in codes.values())
     benchmark = Benchmark(build_table(space, rows, "a made table", "architecture"), "accuracy")
-    settings = StrategySection(name=name, queries=len(codes), population=8, tournament=4)
-    queries = search(benchmark, settings, small_policy("nge"), 0)
+    queries = search(benchmark, small(name, len(codes)), small_policy("nge"), 0)
     assert len({space.key(code) for code in queries.codes}) == len(queries)
     assert 20 < len(queries) <= len(codes)
-    if name in ("random", "nge_reinforce", "nge_evolution"):
+    if name in ("random", "nge_reinforce", "nge_evolution", "predictor"):
         assert len(queries) == len(codes)
 
 
@@ -256,6 +256,8 @@ DAMAGED: list[tuple[str, dict[str, Any], str]] = [
     ("nge_reinforce", {"learned_values": []}, "'learned_values' must be 5 numbers"),
     ("nge_reinforce", {"policy": 3}, "'policy' must be an object"),
     ("nge_evolution", {"learned": None}, "'learned' must be a list"),
+    ("predictor", {"planned": [[0]]}, r"\[0\] is no architecture of nasbench201"),
+    ("predictor", {"learned_values": [1.0]}, "'learned_values' must be 5 numbers"),
 ]
 
 

@@ -141,6 +141,7 @@ def test_the_odd_image_is_not_mixed():
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # raised inside torch._dynamo
+@pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0:RuntimeWarning")
 def test_cells_are_compiled_once_whatever_the_drop_path_rate(monkeypatch):
     """With a backend that only traces."""
     import torch._dynamo

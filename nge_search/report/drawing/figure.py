@@ -7,7 +7,7 @@ user's matplotlib settings. matplotlib is imported when something is drawn, neve
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,6 +74,23 @@ def save_drawings(cells: Graphs, folder: str | Path, stem: str = "genotype") -> 
                 write_atomic(path, _encode(figure, suffix))
                 paths.append(path)
     return paths
+
+
+def save_sheet(entries: Sequence[tuple[str, Graphs]], *paths: Path) -> None:
+    """Several architectures in one figure, each below its title, as SVG and PNG files (by their suffixes).
+
+    The folder is made if it is missing.
+    """
+    titled = [
+        (title if len(cells) == 1 else f"{title} {kind_title(kind).lower()}", lay_out(graph))
+        for title, cells in entries
+        for kind, graph in cells.items()
+    ]
+    with _own_settings():
+        figure = _figure(titled)
+        for path in paths:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, _encode(figure, path.suffix[1:]))
 
 
 def drawing_rgb(cells: Graphs) -> np.ndarray:

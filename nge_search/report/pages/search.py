@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 
+from nge_search.predict.shipped import expected
 from nge_search.recipes import retrain_command
 from nge_search.report.drawing.inline_svg import node_name
 from nge_search.report.drawing.palette import CELL_TITLES
@@ -80,6 +81,7 @@ def sections(run: Run) -> list[Section]:
     traces = [trace for kind in _KINDS if (trace := read_trace(run, kind))]
     return [
         cells(run.graphs, text=run.notation),
+        Section("expected", "What to expect of them", _expected(run)),
         Section("retrain", "How to retrain", _retrain(run)) if _is_darts(run) else _look_up(run),
         Section("curves", "Curves", grid(_curves(run))),
         Section("p", "Operation probabilities", _probabilities(traces)),
@@ -102,6 +104,15 @@ def _look_up(run: Run) -> Section:
     command = f"nge table tables/nb201 --find {shlex.quote(str(run.path))}"
     remark = hint("tables/nb201 is the benchmark's table, which `nge table FILE --out tables/nb201` makes once.")
     return Section("accuracy", "Its true accuracy", code(command, "command") + remark)
+
+
+def _expected(run: Run) -> str:
+    """What cells of DARTS' space are expected to reach; empty for others."""
+    expectation = expected(run.genotype)
+    if expectation is None:
+        return ""
+    figure, source, *doubts = expectation.lines()
+    return notice(figure) + hint(source) + "".join(notice(doubt, "warning") for doubt in doubts)
 
 
 def _retrain(run: Run) -> str:

@@ -60,6 +60,7 @@ svg.chart text{font-size:11px;fill:var(--quiet);font-variant-numeric:tabular-num
 .s3{stroke:var(--s3);stroke-dasharray:9 3 2 3}.s4{stroke:var(--s4);stroke-dasharray:3 3}
 .s5{stroke:var(--s5);stroke-dasharray:12 4}
 .dot{stroke-dasharray:none;stroke-width:2;fill:var(--surface)}
+.point{fill:var(--s0);fill-opacity:.75}.whisker{stroke:var(--s0);stroke-opacity:.28;stroke-width:1.2}
 .reference{stroke:var(--quiet);stroke-dasharray:2 3}
 .band{fill:transparent}.band:hover{fill:var(--quiet);fill-opacity:.14}
 .heat{margin-bottom:1.5rem}
