@@ -337,6 +337,18 @@ def _predict_score(words: Sequence[str]) -> None:
     show(*lines, *(f"wrote {path}" for path in wrote))
 
 
+def _retrieve_query(words: Sequence[str]) -> None:
+    from nge_search.retrieve.commands import query
+
+    query(words, _Parser)
+
+
+def _retrieve_add(words: Sequence[str]) -> None:
+    from nge_search.retrieve.commands import add
+
+    add(words, _Parser)
+
+
 def _report(words: Sequence[str]) -> None:
     parser = _Parser(prog="nge report", description="Write a run's report.html anew; works while it runs, too.")
     parser.add_argument("run", type=_path, help="run folder, of a run of any kind")
@@ -366,6 +378,8 @@ def _doctor(words: Sequence[str]) -> None:
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     **{name: (functools.partial(_start, name), meaning) for name, meaning in kinds.commands().items()},
     "predict score": (_predict_score, "the accuracies of architectures, as a trained predictor expects them"),
+    "retrieve query": (_retrieve_query, "the published networks that are most like one, and why"),
+    "retrieve add": (_retrieve_add, "networks that later queries find, too"),
     "derive": (_derive, "print the genotype of a search, at any epoch"),
     "show": (_show, "an architecture's cells, parameters and mult-adds"),
     "export": (_export, "a trained network for timm, ONNX and torch.export"),

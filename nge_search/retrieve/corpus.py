@@ -6,8 +6,8 @@ Widths and resolutions leave no trace in a graph, so networks of one entry may d
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -154,6 +154,31 @@ class Corpus:
         counts = Counter(entry.family for entry in self.entries)
         return {family: count for family, count in sorted(counts.items()) if count >= least}
 
+    def added(self, networks: Sequence[Network], graphs: Sequence[Graph]) -> Corpus:
+        """The corpus with more networks, an entry for each, behind those that it has.
+
+        Raises:
+            UserError: a network that is there already.
+        """
+        for network in networks:
+            if f"{network.library}:{network.name}" in self.by_name:
+                raise UserError(f"network '{network.library}:{plain(network.name)}' is in the corpus already")
+        archive = self._graphs.joined(GraphArchive.of(graphs))
+        rows = [(entry.networks, entry.digest, entry.label) for entry in self.entries]
+        rows += [((network,), graph.digest, coarse_label(graph)) for network, graph in zip(networks, graphs)]
+        entries = tuple(Entry(*row, archive, place) for place, row in enumerate(rows))
+        return Corpus(entries, self.versions, self.skipped, archive)
+
+    def of_libraries(self, libraries: Collection[str]) -> Corpus:
+        """The entries that have networks of some libraries, without their networks of others."""
+        kept = []
+        for entry in self.entries:
+            networks = tuple(network for network in entry.networks if network.library in libraries)
+            if networks:
+                kept.append(replace(entry, networks=networks))
+        skipped = {name: why for name, why in self.skipped.items() if name.partition(":")[0] in libraries}
+        return Corpus(tuple(kept), self.versions, skipped, self._graphs)
+
     def write(self, path: Path) -> None:
         """Write the corpus to a file, atomically."""
         document = {
@@ -163,7 +188,11 @@ class Corpus:
                 [entry.digest, entry.label, [_row(network) for network in entry.networks]] for entry in self.entries
             ],
         }
-        write_archive(path, FORMAT, self._graphs, document)
+        places = [entry._place for entry in self.entries]
+        archive = self._graphs
+        if places != list(range(len(archive))):  # some of its graphs are of entries that were left out
+            archive = GraphArchive.of(entry.graph for entry in self.entries)
+        write_archive(path, FORMAT, archive, document)
 
 
 def read_corpus(path: Path) -> Corpus:

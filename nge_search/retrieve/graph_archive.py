@@ -110,10 +110,26 @@ class GraphArchive:
             }
             for name, row in values.items():
                 found[name].append(np.array(row, dtype=np.int64))
-        if len(numbers) > np.iinfo(np.uint16).max:
-            raise UserError(f"the graphs have {len(numbers)} labels; an archive holds {np.iinfo(np.uint16).max}")
+        _require_labels(len(numbers))
         empty = np.zeros(0, dtype=np.int64)
         arrays = {name: np.concatenate([empty, *found[name]]).astype(kind) for name, kind in _ARRAYS.items()}
+        return GraphArchive(tuple(numbers), **arrays)
+
+    def joined(self, other: GraphArchive) -> GraphArchive:
+        """The graphs of both, without decoding them.
+
+        Raises:
+            UserError: too many labels for one archive.
+        """
+        numbers = {label: number for number, label in enumerate(self.labels)}
+        number_L = np.array([numbers.setdefault(label, len(numbers)) for label in other.labels], np.int64)
+        _require_labels(len(numbers))
+        arrays = {}
+        for name, kind in _ARRAYS.items():
+            own, more = getattr(self, name), getattr(other, name)
+            if name in ("label_N", "label_E"):
+                more = number_L[more]
+            arrays[name] = np.concatenate([own, more]).astype(kind)
         return GraphArchive(tuple(numbers), **arrays)
 
     def __len__(self) -> int:
@@ -252,6 +268,11 @@ def _counted(counts_G: np.ndarray) -> np.ndarray:
 
 def _check(body: bytes) -> str:
     return hashlib.blake2b(body, digest_size=16).hexdigest()
+
+
+def _require_labels(count: int) -> None:
+    if count > np.iinfo(np.uint16).max:
+        raise UserError(f"the graphs have {count} labels; an archive holds {np.iinfo(np.uint16).max}")
 
 
 def _require(holds: bool) -> None:
