@@ -1,6 +1,18 @@
 """Neural architecture search with graph embeddings (NGE)."""
 
-from nge_search.api import derive, evaluate, predict_bench, predict_score, predict_train, run, search
+from nge_search.api import (
+    derive,
+    evaluate,
+    predict_bench,
+    predict_score,
+    predict_train,
+    retrieve_bench,
+    retrieve_build,
+    retrieve_query,
+    retrieve_train,
+    run,
+    search,
+)
 from nge_search.architecture.genotype import Cell, Genotype
 from nge_search.architecture.load import load_genotype
 from nge_search.engine.interrupt import Interrupted
@@ -24,6 +36,10 @@ __all__ = [
     "predict_bench",
     "predict_score",
     "predict_train",
+    "retrieve_bench",
+    "retrieve_build",
+    "retrieve_query",
+    "retrieve_train",
     "run",
     "search",
 ]

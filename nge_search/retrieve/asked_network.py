@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from nge_search.architecture.graph import Graph
-from nge_search.architecture.load import load_architecture
+from nge_search.architecture.load import Architecture, load_architecture
 from nge_search.errors import UserError, plain
 from nge_search.files import user_path
 from nge_search.retrieve.architecture_graphs import trace_architecture
@@ -87,8 +87,20 @@ def asked_network(
         architecture = load_architecture(text)
     except UserError as error:
         raise _unknown(text, corpus, error) from None
+    return of_architecture(architecture, plain(text, _LONGEST), network)
+
+
+def asked_module(module: nn.Module, inputs: Inputs | None = None) -> AskedNetwork:
+    """A module that is at hand; `inputs` as of `trace`."""
+    if not isinstance(module, nn.Module):
+        raise UserError(f"a network is a torch module, or a text that names one, not {type(module).__name__}")
+    return AskedNetwork(type(module).__name__, *_parts(trace(module, inputs)))
+
+
+def of_architecture(architecture: Architecture, name: str, network: str | None = None) -> AskedNetwork:
+    """The network of an architecture's cells; `network` as of `asked_network`."""
     traced = trace_architecture(architecture, network or _NETWORKS.get(architecture.space))
-    return AskedNetwork(plain(text, _LONGEST), *_parts(traced))
+    return AskedNetwork(name, *_parts(traced))
 
 
 def _parts(traced: Traced) -> tuple[Graph, int, int]:

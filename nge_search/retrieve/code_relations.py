@@ -1,4 +1,4 @@
-"""Which models of transformers take over code of others: what their `modular_*.py` files import, by reading them."""
+"""Which models of transformers take over code of others: what their `modular_*.py` files import, not run."""
 
 from __future__ import annotations
 

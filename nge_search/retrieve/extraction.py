@@ -17,12 +17,13 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
 from nge_search.architecture.graph import INPUT, PLAIN, Edge, Graph, Label
 from nge_search.errors import UserError, plain
@@ -47,11 +48,14 @@ class Inputs:
     Attributes:
         args, kwargs: tensors, in lists, tuples and dictionaries where the module takes them so, and other values.
         batch: number of examples in them, by which mult-adds are divided.
+        complete: nothing of them is padding or amiss: where a module asks whether something holds of all numbers of
+            a tensor, it does.
     """
 
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     batch: int = 1
+    complete: bool = False
 
 
 @dataclass(frozen=True)
@@ -198,7 +202,7 @@ def _prepare(inputs: Inputs, kind: torch.dtype, given: dict[Any, int]) -> Inputs
 
     args = tuple(prepared(value) for value in inputs.args)
     kwargs = {key: prepared(inputs.kwargs[key]) for key in sorted(inputs.kwargs)}
-    return Inputs(args, kwargs, inputs.batch)
+    return replace(inputs, args=args, kwargs=kwargs)
 
 
 def _call(hollow: nn.Module, inputs: Inputs) -> Any:
@@ -220,7 +224,20 @@ def _called(hollow: nn.Module, inputs: Inputs, device: torch.device | None) -> A
         stack.enter_context(torch.jit.optimized_execution(False))  # which would melt operations into one
         if device is not None:
             stack.enter_context(device)
+        if inputs.complete:
+            stack.enter_context(_Complete())
         return hollow(*inputs.args, **inputs.kwargs)
+
+
+class _Complete(TorchFunctionMode):
+    """Truth values of tensors whose values are not known are true."""
+
+    _asks = frozenset({Tensor.__bool__, Tensor.item})
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in self._asks and args[0].is_meta and args[0].dtype == torch.bool:
+            return True
+        return func(*args, **(kwargs or {}))
 
 
 def _refuse(module: nn.Module, reason: str) -> Untraceable:

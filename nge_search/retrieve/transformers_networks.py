@@ -55,7 +55,7 @@ class Transformers(Library):
 
     def build(self, name: str) -> tuple[nn.Module, Inputs]:
         config = self._config(name)
-        for key, value in (("use_cache", False), ("_experts_implementation", "eager")):
+        for key, value in (("use_cache", False), ("_experts_implementation", "batched_mm")):
             for part in (config, *_parts(config)):
                 setattr(part, key, value)  # of mixtures of experts: one matrix product for each, not one for all
         auto = self._transformers.AutoModel
@@ -89,7 +89,7 @@ def inputs_of(network: nn.Module, config: Any) -> Inputs:
     unknown = sorted(wanted - _MAKERS.keys())
     if unknown:
         raise UserError(f"its argument {unknown[0]} is not known here")
-    return Inputs(kwargs={name: _MAKERS[name](config) for name in sorted(wanted)}, batch=BATCH)
+    return Inputs(kwargs={name: _MAKERS[name](config) for name in sorted(wanted)}, batch=BATCH, complete=True)
 
 
 def _task(known: Any) -> str:

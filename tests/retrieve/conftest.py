@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import nge_search
 from nge_search.architecture.graph import Graph, Label
+from nge_search.retrieve.corpus import Corpus, Network
 
 NAMES = ("conv", "norm", "relu", "add")
 
@@ -68,3 +71,25 @@ def families(stacked: Callable[..., Graph]) -> dict[str, list[Graph]]:
         name: [stacked(block, depth, stems[depth % 3], heads[depth % 2]) for depth in (2, 3, 4, 6, 8)]
         for name, block in blocks.items()
     }
+
+
+@pytest.fixture(scope="session")
+def small_corpus(families: dict[str, list[Graph]]) -> Corpus:
+    """The families as a corpus; the last network of each is torchvision's, all others are timm's."""
+    items = []
+    for family, graphs in families.items():
+        for number, graph in enumerate(graphs):
+            library = "torchvision" if number == len(graphs) - 1 else "timm"
+            own = Network(f"{family}{number}", library, family, "classification", 100 + number, 1000)
+            items.append(((own,), graph.digest, graph))
+    return Corpus.of(items, {"timm": "1.0", "torch": "2"}, {"timm:odd": "it reads a value"})
+
+
+@pytest.fixture(scope="session")
+def catalogue_folder(small_corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a training on the small corpus leaves."""
+    folder = tmp_path_factory.mktemp("catalogue")
+    small_corpus.write(folder / "small.nge")
+    words = ["run.tensorboard=false", "run.progress=none", "retrieve.model=wl1_names"]
+    nge_search.retrieve_train(None, f"corpus.file={folder / 'small.nge'}", f"run.dir={folder / 'run'}", *words)
+    return folder / "run"
