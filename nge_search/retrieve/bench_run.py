@@ -65,20 +65,24 @@ def _compare(session: Session, config: RetrieveBenchConfig) -> dict[str, Any]:
     watch, logger, interrupts = Stopwatch(), Logger(folder, config.run, len(rows)), Interrupts()
     watch.restore(rows[-1]["seconds"] if rows else 0.0)
     question: tuple[str, int, Question] | None = None
+
+    def stop(*_: object) -> None:
+        if interrupts.received:
+            raise Interrupted(interrupts.received)
+
     logger.start_phase("trials", len(trials), len(rows))
     try:
         with interrupts:
             for trial in trials[len(rows) :]:
                 if question is None or question[:2] != (trial.task, trial.seed):
                     question = (trial.task, trial.seed, asked.question(trial.task, trial.seed))
-                own = candidate(trial.model, options, session.world.device)
+                own = candidate(trial.model, options, session.world.device, stop)
                 answers = question[2].answers(own, section.folds, trial.seed)
                 found = figures(answers, question[2].task.family_Q)
                 row = {"epoch": len(rows), **trial._asdict(), **found, "seconds": round(watch.seconds, 2)}
                 rows.append({**row, "data": digest})
                 _tell(logger, trial, rows[-1], len(rows), len(trials))
-                if interrupts.received:
-                    raise Interrupted(interrupts.received)
+                stop()
     finally:
         logger.close()
     return {

@@ -51,19 +51,22 @@ def _train(session: Session, config: RetrieveConfig) -> dict[str, Any]:
     logger, interrupts = Logger(folder, config.run), Interrupts()
     epochs = 0
 
+    def stop(*_: object) -> None:
+        if interrupts.received:
+            raise Interrupted(interrupts.received)
+
     def tell(stage: str, epoch: int, loss: float) -> None:
         nonlocal epochs
         logger.row({"epoch": epochs, "stage": stage, "loss": loss, "seconds": round(watch.seconds, 2)})
         epochs += 1
         logger.scalars({f"loss/{stage}": loss}, epochs)
         logger.progress(f"{stage}, epoch", epoch, epoch, {"loss": loss})
-        if interrupts.received:
-            raise Interrupted(interrupts.received)
+        stop()
 
     try:
         with interrupts:
             device = session.world.device
-            quality, novelty = _judged(config, candidate(section.model, options, device), graphs, families)
+            quality, novelty = _judged(config, candidate(section.model, options, device, stop), graphs, families)
             logger.scalars(quality, 1)
             chosen = candidate(section.model, options, device, tell)
             embedder = chosen.make()

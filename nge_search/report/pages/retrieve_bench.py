@@ -43,7 +43,8 @@ def sections(run: Run) -> list[Section]:
 
 def _trials(run: Run) -> list[dict[str, Any]]:
     """The rows that tell of a trial."""
-    return [row for row in run.rows if _is_trial(row)]
+    names = ("task", "model", "seed", "queries", "families", *_FIGURES)
+    return [{name: row[name] for name in names} for row in run.rows if _is_trial(row)]
 
 
 def _is_trial(row: dict[str, Any]) -> bool:

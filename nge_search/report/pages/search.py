@@ -6,6 +6,7 @@ import math
 import shlex
 
 from nge_search.architecture.load import of_genotype
+from nge_search.errors import UserError
 from nge_search.predict.shipped import expected, of_space
 from nge_search.recipes import retrain_command
 from nge_search.report.drawing.inline_svg import node_name
@@ -129,10 +130,14 @@ def _alike(run: Run) -> str:
     from nge_search.retrieve.catalogue import open_catalogue
     from nge_search.retrieve.query import ask
 
-    asked = of_architecture(of_genotype(run.genotype), "the derived cells' network for ImageNet")
+    try:
+        asked = of_architecture(of_genotype(run.genotype), "the derived cells' network for ImageNet")
+        found = nearest_table(ask(open_catalogue(), asked, _ALIKE))
+    except UserError as error:
+        return hint(f"This could not be told: {error}")
     command = f"nge retrieve query {shlex.quote(str(run.path))} --report like.html"
     remark = hint("With a map, and the operations that it shares with the first:")
-    return nearest_table(ask(open_catalogue(), asked, _ALIKE)) + remark + code(command, "command")
+    return found + remark + code(command, "command")
 
 
 def _retrain(run: Run) -> str:

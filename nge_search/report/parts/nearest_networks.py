@@ -35,8 +35,9 @@ def nearest_table(answered: Answered, motifs: bool = True) -> str:
         "(+n): as many others have the same graph. A motif is a run of operations, wired alike; the share is of "
         "the operations of the network that was looked for."
     )
-    kind = "warning" if answered.is_new else ""
-    return notice(answered.verdict().capitalize() + ".", kind) + table + hint(words) if table else ""
+    verdict = answered.verdict()
+    told = notice(f"{verdict[0].upper()}{verdict[1:]}.", "warning" if answered.is_new else "")
+    return told + table + hint(words) if table else ""
 
 
 def longest_run(answered: Answered) -> str:

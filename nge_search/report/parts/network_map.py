@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from nge_search.report.parts.numbers import number
+
 _SIDE, _PAD = 760, 26
 _STYLES = 6  # k0 to k5
 #: Families whose names are written, the largest first.
@@ -76,10 +78,9 @@ def _names(places: Sequence[Place]) -> list[str]:
 
 
 def places_of(entries: Sequence[Mapping[str, object]]) -> list[Place]:
-    """From what a run folder holds; what is no point is left out."""
+    """From what a run folder holds; NaN where there is no number."""
     found = []
     for entry in entries:
-        x, y = entry.get("x"), entry.get("y")
-        if isinstance(x, (int, float)) and isinstance(y, (int, float)):
-            found.append(Place(x, y, *(str(entry.get(name, "")) for name in ("name", "family", "label"))))
+        name, family, label = (str(entry.get(key, "")) for key in ("name", "family", "label"))
+        found.append(Place(number(entry.get("x")), number(entry.get("y")), name, family, label))
     return found
