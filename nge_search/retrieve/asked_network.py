@@ -138,19 +138,19 @@ def _of_library(place: str, name: str) -> AskedNetwork:
 def _of_file(path: Path, factory: str, shape: Sequence[int], trust_code: bool) -> Traced:
     """The network that a function of a file returns, alone or with what it is called with."""
     if not path.is_file():
-        raise UserError(f"'{plain(path, _LONGEST)}' is no file; give FILE.py:FACTORY")
+        raise UserError(f"'{plain(str(path), _LONGEST)}' is no file; give FILE.py:FACTORY")
     if not trust_code:
         raise UserError(
-            f"'{plain(path, _LONGEST)}' is code, which would be carried out; add --trust-code if you trust it"
+            f"'{plain(str(path), _LONGEST)}' is code, which would be carried out; add --trust-code if you trust it"
         )
     try:
         made = getattr(_imported(path), factory)()
     except Exception as error:  # code of any origin raises anything
-        raise UserError(f"'{plain(path, _LONGEST)}': {factory}() fails: {_first_line(error)}") from None
+        raise UserError(f"'{plain(str(path), _LONGEST)}': {factory}() fails: {_first_line(error)}") from None
     module, given = (made[0], made[1:]) if isinstance(made, tuple) and made else (made, ())
     if not isinstance(module, nn.Module):
         raise UserError(
-            f"'{plain(path, _LONGEST)}': {factory}() returns {type(module).__name__}, not a torch module"
+            f"'{plain(str(path), _LONGEST)}': {factory}() returns {type(module).__name__}, not a torch module"
         )
     return trace(module, _inputs(given) if given else images(*shape))
 

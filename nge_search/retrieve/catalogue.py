@@ -123,7 +123,7 @@ def read_catalogue(folder: Path) -> Catalogue:
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
         raise UserError(
-            f"'{plain(folder, 250)}' holds no {missing[0]}; give a folder that `nge retrieve train` or "
+            f"'{plain(str(folder), 250)}' holds no {missing[0]}; give a folder that `nge retrieve train` or "
             "`nge retrieve add` wrote"
         )
     corpus = read_corpus(folder / CORPUS)

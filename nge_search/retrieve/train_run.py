@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
+import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nge_search import __version__
-from nge_search.engine.environment import device_name
+from nge_search.engine.environment import device_name, package_versions
 from nge_search.engine.interrupt import Interrupted, Interrupts
 from nge_search.engine.launch import read_launch
 from nge_search.engine.logger import Logger
@@ -111,7 +110,12 @@ def _judged(
 
 def _made(corpus: Corpus) -> dict[str, Any]:
     """By what the files were made."""
-    return {"nge_search": __version__, "python": sys.version.split()[0], **corpus.versions}
+    installed = {name: version for name, version in package_versions().items() if version}
+    return {
+        "python": platform.python_version(),
+        **installed,
+        **{f"corpus: {n}": v for n, v in corpus.versions.items()},
+    }
 
 
 def _map(corpus: Corpus, index: Index, seed: int) -> list[dict[str, Any]]:

@@ -29,7 +29,7 @@ def test_what_was_written_is_read(copied: Path, small_corpus: Corpus) -> None:
     assert found.index.names[0] == "timm:residual0"
     assert found.index.about[0]["family"] == "residual"
     assert found.about["model"] == "wl1_names"
-    assert found.about["made"]["timm"] == "1.0"
+    assert found.about["made"]["corpus: timm"] == "1.0"
     graph = small_corpus.entries[7].graph
     assert found.retriever.query(graph).answers[0].name == "timm:bottleneck2"
     assert found.retriever.query(graph).answers[0].similarity == pytest.approx(1)
@@ -68,7 +68,7 @@ def test_files_of_different_runs_are_refused(copied: Path, small_corpus: Corpus)
 
 def test_networks_are_added(copied: Path, small_corpus: Corpus, tmp_path: Path) -> None:
     catalogue = read_catalogue(copied)
-    graph = Graph.build(["conv", "new", "relu", Label.of("conv", kernel=3)], [(0, 1), (1, 2), (2, 3)], [0], [3])
+    graph = Graph.build(["conv", "norm", "relu", "new"], [(0, 1), (1, 2), (2, 3)], [0], [3])
     larger = catalogue.added([Network("mine", "own", "ours", "", 5, 6)], [graph])
     larger.write(tmp_path)
     found = read_catalogue(tmp_path)

@@ -38,7 +38,7 @@ def test_its_size_and_content(shipped: Catalogue) -> None:
     assert sum(path.stat().st_size for path in folder.iterdir()) < 5_000_000
     corpus = shipped.corpus
     assert {"torch", "extraction", "timm", "torchvision", "transformers"} <= corpus.versions.keys()
-    assert shipped.about["made"]["nge_search"]
+    assert {"python", "torch", "numpy", "corpus: timm"} <= shipped.about["made"].keys()
     vision = corpus.of_libraries(["timm", "torchvision"])
     assert len(vision) >= 1000
     assert len(vision.families(SMALLEST_FAMILY)) >= 45
