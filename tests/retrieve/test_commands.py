@@ -20,14 +20,14 @@ def network():
 
 def test_a_query(catalogue_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = tmp_path / "page.html"
-    words = ["retrieve", "query", "residual2", "--catalogue", str(catalogue_folder)]
+    words = ["retrieve", "query", "separable2", "--catalogue", str(catalogue_folder)]
     assert main([*words, "--top", "4", "--report", str(page)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("timm:residual2: ")
+    assert lines[0].startswith("timm:separable2: ")
     assert lines[1].startswith("not new: one of 30 graphs is as near as ")
     names = [line.split()[2].rstrip(",") for line in lines[2:6]]
-    assert names[0].startswith("timm:residual")
-    assert "timm:residual2" not in names
+    assert names[0].startswith("timm:separable")
+    assert "timm:separable2" not in names
     assert any(line.startswith(f"shared with {names[0]}: ") for line in lines)
     assert lines[-1] == f"wrote {page}"
     text = page.read_text()
