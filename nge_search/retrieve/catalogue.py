@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -145,7 +145,12 @@ def shipped_folder() -> Path:
 
 def open_catalogue(folder: str | Path | None = None) -> Catalogue:
     """The catalogue of a folder; None, or empty: the one that ships."""
-    return read_catalogue(Path(folder) if folder else shipped_folder())
+    return read_catalogue(Path(folder)) if folder else _shipped()
+
+
+@cache
+def _shipped() -> Catalogue:
+    return read_catalogue(shipped_folder())
 
 
 def file_digest(path: Path) -> str:
