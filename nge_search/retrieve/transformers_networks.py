@@ -57,7 +57,7 @@ class Transformers(Library):
         config = self._config(name)
         for key, value in (("use_cache", False), ("_experts_implementation", "batched_mm")):
             for part in (config, *_parts(config)):
-                setattr(part, key, value)  # of mixtures of experts: one matrix product for each, not one for all
+                setattr(part, key, value)  # experts one by one would read which of them are asked
         auto = self._transformers.AutoModel
         network = build_hollow(lambda: auto.from_config(config, attn_implementation="eager"))
         return network, inputs_of(network, config)

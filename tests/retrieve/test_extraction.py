@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -191,6 +191,27 @@ def test_what_cannot_be_traced_says_why() -> None:
         extract(Uncopied(), SMALL)
     with pytest.raises(Untraceable, match=r"^Linear cannot be traced: RuntimeError"):
         extract(nn.Linear(5, 5), SMALL)
+
+
+def test_conditions_hold_of_complete_inputs() -> None:
+    """Only truth values are answered, and only where inputs are said to be complete."""
+
+    class Checking(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            torch._check((x > 0).all().item())
+            return x.relu() if (x == 1).all() else x.tanh()
+
+    class Counting(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x[: int(x.sum())]
+
+    complete = replace(SMALL, complete=True)
+    assert [label.name for label in extract(Checking(), complete).nodes] == ["input", "Relu"]
+    assert [label.name for label in extract(ByValue(), complete).nodes] == ["input", "Relu"]
+    with pytest.raises(Untraceable, match=r"^Checking cannot be traced: it needs the values of tensors"):
+        extract(Checking(), SMALL)
+    with pytest.raises(Untraceable, match=r"^Counting cannot be traced: it needs the values of tensors"):
+        extract(Counting(), complete)
 
 
 def test_tensors_made_on_the_way_and_numbers_read_from_others() -> None:
