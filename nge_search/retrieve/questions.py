@@ -51,7 +51,7 @@ class Question:
         if self.fitted_N is None:
             found_QN = similarities(candidate, self.graphs, self.families, self.task, folds, seed)
             return self.task.answers(found_QN)
-        made, seen = candidate.make(), np.flatnonzero(self.fitted_N)
+        made, seen = candidate.make(), np.flatnonzero(self.fitted_N).tolist()
         made.fit([self.graphs[i] for i in seen], [self.families[i] for i in seen], seed)
         embedding_ND = made.embed(self.graphs)
         cosine_NN = cosines(embedding_ND, embedding_ND)
