@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -42,6 +43,7 @@ class Transformers(Library):
                 f"transformers cannot be imported ({error}); install it: pip install 'nge-search[retrieve]'"
             ) from None
         self._types: Mapping[str, Any] = auto.MODEL_MAPPING_NAMES
+        logging.getLogger("transformers").setLevel(logging.ERROR)  # default configurations give rise to warnings
 
     def version(self) -> str:
         return self._transformers.__version__
