@@ -93,7 +93,7 @@ class Answered:
             more = f" (and {len(also)} of the same graph)" if also else ""
             lines.append(
                 f"{rank:3}. {answer.similarity:.3f}  {answer.name}{more}, family {answer.about.get('family', '')}, "
-                f"{100 * near.why.share:.0f} % of it in shared motifs"
+                f"{100 * near.why.share:.0f} % in shared motifs, {len(near.why.first_nodes)} operations in a row"
             )
         if self.nearest:
             lines += [f"shared with {self.nearest[0].answer.name}: {motif_line(m)}" for m in self._first_motifs()]

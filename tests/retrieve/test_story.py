@@ -67,7 +67,7 @@ def test_the_story_of_the_readme(
     assert (
         main(["retrieve", "query", "mine.py:network", "--trust-code", "--catalogue", "networks", "--top", "1"]) == 0
     )
-    assert "1. 1.000  own:mine, family ours, 100 % of it in shared motifs" in capsys.readouterr().out
+    assert "1. 1.000  own:mine, family ours, 100 % in shared motifs" in capsys.readouterr().out
 
 
 def test_configs_are_settings(checkout: Path) -> None:

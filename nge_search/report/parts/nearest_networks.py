@@ -26,14 +26,15 @@ def nearest_table(answered: Answered, motifs: bool = True) -> str:
                 *([own] if motifs else []),
                 plain(near.answer.similarity, 3),
                 share(near.why.share),
+                str(len(near.why.first_nodes)),
                 scaled(float(about.get("parameters") or 0)),
             )
         )
     names = ["network", "family", "task", *(["largest shared motif"] if motifs else [])]
-    table = records("Nearest networks", names, ["similarity", "in shared motifs", "parameters"], rows)
+    table = records("Nearest networks", names, ["similarity", "in shared motifs", "in a row", "parameters"], rows)
     words = (
         "(+n): as many others have the same graph. A motif is a run of operations, wired alike; the share is of "
-        "the operations of the network that was looked for."
+        "the operations of the network that was looked for. In a row: the longest run of operations that both have."
     )
     verdict = answered.verdict()
     told = notice(f"{verdict[0].upper()}{verdict[1:]}.", "warning" if answered.is_new else "")
