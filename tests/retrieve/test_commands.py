@@ -26,7 +26,8 @@ def test_a_query(catalogue_folder: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert lines[0].startswith("timm:separable2: ")
     assert lines[1].startswith("not new: one of 30 graphs is as near as ")
     names = [line.split()[2].rstrip(",") for line in lines[2:6]]
-    assert names[0].startswith("timm:separable")
+    assert len(set(names)) == 4
+    assert all(name.startswith(("timm:", "torchvision:")) for name in names)
     assert "timm:separable2" not in names
     assert any(line.startswith(f"shared with {names[0]}: ") for line in lines)
     assert lines[-1] == f"wrote {page}"

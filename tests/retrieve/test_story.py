@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from nge_search.cli import main
+from nge_search.report.pages import retrieve_query
 from nge_search.settings.load import load_config
 from nge_search.settings.retrieve import RetrieveBenchConfig
 
@@ -46,6 +47,7 @@ def test_the_story_of_the_readme(
 ) -> None:
     """Nine bottleneck blocks are like a residual network, and share its blocks."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(retrieve_query, "layout", lambda embedding_ND: embedding_ND[:, :2])  # instead of seconds
     Path("mine.py").write_text(NETWORK)
     query, add = commands((checkout / "README.md").read_text(), "Retrieve")
     assert main([word for word in query if word != "--trust-code"]) == 2
