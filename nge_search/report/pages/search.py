@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import shlex
+from functools import lru_cache
 
+from nge_search.architecture.genotype import Genotype
 from nge_search.architecture.load import of_genotype
 from nge_search.errors import UserError
 from nge_search.predict.shipped import expected, of_space
@@ -125,19 +127,24 @@ def _alike(run: Run) -> str:
     """The published networks that the network for ImageNet of a finished search's cells is most like."""
     if run.summary is None or run.genotype is None or not of_space(run.genotype):
         return ""
-    from nge_search.report.parts.nearest_networks import nearest_table  # torch, which other pages do without
-    from nge_search.retrieve.asked_network import of_architecture
-    from nge_search.retrieve.catalogue import open_catalogue
-    from nge_search.retrieve.query import ask
-
     try:
-        asked = of_architecture(of_genotype(run.genotype), "the derived cells' network for ImageNet")
-        found = nearest_table(ask(open_catalogue(), asked, _ALIKE))
+        found = _nearest(run.genotype)
     except UserError as error:
         return hint(f"This could not be told: {error}")
     command = f"nge retrieve query {shlex.quote(str(run.path))} --report like.html"
     remark = hint("With a map, and the operations that it shares with the first:")
     return found + remark + code(command, "command")
+
+
+@lru_cache(maxsize=4)  # a run's report is written more than once
+def _nearest(genotype: Genotype) -> str:
+    from nge_search.report.parts.nearest_networks import nearest_table  # torch, which other pages do without
+    from nge_search.retrieve.asked_network import of_architecture
+    from nge_search.retrieve.catalogue import open_catalogue
+    from nge_search.retrieve.query import ask
+
+    asked = of_architecture(of_genotype(genotype), "the derived cells' network for ImageNet")
+    return nearest_table(ask(open_catalogue(), asked, _ALIKE))
 
 
 def _retrain(run: Run) -> str:
