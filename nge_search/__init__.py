@@ -9,6 +9,10 @@ from nge_search.api import (
     predict_bench,
     predict_score,
     predict_train,
+    retrieve_bench,
+    retrieve_build,
+    retrieve_query,
+    retrieve_train,
     run,
     search,
 )
@@ -38,6 +42,10 @@ __all__ = [
     "predict_bench",
     "predict_score",
     "predict_train",
+    "retrieve_bench",
+    "retrieve_build",
+    "retrieve_query",
+    "retrieve_train",
     "run",
     "search",
 ]

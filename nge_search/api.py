@@ -158,6 +158,60 @@ def design_draw(links: str | Path, cells: int = 10, seed: int = 0, space: str = 
     return draw(load_links(links, space), cells, seed).to_list()
 
 
+def retrieve_build(
+    config: RunningConfig | Mapping[str, Any] | str | Path | None = None, *overrides: str
+) -> dict[str, Any]:
+    """Turn the networks of installed libraries into a corpus of graphs, as `nge retrieve build` does.
+
+    Arguments, result and errors as for `run`; a configuration is a `RetrieveBuildConfig`.
+    """
+    return run("retrieve build", config, *overrides)
+
+
+def retrieve_train(
+    config: RunningConfig | Mapping[str, Any] | str | Path | None = None, *overrides: str
+) -> dict[str, Any]:
+    """Fit an encoder of networks to a corpus and index it, as `nge retrieve train` does.
+
+    Arguments, result and errors as for `run`; a configuration is a `RetrieveConfig`.
+    """
+    return run("retrieve train", config, *overrides)
+
+
+def retrieve_bench(
+    config: RunningConfig | Mapping[str, Any] | str | Path | None = None, *overrides: str
+) -> dict[str, Any]:
+    """Compare encoders of networks, as `nge retrieve bench` does.
+
+    Arguments, result and errors as for `run`; a configuration is a `RetrieveBenchConfig`.
+    """
+    return run("retrieve bench", config, *overrides)
+
+
+def retrieve_query(
+    network: Any, top: int = 10, task: str = "", catalogue: str | Path | None = None, inputs: Any = None
+) -> dict[str, Any]:
+    """The known networks that are most like one, as `nge retrieve query --json` prints them.
+
+    Args:
+        network: a `torch.nn.Module`, or what names a network: of the corpus, "LIBRARY:NAME", an architecture.
+        top: number of networks.
+        task: that they are made for; empty: any.
+        catalogue: a folder of `nge retrieve train` or `add`; None: what ships.
+        inputs: `nge_search.retrieve.extraction.Inputs` that a module is called with; None: images.
+
+    Raises:
+        UserError: nothing that it names, or a network that cannot be traced.
+    """
+    from nge_search.retrieve.asked_network import asked_module, asked_network
+    from nge_search.retrieve.catalogue import open_catalogue
+    from nge_search.retrieve.query import ask
+
+    opened = open_catalogue(catalogue)
+    asked = asked_network(str(network), opened.corpus) if isinstance(network, (str, Path)) else None
+    return ask(opened, asked or asked_module(network, inputs), top, task).to_dict()
+
+
 def derive(run: str | Path, epoch: int | None = None) -> Genotype | dict[str, Any]:
     """The genotype that a search's operation probabilities stand for, finished or not.
 

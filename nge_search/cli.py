@@ -14,6 +14,8 @@ from nge_search import kinds
 from nge_search.commands.design import draw as design_draw
 from nge_search.commands.parser import Parser, given_path, require_free
 from nge_search.commands.predict import score as predict_score
+from nge_search.commands.retrieve import add as retrieve_add
+from nge_search.commands.retrieve import query as retrieve_query
 from nge_search.console import escape_what_cannot_be_shown, show
 from nge_search.engine.interrupt import Interrupted
 from nge_search.engine.launch import Launch, read_launch
@@ -303,6 +305,8 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     **{name: (functools.partial(_start, name), meaning) for name, meaning in kinds.commands().items()},
     "predict score": (predict_score, "the accuracies of architectures, as a trained predictor expects them"),
     "design draw": (design_draw, "draw cells by a trained link model"),
+    "retrieve query": (retrieve_query, "the published networks that are most like one, and why"),
+    "retrieve add": (retrieve_add, "networks that later queries find, too"),
     "derive": (_derive, "print the genotype of a search, at any epoch"),
     "show": (_show, "an architecture's cells, parameters and mult-adds"),
     "export": (_export, "a trained network for timm, ONNX and torch.export"),

@@ -162,6 +162,38 @@ class SparseBatch:
         ends = self.target_E, self.source_E
         return SparseBatch(self.node_N, self.graph_N, *ends, self.edge_E, self.weight_E, self.graphs)
 
+    def both_ways(self, normalised: bool = True) -> SparseBatch:
+        """The graphs without directions: each edge also turned round, and a loop at every node.
+
+        Args:
+            normalised: edges weigh 1 / sqrt(degrees of their ends), loops counted: D^-1/2 (A + I) D^-1/2 of Kipf
+                and Welling (2017); else 1.
+        """
+        loop_N = torch.arange(len(self.node_N), device=self.node_N.device)
+        source_E = torch.cat([self.source_E, self.target_E, loop_N])
+        target_E = torch.cat([self.target_E, self.source_E, loop_N])
+        edge_E = torch.cat([self.edge_E, self.edge_E, torch.zeros_like(loop_N)])
+        weight_E = torch.ones(len(source_E), dtype=self.weight_E.dtype, device=self.weight_E.device)
+        if normalised:
+            share_N = torch.bincount(target_E, minlength=len(loop_N)).to(weight_E.dtype).rsqrt()
+            weight_E = share_N[source_E] * share_N[target_E]
+        return SparseBatch(self.node_N, self.graph_N, source_E, target_E, edge_E, weight_E, self.graphs)
+
+    def to(self, device: torch.device | str) -> SparseBatch:
+        """The same on another device."""
+        nodes = self.node_N.to(device), self.graph_N.to(device)
+        ends = self.source_E.to(device), self.target_E.to(device)
+        return SparseBatch(*nodes, *ends, self.edge_E.to(device), self.weight_E.to(device), self.graphs)
+
+    def softmax(self, score_EH: Tensor) -> Tensor:
+        """Of edges' scores, over the edges that end at the same node: [E, H]."""
+        shape = len(self.node_N), score_EH.shape[1]
+        index_EH = self.target_E[:, None].expand_as(score_EH)
+        most_NH = score_EH.new_full(shape, -torch.inf).scatter_reduce(0, index_EH, score_EH.detach(), "amax")
+        power_EH = (score_EH - most_NH[self.target_E]).exp()
+        sum_NH = score_EH.new_zeros(shape).index_add(0, self.target_E, power_EH)
+        return power_EH / sum_NH[self.target_E]
+
     def hear(self, s_NF: Tensor, gate_EF: Tensor | None = None) -> Tensor:
         """For each node the sum of what its edges bring: [N, F]; as `DenseBatch.hear`."""
         factor_EF = self.weight_E[:, None].to(s_NF.dtype) if gate_EF is None else gate_EF
@@ -272,6 +304,32 @@ def join(graphs: Sequence[Graph], nodes: Vocabulary, edges: Vocabulary) -> Spars
     )
 
 
+def join_arrays(
+    nodes: Sequence[np.ndarray], sources: Sequence[np.ndarray], targets: Sequence[np.ndarray]
+) -> SparseBatch:
+    """As `join`, from graphs that are arrays already: large ones, whose nodes are not looked at one by one.
+
+    Args:
+        nodes: for each graph the numbers of its nodes' labels.
+        sources, targets: the ends of its edges, none of which has a label.
+    """
+    sizes_B = np.array([len(own) for own in nodes], np.int64)
+    first_B = np.cumsum(sizes_B) - sizes_B
+    source_E, target_E = (
+        torch.from_numpy(np.concatenate([own + first for own, first in zip(ends, first_B)]).astype(np.int64))
+        for ends in (sources, targets)
+    )
+    return SparseBatch(
+        torch.from_numpy(np.concatenate(nodes).astype(np.int64)),
+        torch.from_numpy(np.repeat(np.arange(len(nodes)), sizes_B)),
+        source_E,
+        target_E,
+        torch.zeros_like(source_E),
+        torch.ones(len(source_E)),
+        len(nodes),
+    )
+
+
 def _places(graph: Graph, width: int) -> list[int]:
     """Where each node stands among `width`: outputs at the end, all others in their order from the front."""
     inner = [node for node in range(len(graph.nodes)) if node not in graph.outputs]
@@ -308,6 +366,38 @@ class GraphConvolution(nn.Module):
         """[..., V, F] from [..., V, D]; `batch` may also be the matrix A [..., V, V] of weights alone."""
         heard = batch @ h if isinstance(batch, Tensor) else batch.hear(h)
         return functional.linear(heard, self.weight, self.bias)
+
+
+class GraphAttention(nn.Module):
+    """Nodes hear each other as far as they attend to each other (Velickovic et al., 2018), heads side by side.
+
+    With S = W h, node j hears sum_i a_ji S_i, where a_ji is a softmax over the edges that end at j of
+    LeakyReLU(u . S_i + v . S_j). A node that is to hear itself has a loop (`SparseBatch.both_ways`).
+
+    Args:
+        inputs, outputs: D and F.
+        heads: H, a divisor of F.
+        slope: of LeakyReLU where its argument is negative.
+    """
+
+    def __init__(self, inputs: int, outputs: int, heads: int = 1, slope: float = 0.2):
+        super().__init__()
+        self.heads, self.slope = heads, slope
+        self.lift = nn.Linear(inputs, outputs, bias=False)
+        self.source_HG = nn.Parameter(nn.init.xavier_uniform_(torch.empty(heads, outputs // heads)))
+        self.target_HG = nn.Parameter(nn.init.xavier_uniform_(torch.empty(heads, outputs // heads)))
+        self.bias_F = nn.Parameter(torch.zeros(outputs))
+
+    def extra_repr(self) -> str:
+        return f"heads={self.heads}, slope={self.slope}"
+
+    def forward(self, h_ND: Tensor, batch: SparseBatch) -> Tensor:
+        """[N, F] from [N, D]."""
+        s_NHG = self.lift(h_ND).unflatten(1, (self.heads, -1))
+        told_NH, heard_NH = (s_NHG * self.source_HG).sum(dim=2), (s_NHG * self.target_HG).sum(dim=2)
+        score_EH = functional.leaky_relu(told_NH[batch.source_E] + heard_NH[batch.target_E], self.slope)
+        gate_EF = batch.softmax(score_EH).repeat_interleave(s_NHG.shape[2], dim=1)
+        return batch.hear(s_NHG.flatten(1), gate_EF) + self.bias_F
 
 
 class GatedConvolution(nn.Module):

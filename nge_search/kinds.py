@@ -60,6 +60,8 @@ CONFIG, GENOTYPE, DATASET = "config.yaml", "genotype.json", "dataset.json"
 EVALUATION, SEGMENTATION = "evaluation.json", "segmentation.json"
 PREDICTOR, PREDICTOR_TENSORS, PREDICTION = "predictor.json", "predictor.safetensors", "predict.json"
 LINKS, LINKS_TENSORS, DRAWN = "links.json", "links.safetensors", "drawn.json"
+CORPUS, RETRIEVAL_ENCODER, RETRIEVAL_INDEX = "corpus.nge", "encoder.safetensors", "index.safetensors"
+RETRIEVAL = "retrieve.json"
 
 #: What runs of every kind write, besides what is in `Kind.files`; summary.json is written last.
 FILES = (SUMMARY, ENVIRONMENT, METRICS, REPORT, CONFIG)
@@ -191,6 +193,48 @@ KINDS = (
         files=(),
         unit=("trial", "trials", "bench.seeds"),
         use="drawn cells, measured; print it: nge design bench --config {run}/config.yaml",
+    ),
+    Kind(
+        name="retrieve_build",
+        command="retrieve build",
+        help="turn the networks of installed libraries into a corpus of graphs",
+        task="",
+        title="Corpus of networks",
+        settings="nge_search.settings.retrieve:RetrieveBuildConfig",
+        run="nge_search.retrieve.build_run:run_build",
+        closing="nge_search.retrieve.build_run:closing_lines",
+        page="nge_search.report.pages.retrieve_build",
+        files=(CORPUS,),
+        unit=("library", "libraries", "build.libraries"),
+        use="a corpus of networks; train an encoder on it: nge retrieve train corpus.file={run}",
+    ),
+    Kind(
+        name="retrieve",
+        command="retrieve train",
+        help="fit what tells which networks are alike, and index a corpus by it",
+        task="",
+        title="Retrieval of networks",
+        settings="nge_search.settings.retrieve:RetrieveConfig",
+        run="nge_search.retrieve.train_run:run_train",
+        closing="nge_search.retrieve.train_run:closing_lines",
+        page="nge_search.report.pages.retrieve",
+        files=(CORPUS, RETRIEVAL_ENCODER, RETRIEVAL_INDEX, RETRIEVAL),
+        unit=("epoch", "epochs", "encoder.epochs"),
+        use="an index of networks; ask it: nge retrieve query NETWORK --catalogue {run}",
+    ),
+    Kind(
+        name="retrieve_bench",
+        command="retrieve bench",
+        help="compare encoders of networks by questions whose answers are known",
+        task="",
+        title="Encoders of networks compared",
+        settings="nge_search.settings.retrieve:RetrieveBenchConfig",
+        run="nge_search.retrieve.bench_run:run_bench",
+        closing="nge_search.retrieve.bench_run:closing_lines",
+        page="nge_search.report.pages.retrieve_bench",
+        files=(),
+        unit=("trial", "trials", "bench.seeds"),
+        use="a comparison of encoders; print it: nge retrieve bench --config {run}/config.yaml",
     ),
 )
 

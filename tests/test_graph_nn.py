@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -13,10 +14,12 @@ from nge_search.graph_nn import (
     DenseGraphAttention,
     EdgeBatch,
     GatedConvolution,
+    GraphAttention,
     GraphConvolution,
     SparseBatch,
     Vocabulary,
     join,
+    join_arrays,
     pad,
 )
 
@@ -229,3 +232,63 @@ def test_attention_against_loops(attention: bool) -> None:
             torch.testing.assert_close(found[m, b], expected, rtol=1e-12, atol=1e-12)
     found.square().sum().backward()
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in layer.parameters())
+
+
+def test_graphs_that_are_arrays() -> None:
+    """As `join` makes of the same graphs, but for the labels of edges."""
+    expected = join(GRAPHS, NODES, EDGES)
+    nodes = [np.array([NODES.number(label.name) for label in graph.nodes]) for graph in GRAPHS]
+    sources = [np.array([edge.source for edge in graph.edges], np.int64) for graph in GRAPHS]
+    targets = [np.array([edge.target for edge in graph.edges], np.int64) for graph in GRAPHS]
+    found = join_arrays(nodes, sources, targets)
+    for name in ("node_N", "graph_N", "source_E", "target_E", "weight_E"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name))
+    assert found.graphs == len(GRAPHS)
+    assert not found.edge_E.any()
+    moved = found.to("meta")
+    assert moved.node_N.device.type == moved.weight_E.device.type == "meta"
+
+
+def test_graphs_without_directions() -> None:
+    """D^-1/2 (A + A' + I) D^-1/2 as a matrix, edges counted."""
+    batch = join(GRAPHS, NODES, EDGES)
+    h_NF = torch.randn(len(batch.node_N), 3)
+    a_NN = torch.eye(len(h_NF))
+    for source, target in zip(batch.source_E.tolist(), batch.target_E.tolist()):
+        a_NN[source, target] += 1
+        a_NN[target, source] += 1
+    torch.testing.assert_close(batch.both_ways(normalised=False).hear(h_NF), a_NN @ h_NF)
+    d_N = a_NN.sum(dim=1).rsqrt()
+    torch.testing.assert_close(batch.both_ways().hear(h_NF), d_N[:, None] * a_NN @ (d_N[:, None] * h_NF))
+
+
+def test_attention_against_a_loop() -> None:
+    torch.manual_seed(0)
+    batch = join(GRAPHS, NODES, EDGES).both_ways(normalised=False)
+    layer = GraphAttention(3, 4, heads=2, slope=0.3).double()
+    layer.bias_F.data.normal_()
+    h_ND = torch.randn(len(batch.node_N), 3, dtype=torch.float64, requires_grad=True)
+    found = layer(h_ND, batch)
+    s_NHG = (h_ND @ layer.lift.weight.T).reshape(-1, 2, 2)
+    for node in range(len(h_ND)):
+        edges = [e for e in range(len(batch.target_E)) if batch.target_E[e] == node]
+        for head in range(2):
+            scores = []
+            for e in edges:
+                value = s_NHG[batch.source_E[e], head] @ layer.source_HG[head]
+                value = value + s_NHG[node, head] @ layer.target_HG[head]
+                scores.append(value if value > 0 else 0.3 * value)
+            weights = torch.stack(scores).softmax(dim=0)
+            heard = sum(w * s_NHG[batch.source_E[e], head] for w, e in zip(weights, edges))
+            torch.testing.assert_close(
+                found[node, 2 * head : 2 * head + 2], heard + layer.bias_F[2 * head : 2 * head + 2]
+            )
+    assert torch.autograd.gradcheck(lambda h: layer(h, batch), h_ND)
+
+
+def test_attention_of_large_scores() -> None:
+    """The largest is taken off before powers are taken."""
+    batch = join(GRAPHS[:1], NODES, EDGES).both_ways(normalised=False)
+    score_EH = torch.full((len(batch.source_E), 1), 1e4)
+    sums = torch.zeros(4, 1).index_add(0, batch.target_E, batch.softmax(score_EH))
+    torch.testing.assert_close(sums, torch.ones(4, 1))

@@ -61,6 +61,18 @@ PROBABILISTIC = ("analytic_gp", "ensemble")
 DESIGN_METHODS = ("links", "frequencies", "uniform")
 SAMPLES = ("grown", "paper", "common")
 SCORES = ("logit", "probability")
+#: Installed packages that have networks to find (`nge_search.retrieve.sources`).
+NETWORK_LIBRARIES = ("timm", "torchvision", "transformers")
+#: What turns networks into vectors (`nge_search.retrieve.models`): untrained controls, and what is fitted.
+UNTRAINED_RETRIEVERS = (
+    *("operations", "operations_with_attributes", "wl1", "wl2", "wl1_names", "wl2_names", "wl2_idf", "motifs_idf"),
+)
+RETRIEVERS = (*UNTRAINED_RETRIEVERS, "lda", "nar", "gcn", "gat", "views", "own", "own_families", "own_views")
+#: Questions by which they are compared (`nge_search.retrieve.questions`).
+RETRIEVAL_TASKS = ("families", "unseen", "twins", "torchvision", "seen", "nas", "code")
+#: How networks are divided into motifs (`nge_search.retrieve.motifs`), and what of a node these look at.
+MOTIF_SPLITS = ("frequent", "node_number", "motif_number", "random")
+MOTIF_LABELS = ("nothing", "names", "attributes")
 
 #: How the learning rate of a classifier falls (`nge_search.engine.optimisers`).
 SCHEDULES = ("cosine", "linear")

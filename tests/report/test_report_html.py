@@ -26,7 +26,19 @@ def test_search_report_holds_every_section_and_the_key_figures(runs, report) -> 
     folder = runs.search()
     page = report(folder)
     assert page.anchors == [
-        *("cells", "expected", "retrain", "curves", "p", "evolution", "health", "norms", "genotype", "config"),
+        *(
+            "cells",
+            "expected",
+            "alike",
+            "retrain",
+            "curves",
+            "p",
+            "evolution",
+            "health",
+            "norms",
+            "genotype",
+            "config",
+        ),
         "environment",
     ]
     last = runs.rows(folder)[-1]

@@ -55,7 +55,8 @@ def test_every_shipped_config_is_valid(checkout):
     paths = sorted((checkout / "configs").glob("*/*.yaml"))
     assert len(paths) >= 5
     for path in paths:
-        command = {"predict": "predict bench", "design": "design train"}.get(path.parent.name, path.parent.name)
+        own = {"predict": "predict bench", "design": "design train", "retrieve": "retrieve bench"}
+        command = own.get(path.parent.name, path.parent.name)
         load_config(schema_of(kind_for(command, path)), path)
 
 

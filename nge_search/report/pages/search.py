@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 import shlex
+from functools import lru_cache
 
-from nge_search.predict.shipped import expected
+from nge_search.architecture.genotype import Genotype
+from nge_search.architecture.load import of_genotype
+from nge_search.errors import UserError
+from nge_search.predict.shipped import expected, of_space
 from nge_search.recipes import retrain_command
 from nge_search.report.drawing.inline_svg import node_name
 from nge_search.report.drawing.palette import CELL_TITLES
@@ -29,6 +33,9 @@ from nge_search.report.parts.trace import Trace, read_trace
 
 #: Above this share of parameter-free operations a search has probably collapsed.
 PARAMETER_FREE_LIMIT = 0.5
+
+#: Published networks that are shown beside what was found.
+_ALIKE = 5
 
 #: Kinds of cell, and their names in legends.
 _KINDS = {"normal": "normal", "reduce": "reduction", "cell": "cell"}
@@ -82,6 +89,7 @@ def sections(run: Run) -> list[Section]:
     return [
         cells(run.graphs, text=run.notation),
         Section("expected", "What to expect of them", _expected(run)),
+        Section("alike", "Published networks most like them", _alike(run)),
         Section("retrain", "How to retrain", _retrain(run)) if _is_darts(run) else _look_up(run),
         Section("curves", "Curves", grid(_curves(run))),
         Section("p", "Operation probabilities", _probabilities(traces)),
@@ -113,6 +121,30 @@ def _expected(run: Run) -> str:
         return ""
     figure, source, *doubts = expectation.lines()
     return notice(figure) + hint(source) + "".join(notice(doubt, "warning") for doubt in doubts)
+
+
+def _alike(run: Run) -> str:
+    """The published networks that the network for ImageNet of a finished search's cells is most like."""
+    if run.summary is None or run.genotype is None or not of_space(run.genotype):
+        return ""
+    try:
+        found = _nearest(run.genotype)
+    except UserError as error:
+        return hint(f"This could not be told: {error}")
+    command = f"nge retrieve query {shlex.quote(str(run.path))} --report like.html"
+    remark = hint("With a map, and the operations that it shares with the first:")
+    return found + remark + code(command, "command")
+
+
+@lru_cache(maxsize=4)  # a run's report is written more than once
+def _nearest(genotype: Genotype) -> str:
+    from nge_search.report.parts.nearest_networks import nearest_table  # torch, which other pages do without
+    from nge_search.retrieve.asked_network import of_architecture
+    from nge_search.retrieve.catalogue import open_catalogue
+    from nge_search.retrieve.query import ask
+
+    asked = of_architecture(of_genotype(genotype), "the derived cells' network for ImageNet")
+    return nearest_table(ask(open_catalogue(), asked, _ALIKE))
 
 
 def _retrain(run: Run) -> str:

@@ -61,6 +61,11 @@ svg.chart text{font-size:11px;fill:var(--quiet);font-variant-numeric:tabular-num
 .s5{stroke:var(--s5);stroke-dasharray:12 4}
 .dot{stroke-dasharray:none;stroke-width:2;fill:var(--surface)}
 .point{fill:var(--s0);fill-opacity:.75}.whisker{stroke:var(--s0);stroke-opacity:.28;stroke-width:1.2}
+.k0{fill:var(--s0)}.k1{fill:var(--s1)}.k2{fill:var(--s2)}.k3{fill:var(--s3)}.k4{fill:var(--s4)}.k5{fill:var(--s5)}
+.map{max-width:760px}.map circle{fill-opacity:.72}svg.map text{font-size:11px;fill:var(--ink);paint-order:stroke;
+stroke:var(--surface);stroke-width:3px}.map .asked{fill:none;stroke:var(--ink);stroke-width:2.5}
+svg.map .asked-label{font-size:13px;font-weight:700;text-anchor:middle}
+.run .whole{fill:var(--grid)}.run .operation{fill:var(--terminal);stroke:var(--terminal-rule);stroke-width:.8}
 .reference{stroke:var(--quiet);stroke-dasharray:2 3}
 .band{fill:transparent}.band:hover{fill:var(--quiet);fill-opacity:.14}
 .heat{margin-bottom:1.5rem}
