@@ -19,6 +19,8 @@ from nge_search.settings.values import as_word
 
 _PUBLISHED = ("digits", "cifar10", "cifar100", "imagenet", "tiny_imagenet")
 _CIFAR10 = _PUBLISHED[1]
+#: Channels and cells of benchmarks' published networks.
+_SIZES = {"nasbench101": (128, 9), "nasbench201": (16, 15)}
 #: The recipe that takes its sizes from the command line.
 _OPEN = "folder"
 
@@ -96,9 +98,11 @@ def retrain_command(run: str | Path, data: Any, images: Images | None = None) ->
 def train_command(architecture: str | Path, space: str) -> str:
     """A shell line that trains an architecture of a space, in its file, by the space's recipe for CIFAR-10."""
     launcher, recipe = _launcher(_CIFAR10 if space == SPACES[0] else space)
-    settings = {"network.genotype": str(architecture), "run.name": Path(architecture).stem, "data.root": "data"}
-    if recipe is None and space != SPACES[0]:
-        settings["network.kind"] = space
+    settings: dict[str, Any] = {"network.genotype": str(architecture), "run.name": Path(architecture).stem}
+    settings["data.root"] = "data"
+    if recipe is None and space in _SIZES:
+        channels, cells = _SIZES[space]
+        settings |= {"network.kind": space, "network.channels": channels, "network.cells": cells}
     return shlex.join([*launcher, *(word(key, value) for key, value in settings.items())])
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from nge_search import cli
 from nge_search.bench import BENCHES
+from nge_search.commands.parser import Parser
 from nge_search.kinds import KINDS, Kind
 from nge_search.settings.base import Section
 from nge_search.settings.load import schema_of
@@ -45,14 +46,12 @@ def flags(words: list[str], monkeypatch: pytest.MonkeyPatch) -> list[argparse.Ac
     """The flags and arguments of a command, taken from its parser when it would parse."""
     found: list[argparse.Action] = []
 
-    class Listing(argparse.ArgumentParser):
-        def parse_args(self, *_, **__):
-            found.extend(self._actions)
-            raise _Asked
+    def list_flags(parser: Parser, *_: object) -> None:
+        found.extend(parser._actions)
+        raise _Asked
 
-        parse_intermixed_args = parse_args
-
-    monkeypatch.setattr(cli, "_Parser", Listing)
+    for name in ("parse_args", "parse_intermixed_args"):
+        monkeypatch.setattr(Parser, name, list_flags)
     with pytest.raises(_Asked):
         cli.main(words)
     return [action for action in found if action.help != argparse.SUPPRESS]
