@@ -69,8 +69,12 @@ class ProbabilisticPredictor(Predictor):
 
     def forecast(self, asked: Sequence[Cells], levels: Sequence[float]) -> tuple[Tensor, Tensor]:
         mean_M, deviation_M = self.posterior(asked)
-        level_L = torch.tensor(levels, dtype=mean_M.dtype)
-        return mean_M, self.label(mean_M[:, None] + deviation_M[:, None] * torch.special.ndtri(level_L))
+        away_L = self.deviations(torch.tensor(levels, dtype=mean_M.dtype))
+        return mean_M, self.label(mean_M[:, None] + deviation_M[:, None] * away_L)
+
+    def deviations(self, level_L: Tensor) -> Tensor:
+        """How many deviations from the mean the quantiles at these levels are: those of a normal density."""
+        return torch.special.ndtri(level_L)
 
 
 def standardised(label_N: Tensor) -> Tensor:

@@ -2,8 +2,8 @@
 
 `analytic_gp` is a mean of several Gaussian processes that see the same columns (`columns.Columns`) in different
 groups; `flow` are GATES networks of a small width, side by side, whose head hears the analytic features, too;
-`ensemble` adds the standardised scores of both. Processes say how sure they are; their deviations are scaled by
-what each label's distance to its prediction is when that label is left out.
+`ensemble` adds the standardised scores of both. Processes say how sure they are: labels that are left out tell how
+far off predictions are in deviations, on the whole and at each level of an interval.
 
 What processes predict is decided by the likelihood of the labels, as in warped processes (Snelson et al., 2004):
 where the best lie close together the logarithm of the error, and where noise pulls them apart the label itself. The
@@ -115,8 +115,9 @@ class Processes(ProbabilisticPredictor):
         left_out = [mixture([process.left_out(self._y_N) for process in own]) for own in self.processes]
         self._weights = self._explained(left_out) if self.settings.weighted else [1 / len(left_out)] * len(left_out)
         mean_N, deviation_N = mixture(left_out, self._weights)
-        ratio = float(((self._y_N - mean_N) / deviation_N).square().mean().sqrt())
-        self.widening = min(max(ratio, _WIDENED[0]), _WIDENED[1])
+        off_N = (self._y_N - mean_N).abs() / deviation_N
+        self.widening = min(max(float(off_N.square().mean().sqrt()), _WIDENED[0]), _WIDENED[1])
+        self._off_N = off_N.sort().values / self.widening
 
     def _likeliest(self, label_N: Tensor) -> Target:
         """Of the candidates that under which the first process finds labels likeliest, of all or an even part."""
@@ -171,6 +172,16 @@ class Processes(ProbabilisticPredictor):
         mean_M, deviation_M = mixture([mixture_at(own, x_MF) for own in self.processes], self._weights)
         return mean_M, self.widening * deviation_M
 
+    def deviations(self, level_L: Tensor) -> Tensor:
+        """As of `ProbabilisticPredictor`, so that intervals cover what they would have of labels left out.
+
+        An interval around the mean reaches as far as the share of distances that it is to cover. As many distances
+        of a normal density are among them: hyper-parameters have seen the labels left out, which makes these near.
+        """
+        normal_N = torch.special.ndtri(torch.linspace(0.5, 1, 2 * len(self._off_N) + 1, dtype=torch.float64)[1::2])
+        reach_L = torch.quantile(torch.cat([self._off_N, normal_N]), (2 * level_L - 1).abs())
+        return torch.sign(level_L - 0.5) * reach_L
+
     def feature_groups(self) -> Sequence[str]:
         """As of `base.SeesFeatures`."""
         return list(self.columns.groups)
@@ -190,7 +201,7 @@ class Processes(ProbabilisticPredictor):
         tensors = {f"columns.{name}": tensor for name, tensor in tensors.items()}
         for number, own in enumerate(self.processes):
             tensors[f"process.{number}"] = torch.stack([process.at.vector() for process in own])
-        tensors |= {"x": self._x_NF, "y": self._y_N}
+        tensors |= {"x": self._x_NF, "y": self._y_N, "off": self._off_N}
         return tensors, {
             "columns": columns,
             "target": self._target.document(),
@@ -204,7 +215,7 @@ class Processes(ProbabilisticPredictor):
         self._weights = [float(weight) for weight in document["weights"]]
         if len(self._weights) != len(self.groupings()):
             raise ValueError(f"{len(self._weights)} weights of {len(self.groupings())} processes")
-        self._x_NF, self._y_N = tensors["x"], tensors["y"]
+        self._x_NF, self._y_N, self._off_N = tensors["x"], tensors["y"], tensors["off"]
         saved = [tensors[f"process.{number}"] for number in range(len(self.groupings()))]
         self._build([[Hyperparameters.of_vector(at_H) for at_H in at_SH] for at_SH in saved])
 
@@ -309,6 +320,10 @@ class Ensemble(ProbabilisticPredictor):
         parts = [self._posterior(part, self.processes.columns(part)) for part in _parts(asked)]
         mean_M, deviation_M = (torch.cat(part) for part in zip(*parts))
         return mean_M, deviation_M
+
+    def deviations(self, level_L: Tensor) -> Tensor:
+        """Those of the processes."""
+        return self.processes.deviations(level_L)
 
     def feature_groups(self) -> Sequence[str]:
         """As of `base.SeesFeatures`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -80,6 +81,17 @@ def test_processes_are_the_plain_ones(space: Space, settings: OwnSettings) -> No
     mean_N, deviation_N = mixture(left, weights)
     expected = math.sqrt(sum(float((y - m) / s) ** 2 for y, m, s in zip(y_N, mean_N, deviation_N)) / 30)
     assert abs(predictor.widening - min(max(expected, 1), 2)) < 1e-10
+    normal = [NormalDist().inv_cdf(0.5 + (k + 0.5) / 60) for k in range(30)]
+    off = [abs(float((y - m) / s)) / predictor.widening for y, m, s in zip(y_N, mean_N, deviation_N)] + normal
+    levels = [0.05, 0.25, 0.5, 0.75, 0.95]
+    within, most = np.quantile(off, 0.5), np.quantile(off, 0.9)
+    away_L = predictor.deviations(torch.tensor(levels, dtype=torch.float64)).numpy()
+    np.testing.assert_allclose(away_L, [-most, -within, 0, within, most], rtol=1e-9)
+    assert abs(within - NormalDist().inv_cdf(0.75)) > 0.01
+    target_ML = predictor.target(predictor.quantiles(cells[30:], levels)).numpy()
+    np.testing.assert_allclose(
+        target_ML, mean_M.numpy()[:, None] + deviation_M.numpy()[:, None] * away_L, rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize("case", ["best lie close", "worst lie close"])
