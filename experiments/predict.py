@@ -15,8 +15,8 @@ in FOLDER, each with a column `hash`; the 7,290 to train on are in the authors' 
 
 Sets are looked for under --data, by the paths in SOURCES. A row of results/predict_rows.jsonl is one training; rows
 that are there are not made again, so that a stopped command goes on, and parts share rows. --models, --budgets and
---seeds choose; --show prints what there is. Each part writes results/predict_PART.json, and prints its tables in
-Markdown. Seeds 0 to 8 are for reports alone: what was chosen was chosen on 100 to 108.
+--seeds choose; --show prints what there is. Each part writes results/predict_PART.json, the same as a picture, and
+prints its tables in Markdown. Seeds 0 to 8 are for reports alone: what was chosen was chosen on 100 to 108.
 
 The control is TA-GATES with one pass. Kendall's tau is that of the last epoch; networks also have the mean over the
 last five.
@@ -40,7 +40,7 @@ import numpy as np
 import predict_published as paper
 import torch
 from predict_parts import OWN, PARTS, SOURCES, VARIANTS
-from predict_tables import ceiling, markdown, print_part
+from predict_tables import by_model, ceiling, markdown, plot, print_part
 
 from nge_search.engine.environment import results_header
 from nge_search.errors import UserError
@@ -135,7 +135,13 @@ def make_tables(places: Places, options: argparse.Namespace) -> int:
             print(f"\n{name}: {ceiling(repeats_NR)}")
         print(f"\n{len(rows)} of {len(wanted)} trainings")
         header = results_header("python experiments/predict.py", options.part)
-        write_json(options.out / f"predict_{options.part}.json", {**header, "trainings": len(wanted), "rows": rows})
+        kept = {**header, "trainings": f"{len(rows)} of {len(wanted)}", "figures": by_model(rows)}
+        write_json(options.out / f"predict_{options.part}.json", kept)
+        plot(
+            rows,
+            {name: source.what for name, source in SOURCES.items()},
+            options.out / f"predict_{options.part}.png",
+        )
     return len(rows)
 
 

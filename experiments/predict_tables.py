@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 
 from nge_search.metrics.comparison import paired
@@ -110,6 +112,54 @@ def by_seed(rows: Iterable[Row], name: str, model: str, budget: str) -> dict[int
         if (trial["model"], trial["budget"]) == (model, budget) and row.get(name) is not None:
             found.setdefault(trial["seed"], []).append(row[name])
     return {seed: float(np.mean(values)) for seed, values in found.items()}
+
+
+#: What is kept of a training in results/predict_PART.json.
+_KEPT = (
+    *("kendall_tau", "kendall_tau_last_5", "half_kendall_tau", "spearman", "pearson", "mean_squared_error"),
+    *("precision_at_0.05", "covered_0.5", "covered_0.9", "fit_seconds", "score_seconds"),
+)
+
+
+def by_model(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """For each set, model and budget the seeds and divisions of its trainings, and a list of each figure."""
+    groups: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        trial = row["trial"]
+        groups.setdefault((trial["source"], trial["model"], trial["budget"]), []).append(row)
+    found = []
+    for (source, model, budget), own in groups.items():
+        told = {"set": source, "model": model, "budget": budget, "labels": own[0]["labels"]}
+        seeds = {"seeds": [row["trial"]["seed"] for row in own], "folds": [row["trial"]["fold"] for row in own]}
+        named = {name: [row[name] for row in own] for name in _KEPT if name in own[0]}
+        known = {name: [None if value is None else round(value, 4) for value in own] for name, own in named.items()}
+        found.append({**told, **seeds, **known})
+    return found
+
+
+def plot(rows: Sequence[Row], titles: dict[str, str], path: Path) -> None:
+    """Tau against the number of labels, mean and deviation over seeds: a panel for each set."""
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    sources = list(dict.fromkeys(row["trial"]["source"] for row in rows))
+    figure, panels = pyplot.subplots(
+        1, len(sources), figsize=(6 * len(sources), 5), squeeze=False, layout="constrained"
+    )
+    for source, panel in zip(sources, panels[0]):
+        own = [row for row in rows if row["trial"]["source"] == source]
+        for model in dict.fromkeys(row["trial"]["model"] for row in own):
+            counts = {row["trial"]["budget"]: row["labels"] for row in own if row["trial"]["model"] == model}
+            budgets = sorted(counts, key=lambda budget: counts[budget])
+            taus = [list(by_seed(own, "kendall_tau", model, budget).values()) or [np.nan] for budget in budgets]
+            means, deviations = [np.mean(values) for values in taus], [np.std(values) for values in taus]
+            panel.errorbar(
+                [counts[budget] for budget in budgets], means, deviations, marker="o", capsize=3, label=model
+            )
+        panel.set(xscale="log", xlabel="labels", ylabel="Kendall's tau", title=titles[source].partition(",")[0])
+        panel.legend(fontsize="small")
+    figure.savefig(path, dpi=70)
+    pyplot.close(figure)
 
 
 def spread(values: dict[int, float]) -> str:

@@ -259,6 +259,7 @@ def test_the_comparison_of_predictors(tmp_path, monkeypatch, capsys):
     rows = (tmp_path / "out" / "predict_rows.jsonl").read_text()
     run_predict(monkeypatch, "table1", *common, "--models", "gates;control;nasbowl")
     assert (tmp_path / "out" / "predict_rows.jsonl").read_text() == rows
+    assert (tmp_path / "out" / "predict_table1.png").stat().st_size > 5000
     found = {(row["trial"]["model"], row["trial"]["seed"]): row for row in map(json.loads, rows.splitlines())}
     assert len(found) == 6
     table = open_table(csv)
@@ -270,6 +271,8 @@ def test_the_comparison_of_predictors(tmp_path, monkeypatch, capsys):
     tau = kendall_tau(predictor.scores([cells[row] for row in split.test]).numpy(), label_N[split.test])
     assert found["control", 1]["kendall_tau"] == pytest.approx(tau)
     taus = [found["control", seed]["kendall_tau"] for seed in (0, 1)]
+    kept = json.loads((tmp_path / "out" / "predict_table1.json").read_text())["figures"]
+    assert [one["kendall_tau"] for one in kept if one["model"] == "control"] == [pytest.approx(taus, abs=1e-4)]
     printed = capsys.readouterr().out
     assert f"| control | {np.mean(taus):.3f} ± {np.std(taus):.3f} |" in printed
     run_predict(monkeypatch, "table2", *common, "--models", "control;ta_gates, add")
