@@ -37,6 +37,7 @@ ORDER: tuple[str | tuple[str, ...], ...] = (
     "native",
     "tables",
     "graph_nn",
+    "graph_attention",
     "embedding",
     "operations",
     "metrics",

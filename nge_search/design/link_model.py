@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from nge_search.design.growth import Choice, LinkGraph, Rules
 from nge_search.design.samples import Sample
-from nge_search.graph_nn import DenseGraphAttention
+from nge_search.graph_attention import DenseGraphAttention
 
 #: Graphs of one model in a pass that only judges.
 _AT_ONCE = 512

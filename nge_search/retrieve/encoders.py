@@ -20,7 +20,8 @@ from torch.nn import functional
 
 from nge_search.architecture.graph import Label
 from nge_search.errors import UserError
-from nge_search.graph_nn import GraphAttention, GraphConvolution, SparseBatch, join_arrays
+from nge_search.graph_attention import GraphAttention
+from nge_search.graph_nn import GraphConvolution, SparseBatch, join_arrays
 from nge_search.retrieve.motifs import Motifs, Part
 from nge_search.retrieve.ordered import OrderedGraph
 
