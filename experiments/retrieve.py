@@ -354,8 +354,8 @@ CHOICES = {
     )
     for how, smoothing in (
         ("plain", Smoothing()),
-        ("smoothed", Smoothing(5)),
-        ("both", Smoothing(5, kept=0.5)),
+        ("smoothed", Smoothing(8)),
+        ("both", Smoothing(8, kept=0.5)),
     )
 }
 

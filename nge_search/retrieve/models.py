@@ -45,7 +45,7 @@ class Ours:
     smoothing: Smoothing = Smoothing()
 
 
-_SMOOTHING = Smoothing(neighbours=5, kept=0.5)
+_SMOOTHING = Smoothing(neighbours=8, kept=0.5)
 
 OURS: dict[str, Ours] = {
     "own": Ours(OwnSettings(), _SMOOTHING),

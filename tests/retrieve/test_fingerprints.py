@@ -137,6 +137,7 @@ def test_settings_that_make_no_sense() -> None:
 
 def test_views_may_be_contracted(random_graph) -> None:
     """Words are those of the graph without them."""
+    contracted = []
     for seed in range(4):
         graph = random_graph(seed)
         renamed = [Label.of("View") if label.name == "relu" else label for label in graph.nodes]
@@ -146,5 +147,6 @@ def test_views_may_be_contracted(random_graph) -> None:
             for own, views in ((graph, False), (without_views(graph), True))
         )
         np.testing.assert_array_equal(found, expected)
-        views = sum(label.name == "View" for label in graph.nodes)
-        assert found[1].sum() == len(graph.nodes) - views < len(graph.nodes)
+        contracted.append(sum(label.name == "View" for label in graph.nodes))
+        assert found[1].sum() == len(graph.nodes) - contracted[-1]
+    assert max(contracted) > 1
