@@ -154,11 +154,12 @@ def make_tables(options: argparse.Namespace) -> int:
         found = read_rows(path)
     rows = [found[trial] for trial in wanted if trial in found]
     if rows:
-        compared = comparisons(rows)
-        print(tables(rows, compared))
+        told = [{name: row[name] for name in row if name not in ("trial", "date")} for row in rows]
+        compared = comparisons(told)
+        print(tables(told, compared))
         print(f"\n{len(rows)} of {len(wanted)} trials")
         header = results_header("python experiments/retrieve.py", options.part)
-        results = {"trials": len(wanted), "results": summarise(rows), "comparisons": compared}
+        results = {"trials": len(wanted), "results": summarise(told), "comparisons": compared}
         write_json(options.out / f"retrieve_{options.part}.json", {**header, **results, "rows": rows})
     return len(rows)
 

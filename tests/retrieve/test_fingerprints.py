@@ -140,7 +140,9 @@ def test_views_may_be_contracted(random_graph) -> None:
     contracted = []
     for seed in range(4):
         graph = random_graph(seed)
-        renamed = [Label.of("View") if label.name == "relu" else label for label in graph.nodes]
+        renamed = [
+            Label.of("View") if place and label.name == "relu" else label for place, label in enumerate(graph.nodes)
+        ]
         graph = Graph.build(renamed, [edge[:2] for edge in graph.edges], list(graph.inputs), list(graph.outputs))
         found, expected = (
             bag(OrderedGraph.of(own), FingerprintSettings(rounds=2, views=views))
