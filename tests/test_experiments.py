@@ -324,7 +324,7 @@ def test_the_comparison_of_encoders(tmp_path, monkeypatch, capsys):
     run_retrieve(monkeypatch, "vision", *words, *few)
     assert (tmp_path / "out" / "retrieve_rows.jsonl").read_text() == rows
     found = {(row["task"], row["model"], row["seed"]): row for row in map(json.loads, rows.splitlines())}
-    assert len(found) == 8 + 4 * 3 + 4
+    assert len(found) == 4 * 2 + 4 * 5
     task = same_family([entry.family for entry in corpus.entries])
     own = UntrainedEmbedder(CONTROLS["wl1"])
     graphs = [OrderedGraph.of(entry.graph) for entry in corpus.entries]
