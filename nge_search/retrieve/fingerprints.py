@@ -16,6 +16,7 @@ from scipy import sparse
 
 from nge_search.errors import UserError, nearest
 from nge_search.retrieve.motifs import MotifSettings, divide
+from nge_search.retrieve.operation_labels import VIEWS
 from nge_search.retrieve.ordered import OrderedGraph, mixed, refined
 
 #: A graph's distinct words in ascending order, uint64, and how often each occurs.
@@ -40,6 +41,7 @@ class FingerprintSettings:
         idf: words weigh by their inverse document frequency, log(graphs / graphs that have the word), to this power
             (0: all alike).
         motifs: how motifs are divided, where they are counted.
+        views: operations that only look at numbers in another way count; otherwise they are contracted.
     """
 
     kind: str = "wl"
@@ -49,6 +51,7 @@ class FingerprintSettings:
     weight: str = "presence"
     idf: float = 0.0
     motifs: MotifSettings = MotifSettings()
+    views: bool = True
 
     def __post_init__(self) -> None:
         for given, known in ((self.kind, FINGERPRINTS), (self.weight, WEIGHTS)):
@@ -75,6 +78,8 @@ CONTROLS: dict[str, FingerprintSettings] = {
 
 def bag(graph: OrderedGraph, settings: FingerprintSettings) -> Bag:
     """The words of a graph."""
+    if not settings.views:
+        graph = graph.without(VIEWS)
     if settings.kind == "motifs":
         return np.unique(divide(graph, settings.motifs).word_M, return_counts=True)
     word_N = graph.words(settings.labels)

@@ -16,7 +16,7 @@ from nge_search.retrieve.embedders import (
     NetworkSettings,
     UntrainedEmbedder,
 )
-from nge_search.retrieve.fingerprints import CONTROLS
+from nge_search.retrieve.fingerprints import CONTROLS, FingerprintSettings
 from nge_search.retrieve.motifs import MotifSettings
 from nge_search.retrieve.own import OwnEmbedder, OwnSettings
 from nge_search.retrieve.smoothing import Smoothing
@@ -45,10 +45,14 @@ class Ours:
     smoothing: Smoothing = Smoothing()
 
 
+_SMOOTHING = Smoothing(neighbours=8, kept=0.5)
+
 OURS: dict[str, Ours] = {
-    "own": Ours(OwnSettings(), Smoothing(neighbours=5)),
-    "own_families": Ours(OwnSettings(alike="families"), Smoothing(neighbours=5)),
-    "own_views": Ours(OwnSettings(alike="views"), Smoothing(neighbours=5)),
+    "own": Ours(OwnSettings(), _SMOOTHING),
+    "own_plain": Ours(OwnSettings()),
+    "own_code": Ours(OwnSettings(((FingerprintSettings(rounds=1, labels="names", idf=0.5), 1.0),), features=1024)),
+    "own_families": Ours(OwnSettings(alike="families"), _SMOOTHING),
+    "own_views": Ours(OwnSettings(alike="views"), _SMOOTHING),
 }
 
 require_names((*CONTROLS, "lda", *NETWORKS, *OURS), RETRIEVERS)
@@ -84,13 +88,13 @@ def candidate(
     """What makes the encoder of a name, and how it is smoothed; `options` as for `configured`."""
     if name in NETWORKS:
         settings = configured(name, options)
-        return Candidate(lambda: NetworkEmbedder(settings, device, tell))
+        return Candidate(lambda: NetworkEmbedder(settings, device, tell), families=name in FROM_FAMILIES)
     if name in CONTROLS:
-        return Candidate(lambda: UntrainedEmbedder(CONTROLS[name]))
+        return Candidate(lambda: UntrainedEmbedder(CONTROLS[name]), families=False)
     if name == "lda":
         return Candidate(DiscriminantEmbedder)
     own = OURS[name]
-    return Candidate(lambda: OwnEmbedder(own.settings, device), own.smoothing)
+    return Candidate(lambda: OwnEmbedder(own.settings, device), own.smoothing, name in FROM_FAMILIES)
 
 
 def configured(name: str, options: Mapping[str, Any]) -> NetworkSettings:

@@ -11,7 +11,7 @@ Legend: N nodes, E edges, L distinct labels.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -91,6 +91,25 @@ class OrderedGraph:
         edge_E = keep_N[self.source_E] & keep_N[self.target_E]
         ends = place_N[self.source_E[edge_E]], place_N[self.target_E[edge_E]]
         return OrderedGraph(self.node_N[keep_N], self.labels, self.label_N[keep_N], *ends)
+
+    def without(self, names: Collection[str]) -> OrderedGraph:
+        """The graph without the operations of some names: what fed one feeds what it fed."""
+        gone_N = np.array([label.name in names for label in self.labels], bool)[self.label_N]
+        if not gone_N.any():
+            return self
+        heard: dict[int, list[int]] = {}  # by nodes that go: what stays of what they hear, through others that go
+        for node in np.flatnonzero(gone_N).tolist():
+            own = self.source_E[self.first_heard[node] : self.first_heard[node + 1]].tolist()
+            heard[node] = [source for direct in own for source in heard.get(direct, (direct,))]
+        place_N, keep_E = np.cumsum(~gone_N) - 1, ~gone_N[self.target_E]
+        through = np.flatnonzero(keep_E & gone_N[self.source_E]).tolist()
+        new = [(source, self.target_E[e]) for e in through for source in heard[int(self.source_E[e])]]
+        new_E2 = np.array(new, np.int64).reshape(-1, 2)
+        keep_E &= ~gone_N[self.source_E]
+        source_E = np.concatenate([self.source_E[keep_E], new_E2[:, 0]])
+        target_E = np.concatenate([self.target_E[keep_E], new_E2[:, 1]])
+        kept = self.node_N[~gone_N], self.labels, self.label_N[~gone_N]
+        return _sorted(*kept, place_N[source_E], place_N[target_E])
 
 
 def _sorted(

@@ -28,6 +28,14 @@ from nge_search.retrieve.views import random_view
 ALIKE = ("nothing", "views", "families")
 
 
+#: Surroundings with and without attributes, and operations, each with views and with views contracted.
+FINGERPRINTS = tuple(
+    (FingerprintSettings(rounds=rounds, labels=labels, idf=0.5, views=views), 1.0)
+    for views in (True, False)
+    for rounds, labels in ((1, "attributes"), (1, "names"), (0, "attributes"))
+)
+
+
 @dataclass(frozen=True)
 class OwnSettings:
     """Which fingerprints, and what is learnt.
@@ -43,10 +51,7 @@ class OwnSettings:
         network_weight: of its embedding, the fingerprints' being 1.
     """
 
-    fingerprints: tuple[tuple[FingerprintSettings, float], ...] = (
-        (FingerprintSettings(rounds=1, idf=0.5), 1.0),
-        (FingerprintSettings(rounds=1, labels="names", idf=0.5), 1.0),
-    )
+    fingerprints: tuple[tuple[FingerprintSettings, float], ...] = FINGERPRINTS
     alike: str = "nothing"
     ratio: float = 1.0
     views: int = 3

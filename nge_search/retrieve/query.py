@@ -97,12 +97,11 @@ class Answered:
                 f"{rank:3}. {answer.similarity:.3f}  {answer.name}{more}, family {answer.about.get('family', '')}, "
                 f"{100 * near.why.share:.0f} % in shared motifs, {len(near.why.first_nodes)} operations in a row"
             )
-        if self.nearest:
-            lines += [f"shared with {self.nearest[0].answer.name}: {motif_line(m)}" for m in self._first_motifs()]
+        sharing = next((near for near in self.nearest if near.why.shared), None)
+        if sharing is not None:
+            motifs = sharing.why.shared[:_MOST_MOTIFS]
+            lines += [f"shared with {sharing.answer.name}: {motif_line(motif)}" for motif in motifs]
         return lines
-
-    def _first_motifs(self) -> Sequence[SharedMotif]:
-        return self.nearest[0].why.shared[:_MOST_MOTIFS]
 
     def verdict(self) -> str:
         """Whether the network is new, in words."""

@@ -67,7 +67,10 @@ NETWORK_LIBRARIES = ("timm", "torchvision", "transformers")
 UNTRAINED_RETRIEVERS = (
     *("operations", "operations_with_attributes", "wl1", "wl2", "wl1_names", "wl2_names", "wl2_idf", "motifs_idf"),
 )
-RETRIEVERS = (*UNTRAINED_RETRIEVERS, "lda", "nar", "gcn", "gat", "views", "own", "own_families", "own_views")
+RETRIEVERS = (
+    *(*UNTRAINED_RETRIEVERS, "lda", "nar", "gcn", "gat", "views"),
+    *("own", "own_plain", "own_code", "own_families", "own_views"),
+)
 #: Questions by which they are compared (`nge_search.retrieve.questions`).
 RETRIEVAL_TASKS = ("families", "unseen", "twins", "torchvision", "seen", "nas", "code")
 #: How networks are divided into motifs (`nge_search.retrieve.motifs`), and what of a node these look at.

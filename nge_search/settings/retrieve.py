@@ -131,7 +131,8 @@ class RetrieveSection(Section):
     model: str = option(
         "own",
         "Encoder that turns networks into vectors: nar, gcn, gat: networks as published; views: a network that "
-        "sees no label; own, own_families, own_views: ours; lda: discriminants; all others: untrained controls.",
+        "sees no label; own, own_plain, own_code, own_families, own_views: ours; lda: discriminants; all others: "
+        "untrained controls.",
         choices=RETRIEVERS,
     )
     folds: int = option(

@@ -8,8 +8,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from nge_search.architecture.graph import Graph
+from nge_search.architecture.graph import Graph, Label
 from nge_search.errors import UserError
+from nge_search.retrieve.extraction import without_views
 from nge_search.retrieve.fingerprints import CONTROLS, Fingerprint, FingerprintSettings, bag
 from nge_search.retrieve.motifs import MotifSettings, divide
 from nge_search.retrieve.ordered import OrderedGraph
@@ -132,3 +133,22 @@ def test_settings_that_make_no_sense() -> None:
         FingerprintSettings(weight="sum")
     with pytest.raises(UserError, match="rounds >= 0"):
         FingerprintSettings(rounds=-1)
+
+
+def test_views_may_be_contracted(random_graph) -> None:
+    """Words are those of the graph without them."""
+    contracted = []
+    for seed in range(4):
+        graph = random_graph(seed)
+        renamed = [
+            Label.of("View") if place and label.name == "relu" else label for place, label in enumerate(graph.nodes)
+        ]
+        graph = Graph.build(renamed, [edge[:2] for edge in graph.edges], list(graph.inputs), list(graph.outputs))
+        found, expected = (
+            bag(OrderedGraph.of(own), FingerprintSettings(rounds=2, views=views))
+            for own, views in ((graph, False), (without_views(graph), True))
+        )
+        np.testing.assert_array_equal(found, expected)
+        contracted.append(sum(label.name == "View" for label in graph.nodes))
+        assert found[1].sum() == len(graph.nodes) - contracted[-1]
+    assert max(contracted) > 1

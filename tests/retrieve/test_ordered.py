@@ -80,3 +80,26 @@ def test_what_cannot_be_put_in_a_row() -> None:
         OrderedGraph.of(Graph.build([], [], [], []))
     with pytest.raises(ValueError, match="one of nothing, names, attributes"):
         OrderedGraph.of(Graph.build(["in"], [], [0], [0])).words("all")
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_operations_that_go_pass_on_what_they_hear(random_graph, seed: int) -> None:
+    """Ways through operations that go, by products of matrices, are the edges of what stays."""
+    graph = OrderedGraph.of(random_graph(seed))
+    gone_N = np.array([graph.labels[label].name in ("norm", "relu") for label in graph.label_N])
+    found = graph.without(("norm", "relu"))
+    count_NN = np.zeros((len(graph), len(graph)), np.int64)
+    np.add.at(count_NN, (graph.source_E, graph.target_E), 1)
+    into_NN, total_NN = count_NN.copy(), count_NN.copy()
+    for _ in range(len(graph)):
+        into_NN = (into_NN * gone_N) @ count_NN
+        total_NN += into_NN
+    expected_NN = total_NN[~gone_N][:, ~gone_N]
+    found_NN = np.zeros_like(expected_NN)
+    np.add.at(found_NN, (found.source_E, found.target_E), 1)
+    assert 0 < gone_N.sum() < len(graph)
+    np.testing.assert_array_equal(found_NN, expected_NN)
+    np.testing.assert_array_equal(found.node_N, graph.node_N[~gone_N])
+    np.testing.assert_array_equal(found.words("attributes"), graph.words("attributes")[~gone_N])
+    assert (np.diff(found.target_E) >= 0).all()
+    assert graph.without(()) is graph

@@ -17,10 +17,13 @@ def units(count: int, seed: int = 0) -> np.ndarray:
 def slowly(x_D: np.ndarray, others: list[np.ndarray], smoothing: Smoothing) -> np.ndarray:
     near = sorted(others, key=lambda other: -float(x_D @ other))[: smoothing.neighbours]
     total = x_D + smoothing.weight * sum(max(float(x_D @ other), 0) ** smoothing.power * other for other in near)
-    return total / np.linalg.norm(total)
+    total = total / np.linalg.norm(total)
+    if not smoothing.kept:
+        return total
+    return np.concatenate([smoothing.kept**0.5 * x_D, (1 - smoothing.kept) ** 0.5 * total])
 
 
-@pytest.mark.parametrize("smoothing", [Smoothing(3, 0.5, 2.0), Smoothing(40, 1.0, 0.0)])
+@pytest.mark.parametrize("smoothing", [Smoothing(3, 0.5, 2.0), Smoothing(40, 1.0, 0.0), Smoothing(3, kept=0.3)])
 def test_against_loops(smoothing: Smoothing) -> None:
     unit_ND, query_QD = units(9), units(2, 1)
     expected = [slowly(unit_ND[i], [unit_ND[j] for j in range(9) if j != i], smoothing) for i in range(9)]
@@ -30,9 +33,11 @@ def test_against_loops(smoothing: Smoothing) -> None:
     )
 
 
-def test_each_query_has_a_database_of_its_own() -> None:
+@pytest.mark.parametrize("smoothing", [Smoothing(3, 0.7, 2.0), Smoothing(3, 0.7, 2.0, 0.4), Smoothing(20)])
+def test_each_query_has_a_database_of_its_own(smoothing: Smoothing) -> None:
     """As if the database had been built anew for each query from what is there."""
-    unit_ND, smoothing = units(12), Smoothing(3, 0.7, 2.0)
+    unit_ND = units(12)
+    unit_ND[9] = unit_ND[3]  # what is the same is no neighbour
     random = np.random.default_rng(2)
     query_Q = np.array([1, 4, 7])
     there_QN = random.random((3, 12)) < 0.6
@@ -53,6 +58,8 @@ def test_nothing_taken_up() -> None:
     np.testing.assert_allclose(found, unit_ND[[2]] @ unit_ND.T)
     with pytest.raises(UserError, match="at least 0"):
         Smoothing(-1)
+    with pytest.raises(UserError, match="a share of 0 to 1"):
+        Smoothing(1, kept=1.5)
 
 
 def test_a_chain_of_relatives() -> None:
@@ -63,3 +70,16 @@ def test_a_chain_of_relatives() -> None:
     before = float(unit_ND[0] @ unit_ND[4])
     smoothed = smoothing.rows(unit_ND)
     assert float(smoothed[0] @ smoothed[4]) > before + 0.1
+
+
+def test_what_was_nearest_stays_near() -> None:
+    """Two vectors that are close are told from a cluster beside them only by what is kept of them."""
+    angles = np.deg2rad([0, 4, 20, 21, 22, 23])
+    unit_ND = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    cosine_NN, there_QN = unit_ND @ unit_ND.T, np.array([[False, *[True] * 5]])
+    nearest = []
+    for kept in (0.0, 0.9):
+        found_QN = smoothed_similarities(cosine_NN, np.array([0]), there_QN, Smoothing(4, 5.0, 0.0, kept))
+        nearest.append(int(np.where(there_QN, found_QN, -1)[0].argmax()))
+    assert nearest[0] != 1
+    assert nearest[1] == 1
