@@ -124,14 +124,15 @@ def _published() -> list[list[str]]:
 def _operations(space: DartsSpace, codes: Sequence[Code]) -> str:
     """Shares of operations, the most frequent first."""
     genotypes = [space.genotype(code) for code in codes]
-    names = [name for own in genotypes for _, cell in own.cells for name, _ in cell.genes]
+    names = [name for own in genotypes for _, cell in own.cells() for name, _ in cell.genes]
     return ", ".join(f"{name} {count / len(names):.0%}" for name, count in Counter(names).most_common())
 
 
 def _write(space: DartsSpace, own: dict[str, list[Code]], found: dict[str, tuple[np.ndarray, int]]) -> list[Path]:
     """The genotypes to train, in files."""
     best = [own["link models"][row] for row in np.argsort(found["link models"][0], kind="stable")[:TRAINED]]
-    paths = []
+    paths: list[Path] = []
+    RUNS.mkdir(parents=True, exist_ok=True)
     for name, codes in (("drawn", best), ("random", own["random"][:TRAINED])):
         for number, code in enumerate(codes, 1):
             paths.append(RUNS / f"{name}_{number}.json")
