@@ -1,14 +1,22 @@
 """Cells drawn by a link predictor (NAL), against link frequencies, even draws and searches: true accuracies.
 
-    nge table ec_nas_4epoch.csv --out tables/ecnas            NAS-Bench-101's cells of up to 5 vertices
+    nge table ec_nas_4epoch.csv --out tables/ecnas              NAS-Bench-101's cells of up to 5 vertices
     nge table NAS-Bench-201-v1_1-096897.pth --out tables/nb201
-    python experiments/design.py oracle tables/ecnas          best and worst of the whole table teach, as in print
-    python experiments/design.py honest tables/nb201          100 random queries teach, 60 new cells are drawn
-    python experiments/design.py ablations tables/ecnas       Table 4, ours and as printed
+    python experiments/design.py oracle tables/ecnas            best and worst of the whole table teach, as in print
+    python experiments/design.py honest tables/nb201            100 random queries teach, 60 new cells are drawn
+    python experiments/design.py ablations tables/ecnas         Table 4, ours and as printed
+    python experiments/design.py searches tables/nb201          the strategy `design` after 30, 50 and 100 queries
+    python experiments/design.py honest tables/nb201 --dataset cifar100           nothing else changes
+    python experiments/design.py oracle nasbench_only108.tfrecord                 all of NAS-Bench-101
+    python experiments/design.py speed tables/ecnas             seconds for one model and ten cells
+    python experiments/design.py transfer tables/ecnas          genotypes of DARTS' space; see design_transfer.py
 
-30 repeats with paired seeds, from 0 on; settings were chosen on seeds 100 to 108. What a stopped run has finished,
-and methods that --methods leaves out, stay in the file. Writes design_SPACE_PROTOCOL.json under
-experiments/results/ and prints a table in Markdown.
+30 repeats (searches: 200) with paired seeds, from 0 on; settings were chosen on seeds 100 to 108. A repeat is kept
+in results/design_SPACE_COLUMN_PROTOCOL.json as it ends, so that a stopped command goes on, and is made anew if its
+row's settings change; `oracle` and `ablations` share rows. --rows and --repeats say what to run, --show prints what
+there is. In `oracle`, mean_new is of the first 100 draws that are no training cells, repeats counted, of which
+distinct_new differ; best_by_signal is the score of the drawn cell with the best validation accuracy. In `honest`,
+best is that of all 160 queries by validation accuracy, and mean_new that of the last 60.
 """
 
 from __future__ import annotations
@@ -16,180 +24,232 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import statistics
 import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import design_tables as tables
+import design_transfer
 import numpy as np
 import torch
+from design_parts import CHECKPOINTS, COLUMNS, DRAWN, PROTOCOLS, QUERIED, REPEATS, Row, pairs_of, rows_of
 
-from nge_search.design.generator import DrawSettings
-from nge_search.design.link_model import LinkModelSettings, TrainingSettings
-from nge_search.design.protocol import DesignSettings, Oracles, honest, paired
-from nge_search.design.samples import SampleSettings
+from nge_search.design.protocol import DesignSettings, Oracles, build_generator, honest
 from nge_search.design.spaces import rules_of
 from nge_search.engine.environment import results_header
+from nge_search.errors import UserError
 from nge_search.files import write_json
-from nge_search.settings.strategies import PolicySection, StrategySection
+from nge_search.settings.strategies import PolicySection
 from nge_search.strategies import build_strategy
 from nge_search.strategies.query_loop import run_strategy
-from nge_search.tables import Benchmark, open_table
+from nge_search.tables import Benchmark, Table, open_table
 
 RESULTS = Path(__file__).parent / "results"
-#: By space, the signal and the score.
-COLUMNS = {
-    "nasbench201": ("cifar10_valid_200", "cifar10_test_200"),
-    "nasbench101": ("cifar10_valid_4", "cifar10_test_4"),
-}
-#: Of our draws where a whole table teaches: at 0.5 hardly 20 of 100 new cells of NAS-Bench-201 differ.
-ORACLE_TEMPERATURE = {"nasbench201": 1.3, "nasbench101": 0.5}
-OURS = DesignSettings()
-PRINTED = DesignSettings(samples=SampleSettings("paper"), draw=DrawSettings(1.0))
-METHODS = {
-    "uniform": DesignSettings("uniform"),
-    "frequencies": DesignSettings("frequencies"),
-    "ours": OURS,
-    "printed": PRINTED,
-    "printed, probabilities": dataclasses.replace(PRINTED, draw=DrawSettings(1.0, "probability")),
-}
-#: Searches that spend as many queries as the honest protocol.
-SEARCHES = ("random", "local_search", "evolution")
 
 
-def ablations(full: DesignSettings) -> dict[str, DesignSettings]:
-    """Table 4: common samples (S off), no network on reversed links (I off), no attention (G off)."""
-    common = dataclasses.replace(full.samples, construction="common")
-    rows = {
-        "S off, I off": (common, LinkModelSettings(reverse=False)),
-        "S off": (common, full.model),
-        "I off": (full.samples, LinkModelSettings(reverse=False)),
-        "G off": (full.samples, LinkModelSettings(attention=False)),
-        "full": (full.samples, full.model),
-    }
-    return {
-        name: dataclasses.replace(full, samples=samples, model=model) for name, (samples, model) in rows.items()
-    }
+class Place(NamedTuple):
+    """Where cells are looked up: a table, its columns, and the largest number of vertices (0: the table's)."""
+
+    table: str
+    signal: str
+    score: str
+    vertices: int
 
 
-ABLATIONS = {
-    **{f"ours, {name}": settings for name, settings in ablations(OURS).items()},
-    **{f"printed, {name}": settings for name, settings in ablations(PRINTED).items()},
-    "printed, full, 200 epochs": dataclasses.replace(
-        PRINTED, training=TrainingSettings(epochs=200, learning_rate=5e-4)
-    ),
-}
-PROTOCOLS = {"oracle": METHODS, "honest": METHODS | dict.fromkeys(SEARCHES), "ablations": ABLATIONS}
-#: Columns of what is printed.
-SHOWN = {
-    "oracle": ("mean", "mean_new", "best", "best_new", "unique", "novel", "distinct_new"),
-    "honest": ("mean_new", "best", "mean_queried", "draws"),
-}
-SHOWN["ablations"] = SHOWN["oracle"]
+class Job(NamedTuple):
+    """A repeat of a row."""
+
+    place: Place
+    protocol: str
+    name: str
+    row: Row
+    seed: int
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("protocol", choices=PROTOCOLS)
+    parser.add_argument("part", choices=(*PROTOCOLS, "speed", "transfer"))
     parser.add_argument("table", help="a folder of `nge table`, or a file that it reads")
-    parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument("--dataset", choices=("cifar10", "cifar100"), default="cifar10")
+    parser.add_argument("--vertices", type=int, default=0, help="of NAS-Bench-101's cells; 0: the table's")
+    parser.add_argument("--repeats", type=int, default=0, help="seeds; 0: 30, or 200 searches")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2, help="processes")
-    parser.add_argument("--methods", nargs="*", help="some of the protocol's methods")
+    parser.add_argument("--rows", nargs="*", help="some of the part's rows")
+    parser.add_argument("--show", action="store_true", help="run nothing")
+    parser.add_argument("--train", nargs="*", help="transfer: train three best and three random; words of nge eval")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     options = parser.parse_args()
-    space, known = open_table(options.table).space.name, PROTOCOLS[options.protocol]
-    if space not in COLUMNS or not known.keys() >= set(options.methods or ()):
-        parser.error(f"tables of {' or '.join(COLUMNS)}; methods {', '.join(map(repr, known))}")
-    name = f"design_{space}_{options.protocol}"
-    path = RESULTS / f"{name if not options.first_seed else f'{name}_seed{options.first_seed}'}.json"
-    found = json.loads(path.read_text())["repeats"] if path.exists() else {}
-    seeds = range(options.first_seed, options.first_seed + options.repeats)
+    options.out.mkdir(parents=True, exist_ok=True)
+    try:
+        table = open_table(options.table)
+        place = Place(options.table, *_columns(table, options.dataset), options.vertices)
+        if options.part == "transfer":
+            design_transfer.transfer(_oracles(place, False), options.first_seed, options.train, options.out)
+        elif options.part == "speed":
+            measure_speed(place, options.out)
+        elif not compare(options, place, table):
+            parser.error("no repeat yet; leave --show out")
+    except UserError as error:
+        parser.error(str(error))
+
+
+def _columns(table: Table, dataset: str) -> tuple[str, str]:
+    """Signal and score; UserError for a table without them."""
+    known = COLUMNS.get((table.space.name, dataset), ())
+    for pair in known:
+        if {*pair} <= {*table.columns}:
+            return pair
+    needed = " or ".join(f"{signal} and {score}" for signal, score in known) or "another space or data set"
+    raise UserError(f"the table of {table.source} is not one of these comparisons; they take {needed}")
+
+
+def compare(options: argparse.Namespace, place: Place, table: Table) -> int:
+    """Run what is missing of a part, and print its tables; the number of rows there are."""
+    protocol, rows = PROTOCOLS[options.part], rows_of(options.part, table.space.name)
+    for name in options.rows or ():
+        if name not in rows:
+            raise UserError(f"row '{name}' is none of {options.part}; there are {', '.join(map(repr, rows))}")
+    path = _path(options, place, table.space.name, protocol)
+    document = json.loads(path.read_text()) if path.exists() else {"table": table.source}
+    if document["table"] != table.source:
+        raise UserError(f"{path} is of {document['table']}, not of {table.source}; give another --out")
+    stored = document.get("repeats", {})
+    current = {name: _settings(row) for name, row in rows.items()}
+    for name in [name for name in stored if name in rows and document["settings"][name] != current[name]]:
+        del stored[name]
+    settings = {name: document["settings"][name] for name in stored} | current
+    seeds = range(options.first_seed, options.first_seed + (options.repeats or REPEATS[protocol]))
     jobs = [
-        (options.protocol, options.table, method, seed)
+        Job(place, protocol, name, rows[name], seed)
         for seed in seeds
-        for method in options.methods or known
-        if str(seed) not in found.get(method, {})
+        for name in options.rows or rows
+        if str(seed) not in stored.get(name, {})
     ]
-    header = results_header(f"python experiments/design.py {options.protocol} TABLE --repeats {options.repeats}")
-    with ProcessPoolExecutor(options.jobs, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        for done in as_completed([pool.submit(repeat, *job) for job in jobs]):
-            method, seed, figures = done.result()
-            found.setdefault(method, {})[str(seed)] = figures
-            rows = {method: found[method] for method in known if method in found}
-            write_json(path, {**header, "table": space, "summary": summary(rows), "repeats": rows})
-    print(markdown(summary(found), SHOWN[options.protocol]))
+    header = results_header(f"python experiments/design.py {options.part} TABLE")
+    for job, figures in finished([] if options.show else jobs, options.jobs):
+        stored.setdefault(job.name, {})[str(job.seed)] = figures
+        kept = {name: settings[name] for name in stored}
+        figures_of = {"summary": tables.summary(stored), "settings": kept, "repeats": stored}
+        write_json(path, {**header, "table": table.source, "columns": place[1:3], **figures_of})
+    found = {name: stored[name] for name in rows if name in stored}
+    if found:
+        print_part(options.part, found, pairs_of(options.part, rows), table.space.name)
+    return len(found)
 
 
-def repeat(protocol: str, table: str, method: str, seed: int) -> tuple[str, int, dict[str, float]]:
-    """One repeat of a method: its figures, and the seconds that it took."""
-    benchmark, rules, oracles = _opened(table)
-    settings, began = PROTOCOLS[protocol][method], time.perf_counter()
-    if settings is None:
-        found = _search(benchmark, method, seed)
-    elif protocol == "honest":
-        found = dataclasses.asdict(honest(rules, benchmark, settings, seed))
+def _path(options: argparse.Namespace, place: Place, space: str, protocol: str) -> Path:
+    vertices = f"_v{place.vertices}" if place.vertices else ""
+    seeds = f"_seed{options.first_seed}" if options.first_seed else ""
+    return options.out / f"design_{space}{vertices}_{place.score}_{protocol}{seeds}.json"
+
+
+def _settings(row: Row) -> Any:
+    """As it is read back from JSON."""
+    return json.loads(json.dumps(dataclasses.asdict(row)))
+
+
+def print_part(part: str, found: tables.Repeats, pairs: Sequence[tuple[str, str]], space: str) -> None:
+    """Our tables, then the paper's."""
+    rows = tables.summary(found)
+    print(f"Means ± standard errors, percent:\n\n{tables.rows_table(rows, part)}")
+    compared = tables.differences(found, pairs, tables.COMPARED[part])
+    if compared:
+        print(f"\nIn pairs of seeds:\n\n{tables.differences_table(compared)}")
+    if part == "ablations":
+        print("\nBy the mean of 100 draws, from the worst:\n")
+        print("\n".join(f"- {line}" for line in tables.orders(rows)))
+    if part in ("oracle", "ablations") and space == "nasbench101":
+        tables.print_paper(part)
+
+
+def finished(jobs: Sequence[Job], processes: int) -> Iterator[tuple[Job, dict[str, float]]]:
+    """Repeats with their figures, as they end; one process is this one."""
+    if processes == 1 or not jobs:
+        yield from ((job, repeat(job)) for job in jobs)
+        return
+    with ProcessPoolExecutor(processes, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        running = {pool.submit(repeat, job): job for job in jobs}
+        yield from ((running[future], future.result()) for future in as_completed(running))
+
+
+def repeat(job: Job) -> dict[str, float]:
+    """The figures of a repeat, and the seconds of a core that it took."""
+    row, benchmark = job.row, _benchmark(job.place)
+    oracles = _oracles(job.place, row.dangling) if job.protocol == "oracle" else None
+    began = time.process_time()
+    if row.design is None:
+        found = search(benchmark, job)
+    elif oracles:
+        found = dataclasses.asdict(oracles.run(job.seed, settings=row.design))
     else:
-        if settings.draw == OURS.draw:
-            draw = DrawSettings(ORACLE_TEMPERATURE[benchmark.space.name])
-            settings = dataclasses.replace(settings, draw=draw)
-        found = dataclasses.asdict(oracles.run(seed, settings=settings))
-    return method, seed, {**found, "seconds": round(time.perf_counter() - began, 2)}
+        rules = rules_of(benchmark.space, job.place.vertices, row.dangling)
+        found = dataclasses.asdict(honest(rules, benchmark, row.design, job.seed, QUERIED, DRAWN))
+    return {**found, "seconds": round(time.process_time() - began, 3)}
 
 
-def _search(benchmark: Benchmark, name: str, seed: int, queries: int = 160) -> dict[str, float]:
-    strategy = build_strategy(benchmark.space, StrategySection(name=name), PolicySection(), seed)
+def search(benchmark: Benchmark, job: Job) -> dict[str, float]:
+    """A search with as many queries as the protocol has; one that settles keeps its last score."""
+    assert job.row.strategy is not None
+    queries = QUERIED + DRAWN if job.protocol == "honest" else max(CHECKPOINTS)
+    strategy = build_strategy(benchmark.space, job.row.strategy, PolicySection(), job.seed)
     asked = run_strategy(strategy, benchmark.queries(queries))
+    best_Q = benchmark.scores(asked)
+    if job.protocol == "searches":
+        return {f"after_{count}": float(best_Q[min(count, len(best_Q)) - 1]) for count in CHECKPOINTS}
     scores = [benchmark.score(code) for code in asked.codes]
+    later = {"mean_new": float(np.mean(scores[QUERIED:]))} if len(scores) > QUERIED else {}
     return {
-        "mean_queried": float(np.mean(scores[:100])),
-        "mean_new": float(np.mean(scores[100:])),
-        "best": float(benchmark.scores(asked)[-1]),
-        "queries": len(asked),
+        "mean_queried": float(np.mean(scores[:QUERIED])),
+        **later,
+        "best": float(best_Q[-1]),
+        "queries": len(scores),
     }
 
 
-_OPEN: dict[str, tuple] = {}
+_OPEN: dict[Place, Benchmark] = {}
+_TAUGHT: dict[tuple[Place, bool], Oracles] = {}
 
 
-def _opened(path: str) -> tuple:
-    """Opened, and its best and worst cells chosen, once in each process."""
-    if path not in _OPEN:
-        table = open_table(path)
-        benchmark, rules = Benchmark(table, *COLUMNS[table.space.name]), rules_of(table.space)
-        _OPEN[path] = benchmark, rules, Oracles(rules, benchmark, OURS)
-    return _OPEN[path]
+def _benchmark(place: Place) -> Benchmark:
+    """Opened once in each process."""
+    if place not in _OPEN:
+        _OPEN[place] = Benchmark(open_table(place.table), place.signal, place.score)
+    return _OPEN[place]
 
 
-def summary(found: dict[str, dict[str, dict[str, float]]]) -> dict[str, dict[str, object]]:
-    """For each method means with standard errors, and differences to the frequencies over the same seeds."""
-    rows: dict[str, dict[str, object]] = {}
-    for method, repeats in found.items():
-        figures = {
-            key: [one[key] for one in repeats.values() if key in one] for key in next(iter(repeats.values()))
-        }
-        rows[method] = {key: _mean(values) for key, values in figures.items()}
-        control = found.get("frequencies", {})
-        shared = [seed for seed in repeats if seed in control]
-        if method != "frequencies" and len(shared) > 1:
-            for key in ("mean_new", "best"):
-                ours, theirs = ([one[seed][key] for seed in shared] for one in (repeats, control))
-                difference, error = paired(ours, theirs)
-                rows[method][f"{key} - frequencies"] = [round(difference, 3), round(error, 3)]
-    return rows
+def _oracles(place: Place, dangling: bool) -> Oracles:
+    """The best and the worst of a whole table, chosen once in each process."""
+    if (place, dangling) not in _TAUGHT:
+        benchmark = _benchmark(place)
+        rules = rules_of(benchmark.space, place.vertices, dangling)
+        _TAUGHT[place, dangling] = Oracles(rules, benchmark, DesignSettings())
+    return _TAUGHT[place, dangling]
 
 
-def _mean(values: list[float]) -> list[float]:
-    error = float(np.std(values, ddof=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
-    return [round(float(np.mean(values)), 3), round(error, 3)]
-
-
-def markdown(rows: dict[str, dict[str, object]], shown: tuple[str, ...]) -> str:
-    """Means +- standard errors."""
-    columns = [*shown, "mean_new - frequencies", "best - frequencies", "seconds"]
-    lines = [f"| method | {' | '.join(columns)} |", "| --- |" + " --- |" * len(columns)]
-    for method, row in rows.items():
-        cells = ["{:g} +- {:g}".format(*row[column]) if column in row else "" for column in columns]
-        lines.append(f"| {method} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+def measure_speed(place: Place, out: Path, times: int = 5) -> None:
+    """Medians of seconds in which one model, and ten, learn from 30 good and 30 bad cells and draw ten each."""
+    oracles = _oracles(place, False)
+    found, lines = {}, []
+    for members in (1, 10):
+        clock, core = [], []
+        for seed in range(times):
+            began = time.perf_counter(), time.process_time()
+            settings = DesignSettings(members=members)
+            generator = build_generator(oracles.rules, oracles.good, oracles.bad, settings, seed)
+            generator.draw(10 * members)
+            clock.append(time.perf_counter() - began[0])
+            core.append(time.process_time() - began[1])
+        found[members] = {"seconds": clock, "core_seconds": core}
+        medians = [f"{statistics.median(own):.2f}" for own in (clock, core)]
+        lines.append([str(members), str(10 * members), *medians])
+    print(tables.markdown(["models", "cells", "seconds", "seconds of a core"], lines))
+    space = oracles.rules.space.name
+    header = results_header("python experiments/design.py speed TABLE")
+    write_json(out / f"design_{space}_speed.json", {**header, "threads": torch.get_num_threads(), "models": found})
 
 
 if __name__ == "__main__":

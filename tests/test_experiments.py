@@ -17,8 +17,6 @@ import pytest
 import torch
 
 from nge_search.architecture.graph import Graph
-from nge_search.design.protocol import DesignSettings, Oracles
-from nge_search.design.spaces import rules_of
 from nge_search.metrics.ranking import kendall_tau
 from nge_search.metrics.retrieval import cosines
 from nge_search.predict.network_options import NetworkOptions
@@ -69,36 +67,6 @@ def test_the_comparison_of_strategies(tmp_path):
     assert pair["difference"] == pytest.approx(difference, abs=1e-3)
     assert 0 <= pair["p"] <= 1
     assert (tmp_path / "results" / "nge_strategies_nasbench201.png").stat().st_size > 10_000
-
-
-def test_the_comparison_of_designs(tmp_path):
-    """On all cells of up to four vertices, without a network: a stopped comparison goes on, and tables are made."""
-    space, rows = NasBench101Space(4), {}
-    for code in itertools.product(*([range(2)] * 6), *([range(3)] * 2)):
-        if space.allows(code):
-            accuracy = 50.0 + 3 * sum(code)
-            rows.setdefault(space.key(code), (code, {"cifar10_valid_4": accuracy, "cifar10_test_4": accuracy - 1}))
-    table = build_table(space, rows.values(), "a made table", "cell")
-    table.save(tmp_path / "table")
-    (tmp_path / "results").mkdir()
-    script = shutil.copy(ROOT / "experiments" / "design.py", tmp_path)
-    methods = ["--methods", "uniform", "frequencies", "--jobs", "1", "--repeats"]
-    for repeats in ("1", "3"):
-        words = ["oracle", tmp_path / "table", *methods, repeats]
-        shown = subprocess.run([sys.executable, script, *words], check=True, capture_output=True, text=True).stdout
-    found = json.loads((tmp_path / "results" / "design_nasbench101_oracle.json").read_text())
-    benchmark, settings = Benchmark(table, "cifar10_valid_4", "cifar10_test_4"), DesignSettings("uniform")
-    oracles = Oracles(rules_of(space), benchmark, settings)
-    uniform, counted = ([one[str(seed)] for seed in range(3)] for one in found["repeats"].values())
-    for seed in range(3):
-        assert uniform[seed]["mean_new"] == pytest.approx(oracles.run(seed).mean_new)
-    row = found["summary"]["uniform"]
-    means = [one["mean_new"] for one in uniform]
-    assert row["mean_new"] == pytest.approx([np.mean(means), np.std(means, ddof=1) / 3**0.5], abs=1e-3)
-    difference = np.mean([a["mean_new"] - b["mean_new"] for a, b in zip(uniform, counted)])
-    assert row["mean_new - frequencies"][0] == pytest.approx(difference, abs=1e-3)
-    assert shown.startswith("| method | mean |")
-    assert f"| uniform | {row['mean'][0]:g} +- {row['mean'][1]:g} |" in shown
 
 
 def test_the_comparison_of_predictors_goes_on_where_it_was_stopped(tmp_path, monkeypatch, capsys):

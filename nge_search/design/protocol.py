@@ -208,12 +208,15 @@ class Oracles:
     Args:
         benchmark: a table of all cells that can be drawn, with its signal and its score.
 
+    Attributes:
+        good, bad: the best and the worst cells, as codes of the rules' space.
+
     Raises:
         UserError: too few cells.
     """
 
     def __init__(self, rules: Rules, benchmark: Benchmark, settings: DesignSettings):
-        self._rules, self._answers, self._settings = rules, _Answers(rules, benchmark), settings
+        self.rules, self._answers, self._settings = rules, _Answers(rules, benchmark), settings
         table, label_N = benchmark.table, benchmark.table.column(benchmark.score_name)
         known = {
             row: code_in(rules, table.space, table.code(row)) for row in np.flatnonzero(~np.isnan(label_N)).tolist()
@@ -231,7 +234,7 @@ class Oracles:
         Raises:
             UserError: too few draws are new, or the table lacks one.
         """
-        settings, rules = settings or self._settings, self._rules
+        settings, rules = settings or self._settings, self.rules
         generator = build_generator(rules, self.good, self.bad, settings, seed)
         training = {rules.key(code) for code in (*self.good, *self.bad)}
         count = settings.members * cells

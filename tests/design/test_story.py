@@ -58,7 +58,7 @@ def test_the_story_of_the_readme(
 def test_configs_are_settings(checkout: Path) -> None:
     """Of both commands, but where cells are drawn in another space; they say which seeds are kept for choosing."""
     paths = {path.stem: path for path in (checkout / "configs" / "design").glob("*.yaml")}
-    assert {"nal_paper", "nb101", "nb201", "darts"} <= paths.keys()
+    assert {"nal_paper", "nb101", "nb201", "ec_nas", "darts"} <= paths.keys()
     for name, path in paths.items():
         load_config(DesignConfig, path)
         if name != "darts":
@@ -67,3 +67,15 @@ def test_configs_are_settings(checkout: Path) -> None:
     printed = load_config(DesignConfig, paths["nal_paper"]).design
     assert (printed.samples, printed.epochs, printed.learning_rate, printed.links) == ("paper", 200, 5e-4, 9)
     assert (printed.temperature, printed.best, printed.members, printed.dangling) == (1.0, 30, 10, True)
+    lines = [
+        shlex.split(line)
+        for line in (checkout / "README.md").read_text().splitlines()
+        if "nge design bench --" in line
+    ]
+    measured = [
+        load_config(DesignBenchConfig, checkout / line[4], [w for w in line[5:] if "=" in w]) for line in lines
+    ]
+    assert {(config.labels.table, config.bench.score) for config in measured} == {
+        ("tables/nb201", "cifar10_test_200"),
+        ("tables/ecnas", "cifar10_test_4"),
+    }
