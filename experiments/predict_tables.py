@@ -131,7 +131,7 @@ def by_model(rows: Sequence[Row]) -> list[dict[str, Any]]:
     for (source, model, budget), own in groups.items():
         told = {"set": source, "model": model, "budget": budget, "labels": own[0]["labels"]}
         seeds = {"seeds": [row["trial"]["seed"] for row in own], "folds": [row["trial"]["fold"] for row in own]}
-        named = {name: [row[name] for row in own] for name in _KEPT if name in own[0]}
+        named = {name: [row.get(name) for row in own] for name in _KEPT if any(name in row for row in own)}
         known = {name: [None if value is None else round(value, 4) for value in own] for name, own in named.items()}
         found.append({**told, **seeds, **known})
     return found
