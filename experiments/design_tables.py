@@ -20,7 +20,7 @@ SHOWN = {
         *("valid", "unique", "novel", "distinct_new", "queries"),
     ),
     "ablations": ("mean", "mean_new", "best", "best_new", "unique", "novel", "distinct_new"),
-    "honest": ("mean_queried", "mean_new", "best", "draws", "queries"),
+    "honest": ("mean_queried", "mean_new", "best", "best_random", "gain", "draws", "queries"),
     "searches": ("after_30", "after_50", "after_100"),
 }
 #: Figures that are compared in pairs.
@@ -33,12 +33,17 @@ COMPARED = {
 
 
 def summary(repeats: Repeats) -> dict[str, dict[str, Any]]:
-    """For each row its number of repeats, and by figure the mean and its standard error."""
+    """For each row its number of repeats, and by figure the mean and its standard error.
+
+    `gain` is what `best` is above that of as many random queries, the first of which are the same.
+    """
     rows: dict[str, dict[str, Any]] = {}
     for name, own in repeats.items():
         figures = dict.fromkeys(key for one in own.values() for key in one)
         rows[name] = {"repeats": len(own)}
         rows[name] |= {key: _mean([one[key] for one in own.values() if key in one]) for key in figures}
+        if "best_random" in figures:
+            rows[name]["gain"] = _mean([one["best"] - one["best_random"] for one in own.values()])
     return rows
 
 
