@@ -18,7 +18,7 @@ from nge_search.engine.session import Session, run
 from nge_search.engine.trials import carry_out
 from nge_search.errors import UserError
 from nge_search.kinds import REPORT
-from nge_search.metrics.comparison import compare, summarise
+from nge_search.metrics.comparison import compare, summarise, with_deviation
 from nge_search.settings.design import DesignBenchConfig
 from nge_search.tables import Benchmark, open_table
 from nge_search.tables.labels import Labelled, table_labels
@@ -166,12 +166,5 @@ def _lines(protocol: str, results: list[dict[str, Any]], summary: dict[str, Any]
         " " * 12 + "".join(f"{name:>18}" for name in shown),
     ]
     for own in results:
-        lines.append(f"{own['method']:12}{''.join(f'{_figure(own.get(name)):>18}' for name in shown)}")
+        lines.append(f"{own['method']:12}{''.join(f'{with_deviation(own.get(name), 2):>18}' for name in shown)}")
     return lines
-
-
-def _figure(figure: dict[str, float | None] | None) -> str:
-    if figure is None:
-        return "undefined"
-    deviation = "" if figure["deviation"] is None else f" +- {figure['deviation']:.2f}"
-    return f"{figure['mean']:.2f}{deviation}"

@@ -21,11 +21,14 @@ def carry_out(
     session: Session,
     trials: Sequence[_Trial],
     names: Callable[[_Trial], Mapping[str, Any]],
-    judged: Callable[[_Trial], Mapping[str, float]],
+    judged: Callable[[_Trial], Mapping[str, Any]],
     digest: str,
     notices: Sequence[str] = (),
     shown: Sequence[str] = (),
     path: Callable[[Row], str] = lambda row: "",
+    needed: Sequence[str] = (),
+    what: str = "labels",
+    interrupts: Interrupts | None = None,
 ) -> tuple[list[Row], float]:
     """The rows of all trials, those of an earlier start first, and the seconds that they took.
 
@@ -35,16 +38,19 @@ def carry_out(
         digest: what names the data.
         notices: what a user should know first.
         shown: names of figures for TensorBoard, where they stand below `path` of the row.
+        needed: names of figures that every row has.
+        what: the data, in an error.
+        interrupts: is entered here, for whoever wants to stop within a trial.
 
     Raises:
         UserError: rows of other trials, or of other data.
         Interrupted: SIGTERM or SIGINT; trials so far are recorded.
     """
     folder, rows = session.go_on()
-    _require_same(rows, [names(trial) for trial in trials], digest, folder.metrics_path)
+    _require_same(rows, [names(trial) for trial in trials], digest, ("seconds", *needed), what, folder.metrics_path)
     for notice in notices:
         session.say(notice)
-    watch, interrupts = Stopwatch(), Interrupts()
+    watch, interrupts = Stopwatch(), interrupts or Interrupts()
     logger = Logger(folder, session.config.run, len(rows))
     watch.restore(rows[-1]["seconds"] if rows else 0.0)
     logger.start_phase("trials", len(trials), len(rows))
@@ -67,18 +73,29 @@ def carry_out(
     return rows, round(watch.seconds, 2)
 
 
-def _finite(value: float) -> float | None:
+def _finite(value: Any) -> Any:
+    """A figure as it is written: null if it is not finite; counts, and figures by name, as they are."""
+    if isinstance(value, (int, dict)):
+        return value
     return float(value) if math.isfinite(value) else None
 
 
-def _require_same(rows: list[Row], trials: Sequence[Mapping[str, Any]], digest: str, path: Path) -> None:
+def _require_same(
+    rows: list[Row],
+    trials: Sequence[Mapping[str, Any]],
+    digest: str,
+    needed: Sequence[str],
+    what: str,
+    path: Path,
+) -> None:
     """Raise UserError unless rows are of the first trials, on the same data."""
     for row, names in zip(rows, trials):
         if row.get("data") != digest:
-            raise UserError(f"{path} records trials on other labels; set another run.dir=, or run.overwrite=true")
+            raise UserError(f"{path} records trials on other {what}; set another run.dir=, or run.overwrite=true")
         if any(row.get(name) != value for name, value in names.items()):
             raise UserError(f"{path} is damaged: its rows are not those of this run; use run.overwrite=true")
-        if not isinstance(row.get("seconds"), float):
-            raise UserError(f"{path} is damaged: a row does not say its seconds; use run.overwrite=true")
+        for name in needed:
+            if not isinstance(row.get(name), float):
+                raise UserError(f"{path} is damaged: a row does not say its {name}; use run.overwrite=true")
     if len(rows) > len(trials):
         raise UserError(f"{path} is damaged: it has {len(rows)} rows of {len(trials)}; use run.overwrite=true")

@@ -90,3 +90,11 @@ def _by_seed(rows: Sequence[Row], name: str) -> dict[int, float]:
         if row.get(name) is not None:
             found.setdefault(row["seed"], []).append(row[name])
     return {seed: float(np.mean(values)) for seed, values in found.items()}
+
+
+def with_deviation(figure: Mapping[str, float | None] | None, digits: int) -> str:
+    """Mean and deviation of a figure of `summarise`, in words."""
+    if figure is None:
+        return "undefined"
+    deviation = "" if figure["deviation"] is None else f" +- {figure['deviation']:.{digits}f}"
+    return f"{figure['mean']:.{digits}f}{deviation}"

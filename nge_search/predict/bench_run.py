@@ -16,7 +16,7 @@ from nge_search.engine.trials import carry_out
 from nge_search.errors import UserError
 from nge_search.files import user_path
 from nge_search.kinds import REPORT
-from nge_search.metrics.comparison import compare, summarise
+from nge_search.metrics.comparison import compare, summarise, with_deviation
 from nge_search.predict.anytime import AnytimePredictor
 from nge_search.predict.evaluation import Judged, Trial, judge, judge_anytime
 from nge_search.predict.predictors import configured, network_options
@@ -164,13 +164,6 @@ def _table(section: BenchSection, results: list[dict[str, Any]], figure: str, ti
         head += f"{count:>20}"
     lines = [title, head]
     for model in section.models:
-        cells = (_with_deviation(by_place[model, budget].get(figure)) for budget in section.budgets)
+        cells = (with_deviation(by_place[model, budget].get(figure), 4) for budget in section.budgets)
         lines.append(f"{model:14}{''.join(f'{cell:>20}' for cell in cells)}")
     return lines
-
-
-def _with_deviation(figure: dict[str, float | None] | None) -> str:
-    if figure is None:
-        return "undefined"
-    deviation = "" if figure["deviation"] is None else f" +- {figure['deviation']:.4f}"
-    return f"{figure['mean']:.4f}{deviation}"

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from nge_search.engine.environment import device_name
 from nge_search.engine.interrupt import Interrupted, Interrupts
 from nge_search.engine.launch import read_launch
-from nge_search.engine.logger import Logger
-from nge_search.engine.run_folder import Stopwatch
 from nge_search.engine.session import Session, run
+from nge_search.engine.trials import carry_out
 from nge_search.errors import UserError
 from nge_search.kinds import REPORT
+from nge_search.metrics.comparison import with_deviation
 from nge_search.retrieve.catalogue import graphs_of, known_corpus
 from nge_search.retrieve.comparison import compare, figures, summarise
 from nge_search.retrieve.corpus import Corpus
 from nge_search.retrieve.models import candidate, require_taken
-from nge_search.retrieve.questions import Asked, Question
+from nge_search.retrieve.questions import Asked
 from nge_search.settings.retrieve import RetrieveBenchConfig
 
 #: Of a row, shown on TensorBoard and beside progress.
@@ -59,49 +59,38 @@ def _compare(session: Session, config: RetrieveBenchConfig) -> dict[str, Any]:
         for model in section.models
     ]
     asked.question(section.tasks[0], section.first_seed)
-    digest = _digest(corpus)
-    folder, rows = session.go_on()
-    _require_same(rows, trials, digest, folder.metrics_path)
-    watch, logger, interrupts = Stopwatch(), Logger(folder, config.run, len(rows)), Interrupts()
-    watch.restore(rows[-1]["seconds"] if rows else 0.0)
-    question: tuple[str, int, Question] | None = None
+    interrupts, question = Interrupts(), functools.lru_cache(1)(asked.question)
 
     def stop(*_: object) -> None:
         if interrupts.received:
             raise Interrupted(interrupts.received)
 
-    logger.start_phase("trials", len(trials), len(rows))
-    try:
-        with interrupts:
-            for trial in trials[len(rows) :]:
-                if question is None or question[:2] != (trial.task, trial.seed):
-                    question = (trial.task, trial.seed, asked.question(trial.task, trial.seed))
-                own = candidate(trial.model, options, session.world.device, stop)
-                answers = question[2].answers(own, section.folds, trial.seed)
-                found = figures(answers, question[2].task.family_Q)
-                row = {"epoch": len(rows), **trial._asdict(), **found, "seconds": round(watch.seconds, 2)}
-                rows.append({**row, "data": digest})
-                _tell(logger, trial, rows[-1], len(rows), len(trials))
-                stop()
-    finally:
-        logger.close()
+    def judged(trial: Trial) -> dict[str, Any]:
+        put = question(trial.task, trial.seed)
+        own = candidate(trial.model, options, session.world.device, stop)
+        return figures(put.answers(own, section.folds, trial.seed), put.task.family_Q)
+
+    rows, seconds = carry_out(
+        session,
+        trials,
+        Trial._asdict,
+        judged,
+        _digest(corpus),
+        shown=_SHOWN,
+        path=lambda row: f"{row['task']}/{row['model']}",
+        needed=_SHOWN,
+        what="networks",
+        interrupts=interrupts,
+    )
     return {
         "kind": config.kind,
         "graphs": len(corpus),
         "versions": dict(corpus.versions),
         "results": summarise(rows),
         "comparisons": compare(rows),
-        "seconds": round(watch.seconds, 2),
+        "seconds": seconds,
         "device": device_name(session.world.device),
     }
-
-
-def _tell(logger: Logger, trial: Trial, row: dict[str, Any], done: int, total: int) -> None:
-    logger.row(row)
-    shown = {name: row[name] for name in _SHOWN}
-    logger.scalars({f"{name}/{trial.task}/{trial.model}": value for name, value in shown.items()}, done)
-    logger.advance()
-    logger.progress(f"{trial.task}, {trial.model}, trial", done, total, shown)
 
 
 def _digest(corpus: Corpus) -> str:
@@ -110,18 +99,6 @@ def _digest(corpus: Corpus) -> str:
     for entry in corpus.entries:
         found.update(f"{entry.digest} {entry.family} ".encode())
     return found.hexdigest()[:16]
-
-
-def _require_same(rows: Sequence[dict[str, Any]], trials: Sequence[Trial], digest: str, path: Path) -> None:
-    """Raise UserError unless rows are of the first trials, on the same networks."""
-    if len(rows) > len(trials):
-        raise UserError(f"{path} is damaged: it has {len(rows)} rows of {len(trials)}; use run.overwrite=true")
-    for row, trial in zip(rows, trials):
-        if row.get("data") != digest:
-            raise UserError(f"{path} records trials on other networks; set another run.dir=, or run.overwrite=true")
-        figures_there = all(isinstance(row.get(name), float) for name in (*_SHOWN, "seconds"))
-        if any(row.get(name) != value for name, value in trial._asdict().items()) or not figures_there:
-            raise UserError(f"{path} is damaged: its rows are not those of this run; use run.overwrite=true")
 
 
 def closing_lines(config: RetrieveBenchConfig, summary: dict[str, Any]) -> list[str]:
@@ -134,7 +111,7 @@ def closing_lines(config: RetrieveBenchConfig, summary: dict[str, Any]) -> list[
         own = [result for result in summary["results"] if result["task"] == task]
         lines.append(f"{task}, {own[0]['queries']:.0f} queries".ljust(34) + "".join(f"{n:>18}" for n in _SHOWN))
         for result in own:
-            cells = "".join(f"{_with_deviation(result[name]):>18}" for name in _SHOWN)
+            cells = "".join(f"{with_deviation(result[name], 4):>18}" for name in _SHOWN)
             lines.append(f"  {result['model']:32}{cells}")
     for found in summary["comparisons"]:
         lines.append(
@@ -142,8 +119,3 @@ def closing_lines(config: RetrieveBenchConfig, summary: dict[str, Any]) -> list[
             f"(p {found['p']:.2g}), MRR {found['mrr_difference']:+.4f}"
         )
     return [*lines, f"report {Path(config.run.dir) / REPORT}"]
-
-
-def _with_deviation(figure: dict[str, float | None]) -> str:
-    deviation = "" if figure["deviation"] is None else f" +- {figure['deviation']:.4f}"
-    return f"{figure['mean']:.4f}{deviation}"

@@ -78,15 +78,15 @@ def test_a_comparison_goes_on_where_it_stopped(
 ) -> None:
     whole = nge_search.retrieve_bench(None, corpus_file, *BENCH, *QUIET, f"run.dir={tmp_path / 'whole'}")
     require_listed(tmp_path / "whole")
-    tell, told = bench_run._tell, []
+    figures, told, stops = bench_run.figures, [], [3]
 
-    def stop(*given: Any) -> None:
-        tell(*given)
+    def stop(*given: Any) -> dict[str, Any]:
+        if len(told) in stops:
+            raise Interrupted(stops.pop())
         told.append(given)
-        if len(told) == 3:
-            raise Interrupted(15)
+        return figures(*given)
 
-    monkeypatch.setattr(bench_run, "_tell", stop)
+    monkeypatch.setattr(bench_run, "figures", stop)
     with pytest.raises(Interrupted):
         nge_search.retrieve_bench(None, corpus_file, *BENCH, *QUIET, f"run.dir={tmp_path / 'cut'}")
     cut = nge_search.retrieve_bench(None, corpus_file, *BENCH, *QUIET, f"run.dir={tmp_path / 'cut'}")
