@@ -80,6 +80,14 @@ class Section:
         """The error for a field of this section: `key=value: why`."""
         return UserError(f"{self.key(name)}={plain(getattr(self, name), 300)}: {why}")
 
+    def require_distinct(self, *names: str) -> None:
+        """Raise UserError for lists of this section that are empty, or have something twice."""
+        for name in names:
+            if not getattr(self, name):
+                raise self.refuse(name, "give at least one")
+            if len(set(getattr(self, name))) < len(getattr(self, name)):
+                raise self.refuse(name, "one stands there twice")
+
     def _check_field(self, name: str, value: Any, limits: Any) -> None:
         choices = limits["choices"]
         for element in value if isinstance(value, list) else [value]:

@@ -185,9 +185,7 @@ class DesignTrialsSection(Section):
     )
 
     def check(self) -> None:
-        for name in ("methods", "protocols"):
-            if len(set(getattr(self, name))) < len(getattr(self, name)):
-                raise self.refuse(name, "one stands there twice")
+        self.require_distinct("methods", "protocols")
 
 
 @dataclass

@@ -192,12 +192,9 @@ class BenchSection(Section):
             word = "with" if self.half else "without"
             known = ", ".join(offered)
             raise self.refuse("models", f"{other[0]} is none {word} {self.key('half')}; there are {known}")
-        for name in ("models", "budgets", "seeds"):
-            if not getattr(self, name):
-                raise self.refuse(name, "give at least one")
-        for name in ("models", "budgets"):
-            if len(set(getattr(self, name))) < len(getattr(self, name)):
-                raise self.refuse(name, "one stands there twice")
+        self.require_distinct("models", "budgets")
+        if not self.seeds:
+            raise self.refuse("seeds", "give at least one")
         for text in self.budgets:
             if not _BUDGET.fullmatch(text) or _share(text) > 1 or _budget(text, 10**9) < 1:
                 raise self.refuse("budgets", f"'{text}' is neither a number of labels, as 39, nor a share, as 0.5%")

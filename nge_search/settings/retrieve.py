@@ -45,8 +45,7 @@ class BuildSection(Section):
     def check(self) -> None:
         if not self.libraries:
             raise self.refuse("libraries", f"give at least one of {', '.join(NETWORK_LIBRARIES)}")
-        if len(set(self.libraries)) < len(self.libraries):
-            raise self.refuse("libraries", "one stands there twice")
+        self.require_distinct("libraries")
 
 
 @dataclass
@@ -189,11 +188,7 @@ class RetrieveBenchSection(Section):
     families: int = option(20, "Number of families that are drawn for `unseen`.", at_least=1, at_most=10_000)
 
     def check(self) -> None:
-        for name in ("models", "tasks"):
-            if not getattr(self, name):
-                raise self.refuse(name, "give at least one")
-            if len(set(getattr(self, name))) < len(getattr(self, name)):
-                raise self.refuse(name, "one stands there twice")
+        self.require_distinct("models", "tasks")
 
 
 @dataclass

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from nge_search.metrics.comparison import compare, summarise
-from nge_search.report.parts.numbers import duration, number, plain, share
+from nge_search.report.parts.numbers import duration, mean_of, number, plain, share, with_deviation
 from nge_search.report.parts.page import Figure, Section, notice, records
 from nge_search.report.parts.run import Run
 from nge_search.report.parts.sections import configuration, hint
@@ -47,7 +47,9 @@ def figures(run: Run) -> list[Figure]:
     ]
     for protocol in _protocols(results):
         best = max((own for own in results if own["protocol"] == protocol), key=_mean_new)
-        found.append(Figure(_figure(best, "mean_new"), f"Mean of new cells, {protocol}, %", str(best["method"])))
+        found.append(
+            Figure(with_deviation(best, "mean_new"), f"Mean of new cells, {protocol}, %", str(best["method"]))
+        )
     return [*found, Figure(duration(run.figure("seconds")), "Time", str(summary.get("device", "")))]
 
 
@@ -92,9 +94,9 @@ def _of_protocol(protocol: str, results: list[Result]) -> str:
         "that were queried and drawn, by its score."
     )
     parts = [
-        _table("Accuracy in %, mean ± deviation over seeds", own, _ACCURACIES, lambda *given: _figure(*given)),
-        _table("Of the draws", own, _SHARES, lambda result, key: share(_mean(result, key))),
-        _table("Counts, mean over seeds", own, _COUNTS, lambda result, key: plain(_mean(result, key), 5)),
+        _table("Accuracy in %, mean ± deviation over seeds", own, _ACCURACIES, with_deviation),
+        _table("Of the draws", own, _SHARES, lambda result, key: share(mean_of(result, key))),
+        _table("Counts, mean over seeds", own, _COUNTS, lambda result, key: plain(mean_of(result, key), 5)),
     ]
     return "".join(parts) + hint(words)
 
@@ -111,21 +113,8 @@ def _table(title: str, results: list[Result], columns: Any, write: Any) -> str:
     return records(title, ["method"], [*(name for _, name in shown), "seeds"], rows)
 
 
-def _figure(result: Result, key: str) -> str:
-    found = result.get(key)
-    if not isinstance(found, dict):
-        return plain(math.nan)
-    deviation = found["deviation"]
-    return plain(_mean(result, key)) + ("" if deviation is None else f" ± {plain(number(deviation), 2)}")
-
-
-def _mean(result: Result, key: str) -> float:
-    found = result.get(key)
-    return number(found.get("mean")) if isinstance(found, dict) else math.nan
-
-
 def _mean_new(result: Result) -> float:
-    value = _mean(result, "mean_new")
+    value = mean_of(result, "mean_new")
     return value if math.isfinite(value) else -math.inf
 
 

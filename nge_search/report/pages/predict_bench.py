@@ -8,7 +8,7 @@ from typing import Any
 
 from nge_search.metrics.comparison import compare, summarise
 from nge_search.report.parts.charts import Series, line_chart
-from nge_search.report.parts.numbers import duration, number, plain, share
+from nge_search.report.parts.numbers import duration, mean_of, number, plain, share, with_deviation
 from nge_search.report.parts.page import Figure, Section, grid, records
 from nge_search.report.parts.run import Run
 from nge_search.report.parts.sections import configuration, hint
@@ -32,7 +32,7 @@ def figures(run: Run) -> list[Figure]:
         most = max(number(result["labels"]) for result in results)
         best = max((own for own in results if own["labels"] == most), key=_tau)
         remark = f"{_name(best)} on {plain(most, 6)} labels, {best['seeds']} seed{'s' * (best['seeds'] != 1)}"
-        found.insert(0, Figure(_with_deviation(best, "kendall_tau"), "Kendall's tau", remark))
+        found.insert(0, Figure(with_deviation(best, "kendall_tau"), "Kendall's tau", remark))
     return found
 
 
@@ -73,21 +73,8 @@ def _name(result: Result) -> str:
 
 
 def _tau(result: Result) -> float:
-    value = _mean(result, "kendall_tau")
+    value = mean_of(result, "kendall_tau")
     return value if math.isfinite(value) else -math.inf
-
-
-def _mean(result: Result, figure: str) -> float:
-    found = result.get(figure)
-    return number(found.get("mean")) if isinstance(found, dict) else math.nan
-
-
-def _with_deviation(result: Result, figure: str) -> str:
-    found = result.get(figure)
-    if not isinstance(found, dict):
-        return plain(math.nan)
-    deviation = found["deviation"]
-    return plain(_mean(result, figure)) + ("" if deviation is None else f" ± {plain(number(deviation), 2)}")
 
 
 def _models(results: list[Result]) -> list[str]:
@@ -103,9 +90,9 @@ def _by_labels(results: list[Result], figure: str) -> str:
     series = []
     for model in models:
         own = sorted((result for result in results if _name(result) == model), key=lambda result: result["labels"])
-        series.append(Series(model, [(float(result["labels"]), _mean(result, figure)) for result in own]))
+        series.append(Series(model, [(float(result["labels"]), mean_of(result, figure)) for result in own]))
     rows = [
-        (model, *(_with_deviation(by_place.get((model, budget), {}), figure) for budget in budgets))
+        (model, *(with_deviation(by_place.get((model, budget), {}), figure) for budget in budgets))
         for model in models
     ]
     heads = []
@@ -122,7 +109,7 @@ def _precision(results: list[Result]) -> str:
     for model in _models(results):
         own = max((result for result in results if _name(result) == model), key=lambda result: result["labels"])
         points = [
-            (100 * float(match[1]), 100 * _mean(own, key)) for key in own if (match := _PRECISION.fullmatch(key))
+            (100 * float(match[1]), 100 * mean_of(own, key)) for key in own if (match := _PRECISION.fullmatch(key))
         ]
         series.append(Series(f"{model}, {own['labels']} labels", sorted(points)))
     words = (
@@ -153,9 +140,9 @@ def _pairs(run: Run) -> str:
 
 def _intervals(results: list[Result]) -> str:
     rows = [
-        (_name(result), str(result["labels"]), *(share(_mean(result, key)) for key in _COVERED))
+        (_name(result), str(result["labels"]), *(share(mean_of(result, key)) for key in _COVERED))
         for result in results
-        if all(math.isfinite(_mean(result, key)) for key in _COVERED)
+        if all(math.isfinite(mean_of(result, key)) for key in _COVERED)
     ]
     title = "Labels within the intervals that are to hold 50 % and 90 % of them"
     return records(title, ["predictor"], ["labels", "of 50 %", "of 90 %"], rows)

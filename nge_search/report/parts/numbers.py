@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 MISSING = "–"
@@ -74,3 +75,18 @@ def duration(seconds: float) -> str:
         return f"{minutes // 60}{_SPACE}h {minutes % 60}{_SPACE}min"
     hours = round(seconds / 3600)
     return f"{hours // 24}{_SPACE}d {hours % 24}{_SPACE}h"
+
+
+def mean_of(result: Mapping[str, Any], figure: str) -> float:
+    """The mean of a figure over seeds, as `metrics.comparison.summarise` has it; NaN where it has none."""
+    found = result.get(figure)
+    return number(found.get("mean")) if isinstance(found, dict) else math.nan
+
+
+def with_deviation(result: Mapping[str, Any], figure: str) -> str:
+    """The mean of a figure over seeds, and its deviation where there is one."""
+    found = result.get(figure)
+    if not isinstance(found, dict):
+        return plain(math.nan)
+    deviation = found["deviation"]
+    return plain(mean_of(result, figure)) + ("" if deviation is None else f" ± {plain(number(deviation), 2)}")
