@@ -1,5 +1,10 @@
 """What all embeddings share: from node vectors to the matrices of probabilities, for each kind of cell.
 
+Graph convolutions average what they connect, so that the vectors of all edges are nearly the same when a search
+starts, and a step moves P alike on all of them. Two ways to tell edges apart stand beside the paper's: `split_rows`
+shows the classifier what edges have in common and what sets each apart at equal size, and jumping connections
+(Xu et al., 2018) show heads the learned vectors of the vertices beside what the layers make of them.
+
 Legend: V vertices of the cell graph, E rows (edges), O options (operations), D input, F output, K edge dimensions.
 """
 
@@ -14,6 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nge_search.architecture.cell_space import CellSpace, Table
+from nge_search.settings.embedding import EmbeddingSection
+
+#: Root mean square below which vectors count as zero.
+_LEAST_RMS = 1e-6
 
 Initialise = Callable[[Tensor], Tensor]
 
@@ -35,38 +44,59 @@ def linear(fan_in: int, fan_out: int, initialise: Initialise) -> nn.Linear:
     return layer
 
 
+def split_rows(v_EK: Tensor) -> Tensor:
+    """[E, 2 K]: the mean of all rows, the same in each row, and the row's deviation from it, both of rms 1.
+
+    The deviations have one rms for all rows together, so their sizes relative to each other stay. What scales all
+    rows changes nothing; what is added to all alike changes the first half alone.
+    """
+    mean_K = v_EK.mean(dim=0)
+    parts = mean_K.expand_as(v_EK), v_EK - mean_K
+    return torch.cat([part * torch.rsqrt(part.square().mean() + _LEAST_RMS**2) for part in parts], dim=1)
+
+
 class Head(nn.Module):
-    """Node vectors to one matrix of probabilities: Eq. 9 (a two-layer MLP per row) and Eq. 10 (softmax).
+    """Node vectors to the logits of one matrix of probabilities: a two-layer MLP per row (Eq. 9), and a classifier.
 
     A row's input is the vectors of its vertices: an edge's source and target, or a vertex alone. Shared by all
-    rows. The softmax is applied here and nowhere else.
+    rows. Eq. 10's softmax follows in `Embedding.forward` and nowhere else.
     """
 
     members_EM: Tensor
 
-    def __init__(self, space: CellSpace, table: Table, node_dim: int, edge_dim: int, initialise: Initialise):
+    def __init__(
+        self, space: CellSpace, table: Table, node_dim: int, config: EmbeddingSection, initialise: Initialise
+    ):
         super().__init__()
         members = space.chosen_edges if table.on == "edges" else [(vertex,) for vertex in space.labelled]
         self.register_buffer("members_EM", torch.tensor(members), persistent=False)
-        self.hidden = linear(len(members[0]) * node_dim, edge_dim, initialise)
-        self.embed = linear(edge_dim, edge_dim, initialise)
-        self.classify = linear(edge_dim, len(table.options), initialise)
+        self.split, width = config.edges == "split", config.edge_dim
+        self.hidden = linear(len(members[0]) * node_dim, width, initialise)
+        self.embed = linear(width, width, initialise)
+        self.classify = linear(2 * width if self.split else width, len(table.options), initialise)
+        if self.split or config.uniform_start:
+            nn.init.zeros_(self.classify.weight)
 
     def extra_repr(self) -> str:
-        return f"rows={len(self.members_EM)}"
+        return f"rows={len(self.members_EM)}, split={self.split}"
 
     def forward(self, z_VF: Tensor) -> tuple[Tensor, Tensor]:
-        """P [E, O] and the activations of the hidden layer (for the share of dead units)."""
+        """Logits [E, O] and the activations of the hidden layer (for the share of dead units)."""
         hidden_EK = functional.relu(self.hidden(z_VF[self.members_EM].flatten(1)))
-        return torch.softmax(self.classify(self.embed(hidden_EK)), dim=1), hidden_EK
+        edges_EK = self.embed(hidden_EK)
+        return self.classify(split_rows(edges_EK) if self.split else edges_EK), hidden_EK
 
 
 class Embedding(nn.Module, ABC):
     """What gives P."""
 
     @abstractmethod
+    def logits(self) -> tuple[Tensor, ...]:
+        """What P is the softmax of: one matrix [E, O] for each of `CellSpace.tables`."""
+
     def forward(self) -> tuple[Tensor, ...]:
-        """The matrices of `CellSpace.tables`, each [E, O]; rows sum to one."""
+        """The matrices of `CellSpace.tables`, each [E, O]; rows sum to one (Eq. 10)."""
+        return tuple(torch.softmax(logits_EO, dim=1) for logits_EO in self.logits())
 
     @abstractmethod
     def node_vectors(self) -> list[nn.Parameter]:
@@ -78,14 +108,22 @@ class Embedding(nn.Module, ABC):
 
 
 class Layers(nn.Module, ABC):
-    """What turns the X of one kind of cell into its matrices; subclasses say how vertices exchange information."""
+    """What turns the X of one kind of cell into logits; subclasses say how vertices exchange information.
 
-    def add_heads(self, space: CellSpace, node_dim: int, edge_dim: int, initialise: Initialise) -> None:
+    Attributes:
+        jumping: heads read X beside what `propagate` gives.
+    """
+
+    jumping = False
+
+    def add_heads(
+        self, space: CellSpace, node_dim: int, config: EmbeddingSection, initialise: Initialise, jumping: bool
+    ) -> None:
         """To be called last, as the order of what is made decides the initial values."""
+        self.jumping = jumping
+        width = node_dim + config.input_dim * jumping
         self.head, *more = (
-            Head(space, table, node_dim, edge_dim, initialise)
-            for table in space.tables
-            if table.kind == space.kinds[0]
+            Head(space, table, width, config, initialise) for table in space.tables if table.kind == space.kinds[0]
         )
         self.vertex_head = more[0] if more else None
 
@@ -94,10 +132,12 @@ class Layers(nn.Module, ABC):
         """Node vectors [V, F], and the activations of hidden ReLU layers."""
 
     def forward(self, x_VD: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """The kind's matrices of probabilities, and the activations of hidden ReLU layers."""
+        """The kind's matrices of logits, and the activations of hidden ReLU layers."""
         z_VF, activations = self.propagate(x_VD)
+        if self.jumping:
+            z_VF = torch.cat([z_VF, x_VD], dim=1)
         found = [head(z_VF) for head in (self.head, self.vertex_head) if head is not None]
-        return [p_EO for p_EO, _ in found], activations + [hidden_EK for _, hidden_EK in found]
+        return [logits_EO for logits_EO, _ in found], activations + [hidden_EK for _, hidden_EK in found]
 
 
 class NodeEmbedding(Embedding):
@@ -127,8 +167,8 @@ class NodeEmbedding(Embedding):
         for position, x_VD in enumerate(self.node_vectors()):
             yield self.layers[min(position, len(self.layers) - 1)](x_VD)
 
-    def forward(self) -> tuple[Tensor, ...]:
-        return tuple(p_EO for matrices, _ in self._run() for p_EO in matrices)
+    def logits(self) -> tuple[Tensor, ...]:
+        return tuple(logits_EO for matrices, _ in self._run() for logits_EO in matrices)
 
     def node_vectors(self) -> list[nn.Parameter]:
         return [self.get_parameter(f"x_{kind}") for kind in self.kinds]

@@ -12,6 +12,7 @@ from torch.nn import functional
 from nge_search.architecture.cell_space import CellSpace
 from nge_search.embedding.base import Initialise, Layers
 from nge_search.graph_nn import GraphConvolution
+from nge_search.settings.embedding import EmbeddingSection
 
 
 def propagation_matrix(space: CellSpace, adjacency: str) -> Tensor:
@@ -43,27 +44,21 @@ def propagation_matrix(space: CellSpace, adjacency: str) -> Tensor:
 
 
 class GraphLayers(Layers):
-    """X to P by L graph convolutions H(l+1) = ReLU(A_hat H(l) W(l)) (Eq. 8) and the edge head (Eq. 9-10)."""
+    """X to logits by L graph convolutions H(l+1) = ReLU(A_hat H(l) W(l)) (Eq. 8) and the edge head (Eq. 9-10)."""
 
     a_VV: Tensor
 
-    def __init__(
-        self,
-        space: CellSpace,
-        adjacency: str,
-        widths: list[int],
-        edge_dim: int,
-        initialise: Initialise,
-    ):
+    def __init__(self, space: CellSpace, config: EmbeddingSection, initialise: Initialise):
         super().__init__()
-        self.register_buffer("a_VV", propagation_matrix(space, adjacency).float(), persistent=False)
-        self.space, self.adjacency = space, adjacency
+        self.register_buffer("a_VV", propagation_matrix(space, config.adjacency).float(), persistent=False)
+        self.space, self.adjacency = space, config.adjacency
+        widths = [config.input_dim, *[config.hidden_dim] * (config.layers - 1), config.output_dim]
         self.convolutions = nn.ModuleList()
         for fan_in, fan_out in itertools.pairwise(widths):
             convolution = GraphConvolution(fan_in, fan_out, bias=False)
             initialise(convolution.weight.data)
             self.convolutions.append(convolution)
-        self.add_heads(space, widths[-1], edge_dim, initialise)
+        self.add_heads(space, config.output_dim, config, initialise, config.jumping)
 
     def extra_repr(self) -> str:
         return f"vertices={self.space.vertices}, adjacency={self.adjacency}"

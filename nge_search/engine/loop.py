@@ -278,8 +278,8 @@ class Loop:
         sizes = [sum(tensor.numel() for tensor in tensors) for tensors in (sums, buffers)]
         parts = read_parts(state, source, self.task.epochs, len(self.task.phases), *sizes)
         self.position = Position(**parts.position)
-        self._require_place(source)
         self.task.load_state_dict(parts.task, source)
+        self._require_place(source)  # how many steps a phase has may hang on what the task has just loaded
         self.rows, self.last_row = parts.rows, parts.last_row
         self.watch.restore(parts.seconds)
         self.trained, self.train_seconds, self._epoch_trained, self._epoch_seconds = parts.train

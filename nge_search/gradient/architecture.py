@@ -6,44 +6,59 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nge_search.architecture.cell_space import CellSpace
-from nge_search.embedding import build_embedding
+from nge_search.embedding import EdgeWeights, build_embedding
 from nge_search.engine.checkpoint import load_module
 from nge_search.engine.checkpoint_parts import load_optimiser
 from nge_search.engine.distributed import World
 from nge_search.engine.precision import weight_dtype
+from nge_search.gradient import dirichlet
+from nge_search.gradient.regularisers import beta_decay_gradient, entropy, expected_cost
 from nge_search.settings.search import SearchConfig
 
 
 class ArchitectureOptimiser:
-    """P as a trainable function of X and Theta.
+    """P as a trainable function of X and Theta, and weights of edges with logits of their own, if there are such.
 
-    Gradients are taken with respect to P, summed over the ranks there (small matrices), and carried
-    through the embedding on every rank alike.
+    Gradients are taken with respect to what mixtures are made of (`mixing`), summed over the ranks there (small
+    matrices), and carried through the embedding on every rank alike.
 
     Args:
         cost_gradients: gradients of the expected cost with respect to each P, [E, O].
 
     Attributes:
         embedding: the module that gives P.
+        edge_weights: the module that gives weights of edges, or None.
         finite: a boolean scalar on the device, cleared by a gradient that is not finite.
     """
 
     def __init__(self, config: SearchConfig, space: CellSpace, world: World, cost_gradients: Sequence[Tensor]):
-        dtype = weight_dtype(config.precision)
+        dtype, section = weight_dtype(config.precision), config.search
         self.embedding = build_embedding(config.embedding, space).to(world.device, dtype)
+        self.edge_weights = None
+        if section.edge_normalisation:
+            self.edge_weights = EdgeWeights(space).to(world.device, dtype)
         self.cost_gradients = [gradient.to(world.device, dtype) for gradient in cost_gradients]
-        self.cost_weight = config.search.cost_weight
-        self.first_entropy_weight = self.entropy_weight = config.search.entropy_weight
+        self.cost_weight = section.cost_weight
+        self.first_entropy_weight = self.entropy_weight = section.entropy_weight
+        self.last_beta_weight, self.beta_weight = section.beta_weight, 0.0
+        self.dirichlet = section.mixture == "dirichlet"
+        self.anchor_weight = section.anchor_weight if self.dirichlet else 0.0
         self.finite = torch.ones((), dtype=torch.bool, device=world.device)
         self.optimiser = self._build_adam(config)
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        """What is trained."""
+        return [self.embedding] if self.edge_weights is None else [self.embedding, self.edge_weights]
 
     def _build_adam(self, config: SearchConfig) -> torch.optim.Adam:
         settings = config.embedding
         node_vectors = self.embedding.node_vectors()
-        others = [p for p in self.embedding.parameters() if all(p is not x for x in node_vectors)]
+        every = (parameter for module in self.modules for parameter in module.parameters())
+        others = [p for p in every if all(p is not x for x in node_vectors)]
         groups = [{"params": others, "weight_decay": settings.weight_decay}]
         if node_vectors:
             decay = settings.weight_decay if settings.weight_decay_on_x else 0.0
@@ -54,44 +69,84 @@ class ArchitectureOptimiser:
 
     @torch.no_grad()
     def probabilities(self) -> tuple[Tensor, ...]:
-        """P of each kind of cell [E, O], as constants."""
-        return self.embedding()
+        """P of each kind of cell [E, O], as constants: rows sum to one."""
+        return tuple(map(self._mean, self._matrices(self.embedding.logits())))
 
-    def anneal(self, progress: float) -> None:
-        """Let the entropy bonus fall linearly with the progress of the search, from 0 to 1."""
+    @torch.no_grad()
+    def mixing(self) -> tuple[Tensor, ...]:
+        """What mixtures are made of, as constants, by kind of cell.
+
+        P [E, O], or under search.mixture=dirichlet concentrations; then weights of edges [E], if there are such.
+        """
+        return tuple(self._outputs(self.embedding.logits()))
+
+    @torch.no_grad()
+    def strengths(self) -> tuple[Tensor, ...]:
+        """What cells are derived from: P times the weight of the edge."""
+        found = self.probabilities()
+        if self.edge_weights is None:
+            return found
+        return tuple(p_EO * own_E[:, None] for p_EO, own_E in zip(found, self.edge_weights()))
+
+    def _outputs(self, logits: Sequence[Tensor]) -> list[Tensor]:
+        return self._matrices(logits) + list(self.edge_weights() if self.edge_weights else ())
+
+    def _matrices(self, logits: Sequence[Tensor]) -> list[Tensor]:
+        if self.dirichlet:
+            return [dirichlet.concentrations(logits_EO) for logits_EO in logits]
+        return [torch.softmax(logits_EO, dim=1) for logits_EO in logits]
+
+    def _mean(self, matrix_EO: Tensor) -> Tensor:
+        return dirichlet.mean(matrix_EO) if self.dirichlet else matrix_EO
+
+    def anneal(self, progress: float, progress_of_p: float = 0.0) -> None:
+        """Let the entropy bonus fall with the search's progress and beta-decay rise with P's, from 0 to 1, linearly."""
         self.entropy_weight = self.first_entropy_weight * (1 - progress)
+        self.beta_weight = self.last_beta_weight * progress_of_p
 
     def step(self, gradient: Callable[[list[Tensor]], list[Tensor]]) -> None:
         """One Adam step on X and Theta.
 
         Args:
-            gradient: from the matrices P, as leaves, to the gradients of the loss over all ranks with respect to
-                them.
+            gradient: from what mixtures are made of (`mixing`), as leaves, to the gradients of the loss over all
+                ranks with respect to them.
         """
-        matrices = self.embedding()
-        leaves = [p_EO.detach().requires_grad_() for p_EO in matrices]
+        logits = self.embedding.logits()
+        outputs = self._outputs(logits)
+        leaves = [x.detach().requires_grad_() for x in outputs]
         gradients = gradient(leaves)
         self._add_regularisers(gradients, leaves)
         self.optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(matrices, gradients)
+        if self.beta_weight:
+            outputs += logits
+            gradients = gradients + [self.beta_weight * beta_decay_gradient(x.detach()) for x in logits]
+        torch.autograd.backward(outputs, gradients)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
-        self.finite &= torch.stack([torch.isfinite(g_EO).all() for g_EO in gradients]).all()
+        self.finite &= torch.stack([torch.isfinite(g).all() for g in gradients]).all()
 
-    @torch.no_grad()
     def _add_regularisers(self, gradients: list[Tensor], leaves: list[Tensor]) -> None:
-        """Expected cost (linear in P), and minus the mean entropy of the rows of P: (log P + 1) / E."""
-        if self.cost_weight:
-            for gradient_EO, cost_EO in zip(gradients, self.cost_gradients):
-                gradient_EO.add_(cost_EO, alpha=self.cost_weight)
-        if self.entropy_weight:
-            for gradient_EO, p_EO in zip(gradients, leaves):
-                log_EO = p_EO.clamp_min(torch.finfo(p_EO.dtype).tiny).log()
-                gradient_EO.add_(log_EO + 1, alpha=self.entropy_weight / len(p_EO))
+        """Those of expected cost, of P's entropy as a bonus, and of the divergence from even Dirichlet distributions."""
+        if not (self.cost_weight or self.entropy_weight or self.anchor_weight):
+            return
+        with torch.enable_grad():
+            own = [x_EO.detach().requires_grad_() for x_EO in leaves[: len(self.cost_gradients)]]
+            matrices = [self._mean(x_EO) for x_EO in own]
+            loss = self.cost_weight * expected_cost(self.cost_gradients, matrices)
+            for x_EO, p_EO in zip(own, matrices):
+                loss = loss - self.entropy_weight * entropy(p_EO)
+                if self.anchor_weight:
+                    loss = loss + self.anchor_weight * dirichlet.anchor(x_EO)
+            found = torch.autograd.grad(loss, own)
+        for gradient_EO, more_EO in zip(gradients, found):
+            gradient_EO.add_(more_EO)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"embedding": self.embedding.state_dict(), "embedding_optimiser": self.optimiser.state_dict()}
+        state = {"embedding": self.embedding.state_dict(), "embedding_optimiser": self.optimiser.state_dict()}
+        return state if self.edge_weights is None else {**state, "edge_weights": self.edge_weights.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any], source: str) -> None:
         load_module(self.embedding, state.get("embedding"), source)
+        if self.edge_weights is not None:
+            load_module(self.edge_weights, state.get("edge_weights"), source)
         load_optimiser(self.optimiser, state.get("embedding_optimiser"), source)

@@ -16,23 +16,34 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nge_search.architecture.cell_space import CellSpace
 from nge_search.data import Batch, Dataset, Loader
 from nge_search.engine.cuda_graphs import Recorder, choose_record
 from nge_search.engine.distributed import World
 from nge_search.engine.logger import Logger
 from nge_search.engine.loop import float_buffers
-from nge_search.engine.optimisers import build_sgd, clip_gradients, cosine, set_gradients, set_learning_rate
+from nge_search.engine.optimisers import (
+    build_sgd,
+    clip_gradients,
+    cosine,
+    set_gradients,
+    set_learning_rate,
+    warm_up,
+)
 from nge_search.engine.precision import forward_context, full_precision, weight_dtype
 from nge_search.engine.sync_batchnorm import synchronise_statistics
 from nge_search.engine.task import Task
 from nge_search.gradient.architecture import ArchitectureOptimiser
 from nge_search.gradient.cost import ExpectedCost
+from nge_search.gradient.dirichlet import DirichletMixture
 from nge_search.gradient.hypergradient import GradientOf, sgd_directions, unrolled_gradient
+from nge_search.gradient.mixture import Mixture, Tempered
 from nge_search.gradient.phases import build_phases
 from nge_search.gradient.progress import TAGS, describe_epoch, epoch_figures, more_scalars
 from nge_search.gradient.sampling import Sampler, score_gradient
+from nge_search.gradient.stopping import EarlyStop
 from nge_search.metrics.classification import Meter
-from nge_search.settings.search import SearchConfig
+from nge_search.settings.search import SearchConfig, SearchSection
 from nge_search.supernet import build_space, build_supernet, fuse, state_dict
 
 
@@ -73,12 +84,8 @@ class BilevelSearch(Task):
             config, self.space.cell_space, world, self.cost.relative_gradients()
         )
         section = config.search
-        self.sampler = None
-        if section.mixture == "sampled":
-            draws = section.draws if section.gradient == "score" else 1
-            self.sampler = Sampler(
-                self.space.cell_space, section.temperature, config.seed, world.device, dtype, draws
-            )
+        self.mixture = build_mixture(section, self.space.cell_space, config.seed, world.device, dtype)
+        self.early_stop = EarlyStop(section, self.space) if section.stop_count else None
         self.weights = list(self.supernet.parameters())
         self.weight_optimiser = build_sgd(
             self.weights, section.learning_rate, section.momentum, section.weight_decay
@@ -91,8 +98,15 @@ class BilevelSearch(Task):
         self.finite = self.architecture.finite  # one flag, cleared by either kind of step
 
     def loss(self, batch: Batch, p: Sequence[Tensor], meter: Meter | None = None) -> Tensor:
-        """This rank's part of the batch's mean loss, under P or, where operations are sampled, a draw from it."""
-        return self.loss_under(batch, p if self.sampler is None else self.sampler(p), meter)
+        """This rank's part of the batch's mean loss, under what `mix` makes of `ArchitectureOptimiser.mixing`."""
+        return self.loss_under(batch, self.mix(p), meter)
+
+    def mix(self, p: Sequence[Tensor], draw: int = 0) -> Sequence[Tensor]:
+        """The weights of operations [E, O] of each kind of cell in this step; rows sum to their edges' weights."""
+        kinds = len(self.space.cell_space.kinds)
+        matrices, edges = p[:kinds], p[kinds:]
+        weights = matrices if self.mixture is None else self.mixture(matrices, draw)
+        return [w_EO * own_E[:, None] for w_EO, own_E in zip(weights, edges)] if edges else weights
 
     def loss_under(self, batch: Batch, p: Sequence[Tensor], meter: Meter | None) -> Tensor:
         """The sum over this rank's images divided by the images of all ranks."""
@@ -147,8 +161,8 @@ class BilevelSearch(Task):
     @torch.no_grad()
     def _score_gradient(self, batch: Batch, matrices: list[Tensor]) -> list[Tensor]:
         """`sampling.score_gradient` of this step's draws, each on the whole batch, over all ranks."""
-        assert self.sampler is not None
-        draws = [self.sampler(matrices, draw) for draw in range(self.sampler.draws)]
+        assert self.mixture is not None
+        draws = [self.mix(matrices, draw) for draw in range(self.mixture.draws)]
         losses_K = torch.stack([self.loss_under(batch, own, self.meters["architecture"]) for own in draws])
         self.world.sum_tensors([losses_K])
         return score_gradient(losses_K, draws, matrices)
@@ -185,13 +199,31 @@ class BilevelSearch(Task):
         """Whether the warm-up of the weights is over."""
         return epoch >= self.config.search.warmup_epochs
 
-    def start_epoch(self, epoch: int) -> None:
-        """Learning rate and entropy weight of `epoch`: functions of the epoch alone."""
+    def progress_of_p(self, epoch: int) -> float:
+        """From 0 in the first epoch in which P learns, and before, to 1 in the last."""
         section = self.config.search
+        first, last = section.warmup_epochs, section.epochs - 1
+        return max(0.0, (epoch - first) / (last - first)) if last > first else 1.0
+
+    def start_epoch(self, epoch: int) -> None:
+        """Learning rates, temperature and weights of losses of `epoch`: functions of the epoch alone."""
+        section, of_p = self.config.search, self.progress_of_p(epoch)
         rate = cosine(epoch, section.epochs, section.learning_rate, section.learning_rate_min)
         set_learning_rate(self.weight_optimiser, rate)
-        self.architecture.anneal(epoch / section.epochs)
+        rise = warm_up(max(0, epoch - section.warmup_epochs), section.embedding_warmup_epochs)
+        set_learning_rate(self.architecture.optimiser, rise * self.config.embedding.learning_rate)
+        self.architecture.anneal(epoch / section.epochs, of_p)
+        if self.mixture is not None:
+            self.mixture.temperature = section.temperature + of_p * (section.last_temperature - section.temperature)
         self.supernet.train()
+
+    def ends(self, epoch: int) -> bool:
+        """Whether `epoch`, once its training is done, is the last one. Reads back to the host where it may stop."""
+        return epoch + 1 == self.epochs or self._stops(epoch)
+
+    def _stops(self, epoch: int) -> bool:
+        stop = self.early_stop
+        return stop is not None and self.trains_architecture(epoch) and stop.met(self.architecture.strengths())
 
     # -- what the loop asks of a task
 
@@ -200,12 +232,16 @@ class BilevelSearch(Task):
             "supernet": state_dict.supernet_state(self.supernet),
             "weight_optimiser": state_dict.optimiser_state(self.supernet, self.weight_optimiser),
             **self.architecture.state_dict(),
+            **({} if self.early_stop is None else {"early_stop": self.early_stop.state_dict()}),
         }
 
     def load_state_dict(self, state: dict[str, Any], source: str) -> None:
         state_dict.load_supernet(self.supernet, state.get("supernet"), source)
         state_dict.load_optimiser(self.supernet, self.weight_optimiser, state.get("weight_optimiser"), source)
         self.architecture.load_state_dict(state, source)
+        if self.early_stop is not None:
+            self.early_stop.load_state_dict(state.get("early_stop"), source)
+            self.epochs = self.early_stop.epochs or self.epochs
 
     def local_buffers(self) -> list[Tensor]:
         return state_dict.running_statistics(self.supernet)
@@ -220,8 +256,17 @@ class BilevelSearch(Task):
             row.update({f"{name}_{figure}": result[figure] for figure in ("loss", "top1") if figure in result})
         row["learning_rate"] = self.weight_optimiser.param_groups[0]["lr"]
         row["embedding_learning_rate"] = self.architecture.optimiser.param_groups[0]["lr"]
-        row.update(epoch_figures(self.architecture.embedding, self.space, self.cost, self.config))
+        row.update(epoch_figures(self.architecture, self.space, self.cost, self.config))
+        if self.early_stop is not None and self.trains_architecture(epoch):
+            self.early_stop.end_epoch(epoch, self.architecture.strengths(), row["genotype"])
+            self.epochs = self.early_stop.epochs or self.epochs
+            row.update({"stopped": text} if (text := self.early_stop.text()) else {})
         return row
+
+    def found_in(self, row: dict[str, Any]) -> dict[str, Any]:
+        """What a search found whose last row this is: the row's architecture, or that kept by an early stop."""
+        stop = self.early_stop
+        return stop.kept if stop is not None and stop.epochs and stop.kept else row["genotype"]
 
     def line(self, row: dict[str, Any]) -> str:
         return describe_epoch(row, self.space)
@@ -232,3 +277,16 @@ class BilevelSearch(Task):
     def publish(self, logger: Logger, row: dict[str, Any], step: int) -> None:
         super().publish(logger, row, step)
         logger.text("genotype", f"```\n{json.dumps(row['genotype'], indent=2)}\n```", step)
+
+
+def build_mixture(
+    settings: SearchSection, space: CellSpace, seed: int, device: torch.device, dtype: torch.dtype
+) -> Mixture | None:
+    """Of `search.mixture`; None where the supernet adds up all operations by P as it is."""
+    if settings.mixture == "sampled":
+        draws = settings.draws if settings.gradient == "score" else 1
+        return Sampler(space, settings.temperature, seed, device, dtype, draws)
+    if settings.mixture == "dirichlet":
+        return DirichletMixture(space, seed, device, dtype)
+    as_it_is = settings.temperature == settings.last_temperature == 1
+    return None if as_it_is else Tempered(settings.temperature)

@@ -12,7 +12,7 @@ from nge_search.engine.task import Phase
 
 if TYPE_CHECKING:
     from nge_search.gradient.bilevel import BilevelSearch
-    from nge_search.gradient.sampling import Sampler
+    from nge_search.gradient.mixture import Mixture
 
 
 def build_phases(task: BilevelSearch) -> list[Phase]:
@@ -41,14 +41,14 @@ class SearchPhase(Phase):
         """As `Phase.batches`."""
 
     def step(self, *batches: Batch) -> None:
-        if self.task.sampler is not None:
-            self.draw(self.task.sampler)
+        if self.task.mixture is not None:
+            self.draw(self.task.mixture)
         self.task.recorder.run(self.name, self.act, batches)
 
-    def draw(self, sampler: Sampler) -> None:
-        """New operations for a step."""
+    def draw(self, mixture: Mixture) -> None:
+        """New weights of operations for a step."""
         epoch, step = self.position
-        sampler.draw(self.task.phases.index(self), epoch, step)
+        mixture.draw(self.task.phases.index(self), epoch, step)
         self.position = epoch, step + 1
 
     @abstractmethod
@@ -66,7 +66,7 @@ class WeightPhase(SearchPhase):
 
     def start(self, epoch: int) -> None:
         super().start(epoch)
-        self.p = self.task.architecture.probabilities()
+        self.p = self.task.architecture.mixing()
 
     def inputs(self, epoch: int, first: int) -> Iterator[tuple[Batch, ...]]:
         return ((batch,) for batch in self.task.train.iterate(epoch, first))
@@ -115,7 +115,7 @@ class AlternatingPhase(SearchPhase):
         train, valid = batches
         if self.moves_architecture:
             self.task.architecture_step(valid, train if self.task.config.search.order == "second" else None)
-        self.task.weight_step(train, self.task.architecture.probabilities())
+        self.task.weight_step(train, self.task.architecture.mixing())
 
     def finish(self, epoch: int) -> None:
         average_buffers(self.task.supernet, self.task.world)
@@ -124,7 +124,7 @@ class AlternatingPhase(SearchPhase):
 class EvaluationPhase(SearchPhase):
     """The validation half through the supernet in evaluation mode, under the P of the epoch's end.
 
-    Where operations are sampled, under the most probable ones.
+    Where operations are sampled, under the most probable ones; where weights are drawn, under their mean.
     """
 
     name = "valid"
@@ -132,19 +132,19 @@ class EvaluationPhase(SearchPhase):
 
     def steps(self, epoch: int) -> int:
         every = self.task.config.search.evaluate_every
-        last = epoch + 1 == self.task.epochs
-        return self.task.evaluation.steps if last or (every and (epoch + 1) % every == 0) else 0
+        due = bool(every) and (epoch + 1) % every == 0
+        return self.task.evaluation.steps if due or self.task.ends(epoch) else 0
 
     def start(self, epoch: int) -> None:
         super().start(epoch)
         self.task.supernet.eval()
-        self.p = self.task.architecture.probabilities()
+        self.p = self.task.architecture.mixing()
 
     def inputs(self, epoch: int, first: int) -> Iterator[tuple[Batch, ...]]:
         return ((batch,) for batch in self.task.evaluation.iterate(epoch, first))
 
-    def draw(self, sampler: Sampler) -> None:
-        sampler.settle()
+    def draw(self, mixture: Mixture) -> None:
+        mixture.settle()
 
     def act(self, *batches: Batch) -> None:
         self.task.evaluation_step(batches[0], self.p)

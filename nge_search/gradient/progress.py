@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nge_search.architecture.genotype import PARAMETER_FREE
 from nge_search.architecture.graph import PLAIN, Graph
-from nge_search.embedding import Embedding
+from nge_search.gradient.architecture import ArchitectureOptimiser
 from nge_search.gradient.cost import ExpectedCost
 from nge_search.settings.search import SearchConfig
 from nge_search.spaces import EdgeSpace
@@ -31,16 +31,20 @@ def parameter_free_share(cell: Graph, count: int) -> float:
 
 @torch.no_grad()
 def epoch_figures(
-    embedding: Embedding, space: EdgeSpace, cost: ExpectedCost, config: SearchConfig
+    architecture: ArchitectureOptimiser, space: EdgeSpace, cost: ExpectedCost, config: SearchConfig
 ) -> dict[str, Any]:
-    """P, what it derives, and how healthy the embedding is. Read back to the host."""
-    matrices = [p_EO.double().cpu() for p_EO in embedding()]
+    """P, weights of edges, what they derive, and how healthy the embedding is. Read back to the host."""
+    matrices, strengths = (
+        [x_EO.double().cpu() for x_EO in found]
+        for found in (architecture.probabilities(), architecture.strengths())
+    )
+    embedding = architecture.embedding
     provenance = {
         "method": f"{config.embedding.kind} {config.search.loop}",
         "dataset": config.data.name,
         "seed": config.seed,
     }
-    derived, graph = space.derive(matrices, provenance), space.cell_space
+    derived, graph = space.derive(strengths, provenance), space.cell_space
     free = [name in _PARAMETER_FREE for name in graph.operations]
     figures: dict[str, Any] = {"operations": list(graph.operations), "edges": [list(edge) for edge in graph.edges]}
     for kind, p_EO in zip(graph.kinds, matrices):
@@ -48,6 +52,9 @@ def epoch_figures(
         figures[f"entropy_{kind}"] = mean_entropy(p_EO)
         figures[f"parameter_free_{kind}"] = float(p_EO[:, free].sum(dim=1).mean())
         figures[f"parameter_free_derived_{kind}"] = parameter_free_share(derived.graphs[kind], space.kept)
+    if architecture.edge_weights is not None:
+        for kind, weights_E in zip(graph.kinds, architecture.edge_weights()):
+            figures[f"edge_weights_{kind}"] = weights_E.double().tolist()
     figures["dead_units"] = float(embedding.dead_share())
     figures["norms"] = {name: float(parameter.norm()) for name, parameter in embedding.named_parameters()}
     figures["expected_macs"] = cost.expected(*matrices)
@@ -81,6 +88,8 @@ def describe_epoch(row: dict[str, Any], space: EdgeSpace) -> str:
     ):
         if figure in row:
             words.append(f"{label} {row[figure]:.4g}{unit}")
+    if "stopped" in row:
+        words.append(row["stopped"])
     return ", ".join(words)
 
 

@@ -34,12 +34,14 @@ def _search(session: Session) -> dict[str, Any]:
     task = build_task(session)
     loop = session.train(task, {DATASET: _describe(task.dataset)})
     with loop.closing() as row:
-        task.space.code_of(read_architecture(row["genotype"], "the last epoch's row"))  # it may hold anything there
+        found = task.found_in(row)
+        task.space.code_of(read_architecture(found, "the last checkpoint"))  # it may hold anything there
         return session.summary(
             loop,
-            genotype=row["genotype"],
+            genotype=found,
             valid_top1=float(row["valid_top1"]),
             expected_macs=float(row["expected_macs"]),
+            **({"stopped": str(row["stopped"])} if "stopped" in row else {}),
         )
 
 
@@ -59,6 +61,7 @@ def closing_lines(config: SearchConfig, summary: dict[str, Any]) -> list[str]:
         after = f"retrain it: {retrain_command(folder, dataclasses.asdict(config.data), images)}"
     return [
         *cells,
+        *([summary["stopped"]] if "stopped" in summary else []),
         f"validation top-1 {summary['valid_top1']:.2f} % after {epochs(summary)}, "
         f"{summary['seconds']:.0f} s, {summary['images_per_second']:.1f} images/s, "
         f"peak memory {summary['peak_memory_mb']:.0f} MB on {summary['device']}",

@@ -20,12 +20,11 @@ import torch
 from torch import Tensor
 
 from nge_search.architecture.cell_space import CellSpace
+from nge_search.gradient.mixture import Mixture, logarithm
 
 
-class Sampler:
-    """Turns matrices P [E, O] into draws, the same on all ranks.
-
-    The noise is in tensors that are written to between steps, so that a recorded step sees new draws.
+class Sampler(Mixture):
+    """Turns matrices P [E, O] into draws of one operation for each edge: one-hot rows, with a softmax's gradient.
 
     Args:
         temperature: of the softmax that gives gradients.
@@ -46,21 +45,18 @@ class Sampler:
         self.noise = [torch.zeros(draws, *table.shape, dtype=dtype, device=device) for table in space.tables]
 
     def draw(self, *position: int) -> None:
-        """New noise, given by the seed and the position."""
         random = np.random.default_rng((self.seed, *position))
         for noise_KEO in self.noise:
             noise_KEO.copy_(torch.from_numpy(random.gumbel(size=tuple(noise_KEO.shape))))
 
     def settle(self) -> None:
-        """No noise: the most probable operation of each edge."""
         for noise_KEO in self.noise:
             noise_KEO.zero_()
 
     def __call__(self, matrices: Sequence[Tensor], draw: int = 0) -> list[Tensor]:
-        """One-hot rows [E, O] each, with the gradient of the softmax; `draw`: which of the step's."""
         found = []
         for p_EO, noise_KEO in zip(matrices, self.noise):
-            log_EO = (p_EO + torch.finfo(p_EO.dtype).tiny).log() + noise_KEO[draw]  # finite where P has vanished
+            log_EO = logarithm(p_EO) + noise_KEO[draw]
             soft_EO = torch.softmax(log_EO / self.temperature, dim=1)
             hard_EO = torch.zeros_like(soft_EO).scatter_(1, log_EO.argmax(dim=1, keepdim=True), 1.0)
             found.append(hard_EO + (soft_EO - soft_EO.detach()))

@@ -36,6 +36,21 @@ class EmbeddingSection(Section):
     shared: bool = option(
         True, "Share all layers between normal and reduction cells, which then differ in X alone."
     )
+    edges: str = option(
+        "printed",
+        "What P's classifier reads of an edge: printed: its vector (Eq. 9); split: what all edges' vectors have in "
+        "common and what sets this one apart, each of rms 1, and the classifier starts at zero. Free parameters "
+        "have no vectors.",
+        choices=("printed", "split"),
+    )
+    jumping: bool = option(
+        False,
+        "Read the nodes' learned input vectors X beside what graph convolutions or the LSTM make of them (jumping "
+        "knowledge).",
+    )
+    uniform_start: bool = option(
+        False, "Start P's classifier, or free parameters, at zero: P is uniform at first, as with edges=split."
+    )
     initialisation: str = option(
         "he",
         "Normal distribution that layers start from: he: of std sqrt(2 / fan_in); normal: of embedding.init_std.",

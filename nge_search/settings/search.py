@@ -22,7 +22,7 @@ class SupernetSection(Section):
     space: str = option(
         "darts",
         "Space that is searched: darts: normal and reduction cells; nasbench201: the cell of NAS-Bench-201 in its "
-        "network, whose only settings are channels, cells, kernel and sync_statistics.",
+        "network, whose only settings are channels, cells, partial, kernel and sync_statistics.",
         choices=SUPERNET_SPACES,
     )
     channels: int = option(16, "Number of channels C of the first cell.", at_least=1, at_most=1024)
@@ -39,6 +39,13 @@ class SupernetSection(Section):
     )
     operations: list[str] = option(
         [*SEARCH_OPERATIONS], "Candidate operations, in the order of P's columns.", choices=SEARCH_OPERATIONS
+    )
+    partial: int = option(
+        1,
+        "Number K of parts of the channels of which one passes the mixed operation, while the others go by it, and "
+        "all are shuffled (PC-DARTS): less memory. Needs supernet.kernel=reference.",
+        at_least=1,
+        at_most=64,
     )
     kernel: str = option(
         "fused",
@@ -62,6 +69,12 @@ class SupernetSection(Section):
             raise self.refuse("operations", "a search needs at least two operations")
         if len(set(self.operations)) != len(self.operations):
             raise self.refuse("operations", "an operation is named twice")
+        if self.partial > 1 and (self.channels % self.partial or self.channels < 2 * self.partial):
+            raise self.refuse(
+                "partial", f"divide {self.key('channels')}={self.channels} into parts of at least two"
+            )
+        if self.partial > 1 and self.kernel == "fused":
+            raise self.refuse("partial", f"the fused form takes all channels; set {self.key('kernel')}=reference")
         if self.space == "nasbench201":
             self._check_nasbench201()
 
@@ -98,8 +111,9 @@ class SearchSection(SgdSection):
     mixture: str = option(
         "weighted",
         "What the supernet adds up: weighted: all operations, by P; sampled: at each step one operation for each "
-        "edge, drawn from P.",
-        choices=("weighted", "sampled"),
+        "edge, drawn from P; dirichlet: all, by weights drawn at each step from a Dirichlet distribution whose "
+        "concentrations are ELU(logits) + 1, and whose mean is P (DrNAS).",
+        choices=("weighted", "sampled", "dirichlet"),
     )
     gradient: str = option(
         "relaxed",
@@ -107,7 +121,23 @@ class SearchSection(SgdSection):
         "loss of what is drawn, by the score function (REINFORCE), from search.draws architectures on each batch.",
         choices=("relaxed", "score"),
     )
-    temperature: float = option(1.0, "Temperature of the Gumbel-softmax of search.gradient=relaxed.", above=0)
+    temperature: float = option(
+        1.0,
+        "Temperature of the Gumbel-softmax of search.gradient=relaxed, and of the softmax by which a weighted "
+        "mixture adds up, in the first epoch in which P learns.",
+        above=0,
+    )
+    temperature_end: float | None = option(
+        None,
+        "Temperature in the last epoch, to which it moves linearly; null: search.temperature throughout.",
+        above=0,
+    )
+    anchor_weight: float = option(
+        1e-3,
+        "Weight of the divergence of the edges' Dirichlet distributions from even ones in the architecture loss of "
+        "search.mixture=dirichlet.",
+        at_least=0,
+    )
     draws: int = option(
         4, "Number of architectures that search.gradient=score compares on a batch.", at_least=2, at_most=64
     )
@@ -122,6 +152,34 @@ class SearchSection(SgdSection):
         "Weight of P's entropy as a bonus, falling linearly to 0 over the search: keeps edges from settling early.",
         at_least=0,
     )
+    beta_weight: float = option(
+        0.0,
+        "Weight of centred beta-decay (the mean over edges of the logsumexp of logits less their mean) in the "
+        "architecture loss: rises linearly from 0, in the first epoch in which P learns, to this in the last.",
+        at_least=0,
+    )
+    edge_normalisation: bool = option(
+        False,
+        "Weigh the edges that end in a node by a softmax of logits of their own, in the supernet and when cells "
+        "are derived (PC-DARTS).",
+    )
+    embedding_warmup_epochs: int = option(
+        0,
+        "Number of epochs, from the first in which P learns, in which its learning rate rises to "
+        "embedding.learning_rate.",
+        at_least=0,
+    )
+    stop_count: int = option(
+        0,
+        "Number of search.stop_operations in the derived normal cell (NAS-Bench-201's has one kind) at which the "
+        "search stops and keeps what it derived before (DARTS+: 2); 0: never.",
+        at_least=0,
+    )
+    stop_operations: list[str] = option(
+        ["skip_connect"],
+        "Operations that search.stop_count counts.",
+        choices=("skip_connect", "max_pool_3x3", "avg_pool_3x3", "none"),
+    )
     cuda_graphs: str = option(
         "auto",
         "Whether whole steps are replayed as CUDA graphs, launched at once; auto: on a GPU with one process.",
@@ -132,14 +190,26 @@ class SearchSection(SgdSection):
         1, "Number of epochs between evaluations on the validation half; 0: after the last only.", at_least=0
     )
 
+    @property
+    def last_temperature(self) -> float:
+        """In the last epoch."""
+        return self.temperature if self.temperature_end is None else self.temperature_end
+
     def check(self) -> None:
         super().check()
+        self.require_distinct("stop_operations")
         if self.warmup_epochs >= self.epochs:
             raise self.refuse("warmup_epochs", f"leaves none of {self.key('epochs')}={self.epochs} for P")
         if self.gradient == "score" and self.mixture != "sampled":
             raise self.refuse("gradient", f"needs {self.key('mixture')}=sampled")
         if self.gradient == "score" and self.order == "second":
             raise self.refuse("gradient", f"the loss is not differentiated; use {self.key('order')}=first")
+        if self.gradient == "score" and self.edge_normalisation:
+            raise self.refuse(
+                "edge_normalisation", f"needs a gradient of the loss; use {self.key('gradient')}=relaxed"
+            )
+        if self.mixture == "dirichlet" and (self.temperature, self.last_temperature) != (1, 1):
+            raise self.refuse("mixture", f"it has no temperature; leave {self.key('temperature')} out")
 
 
 @dataclass

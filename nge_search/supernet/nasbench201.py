@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from nge_search.architecture.cell_space import CellSpace
 from nge_search.operations import ModuleList, ReLUConvBN
 from nge_search.spaces.nasbench201 import STAGES
-from nge_search.supernet.reference import MixedOperation
+from nge_search.supernet.reference import MixedOperation, mixed_operation
 
 
 class Zero(nn.Module):
@@ -38,13 +38,16 @@ def build_operation(name: str, channels: int, affine: bool) -> nn.Module:
 
 
 class DenseCell(nn.Module):
-    """A cell in which every edge carries every operation; its output is the last node."""
+    """A cell in which every edge carries every operation; its output is the last node.
 
-    def __init__(self, space: CellSpace, channels: int):
+    `partial`: into so many parts are channels divided, of which one passes the operations.
+    """
+
+    def __init__(self, space: CellSpace, channels: int, partial: int = 1):
         super().__init__()
-        self.space, self.channels = space, channels
+        self.space, self.channels, own = space, channels, channels // partial
         self.edges = ModuleList(
-            MixedOperation([build_operation(name, channels, affine=False) for name in space.operations])
+            mixed_operation([build_operation(name, own, affine=False) for name in space.operations], partial)
             for _ in space.edges
         )
 
@@ -119,11 +122,20 @@ class DenseSupernet(ThreeStages[DenseCell]):
     Args:
         space: the cell's graph and operations.
         channels, cells, classes, image_channels: as of `ThreeStages`.
+        partial: as of `DenseCell`.
     """
 
-    def __init__(self, space: CellSpace, channels: int, cells: int, classes: int, image_channels: int = 3):
-        super().__init__(lambda width: DenseCell(space, width), channels, cells, classes, image_channels)
-        self.space = space
+    def __init__(
+        self,
+        space: CellSpace,
+        channels: int,
+        cells: int,
+        classes: int,
+        image_channels: int = 3,
+        partial: int = 1,
+    ):
+        super().__init__(lambda width: DenseCell(space, width, partial), channels, cells, classes, image_channels)
+        self.space, self.partial = space, partial
 
     def extra_repr(self) -> str:
         return str(self.space)
@@ -138,4 +150,4 @@ class DenseSupernet(ThreeStages[DenseCell]):
             size = -(-size // 2) if stage else size
             for cell in cells:
                 for edge, operations in enumerate(cell.edges):
-                    yield 0, edge, operations, (cell.channels, size, size)
+                    yield 0, edge, operations, (cell.channels // self.partial, size, size)

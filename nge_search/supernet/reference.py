@@ -5,10 +5,11 @@ Slow and plain on purpose: it is the oracle against which faster forms are teste
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from nge_search.architecture.cell_space import CellSpace, reduction_positions
 from nge_search.operations import ModuleList, build_operation, build_preprocess, is_pool
@@ -27,6 +28,43 @@ class MixedOperation(nn.ModuleList):
         return sum(p * operation(x_BCHW).to(p.dtype) for p, operation in zip(p_O, self))
 
 
+class PartialOperation(MixedOperation):
+    """One of `parts` parts of the channels passes the mixed operation, the others go by it (PC-DARTS, Section 3.1).
+
+    All are then shuffled, so that the next operation sees some of each part. Where the operations halve the image, a
+    2x2 maximum halves what goes by. That weighs as much as all operations together: 1, or the weight of the edge.
+
+    Args:
+        operations: on a part of the channels.
+        parts: K.
+        halving: the operations have stride 2.
+    """
+
+    def __init__(self, operations: Iterable[nn.Module], parts: int, halving: bool):
+        super().__init__(operations)
+        self.parts, self.halving = parts, halving
+
+    def extra_repr(self) -> str:
+        return f"parts={self.parts}, halving={self.halving}"
+
+    def forward(self, x_BCHW: Tensor, p_O: Tensor) -> Tensor:
+        width = x_BCHW.shape[1] // self.parts
+        mixed_BCHW, past_BCHW = super().forward(x_BCHW[:, :width], p_O), x_BCHW[:, width:]
+        if self.halving:
+            past_BCHW = functional.max_pool2d(past_BCHW, 2, ceil_mode=True)
+        return shuffle(torch.cat([mixed_BCHW, p_O.sum() * past_BCHW.to(p_O.dtype)], dim=1), self.parts)
+
+
+def shuffle(x_BCHW: Tensor, parts: int) -> Tensor:
+    """Channels of the parts in turn: the first of each, the second of each, ... (ShuffleNet, Zhang et al., 2018)."""
+    return x_BCHW.unflatten(1, (parts, -1)).transpose(1, 2).flatten(1, 2)
+
+
+def mixed_operation(operations: Iterable[nn.Module], parts: int, halving: bool = False) -> MixedOperation:
+    """All candidates of an edge, on all channels or on one of `parts` parts of them."""
+    return MixedOperation(operations) if parts == 1 else PartialOperation(operations, parts, halving)
+
+
 def _candidate(name: str, channels: int, stride: int) -> nn.Module:
     operation = build_operation(name, channels, stride, affine=False)
     return nn.Sequential(operation, nn.BatchNorm2d(channels, affine=False)) if is_pool(name) else operation
@@ -40,6 +78,7 @@ class MixedCell(nn.Module):
         channels: channels of each inner node.
         reduction: edges from the inputs have stride 2.
         reduction_before: the cell before was a reduction, so the older input has twice the resolution.
+        partial: into so many parts are channels divided, of which one passes the operations.
     """
 
     def __init__(
@@ -50,20 +89,24 @@ class MixedCell(nn.Module):
         channels: int,
         reduction: bool,
         reduction_before: bool,
+        partial: int = 1,
     ):
         super().__init__()
         self.space = space
-        self.channels = channels
+        self.channels, self.partial = channels, partial
         self.reduction = reduction
         self.preprocess0 = build_preprocess(c_before, channels, halve=reduction_before, affine=False)
         self.preprocess1 = build_preprocess(c_last, channels, halve=False, affine=False)
         self.edges = ModuleList(
-            MixedOperation(_candidate(name, channels, self._stride(source)) for name in space.operations)
+            mixed_operation(self._candidates(self._stride(source)), partial, self._stride(source) == 2)
             for source, _ in space.edges
         )
 
     def extra_repr(self) -> str:
         return f"nodes={self.space.nodes}, channels={self.channels}, reduction={self.reduction}"
+
+    def _candidates(self, stride: int) -> Iterator[nn.Module]:
+        return (_candidate(name, self.channels // self.partial, stride) for name in self.space.operations)
 
     def _stride(self, source: int) -> int:
         return 2 if self.reduction and source < INPUT_NODES else 1
@@ -90,6 +133,7 @@ class Supernet(nn.Module):
         classes: number of classes.
         image_channels: channels of the images.
         stem_multiplier: channels of the stem, in units of C.
+        partial: as of `MixedCell`.
     """
 
     def __init__(
@@ -100,9 +144,10 @@ class Supernet(nn.Module):
         classes: int,
         image_channels: int = 3,
         stem_multiplier: int = 3,
+        partial: int = 1,
     ):
         super().__init__()
-        self.space = space
+        self.space, self.partial = space, partial
         c_stem = stem_multiplier * channels
         self.stem = nn.Sequential(
             nn.Conv2d(image_channels, c_stem, 3, padding=1, bias=False), nn.BatchNorm2d(c_stem)
@@ -113,7 +158,7 @@ class Supernet(nn.Module):
         for position in range(cells):
             reduction = position in reduction_positions(cells)
             channels *= 2 if reduction else 1
-            self.cells.append(MixedCell(space, c_before, c_last, channels, reduction, reduction_before))
+            self.cells.append(MixedCell(space, c_before, c_last, channels, reduction, reduction_before, partial))
             c_before, c_last = c_last, space.nodes * channels
             reduction_before = reduction
         self.classifier = nn.Linear(c_last, classes)
@@ -134,5 +179,5 @@ class Supernet(nn.Module):
             halved = -(-size // 2) if cell.reduction else size
             for edge, (source, _) in enumerate(self.space.edges):
                 side = size if source < INPUT_NODES else halved
-                yield int(cell.reduction), edge, cell.edges[edge], (cell.channels, side, side)
+                yield int(cell.reduction), edge, cell.edges[edge], (cell.channels // self.partial, side, side)
             size = halved

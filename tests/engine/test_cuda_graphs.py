@@ -195,7 +195,7 @@ def test_replayed_searches_equal_those_step_by_step(
                     task.finite,
                     *task.architecture.cost_gradients,
                     *(p_EO for phase in task.phases for p_EO in getattr(phase, "p", ())),
-                    *(task.sampler.noise if task.sampler else ()),
+                    *(task.mixture.noise if task.mixture else ()),
                 ]
                 return [x for x in (*state, *modules, *meters, *fixed) if isinstance(x, Tensor)]
 

@@ -322,10 +322,10 @@ def test_a_search_by_the_score_compares_draws_on_one_batch(make_task, loop):
     task = make_task("search.mixture=sampled", "search.gradient=score", "search.draws=3", f"search.loop={loop}")
     phase = task.phases[0 if loop == "batchwise" else 1]
     batch = next(iter(task.valid.iterate(0, 0)))
-    task.sampler.draw(0, 0, 1)
+    task.mixture.draw(0, 0, 1)
     weights = [weight.detach().clone() for weight in task.weights]
     matrices = [p_EO.detach() for p_EO in task.architecture.probabilities()]
-    draws = [task.sampler(matrices, draw) for draw in range(3)]
+    draws = [task.mixture(matrices, draw) for draw in range(3)]
     with torch.no_grad():
         losses = [functional.cross_entropy(task.supernet(batch.images_BCHW, *own), batch.labels_B) for own in draws]
     expected = [torch.zeros_like(p_EO) for p_EO in matrices]
