@@ -8,7 +8,8 @@
 
 The supernet of NAS-Bench-201 is a small one, so that it can be searched on a CPU: SETTINGS says how small. About
 five minutes a search on one core. On a GPU, at the published size: --settings device=cuda data.limit=0
-data.image_size=0 supernet.cells=15 search.epochs=50. Finished runs are kept, stopped ones go on. Writes
+data.image_size=0 supernet.cells=15 search.epochs=50. How P is learned as published is read from
+configs/search/cifar10_paper.yaml, which is the paper's own search, on CIFAR-10. Finished runs are kept, stopped ones go on. Writes
 nge_table4_nasbench201.json and .png (how P moves), nge_table4_digits.json and nge_table4_edges.json under
 experiments/results/; --settings have files of their own. Of methods that --methods leaves out, what the file has
 from before stays.
@@ -36,6 +37,8 @@ from nge_search.embedding import build_embedding
 from nge_search.engine.environment import results_header
 from nge_search.files import write_json
 from nge_search.settings.embedding import EmbeddingSection
+from nge_search.settings.load import load_config
+from nge_search.settings.search import SearchConfig
 from nge_search.spaces import DartsSpace, NasBench201Space
 from nge_search.tables import Table, open_table
 
@@ -51,15 +54,17 @@ SETTINGS = (
     "supernet.cells=3",
     "search.evaluate_every=0",
 )
+PAPER = load_config(SearchConfig, ROOT / "configs" / "search" / "cifar10_paper.yaml")
 #: Free parameters learn at DARTS' rate, the other embeddings at that of the NGE paper.
-RATES = {"direct": 3e-4, "plain": 6e-4, "rnn": 6e-4, "nge": 6e-4}
+RATES = {"direct": 3e-4, **dict.fromkeys(("plain", "rnn", "nge"), PAPER.embedding.learning_rate)}
 #: P weighs all operations, as in DARTS and in the NGE paper.
 WEIGHTED = (
-    "search.mixture=weighted",
-    "search.gradient=relaxed",
+    f"search.mixture={PAPER.search.mixture}",
+    f"search.gradient={PAPER.search.gradient}",
     "search.epochs=12",
-    "search.warmup_epochs=0",
-    "embedding.initialisation=he",
+    f"search.warmup_epochs={PAPER.search.warmup_epochs}",
+    f"embedding.initialisation={PAPER.embedding.initialisation}",
+    f"embedding.edges={PAPER.embedding.edges}",
 )
 #: One operation an edge is drawn from P, which starts uniform; the weights alone are trained first.
 SAMPLED = ("search.mixture=sampled", "search.epochs=20", "search.warmup_epochs=12")
@@ -239,7 +244,7 @@ def search_digits(kind: str, seed: int) -> float:
 
 
 def on_edges(seeds: int = 20) -> None:
-    """What of an embedding's edge vectors [E, K] all edges have in common when a search starts.
+    """What of the vectors [E, K] that P's classifier reads all edges have in common when a search starts.
 
     Mean cosine of two edges, and the share of the vectors' squares along their first singular direction: how much
     more a step that follows P's gradient moves all edges than one of them.
@@ -248,6 +253,8 @@ def on_edges(seeds: int = 20) -> None:
         "nge": EmbeddingSection(),
         "nge, adjacency=symmetric": EmbeddingSection(adjacency="symmetric"),
         "nge, adjacency=printed": EmbeddingSection(adjacency="printed"),
+        "nge, edges=split": EmbeddingSection(edges="split"),
+        "nge, jumping": EmbeddingSection(jumping=True),
         "rnn": EmbeddingSection(kind="rnn"),
         "plain": EmbeddingSection(kind="plain"),
     }

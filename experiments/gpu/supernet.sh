@@ -35,7 +35,7 @@ search() { # NAME, settings...
     name=$1
     shift
     start=$(date +%s.%N)
-    python "$here/train_search.py" --config "$here/configs/search/cifar10.yaml" device="$device" precision=bf16 \
+    python "$here/train_search.py" --config "$here/configs/search/cifar10_paper.yaml" device="$device" precision=bf16 \
         search.epochs="${EPOCHS:-25}" run.dir="$out/$name" run.progress=lines "$@" > "$out/$name.txt"
     end=$(date +%s.%N)
     python - "$out/$name" "$start" "$end" <<'END' > "$out/$name.json"

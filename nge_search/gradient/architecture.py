@@ -100,7 +100,7 @@ class ArchitectureOptimiser:
         return dirichlet.mean(matrix_EO) if self.dirichlet else matrix_EO
 
     def anneal(self, progress: float, progress_of_p: float = 0.0) -> None:
-        """Let the entropy bonus fall with the search's progress and beta-decay rise with P's, from 0 to 1, linearly."""
+        """Let the entropy bonus fall with the search's progress, and beta-decay rise with P's (from 0 to 1)."""
         self.entropy_weight = self.first_entropy_weight * (1 - progress)
         self.beta_weight = self.last_beta_weight * progress_of_p
 
@@ -126,7 +126,7 @@ class ArchitectureOptimiser:
         self.finite &= torch.stack([torch.isfinite(g).all() for g in gradients]).all()
 
     def _add_regularisers(self, gradients: list[Tensor], leaves: list[Tensor]) -> None:
-        """Those of expected cost, of P's entropy as a bonus, and of the divergence from even Dirichlet distributions."""
+        """Those of expected cost, of P's entropy as a bonus, and of the divergence from even distributions."""
         if not (self.cost_weight or self.entropy_weight or self.anchor_weight):
             return
         with torch.enable_grad():

@@ -31,8 +31,8 @@ class MixedOperation(nn.ModuleList):
 class PartialOperation(MixedOperation):
     """One of `parts` parts of the channels passes the mixed operation, the others go by it (PC-DARTS, Section 3.1).
 
-    All are then shuffled, so that the next operation sees some of each part. Where the operations halve the image, a
-    2x2 maximum halves what goes by. That weighs as much as all operations together: 1, or the weight of the edge.
+    All are then shuffled, so that the next operation sees some of each part. Where the operations halve the image,
+    a 2x2 maximum halves what goes by. That weighs as much as all operations together: 1, or the edge's weight.
 
     Args:
         operations: on a part of the channels.
@@ -56,7 +56,7 @@ class PartialOperation(MixedOperation):
 
 
 def shuffle(x_BCHW: Tensor, parts: int) -> Tensor:
-    """Channels of the parts in turn: the first of each, the second of each, ... (ShuffleNet, Zhang et al., 2018)."""
+    """Channels of the parts in turn: the first of each, the second of each, ... (ShuffleNet, 2018)."""
     return x_BCHW.unflatten(1, (parts, -1)).transpose(1, 2).flatten(1, 2)
 
 

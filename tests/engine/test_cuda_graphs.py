@@ -25,6 +25,12 @@ from nge_search.settings.search import SearchConfig
 _READS = ("_local_scalar_dense", "item", "is_nonzero", "nonzero", "equal", "unique")
 _MAKES = ("lift_fresh", "scalar_tensor")
 SAMPLED = ("search.mixture=sampled",)
+DIRICHLET = (
+    "search.mixture=dirichlet",
+    "search.edge_normalisation=true",
+    "search.beta_weight=1",
+    "embedding.edges=split",
+)
 
 
 class Tape(TorchDispatchMode):
@@ -167,7 +173,8 @@ def test_the_tape_notices_what_a_graph_cannot_do():
      ("darts", "rnn", "batchwise", "first", ()), ("darts", "plain", "epochwise", "second", ()),
      ("darts", "direct", "epochwise", "first", ()), ("darts", "nge", "epochwise", "first", SAMPLED),
      ("nasbench201", "nge", "epochwise", "first", ()), ("nasbench201", "rnn", "batchwise", "second", SAMPLED),
-     ("nasbench201", "nge", "epochwise", "first", (*SAMPLED, "search.gradient=score"))],
+     ("nasbench201", "nge", "epochwise", "first", (*SAMPLED, "search.gradient=score")),
+     ("nasbench201", "nge", "epochwise", "first", DIRICHLET)],
 )  # fmt: skip
 def test_replayed_searches_equal_those_step_by_step(
     tiny_search, dense_search, tmp_path, torch_kernels, space, loop, order, embedding, more
@@ -188,7 +195,7 @@ def test_replayed_searches_equal_those_step_by_step(
                 optimisers = (task.weight_optimiser, task.architecture.optimiser)
                 state = [x for o in optimisers for entry in o.state.values() for x in entry.values()]
                 modules = [
-                    x for m in (task.supernet, task.architecture.embedding) for x in (*m.parameters(), *m.buffers())
+                    x for m in (task.supernet, *task.architecture.modules) for x in (*m.parameters(), *m.buffers())
                 ]
                 meters = [meter.sums for meter in task.meters.values()]
                 fixed = [

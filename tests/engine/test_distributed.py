@@ -120,6 +120,15 @@ def statistics_jobs(folder: Path, tiny_search, dense_search) -> list[list[str]]:
     jobs.append(job("steps", folder / "dense", 10, *dense_words))
     score = ("search.mixture=sampled", "search.gradient=score")
     jobs.append(job("steps", folder / "score", 10, *dense_words, *score))
+    drawn = (
+        "search.mixture=dirichlet",
+        "search.edge_normalisation=true",
+        "search.beta_weight=1",
+        "embedding.edges=split",
+    )
+    jobs.append(job("steps", folder / "dirichlet", 10, *dense_words, *drawn))
+    partial = ("supernet.kernel=reference", "supernet.partial=2", "search.temperature=0.5")
+    jobs.append(job("steps", folder / "partial", 4, *dense_words, *partial))
     for kernel, precision, steps, order, _ in STATISTICS_CASES:
         words = (f"supernet.kernel={kernel}", f"precision={precision}", f"search.order={order}")
         own = folder / f"{kernel}-{precision}-{order}"
@@ -141,6 +150,8 @@ def test_two_ranks_with_shared_statistics_equal_one(worlds):
         assert largest_difference(f"{kernel}-{precision}-{order}") < tolerance
     assert largest_difference("dense") < 1e-9
     assert largest_difference("score") < 1e-9
+    assert largest_difference("dirichlet") < 1e-9
+    assert largest_difference("partial") < 1e-9
     assert largest_difference("local") > 1e-6
 
 

@@ -231,6 +231,13 @@ class NoReading(TorchDispatchMode):
         ("data.cutout=2", "embedding.kind=rnn"),
         ("search.mixture=sampled",),
         (*DENSE, "supernet.kernel=fused", "search.mixture=sampled", "search.gradient=score"),
+        (
+            "search.mixture=dirichlet",
+            "search.edge_normalisation=true",
+            "search.beta_weight=1",
+            "embedding.edges=split",
+        ),
+        ("search.temperature_end=0.1", "supernet.channels=4", "supernet.partial=2", "embedding.jumping=true"),
         ("supernet.kernel=fused",),
         (*DENSE, "supernet.kernel=fused"),
         (*DENSE, "supernet.kernel=reference", "search.order=second", "search.mixture=sampled"),

@@ -89,6 +89,13 @@ def test_what_a_search_shows(run: Path, dense_search, capsys) -> None:
         (),
         ("search.mixture=sampled", "search.warmup_epochs=1"),
         ("search.mixture=sampled", "search.gradient=score"),
+        (
+            "search.mixture=dirichlet",
+            "search.edge_normalisation=true",
+            "search.beta_weight=1",
+            "embedding.edges=split",
+        ),
+        ("supernet.kernel=reference", "supernet.partial=2", "search.temperature_end=0.1", "embedding.jumping=true"),
     ],
 )
 @pytest.mark.parametrize(("name", "at"), [("weight_step", 2), ("architecture_step", 0)])
@@ -146,11 +153,20 @@ def test_in_the_warm_up_the_weights_alone_are_trained(loop: str, dense_search, t
         ("supernet.stem_multiplier=1", "supernet.stem_multiplier=1: fixed in"),
         ("supernet.space=nasbench", "did you mean 'nasbench201'?"),
         ("search.gradient=score", "search.gradient=score: needs search.mixture=sampled"),
+        ("search.edge_normalisation=true search.mixture=sampled search.gradient=score", "search.gradient=relaxed"),
+        ("search.mixture=dirichlet search.temperature_end=0.1", "search.mixture=dirichlet: it has no temperature"),
+        ("search.mixture=dirichlet search.gradient=score", "search.gradient=score: needs search.mixture=sampled"),
+        ("search.mixture=dirichlets", "did you mean 'dirichlet'?"),
+        ("search.temperature_end=0", "search.temperature_end=0.0: must be above 0"),
+        ("search.stop_operations=[skip]", "search.stop_operations=skip: allowed are"),
+        ("search.stop_operations=[none,none]", "one stands there twice"),
+        ("search.anchor_weight=-1", "search.anchor_weight=-1.0: must be at least 0"),
+        ("embedding.edges=splits", "did you mean 'split'?"),
         ("search.warmup_epochs=2", "search.warmup_epochs=2: leaves none of search.epochs=2 for P"),
     ],
 )
 def test_bad_settings(word: str, message: str, dense_search, tmp_path, capsys) -> None:
-    assert main(["search", *dense_search, word, f"run.dir={tmp_path / 'run'}"]) == 2
+    assert main(["search", *dense_search, *word.split(), f"run.dir={tmp_path / 'run'}"]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1

@@ -213,7 +213,9 @@ def _health(run: Run, traces: list[Trace]) -> str:
             chart(run, "Dead units", {"dead_units": "dead units"}, "% of all", 100),
         ]
     )
-    return _collapse_hint(run) + charts if charts else ""
+    stopped = (run.summary or {}).get("stopped")
+    early = notice(f"The search {stopped}.") if isinstance(stopped, str) else ""
+    return early + _collapse_hint(run) + charts if charts else early
 
 
 def _present(run: Run, keys: dict[str, str]) -> dict[str, str]:
