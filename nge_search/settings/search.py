@@ -43,7 +43,7 @@ class SupernetSection(Section):
     partial: int = option(
         1,
         "Number K of parts of the channels of which one passes the mixed operation, while the others go by it, and "
-        "all are shuffled (PC-DARTS): less memory. Needs supernet.kernel=reference.",
+        "all are shuffled (PC-DARTS): less memory.",
         at_least=1,
         at_most=64,
     )
@@ -73,8 +73,6 @@ class SupernetSection(Section):
             raise self.refuse(
                 "partial", f"divide {self.key('channels')}={self.channels} into parts of at least two"
             )
-        if self.partial > 1 and self.kernel == "fused":
-            raise self.refuse("partial", f"the fused form takes all channels; set {self.key('kernel')}=reference")
         if self.space == "nasbench201":
             self._check_nasbench201()
 

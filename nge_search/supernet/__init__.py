@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from nge_search.architecture.cell_space import CellSpace
-from nge_search.errors import UserError
 from nge_search.settings import names
 from nge_search.settings.search import SupernetSection
 from nge_search.spaces import DartsSpace, EdgeSpace, NasBench201Space
@@ -70,11 +69,5 @@ def build_supernet(settings: SupernetSection, space: CellSpace, classes: int, im
 
 
 def fuse(supernet: Textbook) -> Fused:
-    """The fast form, with the weights of a textbook one.
-
-    Raises:
-        UserError: what it would leave out: an operation, or channels that go by the operations.
-    """
-    if supernet.partial > 1:
-        raise UserError("the fused supernet takes all channels; set supernet.kernel=reference")
+    """The fast form, with the weights of a textbook one."""
     return next(forms.fused for forms in SUPERNETS.values() if isinstance(supernet, forms.textbook))(supernet)

@@ -96,7 +96,10 @@ _KNOWN = (
 
 
 class FusedCell(StackedCell):
-    """`reference.MixedCell` in the fast form; edges are stacked by their source and then by their target."""
+    """`reference.MixedCell` in the fast form; edges are stacked by their source and then by their target.
+
+    `channels` are those that pass the operations.
+    """
 
     skip_even: nn.Parameter
     skip_odd: nn.Parameter
@@ -104,7 +107,7 @@ class FusedCell(StackedCell):
 
     def __init__(self, cell: MixedCell):
         super().__init__()
-        self.space, self.channels, self.reduction = cell.space, cell.channels, cell.reduction
+        self.space, self.channels, self.reduction = cell.space, cell.channels // cell.partial, cell.reduction
         self.preprocess0, self.preprocess1 = cell.preprocess0, cell.preprocess1
         self.order = sorted(range(len(self.space.edges)), key=lambda edge: self.space.edges[edge])
         self.synchronised = isinstance(self.preprocess1.bn, SyncedBatchNorm2d)
@@ -112,7 +115,7 @@ class FusedCell(StackedCell):
         self._adopt(dict(cell.named_modules()))
         self.stages = self._plan()
         divide = functools.partial(_Divided, self.stages)
-        self.plan = Plan(self.stages, INPUT_NODES, self.space.nodes, divide)
+        self.plan = Plan(self.stages, INPUT_NODES, self.space.nodes, divide, cell.partial)
 
     def _adopt(self, reference: dict[str, nn.Module]) -> None:
         """Stack the weights and statistics of the reference's operations."""

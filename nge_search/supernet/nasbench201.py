@@ -45,7 +45,8 @@ class DenseCell(nn.Module):
 
     def __init__(self, space: CellSpace, channels: int, partial: int = 1):
         super().__init__()
-        self.space, self.channels, own = space, channels, channels // partial
+        self.space, self.channels, self.partial = space, channels, partial
+        own = channels // partial
         self.edges = ModuleList(
             mixed_operation([build_operation(name, own, affine=False) for name in space.operations], partial)
             for _ in space.edges

@@ -68,6 +68,7 @@ class DenseStage:
     sources: tuple[int, ...]
     targets: tuple[int, ...]
     eps: float
+    stride = 1
 
     def begin(
         self, setting: Setting, images: Sequence[Tensor], weights: DenseWeights, given: Given | None
@@ -226,7 +227,7 @@ class FusedDenseCell(StackedCell):
             DenseStage((source,), tuple(range(source + 1, self.space.vertices)), norm.eps)
             for source in range(self.space.nodes)
         ]
-        self.plan = Plan(stages, self.space.inputs, 1, functools.partial(_Divided, self.counts))
+        self.plan = Plan(stages, self.space.inputs, 1, functools.partial(_Divided, self.counts), cell.partial)
 
     def forward(self, kernels: Kernels, x: Tensor, p_EO: Tensor) -> Tensor:
         """The last node from the first, [B, H, W, C]; p_EO as `FusedDenseSupernet` orders it."""

@@ -117,6 +117,7 @@ class StackedNetwork(nn.Module, ABC):
         super().__init__()
         self.textbook_names = list(textbook.state_dict())
         self.space: CellSpace = textbook.space
+        self.partial = textbook.partial
         self.backends = Backends()
         self._textbook = (copy.deepcopy(textbook).to("meta"),)  # a tuple hides it: it has no tensors of its own
 
@@ -146,8 +147,12 @@ class StackedNetwork(nn.Module, ABC):
             self.register_buffer(name, torch.tensor(order), persistent=False)
 
     def ordered(self, p_EO: Tensor) -> Tensor:
-        """P as cells read it, in wide precision."""
-        return p_EO.index_select(0, self.edge_order).index_select(1, self.operation_order).to(wide(p_EO))
+        """P as cells read it, in wide precision; where channels go by the operations, then the weights of edges."""
+        rows_EO = p_EO.index_select(0, self.edge_order)
+        found = rows_EO.index_select(1, self.operation_order).to(wide(p_EO))
+        if self.partial == 1:
+            return found
+        return torch.cat([found, rows_EO.sum(dim=1, keepdim=True).to(found.dtype)], dim=1)
 
     def _stacks(self) -> dict[str, list[str]]:
         return {

@@ -57,26 +57,25 @@ def test_the_paper_s_search_has_a_config_of_its_own(checkout):
     config = load_config(SearchConfig, path)
     paper = {
         "supernet": {
-            **{"space": "darts", "channels": 16, "cells": 8, "nodes": 4, "stem_multiplier": 3, "partial": 1},
+            "space": "darts", "channels": 16, "cells": 8, "nodes": 4, "stem_multiplier": 3, "partial": 1,
             "operations": [
-                *("skip_connect", "max_pool_3x3", "avg_pool_3x3", "sep_conv_3x3", "sep_conv_5x5"),
-                *("dil_conv_3x3", "dil_conv_5x5"),
+                "skip_connect", "max_pool_3x3", "avg_pool_3x3", "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3",
+                "dil_conv_5x5",
             ],
         },
         "embedding": {
-            **{"kind": "nge", "adjacency": "predecessors", "input_dim": 64, "hidden_dim": 128, "output_dim": 64},
-            **{"edge_dim": 64, "layers": 3, "shared": True, "edges": "printed", "jumping": False},
-            **{"uniform_start": False, "initialisation": "he", "learning_rate": 6e-4, "beta1": 0.5, "beta2": 0.999},
-            **{"weight_decay": 1e-3, "weight_decay_on_x": True},
+            "kind": "nge", "adjacency": "predecessors", "input_dim": 64, "hidden_dim": 128, "output_dim": 64,
+            "edge_dim": 64, "layers": 3, "shared": True, "edges": "printed", "jumping": False,
+            "uniform_start": False, "initialisation": "he", "learning_rate": 6e-4, "beta1": 0.5, "beta2": 0.999,
+            "weight_decay": 1e-3, "weight_decay_on_x": True,
         },
         "search": {
-            **{"loop": "epochwise", "order": "first", "epochs": 25, "warmup_epochs": 0, "mixture": "weighted"},
-            **{"embedding_warmup_epochs": 0, "temperature": 1, "temperature_end": None, "edge_normalisation": False},
-            **{"batch_size": 64, "learning_rate": 0.025, "learning_rate_min": 0, "momentum": 0.9},
-            **{"weight_decay": 3e-4, "clip": 5, "cost_weight": 0, "entropy_weight": 0, "beta_weight": 0},
-            "stop_count": 0,
+            "loop": "epochwise", "order": "first", "epochs": 25, "warmup_epochs": 0, "mixture": "weighted",
+            "embedding_warmup_epochs": 0, "temperature": 1, "temperature_end": None, "edge_normalisation": False,
+            "batch_size": 64, "learning_rate": 0.025, "learning_rate_min": 0, "momentum": 0.9, "stop_count": 0,
+            "weight_decay": 3e-4, "clip": 5, "cost_weight": 0, "entropy_weight": 0, "beta_weight": 0,
         },
-    }
+    }  # fmt: skip
     written = yaml.safe_load(path.read_text())
     for section, values in paper.items():
         assert {name: getattr(getattr(config, section), name) for name in values} == values

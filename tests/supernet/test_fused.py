@@ -58,11 +58,11 @@ def run(
     }
 
 
-def build(space=None, channels=4, cells=3, dtype=torch.float64) -> tuple[nn.Module, nn.Module]:
+def build(space=None, channels=4, cells=3, dtype=torch.float64, partial=1) -> tuple[nn.Module, nn.Module]:
     """A textbook supernet with random statistics, and a fast one with the same weights."""
     space = space or CellSpace()
     form = DenseSupernet if space is DENSE else Supernet
-    reference = form(space, channels, cells, CLASSES).to(dtype, memory_format=torch.channels_last)
+    reference = form(space, channels, cells, CLASSES, partial=partial).to(dtype, memory_format=torch.channels_last)
     for name, buffer in reference.named_buffers():
         if buffer.is_floating_point():
             buffer.copy_(torch.rand_like(buffer) + ("var" in name) / 2)
@@ -107,6 +107,25 @@ def test_equals_the_textbook(space, channels, cells, batch, size, training):
     torch.manual_seed(0)
     reference, fused = build(SPACES[space], channels, cells)
     images, matrices = inputs(reference.space, batch, size)
+    require_equal(run(fused, images, matrices, training), run(reference, images, matrices, training), 1e-10)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    ("space", "channels", "cells", "batch", "size", "parts"),
+    [
+        ("darts", 8, 4, 3, 9, 2),
+        ("darts", 16, 2, 2, 6, 4),
+        ("nasbench201", 8, 3, 3, 9, 2),
+        ("nasbench201", 16, 3, 2, 6, 4),
+    ],
+)
+def test_equals_the_textbook_with_partial_channels(space, channels, cells, batch, size, parts, training):
+    """With weights whose rows are not of sum one, as those of edges that are normalised."""
+    torch.manual_seed(0)
+    reference, fused = build(SPACES[space], channels, cells, partial=parts)
+    images, matrices = inputs(reference.space, batch, size)
+    matrices = [p_EO * torch.rand(len(p_EO), 1, dtype=p_EO.dtype) for p_EO in matrices]
     require_equal(run(fused, images, matrices, training), run(reference, images, matrices, training), 1e-10)
 
 

@@ -9,10 +9,9 @@ from torch.nn import functional
 from nge_search.architecture.cell_space import CellSpace
 from nge_search.cli import main
 from nge_search.counting import count_parameters
-from nge_search.errors import UserError
 from nge_search.gradient.cost import ExpectedCost
 from nge_search.spaces import NasBench201Space
-from nge_search.supernet import DenseSupernet, Supernet, fuse
+from nge_search.supernet import DenseSupernet, Supernet
 from nge_search.supernet.reference import MixedCell, MixedOperation, PartialOperation, mixed_operation, shuffle
 
 SPACE, DENSE = CellSpace(), NasBench201Space().cell_space
@@ -100,13 +99,6 @@ def test_what_goes_by_teaches_p_nothing():
     mixed = sum(p * operation(x[:, :2]) for p, operation in zip(p_O, edge))
     (expected_O,) = torch.autograd.grad((mixed * target[:, ::4]).sum(), logits_O)
     torch.testing.assert_close(found_O, expected_O, rtol=1e-9, atol=1e-11)
-
-
-@pytest.mark.parametrize("form", [Supernet, DenseSupernet])
-def test_the_fused_form_refuses(form):
-    space = SPACE if form is Supernet else DENSE
-    with pytest.raises(UserError, match=r"takes all channels; set supernet\.kernel=reference"):
-        fuse(form(space, 8, 3, 5, partial=2))
 
 
 @pytest.mark.parametrize(
