@@ -9,8 +9,8 @@
 The supernet of NAS-Bench-201 is a small one, so that it can be searched on a CPU: SETTINGS says how small. About
 five minutes a search on one core. On a GPU, at the published size: --settings device=cuda data.limit=0
 data.image_size=0 supernet.cells=15 search.epochs=50. How P is learned as published is read from
-configs/search/cifar10_paper.yaml, which is the paper's own search, on CIFAR-10. Finished runs are kept, stopped ones
-go on. Writes nge_table4_nasbench201.json and .png (how P moves), nge_table4_digits.json and nge_table4_edges.json
+configs/search/cifar10_paper.yaml, the paper's own search, on CIFAR-10. Finished runs are kept, stopped ones go on.
+Writes nge_table4_nasbench201.json and .png (how P moves), nge_table4_digits.json and nge_table4_edges.json
 under experiments/results/; --settings have files of their own. Of methods that --methods leaves out, what the file
 has from before stays.
 """

@@ -28,8 +28,9 @@ _ROUNDS = 8
 
 def concentrations(logits_EO: Tensor) -> Tensor:
     """c = ELU(logits) + 1, above zero."""
-    below = logits_EO.clamp(min=_LEAST_LOGIT, max=0).exp()
-    return torch.where(logits_EO > 0, logits_EO + 1, below)
+    above = logits_EO > 0
+    below = torch.where(above, 0.0, logits_EO)  # the exponential of what is above could overflow
+    return torch.where(above, logits_EO + 1, below.clamp_min(_LEAST_LOGIT).exp())
 
 
 def mean(c_EO: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """Channels that go by the operations of a cell (partial channels, `reference.PartialOperation`), without autograd.
 
 Of K parts of a node's channels the first feeds the cell's stages. The others, halved by a 2x2 maximum where the
-stage halves, are added up by the weights of the edges; then all are shuffled, which is the same for all edges and so
-is done once for the sum.
+stage halves, are added up by the weights of the edges; then all are shuffled, which is the same for all edges and
+so is done once for the sum.
 """
 
 from __future__ import annotations

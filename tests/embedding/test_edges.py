@@ -162,7 +162,8 @@ def test_weights_of_edges_are_a_softmax_for_each_node():
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.normal_()
-    for name, weights_E in zip(module.names, module()):
+    for name, own_E in zip(module.names, module()):
+        weights_E = own_E.detach()
         logits = module.get_parameter(name).tolist()
         for edge, (_, target) in enumerate(SPACE.edges):
             into = [math.exp(x) for x, (_, other) in zip(logits, SPACE.edges) if other == target]

@@ -95,7 +95,7 @@ def test_what_a_search_shows(run: Path, dense_search, capsys) -> None:
             "search.beta_weight=1",
             "embedding.edges=split",
         ),
-        ("supernet.partial=2", "search.temperature_end=0.1", "embedding.jumping=true"),
+        ("supernet.channels=8", "supernet.partial=2", "search.temperature_end=0.1", "embedding.jumping=true"),
     ],
 )
 @pytest.mark.parametrize(("name", "at"), [("weight_step", 2), ("architecture_step", 0)])
