@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional
 
 import nge_search
+from nge_search.cli import main
 from nge_search.engine.interrupt import Interrupted
 from nge_search.engine.session import open_session
 from nge_search.gradient import dirichlet
@@ -169,8 +170,8 @@ def test_strengths_are_p_times_the_weights_of_edges(make_task):
 
 
 STOPPING = (
-    *("search.epochs=9", "search.cost_weight=400", "embedding.kind=direct", "embedding.learning_rate=3e-4"),
-    *("search.stop_count=6", "search.stop_operations=[skip_connect,none,avg_pool_3x3]", "search.evaluate_every=0"),
+    *("search.epochs=9", "search.cost_weight=400", "embedding.kind=direct", "embedding.learning_rate=1e-4"),
+    *("search.stop_count=5", "search.stop_operations=[skip_connect,none,avg_pool_3x3]", "search.evaluate_every=0"),
     "search.warmup_epochs=1",
 )
 
@@ -180,32 +181,40 @@ def free(genotype):
     return sum(genotype["architecture"].count(name) for name in ("skip_connect", "none", "avg_pool_3x3"))
 
 
-def test_a_search_stops_when_its_cell_loses_its_weights(dense_search, tmp_path, capsys):
-    """Where cheap cells are asked for; it keeps the cell before, says so, and evaluates its last epoch."""
-    words = [*dense_search, *STOPPING]
-    words.remove("run.progress=none")
-    summary = nge_search.search(None, *words, "run.progress=lines", f"run.dir={tmp_path / 'run'}")
-    rows = rows_of(tmp_path / "run")
+@pytest.fixture(scope="module")
+def stopped(dense_search, tmp_path_factory):
+    """The folder of a search for cheap cells, which comes to its limit."""
+    run = tmp_path_factory.mktemp("stopped") / "run"
+    nge_search.search(None, *dense_search, *STOPPING, f"run.dir={run}")
+    return run
+
+
+def test_a_search_stops_when_its_cell_loses_its_weights(stopped, dense_search, capsys):
+    """It keeps the cell before, says so, and evaluates its last epoch."""
+    summary, rows = json.loads((stopped / "summary.json").read_text()), rows_of(stopped)
     counts = [free(row["genotype"]) for row in rows]
     last = len(rows)
     assert 2 < last < 9
     assert summary["epochs"] == last
-    assert counts[-1] == 6
-    assert max(counts[1:-1]) < 6
+    assert counts[-1] == 5
+    assert max(counts[1:-1]) < 5
     assert summary["genotype"] == rows[-2]["genotype"] != rows[-1]["genotype"]
     assert [row for row in rows if "valid_top1" in row] == rows[-1:]
     assert summary["stopped"] == rows[-1]["stopped"]
-    assert f"stopped after epoch {last} of 9: 6 of the derived cell's operations are" in summary["stopped"]
+    assert f"stopped after epoch {last} of 9: 5 of the derived cell's operations are" in summary["stopped"]
+    assert json.loads((stopped / "genotype.json").read_text()) == summary["genotype"]
+    assert (
+        main(["search", *dense_search, *STOPPING, f"run.dir={stopped}"]) == 0
+    )  # has finished: prints what it found
     assert summary["stopped"] in capsys.readouterr().out
-    assert "stopped after epoch" in (tmp_path / "run" / "report.html").read_text()
+    assert "stopped after epoch" in (stopped / "report.html").read_text()
 
 
 @pytest.mark.parametrize("when", ["evaluation_step", "found_in"])
-def test_a_stopped_search_that_was_interrupted_ends_the_same(when, dense_search, tmp_path, monkeypatch):
+def test_a_stopped_search_that_was_interrupted_ends_the_same(when, stopped, dense_search, tmp_path, monkeypatch):
     """In the last epoch's evaluation, which an early stop alone asks for; and after its last checkpoint."""
-    words = [*dense_search, *STOPPING]
-    whole = nge_search.search(None, *words, f"run.dir={tmp_path / 'whole'}")
-    cut, step = [*words, f"run.dir={tmp_path / 'cut'}"], getattr(BilevelSearch, when)
+    whole, step = json.loads((stopped / "summary.json").read_text()), getattr(BilevelSearch, when)
+    cut = [*dense_search, *STOPPING, f"run.dir={tmp_path / 'cut'}"]
 
     def stop(self, *given):
         if when == "found_in":
@@ -220,4 +229,4 @@ def test_a_stopped_search_that_was_interrupted_ends_the_same(when, dense_search,
     again = nge_search.search(None, *cut)
     for name in ("genotype", "stopped", "epochs", "valid_top1"):
         assert again[name] == whole[name]
-    assert rows_of(tmp_path / "cut")[-1]["p_cell"] == rows_of(tmp_path / "whole")[-1]["p_cell"]
+    assert rows_of(tmp_path / "cut")[-1]["p_cell"] == rows_of(stopped)[-1]["p_cell"]
