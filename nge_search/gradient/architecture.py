@@ -15,7 +15,7 @@ from nge_search.engine.checkpoint_parts import load_optimiser
 from nge_search.engine.distributed import World
 from nge_search.engine.precision import weight_dtype
 from nge_search.gradient import dirichlet
-from nge_search.gradient.regularisers import beta_decay_gradient, entropy, expected_cost
+from nge_search.gradient.regularisers import anchor_gradient, beta_decay_gradient, entropy_gradient
 from nge_search.settings.search import SearchConfig
 
 
@@ -125,21 +125,16 @@ class ArchitectureOptimiser:
         self.optimiser.zero_grad(set_to_none=True)
         self.finite &= torch.stack([torch.isfinite(g).all() for g in gradients]).all()
 
+    @torch.no_grad()
     def _add_regularisers(self, gradients: list[Tensor], leaves: list[Tensor]) -> None:
         """Those of expected cost, of P's entropy as a bonus, and of the divergence from even distributions."""
-        if not (self.cost_weight or self.entropy_weight or self.anchor_weight):
-            return
-        with torch.enable_grad():
-            own = [x_EO.detach().requires_grad_() for x_EO in leaves[: len(self.cost_gradients)]]
-            matrices = [self._mean(x_EO) for x_EO in own]
-            loss = self.cost_weight * expected_cost(self.cost_gradients, matrices)
-            for x_EO, p_EO in zip(own, matrices):
-                loss = loss - self.entropy_weight * entropy(p_EO)
-                if self.anchor_weight:
-                    loss = loss + self.anchor_weight * dirichlet.anchor(x_EO)
-            found = torch.autograd.grad(loss, own)
-        for gradient_EO, more_EO in zip(gradients, found):
-            gradient_EO.add_(more_EO)
+        for gradient_EO, x_EO, cost_EO in zip(gradients, leaves, self.cost_gradients):
+            if self.cost_weight or self.entropy_weight:
+                owed_EO = self.cost_weight * cost_EO
+                owed_EO += self.entropy_weight * entropy_gradient(self._mean(x_EO))
+                gradient_EO += dirichlet.mean_backward(x_EO, owed_EO) if self.dirichlet else owed_EO
+            if self.anchor_weight:
+                gradient_EO.add_(anchor_gradient(x_EO), alpha=self.anchor_weight)
 
     def state_dict(self) -> dict[str, Any]:
         state = {"embedding": self.embedding.state_dict(), "embedding_optimiser": self.optimiser.state_dict()}

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributions import Dirichlet, kl_divergence
 
 from nge_search.architecture.cell_space import CellSpace
 from nge_search.gradient.mixture import Mixture
@@ -28,9 +27,8 @@ _ROUNDS = 8
 
 def concentrations(logits_EO: Tensor) -> Tensor:
     """c = ELU(logits) + 1, above zero."""
-    above = logits_EO > 0
-    below = torch.where(above, 0.0, logits_EO)  # the exponential of what is above could overflow
-    return torch.where(above, logits_EO + 1, below.clamp_min(_LEAST_LOGIT).exp())
+    below_EO = logits_EO.masked_fill(logits_EO > 0, 0.0).masked_fill(logits_EO < _LEAST_LOGIT, _LEAST_LOGIT)
+    return torch.relu(logits_EO) + below_EO.exp()
 
 
 def mean(c_EO: Tensor) -> Tensor:
@@ -38,11 +36,10 @@ def mean(c_EO: Tensor) -> Tensor:
     return c_EO / c_EO.sum(dim=1, keepdim=True)
 
 
-def anchor(c_EO: Tensor) -> Tensor:
-    """KL(Dir(c) || Dir(1)), summed over edges, as in DrNAS' code."""
-    own = Dirichlet(c_EO, validate_args=False)  # which would read values back
-    even = Dirichlet(torch.ones_like(c_EO), validate_args=False)
-    return kl_divergence(own, even).sum()
+def mean_backward(c_EO: Tensor, d_mean_EO: Tensor) -> Tensor:
+    """The gradient with respect to c from that with respect to its mean."""
+    inner_E1 = (mean(c_EO) * d_mean_EO).sum(dim=1, keepdim=True)
+    return (d_mean_EO - inner_E1) / c_EO.sum(dim=1, keepdim=True)
 
 
 class _Path(torch.autograd.Function):

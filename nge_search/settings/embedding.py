@@ -57,7 +57,11 @@ class EmbeddingSection(Section):
         choices=("he", "normal"),
     )
     init_std: float = option(0.1, "Standard deviation of embedding.initialisation=normal.", above=0)
-    learning_rate: float = option(6e-4, "Adam's learning rate for the embedding, the same throughout.", at_least=0)
+    learning_rate: float = option(
+        6e-4,
+        "Adam's learning rate for the embedding, the same throughout but for search.embedding_warmup_epochs.",
+        at_least=0,
+    )
     beta1: float = option(0.5, "Adam's first beta, 0.5 in DARTS.", at_least=0, below=1)
     beta2: float = option(0.999, "Adam's second beta for the embedding.", at_least=0, below=1)
     weight_decay: float = option(1e-3, "L2 penalty on the embedding's parameters.", at_least=0)

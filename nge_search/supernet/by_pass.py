@@ -41,7 +41,7 @@ class ByPass:
         past = state[..., width:]
         if halving:
             image = past.permute(0, 3, 1, 2)
-            maxima, places = functional.max_pool2d_with_indices(image, 2, ceil_mode=True)
+            maxima, places = functional.max_pool2d_with_indices(image, [2, 2], ceil_mode=True)
             self.pooled[source] = image, places
             past = maxima.permute(0, 2, 3, 1)
         self.past[source] = past
