@@ -6,7 +6,7 @@ from nge_search.architecture.load import SPACES as _KNOWN
 from nge_search.errors import UserError
 from nge_search.json_reader import Reader
 from nge_search.registry import resolve
-from nge_search.spaces.base import Code, EdgeSpace, Space
+from nge_search.spaces.base import Code, EdgeSpace, Space, likely_operations
 from nge_search.spaces.darts import DartsSpace
 from nge_search.spaces.enas_macro import EnasMacroSpace
 from nge_search.spaces.evaluation import TRAININGS, Evaluation, Evaluator, Judge, Queries, Trainings
@@ -28,6 +28,7 @@ __all__ = [
     "Queries",
     "Space",
     "Trainings",
+    "likely_operations",
     "read_space",
 ]
 
