@@ -50,6 +50,7 @@ class Judge(Evaluator, Protocol):
         signal_name: what queries are answered with; for people `signal_words`.
         signal_sign: -1 where a value is the figure with a minus, since less of it is better; else 1.
         score_name: the figure by which the search is judged.
+        documents: JSON files, by name, that a search keeps of it.
         provenance: where the answers come from, for the JSON object of what is found.
     """
 
@@ -58,6 +59,7 @@ class Judge(Evaluator, Protocol):
     signal_words: str
     signal_sign: int
     score_name: str
+    documents: dict[str, Any]
 
     @property
     def provenance(self) -> dict[str, Any]: ...

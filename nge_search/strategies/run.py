@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from nge_search.architecture.load import read_architecture
 from nge_search.data import load_dataset
 from nge_search.data.distributed import load_everywhere
 from nge_search.engine.environment import device_name
@@ -16,9 +17,11 @@ from nge_search.engine.interrupt import Interrupted, Interrupts
 from nge_search.engine.launch import read_launch
 from nge_search.engine.logger import Logger
 from nge_search.engine.run_folder import Stopwatch
+from nge_search.engine.run_reader import RunReader
 from nge_search.engine.session import Session, run
 from nge_search.errors import UserError
 from nge_search.kinds import REPORT
+from nge_search.recipes import retrain_command
 from nge_search.registry import resolve
 from nge_search.settings import names
 from nge_search.settings.strategies import QueriesConfig
@@ -89,6 +92,8 @@ def _search_by(judge: Judge, session: Session, config: QueriesConfig, interrupts
     answers = judge.queries(config.strategy.queries)
     strategy = build_strategy(judge.space, config.strategy, config.embedding, config.seed)
     folder = session.begin()
+    for name, document in judge.documents.items():
+        folder.write_json(name, document)
     watch, logger = Stopwatch(), Logger(folder, config.run)
 
     def after(queries: Queries) -> None:
@@ -150,11 +155,12 @@ def closing_lines(config: QueriesConfig, summary: dict[str, Any]) -> list[str]:
     if config.evaluator.kind == "training":
         failed = f"; {summary['failed']} failed" if "failed" in summary else ""
         found = f"{summary['signal_words']} {abs(summary['signal']):.4g}, validation top-1 {summary['score']:.2f} %"
-        return [
-            summary["architecture"],
-            f"{found} {after}; the trainings took {cost:.1f} s{failed}",
-            report,
-        ]
+        retrain = []
+        if read_architecture(summary["genotype"]).genotype is not None:
+            images = RunReader(config.run.dir, lenient=True).searched_images()
+            retrain = [f"retrain it: {retrain_command(config.run.dir, dataclasses.asdict(config.data), images)}"]
+        lines = [summary["architecture"], f"{found} {after}; the trainings took {cost:.1f} s{failed}"]
+        return [*lines, report, *retrain]
     judged = f", {summary['score_column']} {summary['score']:.2f} %" if config.benchmark.score else ""
     saved = f"; training them would have taken {cost / 3600:.1f} h" if cost else ""
     return [

@@ -30,6 +30,7 @@ class Benchmark:
         self.table, self.space, self._seed = table, table.space, seed
         self.signal_name = self.signal_words = signal
         self.signal_sign, self.score_name = 1, score or signal
+        self.documents: dict[str, Any] = {}
         self._signal_N, self._score_N = table.column(signal), table.column(self.score_name)
         for name, column_N in ((signal, self._signal_N), (self.score_name, self._score_N)):
             if np.isnan(column_N).all():

@@ -23,13 +23,13 @@ from nge_search.engine.run_files import TRIALS, write_mark
 from nge_search.errors import RunFailure
 from nge_search.files import write_json
 from nge_search.json_reader import Reader, read_json
-from nge_search.kinds import FAILED
+from nge_search.kinds import DATASET, FAILED
 from nge_search.settings.data import DataSection
 from nge_search.settings.names import SIGNALS
 from nge_search.settings.run import CommandConfig
 from nge_search.settings.trial import TrialConfig, TrialNetworkSection, TrialSection, TrialsSection
 from nge_search.spaces import Code, Evaluation, Queries, Space, Trainings
-from nge_search.training.short import TrialImages
+from nge_search.training.short import TrialImages, describe_images
 from nge_search.training.trial_processes import TrialProcesses
 from nge_search.training.trial_run import death, run_trial_inside, why
 
@@ -104,11 +104,12 @@ class TrainingEvaluator:
         else:
             self._images = TrialImages.load(self._base, device, load)
             dataset = self._images.dataset
-        self.dataset, self._classes = dataset.name, len(dataset.classes)
+        self._dataset, self._classes = dataset.name, len(dataset.classes)
+        self.documents = {DATASET: describe_images(dataset)}
 
     @property
     def provenance(self) -> dict[str, Any]:
-        return {"dataset": self.dataset, "steps": self._steps}
+        return {"dataset": self._dataset, "steps": self._steps}
 
     def queries(self, budget: int) -> Queries:
         return Queries(self.space, self, budget, self.prepare)

@@ -96,6 +96,17 @@ class TrialImages:
         )
 
 
+def describe_images(dataset: Dataset) -> dict[str, Any]:
+    """What has to be known of the images to train elsewhere what was found."""
+    return {
+        "name": dataset.name,
+        "classes": list(dataset.classes),
+        "train_images": len(dataset.train),
+        "image_size": dataset.image_size,
+        "channels": dataset.channels,
+    }
+
+
 class StepLosses:
     """The sum over steps of each step's mean loss, over all ranks together.
 

@@ -18,7 +18,7 @@ from nge_search.kinds import DATASET, GENOTYPE, REPORT
 from nge_search.settings.names import SIGNALS
 from nge_search.settings.trial import TrialConfig
 from nge_search.training.run import require_same_architecture
-from nge_search.training.short import ShortTraining, TrialImages, build_network
+from nge_search.training.short import ShortTraining, TrialImages, build_network, describe_images
 
 
 def run_trial(config: TrialConfig) -> dict[str, Any]:
@@ -82,15 +82,7 @@ def _train(
     size = {"params": count_parameters(network), "macs": multiply_adds(network, shape)}
     session.explain = worker_failure
     task = ShortTraining(config, network, images, session.world)
-    described = {
-        "name": dataset.name,
-        "classes": list(dataset.classes),
-        "train_images": len(images.train),
-        "valid_images": len(images.valid),
-        "image_size": dataset.image_size,
-        "channels": dataset.channels,
-    }
-    loop = session.train(task, {GENOTYPE: architecture.document, DATASET: described})
+    loop = session.train(task, {GENOTYPE: architecture.document, DATASET: describe_images(dataset)})
     with loop.closing() as row:
         found = session.summary(loop, **{signal: float(row[signal]) for signal in SIGNALS}, **size)
     steps = config.evaluator.steps

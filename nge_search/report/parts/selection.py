@@ -20,7 +20,7 @@ _LONGEST = 400
 
 
 def selection_sections(run: Run) -> list[Section]:
-    """What was chosen among, the cell that P alone derives, and the baselines; sections without content are empty."""
+    """What was chosen among, the cell that P alone derives, and the baselines; each may be empty."""
     summary = run.summary or {}
     selection, baselines = _mapping(summary.get("selection")), _mapping(summary.get("baselines"))
     sections = [Section("selection", "Selection", _selection(selection)), _derived(selection)]
