@@ -32,7 +32,7 @@ def make_task(tmp_path: Path, tiny_search, dense_search):
 
         def make(dense: bool, *own: str):
             base = [*dense_search, "precision=fp64"] if dense else [*tiny_search, *DARTS]
-            words = [*base, "device=cpu", f"run.dir={tmp_path / str(next(numbers))}", *own]
+            words = [*base, "device=cpu", "search.batch_size=32", f"run.dir={tmp_path / str(next(numbers))}", *own]
             task = build_task(opened.enter_context(open_session(load_config(SearchConfig, None, words))))
             generator = torch.Generator().manual_seed(5)
             for parameter in task.architecture.embedding.parameters():
