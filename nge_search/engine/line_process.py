@@ -42,7 +42,12 @@ class LineProcess:
             env={**(os.environ if environment is None else environment), "PYTHONPATH": paths},
             start_new_session=True,  # an interrupt is for the process that asks, which closes this one
         )
-        self._parts: list[bytes] = []
+        self._said = bytearray()
+
+    @property
+    def has_answer(self) -> bool:
+        """Whether a whole line has come that nobody has taken; `select` knows nothing of it."""
+        return b"\n" in self._said
 
     def fileno(self) -> int:
         """Readable when an answer, or a part of one, is there; for `select`."""
@@ -58,14 +63,16 @@ class LineProcess:
     def answer(self, seconds: float) -> dict[str, Any]:
         """The next line; raises TimeoutError, or EOFError if the process has ended."""
         until = time.monotonic() + seconds
-        while not (self._parts and self._parts[-1].endswith(b"\n")):
+        while not self.has_answer:
             ready, _, _ = select.select([self], [], [], max(0.0, until - time.monotonic()))
             if not ready:
                 raise TimeoutError
-            self._parts.append(os.read(self.fileno(), 1 << 20))
-            if not self._parts[-1] or sum(map(len, self._parts)) > _LONGEST_ANSWER:
+            part = os.read(self.fileno(), 1 << 20)
+            self._said += part
+            if not part or len(self._said) > _LONGEST_ANSWER:
                 raise EOFError
-        line, self._parts = b"".join(self._parts), []
+        line, _, rest = bytes(self._said).partition(b"\n")
+        self._said = bytearray(rest)
         document = parse_json(line, "an answer")
         assert isinstance(document, dict)
         return document

@@ -97,6 +97,8 @@ class TrialProcesses:
             ready, _, _ = select.select(busy, [], [], _GLANCE)
             for place in ready:
                 self._hear(place)
+                while place.process is not None and place.process.has_answer:
+                    self._hear(place)
             number = requested()
             if number is not None:
                 self.close()

@@ -31,7 +31,7 @@ def make_task(tmp_path: Path, tiny_search, dense_search):
     with contextlib.ExitStack() as opened:
 
         def make(dense: bool, *own: str):
-            base = [*dense_search, "precision=fp64"] if dense else [*tiny_search, *DARTS]
+            base = [*dense_search, "precision=fp64", "embedding.kind=direct"] if dense else [*tiny_search, *DARTS]
             words = [*base, "device=cpu", "search.batch_size=32", f"run.dir={tmp_path / str(next(numbers))}", *own]
             task = build_task(opened.enter_context(open_session(load_config(SearchConfig, None, words))))
             generator = torch.Generator().manual_seed(5)
@@ -143,9 +143,9 @@ def test_a_search_that_is_killed_within_it_goes_on(
 ) -> None:
     """With steps of the weights between decisions, which the later ones depend on."""
 
-    def words(name: str) -> list[str]:
+    def words(name: str, *also: str) -> list[str]:
         own = ("search.epochs=1", "search.selection=perturbation", "search.perturbation_steps=2", "device=cpu")
-        return [*tiny_search, *DARTS, *own, "run.checkpoint_seconds=0", f"run.dir={tmp_path / name}"]
+        return [*tiny_search, *DARTS, *own, *also, f"run.dir={tmp_path / name}"]
 
     whole = nge_search.search(None, *words("whole"))
     step, taken = Perturbation.removal_step, iter(range(1000))
@@ -158,7 +158,7 @@ def test_a_search_that_is_killed_within_it_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(Perturbation, "removal_step", killed)
         with pytest.raises(KeyboardInterrupt):
-            nge_search.search(None, *words("cut"))
+            nge_search.search(None, *words("cut", "run.checkpoint_seconds=0"))
     rows = (tmp_path / "cut" / "trials" / perturbation.NAME / "metrics.jsonl").read_text().splitlines()
     assert 0 < len(rows) < 12
     cut = nge_search.search(None, *words("cut"))

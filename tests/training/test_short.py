@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 
 
 def configured(folder: Path, short: tuple[str, ...], cell: str, *words: str) -> TrialConfig:
-    own = [*short, f"network.genotype={cell}", f"run.dir={folder}", *words]
+    own = [*short, f"network.genotype='{cell}'", f"run.dir={folder}", *words]
     return load_config(TrialConfig, None, own)
 
 
@@ -48,7 +48,7 @@ def trained_plainly(config: TrialConfig) -> dict[str, float]:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), section.clip)
         optimiser.step()
-        losses += float(loss)
+        losses += float(loss.detach())
     network.eval()
     pixels = images.dataset.train.read(images.valid).double() / 255
     mean, std = (torch.tensor(own).view(1, -1, 1, 1).double() for own in (images.dataset.mean, images.dataset.std))
@@ -132,7 +132,7 @@ def test_the_command(tmp_path: Path, short: tuple[str, ...], capsys, require_lis
 def test_bad_input_is_one_line(
     tmp_path: Path, short: tuple[str, ...], cell: str, words: list[str], message: str, capsys
 ) -> None:
-    own = [*short, f"network.genotype={cell}", f"run.dir={tmp_path / 'run'}", *words]
+    own = [*short, f"network.genotype='{cell}'", f"run.dir={tmp_path / 'run'}", *words]
     assert main(["eval", "task=trial", *own]) == 2
     error = capsys.readouterr().err
     assert message in error
