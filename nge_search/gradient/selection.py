@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from nge_search.architecture.graph import PLAIN
 from nge_search.architecture.load import read_architecture
@@ -71,7 +70,6 @@ def finish(session: Session, task: BilevelSearch, derived: Document) -> Document
             found["selection"] = {**selection, "derived": derived, "chosen": found["genotype"]}
         if config.search.baselines:
             found["baselines"] = compare(asked, task.space, chosen, config.search.random_cells, config.seed)
-            session.say(found["baselines"]["verdict"])
     return found
 
 
@@ -147,25 +145,28 @@ def _select(session: Session, task: BilevelSearch, asked: _Asked, code: Code) ->
     """The chosen architecture, and what the summary says of the choice; empty where P chooses."""
     section, space, start = task.config.search, task.space, time.perf_counter()
     matrices = [p_EO.double().cpu() for p_EO in task.architecture.probabilities()]
+    likely = likely_operations(matrices, section.selection_operations)
     if section.selection == "argmax":
         return code, {}
     if section.selection == "perturbation":
         chosen, found = perturb(session, task)
     elif section.selection == "predictor":
-        chosen, found = by_predictor(space, candidates(space, code, matrices, section.selection_operations))
+        chosen, found = by_predictor(space, candidates(space, code, likely))
     else:
         few = too_few_convolutions(space, code, section.selection_convolutions)
         if few:
-            session.say(f"no selection: {few}")
             return code, {"method": "short", "off": few}
-        codes = candidates(space, code, matrices, section.selection_operations)
+        codes = candidates(space, code, likely)
         session.say(f"selection: {len(codes)} cells are trained for {asked.section.steps} steps each")
         chosen, found = by_short_trainings(space, codes, asked.answers(codes))
         found |= {"signal": asked.words, "sign": asked.sign}
     seconds = round(time.perf_counter() - start, 2)
-    found = {"method": section.selection, **found, "edit": difference(space, code, chosen), "seconds": seconds}
-    session.say(f"selection ({section.selection}): {found['edit'] or 'the derived cell stays'}")
-    return chosen, found
+    return chosen, {
+        "method": section.selection,
+        **found,
+        "edit": difference(space, code, chosen),
+        "seconds": seconds,
+    }
 
 
 def too_few_convolutions(space: EdgeSpace, code: Code, least: float) -> str:
@@ -180,10 +181,14 @@ def too_few_convolutions(space: EdgeSpace, code: Code, least: float) -> str:
     )
 
 
-def candidates(space: EdgeSpace, code: Code, matrices: Sequence[Tensor], operations: int) -> list[Code]:
-    """The architecture, and then those one edit away over each edge's likeliest operations; each once."""
+def candidates(space: EdgeSpace, code: Code, likely: Sequence[Sequence[Sequence[int]]]) -> list[Code]:
+    """The architecture, and then those one edit away over each edge's likely operations; each once.
+
+    Args:
+        likely: as `EdgeSpace.edits` takes them.
+    """
     found = {space.key(code): code}
-    for other in space.edits(code, likely_operations(matrices, operations)):
+    for other in space.edits(code, likely):
         found.setdefault(space.key(other), other)
     return list(found.values())
 

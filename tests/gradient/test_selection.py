@@ -41,7 +41,7 @@ def test_edits_of_a_dense_cell(count: int) -> None:
         for edges in [[edge for edge in range(6) if other[edge] != code[edge]]]
         if len(edges) == 1 and ranks_EO[edges[0], other[edges[0]]] < count
     }
-    found = candidates(DENSE, code, matrices, count)
+    found = candidates(DENSE, code, likely_operations(matrices, count))
     assert found[0] == code
     assert set(found[1:]) == brute
     assert len(found) == len(brute) + 1
@@ -81,7 +81,7 @@ def test_edits_of_two_cells(count: int) -> None:
             choice = likely[space.cell_space.edges.index((new, target))]
             if names.index(name) in choice[: count if new == source else 1]:
                 brute.add(other)
-    found = candidates(space, code, matrices, count)
+    found = candidates(space, code, likely_operations(matrices, count))
     assert found[0] == code
     assert set(found[1:]) == brute
     assert len(found) == len(brute) + 1
@@ -116,7 +116,7 @@ def test_the_best_value_wins_and_of_equals_the_first() -> None:
 def test_the_predictor_chooses_what_it_expects_most_of() -> None:
     space = DartsSpace()
     matrices = [p_EO.softmax(dim=1) for p_EO in probabilities(space, 3)]
-    codes = candidates(space, space.throughout(1), matrices, 2)
+    codes = candidates(space, space.throughout(1), likely_operations(matrices, 2))
     chosen, found = by_predictor(space, codes)
     accuracies = [100 - expected(space.genotype(code)).error for code in codes]
     assert [trial["value"] for trial in found["trials"]] == pytest.approx(accuracies)
