@@ -37,6 +37,7 @@ from nge_search.engine.session import Session
 from nge_search.engine.task import Figures, Phase, Task
 from nge_search.errors import UserError, shorten
 from nge_search.gradient.bilevel import BilevelSearch
+from nge_search.json_reader import Reader
 from nge_search.metrics.ranks import Ranks
 from nge_search.spaces import Code
 
@@ -243,9 +244,10 @@ class Perturbation(Task):
     def load_state_dict(self, state: dict[str, Any], source: str) -> None:
         self.search.load_state_dict(state, source)
         self.matrices, self.kept, self.top1 = self.first, [], []
-        kept, top1 = state.get("kept"), state.get("without")
+        reader = Reader(source, state)
+        kept, top1 = reader.any("kept"), reader.any("without")
         try:
-            for own, figures in zip(kept, top1, strict=True):  # type: ignore[arg-type]
+            for own, figures in zip(list(kept), list(top1), strict=True):
                 decision = self.decisions[len(self.kept)]
                 fits = len(set(own)) == decision.keep and all(0 <= x < self.options(decision) for x in own)
                 if not fits:
