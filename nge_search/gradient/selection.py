@@ -115,7 +115,7 @@ class _Asked:
         for code in codes:  # one by one, since other ranks wait for each
             answer = world.on_main(functools.partial(self._answer, code))
             received = self._interrupts.received
-            if any(world.agree(received is not None or answer is None)):
+            if any(world.agree(received is not None or answer is None)) or answer is None:
                 raise Interrupted(received or signal.SIGTERM)
             found.append(answer)
         return found
