@@ -135,7 +135,6 @@ def _found(queries: Queries, judge: Judge, config: QueriesConfig) -> dict[str, A
         "genotype": judge.space.to_dict(best, provenance),
         "architecture": judge.space.text(best),
         "signal": signal,
-        "signal_words": judge.signal_words,
         "score": judge.score(best),
         "score_column": judge.score_name,
         "best": judge.best(),
@@ -154,7 +153,9 @@ def closing_lines(config: QueriesConfig, summary: dict[str, Any]) -> list[str]:
     report = f"report {Path(config.run.dir) / REPORT}"
     if config.evaluator.kind == "training":
         failed = f"; {summary['failed']} failed" if "failed" in summary else ""
-        found = f"{summary['signal_words']} {abs(summary['signal']):.4g}, validation top-1 {summary['score']:.2f} %"
+        found = (
+            f"{config.evaluator.label()} {abs(summary['signal']):.4g}, validation top-1 {summary['score']:.2f} %"
+        )
         retrain = []
         if read_architecture(summary["genotype"]).genotype is not None:
             images = RunReader(config.run.dir, lenient=True).searched_images()

@@ -106,13 +106,17 @@ class TrialProcesses:
         return job.found
 
     def close(self) -> None:
-        """End all processes; trainings that they are at are saved."""
+        """End all processes; trainings that they are at are saved, and would go on if they were asked for again."""
         open_ = [place for place in self._places if place.process is not None]
         for place in open_:
             assert place.process is not None
             place.process.terminate()
         for place in open_:
             self._end(place, _SAVING_SECONDS)
+        for place in self._places:
+            place.job = None
+        self._queue.clear()
+        self._jobs = {folder: job for folder, job in self._jobs.items() if job.found is not None}
 
     def _assign(self) -> None:
         """Hand out what waits, in its order."""

@@ -51,7 +51,10 @@ def trained_plainly(config: TrialConfig) -> dict[str, float]:
         losses += float(loss.detach())
     network.eval()
     pixels = images.dataset.train.read(images.valid).double() / 255
-    mean, std = (torch.tensor(own).view(1, -1, 1, 1).double() for own in (images.dataset.mean, images.dataset.std))
+    mean, std = (
+        torch.tensor(own, dtype=torch.float64).view(1, -1, 1, 1)
+        for own in (images.dataset.mean, images.dataset.std)
+    )
     labels_N = images.dataset.train.labels_N[images.valid]
     with torch.no_grad():
         logits_NK = network((pixels - mean) / std)[0]
