@@ -56,7 +56,7 @@ def configure(command: str, config: Any, overrides: Sequence[str]) -> tuple[Kind
 
 
 def search(config: RunningConfig | Mapping[str, Any] | str | Path | None = None, *overrides: str) -> dict[str, Any]:
-    """Search for a cell, as `train_search.py` does; with `task` set to "queries", in a table of accuracies.
+    """Search for a cell, as `train_search.py` does; with `task` set to "queries", in a table or by short trainings.
 
     Arguments, result and errors as for `run`; a configuration is a `SearchConfig` or a `QueriesConfig`.
     """
@@ -68,7 +68,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Train a derived network and report its test error, as `train_eval.py` does.
 
-    With `task` set to "segmentation" it is DeepLabv3's backbone, and the report is of mIoU. Arguments, result and
+    With `task` set to "segmentation" it is DeepLabv3's backbone, and the report is of mIoU; with "trial" it is a
+    short training, as searches ask for. Arguments, result and
     errors as for `run`; a configuration is an `EvalConfig` or a `SegmentationConfig`.
     """
     return run("eval", config, *overrides)

@@ -62,6 +62,8 @@ PREDICTOR, PREDICTOR_TENSORS, PREDICTION = "predictor.json", "predictor.safetens
 LINKS, LINKS_TENSORS, DRAWN = "links.json", "links.safetensors", "drawn.json"
 CORPUS, RETRIEVAL_ENCODER, RETRIEVAL_INDEX = "corpus.nge", "encoder.safetensors", "index.safetensors"
 RETRIEVAL = "retrieve.json"
+#: Of a short training that died: why.
+FAILED = "failed.json"
 
 #: What runs of every kind write, besides what is in `Kind.files`; summary.json is written last.
 FILES = (SUMMARY, ENVIRONMENT, METRICS, REPORT, CONFIG)
@@ -95,14 +97,14 @@ KINDS = (
         command="search",
         help="",
         task="queries",
-        title="Search in a table",
+        title="Search by queries",
         settings="nge_search.settings.strategies:QueriesConfig",
         run="nge_search.strategies.run:run_queries",
         closing="nge_search.strategies.run:closing_lines",
         page="nge_search.report.pages.queries",
-        files=(GENOTYPE, *_DRAWINGS),
+        files=(GENOTYPE, DATASET, *_DRAWINGS),
         unit=("query", "queries", "strategy.queries"),
-        use="a search in a table; look up what it found: nge table TABLE --find {run}",
+        use="a search in a table, or by short trainings; look up what it found: nge table TABLE --find {run}",
         rows=("best_signal",),
         formerly=("benchmark",),
     ),
@@ -137,6 +139,20 @@ KINDS = (
         use="a segmentation; use it as it is: nge segment {run} IMAGES --out FOLDER",
         rows=("train_pixel_accuracy", "test_miou"),
         formerly=("voc",),
+    ),
+    Kind(
+        name="trial",
+        command="eval",
+        help="",
+        task="trial",
+        title="Short training",
+        settings="nge_search.settings.trial:TrialConfig",
+        run="nge_search.training.trial_run:run_trial",
+        closing="nge_search.training.trial_run:closing_lines",
+        page="nge_search.report.pages.trial",
+        files=(GENOTYPE, DATASET, FAILED),
+        unit=("step", "steps", "evaluator.steps"),
+        use="a short training; repeat it: nge eval --config {run}/config.yaml run.dir=ELSEWHERE",
     ),
     Kind(
         name="predict",

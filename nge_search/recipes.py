@@ -32,7 +32,7 @@ _OF_PROXY = ("data.limit", "data.image_size", "data.resize")
 #: Training images from which on the network has the published size, on a GPU.
 _MANY = 10_000
 #: Sides, in pixels, above which the stem halves the resolution three times.
-_LARGE_SIDE = 64
+LARGE_SIDE = 64
 _FEWEST_STEPS = 20
 
 
@@ -54,7 +54,7 @@ def fitted(images: Images) -> dict[str, Any]:
     CPU, in 10 to 100. The number of classes decides nothing but the classifier's outputs.
     """
     published = images.count >= _MANY and not images.on_cpu
-    large = images.side > _LARGE_SIDE
+    large = images.side > LARGE_SIDE
     channels, cells = ((48, 14) if large else (36, 20)) if published else (16, 8)
     batch = 8
     while batch < 128 and images.count >= 2 * batch * _FEWEST_STEPS:

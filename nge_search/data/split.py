@@ -76,6 +76,15 @@ def limited(labels_N: Tensor, count_classes: int, config: DataSection) -> Tensor
     return _positions(choose_per_class(labels_N, counts_C, seed=0, stream=Stream.LIMIT))
 
 
+def few_per_class(labels_N: Tensor, index_M: Tensor, count_classes: int, limit: int) -> Tensor:
+    """At most `limit` of the positions, equally many of each class, sorted and the same for every seed; 0: all."""
+    if limit == 0 or limit >= len(index_M):
+        return index_M
+    labels_M = labels_N[index_M]
+    counts_C = equal_per_class(class_sizes(labels_M, count_classes), limit)
+    return index_M[_positions(choose_per_class(labels_M, counts_C, seed=0, stream=Stream.LIMIT))]
+
+
 def class_sizes(labels_N: Tensor, count_classes: int) -> Tensor:
     """Images per class: int64 [C]."""
     return torch.bincount(labels_N, minlength=count_classes)

@@ -25,7 +25,8 @@ from nge_search.settings.run import RunningConfig
 PER_MACHINE = frozenset(
     {
         "data.download", "data.resident", "data.resident_megabytes", "data.root", "data.workers",
-        "network.genotype", "network.weights", "run.dir", "run.name", "run.progress", "run.tensorboard", "threads",
+        "evaluator.processes", "network.genotype", "network.weights", "run.dir", "run.name", "run.progress",
+        "run.tensorboard", "threads",
     }
 )  # fmt: skip
 

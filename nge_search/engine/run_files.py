@@ -6,6 +6,7 @@ told by what no other program leaves: a config.yaml as we print it, and the mach
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
@@ -29,9 +30,11 @@ MARK = ".nge-run"
 LOCK = ".lock"
 CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
+#: Of a search: the run folders of the short trainings that it asked for, and of what else it ran within itself.
+TRIALS = "trials"
 _FORMAT = "nge-run/1"
 
-FOLDERS = (CHECKPOINTS, TENSORBOARD)
+FOLDERS = (CHECKPOINTS, TENSORBOARD, TRIALS)
 #: As torch's SummaryWriter names its files, which runs used before they were marked.
 _EVENTS_BEFORE = re.compile(r"events\.out\.tfevents\.\d{10}\..+\.\d+\.\d+")
 
@@ -117,12 +120,18 @@ def delete_run(folder: Path) -> None:
     for place in {path.parent for path in mine}:
         if not os.access(place, os.W_OK | os.X_OK):
             raise UserError(f"run.overwrite=true: nothing may be deleted in '{place}'; set another run.dir=")
+    inside = _runs_inside(folder)
     for path in mine:
         path.unlink(missing_ok=True)
+    for place in [*(run / name for run in inside for name in (CHECKPOINTS, TENSORBOARD, "")), folder / TRIALS]:
+        with contextlib.suppress(OSError):  # somebody keeps something there, or there is none
+            place.rmdir()
 
 
 def files_of_run(folder: Path) -> list[Path]:
     """The files of the run in a marked folder, in the order in which they are deleted; mark and lock stay.
+
+    Those of the runs within it are among them, with their marks and locks.
 
     summary.json is the first: without it a run that was half deleted is not taken for a finished one.
     """
@@ -134,7 +143,16 @@ def files_of_run(folder: Path) -> list[Path]:
         *(path for name in own_files() if _is_ordinary(path := folder / name)),
         *_files_in(folder / CHECKPOINTS, CHECKPOINT.fullmatch),
         *shown,
+        *(path for run in _runs_inside(folder) for path in (*files_of_run(run), run / LOCK, run / MARK)),
     ]
+
+
+def _runs_inside(folder: Path) -> list[Path]:
+    """The run folders of short trainings, and of what else a search ran within itself."""
+    place = folder / TRIALS
+    if not place.is_dir():
+        return []
+    return sorted(path for path in place.iterdir() if path.is_dir() and not path.is_symlink() and read_mark(path))
 
 
 def _files_in(folder: Path, is_mine: Callable[[str], Any]) -> Iterator[Path]:

@@ -12,7 +12,7 @@ import torch
 from nge_search.architecture.load import read_architecture
 from nge_search.engine import environment
 from nge_search.engine.agreement import require_same_settings, require_same_start
-from nge_search.engine.checkpoint import seed_everything
+from nge_search.engine.checkpoint import random_state, restore_random_state, seed_everything
 from nge_search.engine.distributed import World, join_world
 from nge_search.engine.logger import print_line
 from nge_search.engine.loop import Loop
@@ -142,6 +142,28 @@ def run(
         return summary
 
 
+def run_inside(config: RunningConfig, device: torch.device, body: Callable[[Session], Summary]) -> Summary:
+    """The life of a run within another one, in a folder of its own and in this process alone; returns its summary.
+
+    It has no report. Afterwards the random generators are as before.
+
+    Raises:
+        As `run`.
+    """
+    before, folder = random_state(), RunFolder(config)
+    try:
+        if folder.summary is None:
+            seed_everything(config.seed)
+            session = Session(config, World(device), folder)
+            with _explained(session):
+                folder.finish(body(session))
+        assert folder.summary is not None
+        return folder.summary
+    finally:
+        folder.close()
+        restore_random_state(before)
+
+
 @contextlib.contextmanager
 def open_session(config: RunningConfig) -> Iterator[Session]:
     """Join the processes of the run, seed them, and lock its folder.
@@ -166,7 +188,7 @@ def open_session(config: RunningConfig) -> Iterator[Session]:
             if session.finished is not None:
                 session.say(f"run '{config.run.dir}' has finished; run.overwrite=true starts it anew")
             seed_everything(config.seed)
-            with announced_by(session.say):
+            with announced_by(session.say), _explained(session):
                 yield session
         except OSError as error:
             error.filename = error.filename or config.run.dir
@@ -175,12 +197,19 @@ def open_session(config: RunningConfig) -> Iterator[Session]:
             if world.size > 1 and not error.shared:
                 error.rank = world.rank
             raise
-        except RuntimeError as error:
-            failure = session.explain(error)
-            if failure is None:
-                raise
-            failure.rank = world.rank if world.size > 1 else None
-            raise failure from None
         finally:
             if session.folder:
                 session.folder.close()
+
+
+@contextlib.contextmanager
+def _explained(session: Session) -> Iterator[None]:
+    """Within it an error of torch's that the session can explain is that one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        failure = session.explain(error)
+        if failure is None:
+            raise
+        failure.rank = session.world.rank if session.world.size > 1 else None
+        raise failure from None

@@ -14,6 +14,7 @@ from nge_search.engine.precision import weight_dtype
 from nge_search.engine.run_reader import RunReader
 from nge_search.engine.session import Session, run
 from nge_search.gradient.bilevel import BilevelSearch
+from nge_search.gradient.selection import finish, require_selectable, result_lines
 from nge_search.kinds import DATASET, GENOTYPE, REPORT
 from nge_search.recipes import retrain_command
 from nge_search.settings.search import SearchConfig
@@ -32,17 +33,18 @@ def run_search(config: SearchConfig) -> dict[str, Any]:
 
 def _search(session: Session) -> dict[str, Any]:
     task = build_task(session)
+    require_selectable(task.config, task.space)
     loop = session.train(task, {DATASET: _describe(task.dataset)})
     with loop.closing() as row:
         found = task.found_in(row)
         task.space.code_of(read_architecture(found, "the last checkpoint"))  # it may hold anything there
-        return session.summary(
-            loop,
-            genotype=found,
-            valid_top1=float(row["valid_top1"]),
-            expected_macs=float(row["expected_macs"]),
+        figures = {
+            "valid_top1": float(row["valid_top1"]),
+            "expected_macs": float(row["expected_macs"]),
             **({"stopped": str(row["stopped"])} if "stopped" in row else {}),
-        )
+        }
+    chosen = finish(session, task, found)
+    return session.summary(loop, genotype=chosen.pop("genotype"), **figures, **chosen)
 
 
 def closing_lines(config: SearchConfig, summary: dict[str, Any]) -> list[str]:
@@ -62,6 +64,7 @@ def closing_lines(config: SearchConfig, summary: dict[str, Any]) -> list[str]:
     return [
         *cells,
         *([summary["stopped"]] if "stopped" in summary else []),
+        *result_lines(summary),
         f"validation top-1 {summary['valid_top1']:.2f} % after {epochs(summary)}, "
         f"{summary['seconds']:.0f} s, {summary['images_per_second']:.1f} images/s, "
         f"peak memory {summary['peak_memory_mb']:.0f} MB on {summary['device']}",

@@ -7,24 +7,20 @@ then a line of JSON for each name that comes, on a line, over standard input.
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
 import os
 import resource
-import select
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
+from nge_search.engine.line_process import LineProcess
 from nge_search.errors import UserError
-from nge_search.json_reader import parse_json
 
 #: Of an archive of one graph, as `corpus_build` keeps it.
 GRAPH_FORMAT = "nge-graph/1"
 
-_START_SECONDS, _PATIENCE_SECONDS, _LONGEST_ANSWER = 600.0, 5.0, 1 << 26
+_START_SECONDS, _PATIENCE_SECONDS = 600.0, 5.0
 
 
 class Worker:
@@ -38,7 +34,7 @@ class Worker:
 
     def __init__(self, library: str, seconds: float, megabytes: int):
         self._library, self._seconds, self._megabytes = library, seconds, megabytes
-        self._process: _Process | None = None
+        self._process: LineProcess | None = None
 
     def trace(self, name: str) -> dict[str, Any]:
         """What `answer` gives for a network; its "reason" where it has no graph, or none within the limits.
@@ -48,7 +44,7 @@ class Worker:
         """
         try:
             if self._process is None:
-                self._process = _Process(self._library, self._megabytes)
+                self._process = LineProcess(__name__, [self._library, str(self._megabytes)])
                 said = self._process.answer(_START_SECONDS)
                 if "error" in said:
                     raise UserError(f"networks of {self._library} cannot be traced: {said['error']}")
@@ -65,54 +61,6 @@ class Worker:
         """End the process, after so many seconds if it does not end by itself; returns its exit code."""
         process, self._process = self._process, None
         return None if process is None else process.close(patience)
-
-
-class _Process:
-    """The process, and the lines that go to it and come back."""
-
-    def __init__(self, library: str, megabytes: int):
-        paths = os.pathsep.join(str(Path(path).absolute()) for path in sys.path if path)
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__, library, str(megabytes)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": paths},
-            start_new_session=True,  # an interrupt is for the process that asks, which closes this one
-        )
-
-    def ask(self, name: str) -> None:
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # its end shows in the answer
-            self._process.stdin.write(name.encode() + b"\n")
-            self._process.stdin.flush()
-
-    def answer(self, seconds: float) -> dict[str, Any]:
-        """The next line; raises TimeoutError, or EOFError if the process has ended."""
-        assert self._process.stdout is not None
-        descriptor, until = self._process.stdout.fileno(), time.monotonic() + seconds
-        parts: list[bytes] = []
-        while not (parts and parts[-1].endswith(b"\n")):
-            ready, _, _ = select.select([descriptor], [], [], max(0.0, until - time.monotonic()))
-            if not ready:
-                raise TimeoutError
-            parts.append(os.read(descriptor, 1 << 20))
-            if not parts[-1] or sum(map(len, parts)) > _LONGEST_ANSWER:
-                raise EOFError
-        document = parse_json(b"".join(parts), "an answer")
-        assert isinstance(document, dict)
-        return document
-
-    def close(self, patience: float) -> int:
-        try:
-            self._process.wait(patience)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    pipe.close()
-        return self._process.wait()
 
 
 def answer(library: Any, name: str) -> dict[str, Any]:

@@ -35,6 +35,11 @@ STRATEGIES = (
     *("random", "local_search", "evolution", "reinforce", "nge_reinforce", "nge_evolution"),
     *("predictor", "design"),
 )
+#: What judges the architectures of such a search, and what short trainings are compared by (`nge_search.spaces`).
+EVALUATORS = ("table", "training")
+SIGNALS = ("valid_loss", "valid_top1", "train_losses")
+#: What becomes of the probabilities that a search by gradients ends with (`nge_search.gradient.selection`).
+SELECTIONS = ("argmax", "short", "perturbation", "predictor")
 #: How a predictor's forecasts are weighed (`nge_search.strategies.acquisition`).
 ACQUISITIONS = ("expected_improvement", "thompson", "greedy")
 #: Where a predictor's candidates come from (`nge_search.strategies.predictor`).

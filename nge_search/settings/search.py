@@ -8,9 +8,16 @@ from typing import ClassVar
 
 from nge_search.settings.base import Section, option
 from nge_search.settings.embedding import EmbeddingSection
-from nge_search.settings.names import INPUT_NODES, SEARCH_OPERATIONS, SEARCH_TASKS, SUPERNET_SPACES
+from nge_search.settings.names import (
+    INPUT_NODES,
+    SEARCH_OPERATIONS,
+    SEARCH_TASKS,
+    SELECTIONS,
+    SUPERNET_SPACES,
+)
 from nge_search.settings.optimisation import SgdSection
 from nge_search.settings.run import CommandConfig
+from nge_search.settings.trial import TrialsSection
 
 
 @dataclass
@@ -188,6 +195,41 @@ class SearchSection(SgdSection):
         1, "Number of epochs between evaluations on the validation half; 0: after the last only.", at_least=0
     )
 
+    # -- what is chosen at the end, and what it is compared with
+
+    selection: str = option(
+        "argmax",
+        "How a cell is chosen at the end: argmax: by P alone; short: by a short training (evaluator.*) of the cell "
+        "that P derives and of those one edit away; perturbation: edge by edge, by what the supernet loses without "
+        "an operation (DARTS-PT); predictor: among the same cells as short, by the predictor that ships.",
+        choices=SELECTIONS,
+    )
+    selection_operations: int = option(
+        3,
+        "Number of an edge's likeliest operations that search.selection=short|predictor tries on it.",
+        at_least=1,
+    )
+    selection_convolutions: float = option(
+        0.5,
+        "Smallest share of convolutions among the derived cells' operations with which search.selection=short "
+        "trains others: where there are fewer, short trainings favour skips, and P's choice stays.",
+        at_least=0,
+        at_most=1,
+    )
+    perturbation_steps: int = option(
+        0,
+        "Number of SGD steps that search.selection=perturbation trains the supernet for after each decision.",
+        at_least=0,
+    )
+    baselines: bool = option(
+        False,
+        "Compare what is found with cells of one operation throughout, and with random ones, by the same short "
+        "training (evaluator.*).",
+    )
+    random_cells: int = option(
+        4, "Number of random cells that search.baselines trains.", at_least=1, at_most=10_000
+    )
+
     @property
     def last_temperature(self) -> float:
         """In the last epoch."""
@@ -228,12 +270,15 @@ class SearchConfig(CommandConfig):
 
     task: str = option(
         "supernet",
-        "How architectures are judged, by a supernet or by queries to a table; each has settings of its own.",
+        "How architectures are judged, by a supernet or by queries; each has settings of its own.",
         choices=SEARCH_TASKS,
     )
     supernet: SupernetSection = field(default_factory=SupernetSection)
     embedding: EmbeddingSection = field(default_factory=EmbeddingSection)
     search: SearchSection = field(default_factory=SearchSection)
+    evaluator: TrialsSection = field(default_factory=TrialsSection)
 
     def check(self) -> None:
         self.embedding.check_vertices(self.supernet.vertices)
+        if self.search.selection == "short" or self.search.baselines:
+            self.evaluator.check_space(self.supernet.space)

@@ -1,4 +1,4 @@
-"""Settings of a search in a table of true accuracies: `nge search` with `task: queries`."""
+"""Settings of a search by queries, to a table or by short trainings: `nge search` with `task: queries`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from nge_search.settings.names import (
     SEARCH_TASKS,
     STRATEGIES,
 )
-from nge_search.settings.run import RunningConfig
+from nge_search.settings.run import CommandConfig
+from nge_search.settings.trial import EvaluatorSection
 
 
 @dataclass
@@ -153,8 +154,8 @@ class PolicySection(EmbeddingSection):
 
 
 @dataclass
-class QueriesConfig(RunningConfig):
-    """Settings of `train_search.py` (`nge search`) in a table of accuracies."""
+class QueriesConfig(CommandConfig):
+    """Settings of `train_search.py` (`nge search`) by queries."""
 
     kind: ClassVar[str] = "queries"
     #: What summary.json of a finished run holds at least.
@@ -170,9 +171,14 @@ class QueriesConfig(RunningConfig):
 
     task: str = option(
         "queries",
-        "How architectures are judged, by a supernet or by queries to a table; each has settings of its own.",
+        "How architectures are judged, by a supernet or by queries; each has settings of its own.",
         choices=SEARCH_TASKS,
     )
+    evaluator: EvaluatorSection = field(default_factory=EvaluatorSection)
     benchmark: BenchmarkSection = field(default_factory=BenchmarkSection)
     strategy: StrategySection = field(default_factory=StrategySection)
     embedding: PolicySection = field(default_factory=PolicySection)
+
+    def check(self) -> None:
+        if self.evaluator.kind == "training" and self.benchmark.table:
+            raise self.benchmark.refuse("table", "evaluator.kind=training asks no table; leave it out")

@@ -6,25 +6,29 @@ from nge_search.architecture.load import SPACES as _KNOWN
 from nge_search.errors import UserError
 from nge_search.json_reader import Reader
 from nge_search.registry import resolve
-from nge_search.spaces.base import Code, EdgeSpace, Space
+from nge_search.spaces.base import Code, EdgeSpace, Space, likely_operations
 from nge_search.spaces.darts import DartsSpace
 from nge_search.spaces.enas_macro import EnasMacroSpace
-from nge_search.spaces.evaluation import Evaluation, Evaluator, Queries
+from nge_search.spaces.evaluation import TRAININGS, Evaluation, Evaluator, Judge, Queries, Trainings
 from nge_search.spaces.nasbench101 import VERTICES, NasBench101Space
 from nge_search.spaces.nasbench201 import NasBench201Space
 
 __all__ = [
     "SPACES",
+    "TRAININGS",
     "Code",
     "DartsSpace",
     "EdgeSpace",
     "EnasMacroSpace",
     "Evaluation",
     "Evaluator",
+    "Judge",
     "NasBench101Space",
     "NasBench201Space",
     "Queries",
     "Space",
+    "Trainings",
+    "likely_operations",
     "read_space",
 ]
 

@@ -150,6 +150,23 @@ class EdgeSpace(Space):
     def derive(self, matrices: Sequence[Tensor], provenance: dict[str, Any] | None = None) -> Architecture:
         """The architecture that probabilities stand for, by the space's rule."""
 
+    @abstractmethod
+    def edits(self, code: Code, likely: Sequence[Sequence[Sequence[int]]]) -> list[Code]:
+        """The architectures one edit away that are made of likely operations.
+
+        Args:
+            likely: for each kind of cell and each edge its likely operations, the likeliest first.
+        """
+
+    @abstractmethod
+    def throughout(self, operation: int) -> Code:
+        """The architecture with one operation throughout; where edges are chosen, those from the cell's inputs."""
+
+
+def likely_operations(matrices: Sequence[Tensor], count: int) -> list[list[list[int]]]:
+    """For each kind of cell and each edge the `count` likeliest operations; of equals the first ones."""
+    return [p_EO.argsort(dim=1, descending=True, stable=True)[:, :count].tolist() for p_EO in matrices]
+
 
 def draw_tables(matrices: Sequence[np.ndarray], random: np.random.Generator) -> Code:
     """One option for each row of each matrix, by its probabilities."""

@@ -93,6 +93,42 @@ class DartsSpace(EdgeSpace):
                     found.append(tuple(itertools.chain(*zip(*sorted(pairs)))))
         return found
 
+    def edits(self, code: Code, likely: Sequence[Sequence[Sequence[int]]]) -> list[Code]:
+        """In one of the two cells: another of its likely operations on a kept edge, or another edge in its place.
+
+        A new edge has its likeliest operation.
+        """
+        found = []
+        for first, node, own in self._parts(likely):
+            part = code[first : first + 2 * EDGES_PER_NODE]
+            pairs = list(zip(part[:EDGES_PER_NODE], part[EDGES_PER_NODE:]))
+            for slot, (source, operation) in enumerate(pairs):
+                others = [(source, other) for other in own[source] if other != operation]
+                others += [(other, own[other][0]) for other in range(node) if other not in dict(pairs)]
+                for pair in others:
+                    edited = sorted([*pairs[:slot], pair, *pairs[slot + 1 :]])
+                    after = code[first + 2 * EDGES_PER_NODE :]
+                    found.append((*code[:first], *itertools.chain(*zip(*edited)), *after))
+        return found
+
+    def _parts(
+        self, likely: Sequence[Sequence[Sequence[int]]]
+    ) -> Iterator[tuple[int, int, Sequence[Sequence[int]]]]:
+        """For each kind of cell and each inner node where its part of a code begins, the node, and what is likely.
+
+        What is likely is said for each source in turn.
+        """
+        first = 0
+        for of_edges in likely:
+            for node in self.cell_space.inner:
+                incoming = self.cell_space.incoming(node)
+                yield first, node, of_edges[incoming.start : incoming.stop]
+                first += 2 * EDGES_PER_NODE
+
+    def throughout(self, operation: int) -> Code:
+        node = (*range(EDGES_PER_NODE), *(operation,) * EDGES_PER_NODE)
+        return node * self.cell_space.nodes * len(self.cell_space.kinds)
+
     def genotype(self, code: Code, provenance: dict[str, Any] | None = None) -> Genotype:
         """The code as a genotype."""
         cells, step = [], 2 * EDGES_PER_NODE

@@ -50,6 +50,18 @@ class NasBench201Space(EdgeSpace):
         """The most probable operation of each edge, `none` among them."""
         return self.architecture(tuple(matrices[0].argmax(dim=1).tolist()), provenance)
 
+    def edits(self, code: Code, likely: Sequence[Sequence[Sequence[int]]]) -> list[Code]:
+        """With another of its edge's likely operations on one edge."""
+        return [
+            (*code[:edge], operation, *code[edge + 1 :])
+            for edge, own in enumerate(likely[0])
+            for operation in own
+            if operation != code[edge]
+        ]
+
+    def throughout(self, operation: int) -> Code:
+        return (operation,) * self.length
+
     def neighbours(self, code: Code) -> list[Code]:
         return [
             (*code[:edge], operation, *code[edge + 1 :])

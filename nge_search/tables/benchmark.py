@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from nge_search.errors import UserError, plain
@@ -26,7 +28,9 @@ class Benchmark:
 
     def __init__(self, table: Table, signal: str, score: str = "", repeats: str = "mean", seed: int = 0):
         self.table, self.space, self._seed = table, table.space, seed
-        self.signal_name, self.score_name = signal, score or signal
+        self.signal_name = self.signal_words = signal
+        self.signal_sign, self.score_name = 1, score or signal
+        self.documents: dict[str, Any] = {}
         self._signal_N, self._score_N = table.column(signal), table.column(self.score_name)
         for name, column_N in ((signal, self._signal_N), (self.score_name, self._score_N)):
             if np.isnan(column_N).all():
@@ -57,6 +61,19 @@ class Benchmark:
                     "needs one for every architecture"
                 )
         return Evaluation(float(signal), float(self._seconds_N[row]) if self._seconds_N is not None else 0.0)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Where the answers come from."""
+        return {"table": self.table.source}
+
+    def figures(self, code: Code) -> dict[str, Any]:
+        """All that the table knows of an architecture."""
+        return dict(self.table.figures(self.table.find(code)))
+
+    def row(self, code: Code) -> dict[str, Any]:
+        """Nothing besides the signal."""
+        return {}
 
     def queries(self, budget: int) -> Queries:
         """Queries of this table; raises UserError for a budget that it does not allow."""

@@ -84,7 +84,7 @@ class ClassifierTraining(NetworkTraining):
         if section.compile:
             _compile(self.network)
         self.drop_path = torch.zeros((), dtype=torch.float64, device=world.device)
-        self.epochs = section.epochs
+        self.epochs, self.evaluate_every = section.epochs, section.evaluate_every
         self.best: dict[str, Any] = {}
         self.phases = [TrainPhase(self), EvaluationPhase(self, "test", self.network)]
         if self.ema:

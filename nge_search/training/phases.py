@@ -12,16 +12,18 @@ from nge_search.data import Batch, Loader
 from nge_search.engine.distributed import World
 from nge_search.engine.loop import average_buffers, float_buffers
 from nge_search.engine.task import Phase, Task
-from nge_search.settings.classification import EvalConfig
-from nge_search.settings.segmentation import SegmentationConfig
 
 
 class NetworkTraining(Task):
-    """A network with the loaders of its training and test images, and the settings of its training."""
+    """A network with the loaders of its training and test images.
+
+    Attributes:
+        evaluate_every: epochs between evaluations; 0: after the last only.
+    """
 
     unit = "images"
 
-    config: EvalConfig | SegmentationConfig
+    evaluate_every = 1
     network: nn.Module
     train: Loader
     test: Loader
@@ -44,7 +46,7 @@ class NetworkTraining(Task):
 
     def evaluates(self, epoch: int) -> bool:
         """Whether `epoch` ends with an evaluation."""
-        every = self.config.train.evaluate_every
+        every = self.evaluate_every
         return epoch + 1 == self.epochs or (every > 0 and (epoch + 1) % every == 0)
 
     def local_buffers(self) -> list[Tensor]:

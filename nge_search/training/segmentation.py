@@ -83,7 +83,7 @@ class SegmentationTraining(NetworkTraining):
         self.weights = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         self.optimiser = self._build_optimiser()
         self.updates = 0
-        self.epochs = section.epochs
+        self.epochs, self.evaluate_every = section.epochs, section.evaluate_every
         self.best: dict[str, Any] = {}
         self.phases = [TrainPhase(self), EvaluationPhase(self, "test", self.network)]
         self.meters = {phase.name: PixelMeter(world.device) for phase in self.phases}

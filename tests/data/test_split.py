@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nge_search.data import split_train_valid
-from nge_search.data.split import class_sizes, equal_per_class, hold_out, limited, share_per_class
+from nge_search.data.split import (
+    class_sizes,
+    equal_per_class,
+    few_per_class,
+    hold_out,
+    limited,
+    share_per_class,
+)
 from nge_search.errors import UserError
 from nge_search.settings.data import DataSection
 
@@ -135,3 +142,14 @@ def test_limit_takes_fixed_images() -> None:
 def test_limit_below_two_per_class_is_refused() -> None:
     with pytest.raises(UserError, match=r"data\.limit=5: too few for 3 classes; at least 6"):
         limited(labels_of([20, 20, 3]), 3, DataSection(limit=5))
+
+
+def test_few_of_some_positions() -> None:
+    """Out of the positions given alone, as many of each class as there are or as the others have."""
+    labels, index = labels_of([30, 30, 30]), torch.arange(0, 90, 2)
+    found = few_per_class(labels, index, 3, 12)
+    assert Counter(labels[found].tolist()) == {0: 4, 1: 4, 2: 4}
+    assert set(found.tolist()) <= set(index.tolist())
+    assert found.tolist() == sorted(found.tolist())
+    for limit in (0, 45, 100):
+        assert few_per_class(labels, index, 3, limit) is index

@@ -14,6 +14,10 @@ from PIL import Image
 
 from nge_search.engine.distributed import World, choose_device
 from nge_search.errors import UserError
+from nge_search.settings.load import load_config
+from nge_search.settings.names import SIGNALS
+from nge_search.settings.trial import TrialConfig
+from nge_search.training.trial_run import run_trial
 
 WORKER = Path(__file__).with_name("worker.py")
 pytestmark = pytest.mark.xdist_group("distributed")  # in one process, which launches `worlds` once
@@ -57,6 +61,32 @@ def job(action: str, folder: Path, count: int, *words: str) -> list[str]:
     return [action, str(folder), str(count), *words]
 
 
+#: Selections at the end of a search: five short trainings and three of baselines; decisions on a trained supernet.
+CHOOSING = (
+    *("search.epochs=1", "supernet.operations=[sep_conv_3x3,skip_connect]", "search.selection_convolutions=0"),
+    *("evaluator.steps=3", "evaluator.batch_size=8", "evaluator.channels=2", "evaluator.cells=2"),
+)
+SELECTIONS = {
+    "short": ("search.selection=short", "search.selection_operations=1", "search.baselines=true"),
+    "perturbation": ("search.selection=perturbation", "search.perturbation_steps=1", "search.random_cells=1"),
+}
+
+
+def require_chosen_alike(folder: Path) -> None:
+    """Both ranks have the same summary, and trainings that a process alone repeats bit for bit."""
+    first, second = (json.loads((folder / f"chosen-{rank}.json").read_text()) for rank in range(2))
+    assert first["genotype"] == second["genotype"]
+    for part in ("selection", "baselines"):
+        ours, theirs = ({**found.get(part, {}), "seconds": 0} for found in (first, second))
+        assert ours == theirs
+    trials = sorted((folder / "run2" / "trials").glob("*/summary.json"))
+    for path in trials[:1]:
+        found = json.loads(path.read_text())
+        again = run_trial(load_config(TrialConfig, path.parent / "config.yaml", [f"run.dir={folder / 'again'}"]))
+        assert {signal: again[signal] for signal in SIGNALS} == {signal: found[signal] for signal in SIGNALS}
+    assert len(trials) >= 5 or "decisions" in first["selection"]
+
+
 def test_ranks_are_bit_identical_after_every_epoch(tmp_path, tiny_search):
     """And then, in the same processes: ranks that are not alike, and one that stands still, are named."""
     loops = ("epochwise", "batchwise")
@@ -67,6 +97,7 @@ def test_ranks_are_bit_identical_after_every_epoch(tmp_path, tiny_search):
             for i in range(8):
                 picture = Image.new("RGB", (8, 8), (90 * k, i, rank if i == 6 else 0))
                 picture.save(tmp_path / "disagree" / str(rank) / name / f"{i}.png")
+    jobs += [job("choose", tmp_path / name, 0, *tiny_search, *CHOOSING, *own) for name, own in SELECTIONS.items()]
     jobs += [job(action, tmp_path / action, 0, *tiny_search) for action in ("disagree", "stall")]
     launch(2, *jobs)
     for loop in loops:
@@ -79,6 +110,8 @@ def test_ranks_are_bit_identical_after_every_epoch(tmp_path, tiny_search):
             assert any("running_mean" in name for name in one)
             assert all(torch.equal(one[name], other[name]) for name in one)
         assert any(not torch.equal(first[0][name], first[1][name]) for name in first[0])
+    for name in SELECTIONS:
+        require_chosen_alike(tmp_path / name)
     told = [(tmp_path / "disagree" / f"told-{rank}").read_text().splitlines() for rank in range(2)]
     assert told[0] == told[1]
     setting, images, seed = told[0]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import signal
 import sys
@@ -124,6 +125,12 @@ def epochs(folder: Path, count: int, words: list[str]) -> None:
     World.assert_identical = compare
 
 
+def choose(folder: Path, count: int, words: list[str]) -> None:
+    """A search that selects at its end; every rank keeps its summary."""
+    summary = run_search(load_config(SearchConfig, None, words))
+    (folder / f"chosen-{os.environ['RANK']}.json").write_text(json.dumps(summary))
+
+
 def drift(folder: Path, count: int, words: list[str]) -> None:
     """A search in which the second rank's first weight is off by one bit after the first epoch."""
     compare = World.assert_identical
@@ -182,7 +189,7 @@ def stall(folder: Path, count: int, words: list[str]) -> None:
 def perform(action: str, folder: str, count: str, *words: str) -> None:
     """One action of those above, in a run folder for this number of processes."""
     actions = {"steps": steps, "train": train, "segment": segment, "epochs": epochs, "drift": drift}
-    actions |= {"disagree": disagree, "stall": stall}
+    actions |= {"disagree": disagree, "stall": stall, "choose": choose}
     run = Path(folder) / f"run{os.environ['WORLD_SIZE']}"
     actions[action](Path(folder), int(count), [*words, f"run.dir={run}"])
 

@@ -74,6 +74,7 @@ def test_the_paper_s_search_has_a_config_of_its_own(checkout):
             "embedding_warmup_epochs": 0, "temperature": 1, "temperature_end": None, "edge_normalisation": False,
             "batch_size": 64, "learning_rate": 0.025, "learning_rate_min": 0, "momentum": 0.9, "stop_count": 0,
             "weight_decay": 3e-4, "clip": 5, "cost_weight": 0, "entropy_weight": 0, "beta_weight": 0,
+            "selection": "argmax",
         },
     }  # fmt: skip
     written = yaml.safe_load(path.read_text())
@@ -83,8 +84,11 @@ def test_the_paper_s_search_has_a_config_of_its_own(checkout):
     elsewhere = {  # what those make no use of, or what does not change what is computed
         "supernet": {"kernel", "sync_statistics"},
         "embedding": {"recurrent_layers", "init_std"},
-        "search": {"gradient", "draws", "anchor_weight", "stop_operations", "cuda_graphs", "evaluate_every"},
-    }
+        "search": {
+            "gradient", "draws", "anchor_weight", "stop_operations", "cuda_graphs", "evaluate_every", "baselines",
+            "random_cells", "perturbation_steps", "selection_operations", "selection_convolutions",
+        },
+    }  # fmt: skip
     for section, names in elsewhere.items():
         assert set(to_dict(config)[section]) == {*paper[section], *names}
     assert config.data.name == "cifar10"

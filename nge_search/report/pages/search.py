@@ -29,6 +29,7 @@ from nge_search.report.parts.sections import (
     shared_charts,
     throughput,
 )
+from nge_search.report.parts.selection import selection_sections
 from nge_search.report.parts.trace import Trace, read_trace
 
 #: Above this share of parameter-free operations a search has probably collapsed.
@@ -88,6 +89,7 @@ def sections(run: Run) -> list[Section]:
     traces = [trace for kind in _KINDS if (trace := read_trace(run, kind))]
     return [
         cells(run.graphs, text=run.notation),
+        *selection_sections(run),
         Section("expected", "What to expect of them", _expected(run)),
         Section("alike", "Published networks most like them", _alike(run)),
         Section("retrain", "How to retrain", _retrain(run)) if _is_darts(run) else _look_up(run),

@@ -1,0 +1,295 @@
+"""What becomes of the P that a search ends with: a cell, chosen by more than P, and compared with simple ones.
+
+- Short: the cell that P derives and those one edit away, over the likeliest operations of each edge, are trained
+  for a short time each; the best stays. One round: a second one follows the noise of the first.
+- Predictor: the same cells, by what a predictor expects of them.
+- Perturbation: `nge_search.gradient.perturbation`.
+
+Baselines are cells of one operation throughout, and random ones, under the same short training.
+"""
+
+from __future__ import annotations
+
+import functools
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nge_search.architecture.graph import PLAIN
+from nge_search.architecture.load import read_architecture
+from nge_search.data import load_dataset
+from nge_search.engine.interrupt import Interrupted, Interrupts
+from nge_search.engine.session import Session
+from nge_search.gradient.bilevel import BilevelSearch
+from nge_search.gradient.perturbation import perturb
+from nge_search.gradient.progress import parameter_free_share
+from nge_search.registry import resolve
+from nge_search.settings.search import SearchConfig
+from nge_search.spaces import TRAININGS, Code, EdgeSpace, Trainings, likely_operations
+
+#: What opens the predictor that ships with the package for a space.
+SHIPPED = "nge_search.predict.shipped_predictor:open_shipped"
+
+Document = dict[str, Any]
+
+
+def require_selectable(config: SearchConfig, space: EdgeSpace) -> None:
+    """Raise UserError, before anything is trained, unless cells of the space can be chosen as configured."""
+    if config.search.selection == "predictor":
+        resolve(SHIPPED)(space)
+
+
+def finish(session: Session, task: BilevelSearch, derived: Document) -> Document:
+    """Choose a cell and compare it, as configured.
+
+    Called on every rank; short trainings run on the first one alone. A run that was stopped goes on behind the
+    trainings that have finished.
+
+    Args:
+        derived: the JSON object of the architecture that P derives.
+
+    Returns:
+        For the summary: "genotype", and where they were asked for "selection" and "baselines".
+
+    Raises:
+        UserError: images that can no longer be used.
+        Interrupted: SIGTERM or SIGINT.
+    """
+    config = task.config
+    code = task.space.code_of(read_architecture(derived, "the last epoch's row"))
+    if config.search.selection == "argmax" and not config.search.baselines:
+        return {"genotype": derived}
+    with Interrupts() as interrupts, _Asked(session, task, interrupts) as asked:
+        chosen, selection = _select(session, task, asked, code)
+        found = {"genotype": derived if chosen == code else _document(task, chosen, derived)}
+        if selection:
+            found["selection"] = {**selection, "derived": derived, "chosen": found["genotype"]}
+        if config.search.baselines:
+            found["baselines"] = compare(asked, task.space, chosen, config.search.random_cells, config.seed)
+    return found
+
+
+def _document(task: BilevelSearch, code: Code, derived: Document) -> Document:
+    provenance = {**derived.get("provenance", {}), "selection": task.config.search.selection}
+    return task.space.to_dict(code, provenance)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is known of a cell that was trained: the value that counts (the higher, the better), and all figures."""
+
+    value: float
+    figures: dict[str, Any]
+
+
+class _Asked:
+    """Short trainings that every rank asks for together, and the first one makes; entered, and left at the end.
+
+    Attributes:
+        words: what is measured, for people.
+        sign: -1 where values are figures with a minus.
+    """
+
+    def __init__(self, session: Session, task: BilevelSearch, interrupts: Interrupts):
+        self._session, self._task, self._interrupts = session, task, interrupts
+        self.section = task.config.evaluator
+        self.words, self.sign = self.section.label(), 1 if self.section.signal == "valid_top1" else -1
+        self._trainings: Trainings | None = None
+
+    def __enter__(self) -> _Asked:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._trainings is not None:
+            self._trainings.close()
+
+    def answers(self, codes: Sequence[Code]) -> list[Answer]:
+        """Of cells, in their order; they are trained side by side where there are processes for it."""
+        world = self._session.world
+        world.on_main(lambda: self._prepare(codes))
+        found = []
+        for code in codes:  # one by one, since other ranks wait for each
+            answer = world.on_main(functools.partial(self._answer, code))
+            received = self._interrupts.received
+            if any(world.agree(received is not None or answer is None)) or answer is None:
+                raise Interrupted(received or signal.SIGTERM)
+            found.append(answer)
+        return found
+
+    def _open(self) -> Trainings:
+        if self._trainings is None:
+            config, session = self._task.config, self._session
+            self._trainings = resolve(TRAININGS)(
+                config, config.evaluator, self._task.space, session.world.device, session.say, load_dataset
+            )
+        return self._trainings
+
+    def _prepare(self, codes: Sequence[Code]) -> None:
+        for code in codes:
+            self._open().prepare(code)
+
+    def _answer(self, code: Code) -> Answer | None:
+        """None once a signal has ended the training, which was saved."""
+        trainings = self._open()
+        try:
+            return Answer(trainings(code).value, trainings.figures(code))
+        except Interrupted:
+            return None
+
+
+def _select(session: Session, task: BilevelSearch, asked: _Asked, code: Code) -> tuple[Code, Document]:
+    """The chosen architecture, and what the summary says of the choice; empty where P chooses."""
+    section, space, start = task.config.search, task.space, time.perf_counter()
+    matrices = [p_EO.double().cpu() for p_EO in task.architecture.probabilities()]
+    likely = likely_operations(matrices, section.selection_operations)
+    if section.selection == "argmax":
+        return code, {}
+    if section.selection == "perturbation":
+        chosen, found = perturb(session, task)
+    elif section.selection == "predictor":
+        chosen, found = by_predictor(space, candidates(space, code, likely))
+    else:
+        few = too_few_convolutions(space, code, section.selection_convolutions)
+        if few:
+            return code, {"method": "short", "off": few}
+        codes = candidates(space, code, likely)
+        session.say(f"selection: {len(codes)} cells are trained for {asked.section.steps} steps each")
+        chosen, found = by_short_trainings(space, codes, asked.answers(codes))
+        found |= {"signal": asked.words, "sign": asked.sign}
+    seconds = round(time.perf_counter() - start, 2)
+    return chosen, {
+        "method": section.selection,
+        **found,
+        "edit": difference(space, code, chosen),
+        "seconds": seconds,
+    }
+
+
+def too_few_convolutions(space: EdgeSpace, code: Code, least: float) -> str:
+    """Why short trainings should not choose, in words; empty if the cells have convolutions enough."""
+    graphs = space.graphs(code)
+    share = 1 - sum(parameter_free_share(cell, space.kept) for cell in graphs.values()) / len(graphs)
+    if share >= least:
+        return ""
+    return (
+        f"{100 * share:.0f} % of the derived operations are convolutions, fewer than "
+        f"search.selection_convolutions={least:g}: among such cells short trainings favour skips"
+    )
+
+
+def candidates(space: EdgeSpace, code: Code, likely: Sequence[Sequence[Sequence[int]]]) -> list[Code]:
+    """The architecture, and then those one edit away over each edge's likely operations; each once.
+
+    Args:
+        likely: as `EdgeSpace.edits` takes them.
+    """
+    found = {space.key(code): code}
+    for other in space.edits(code, likely):
+        found.setdefault(space.key(other), other)
+    return list(found.values())
+
+
+def by_short_trainings(space: EdgeSpace, codes: Sequence[Code], answers: Sequence[Answer]) -> tuple[Code, Document]:
+    """The best by its value, of equals the first, and a record of each."""
+    best = max(range(len(codes)), key=lambda place: (answers[place].value, -place))
+    trials = [_record(space, codes[0], code, answer) for code, answer in zip(codes, answers)]
+    return codes[best], {"trials": trials, "best": best}
+
+
+def by_predictor(space: EdgeSpace, codes: Sequence[Code]) -> tuple[Code, Document]:
+    """The best by the predictor that ships with the package, of equals the first, and a record of each."""
+    scores = resolve(SHIPPED)(space).scores(list(map(space.graphs, codes))).tolist()
+    best = max(range(len(codes)), key=lambda place: (scores[place], -place))
+    trials = [
+        {"architecture": space.text(code), "edit": difference(space, codes[0], code), "value": score}
+        for code, score in zip(codes, scores)
+    ]
+    return codes[best], {"signal": "expected test accuracy, %", "sign": 1, "trials": trials, "best": best}
+
+
+def _record(space: EdgeSpace, derived: Code, code: Code, answer: Answer) -> Document:
+    return {
+        "architecture": space.text(code),
+        "edit": difference(space, derived, code),
+        "value": answer.value,
+        **answer.figures,
+    }
+
+
+def difference(space: EdgeSpace, code: Code, other: Code) -> str:
+    """What is edited from one architecture to another, in words; empty where they are the same."""
+    parts = []
+    before, after = space.graphs(code), space.graphs(other)
+    for kind in before:
+        removed, added = (
+            ", ".join(
+                f"{edge.label.name} {edge.source}→{edge.target}"
+                for edge in first[kind].edges
+                if edge.label != PLAIN and edge not in second[kind].edges
+            )
+            for first, second in ((before, after), (after, before))
+        )
+        if removed or added:
+            parts.append(f"{kind}: {removed or 'none'} becomes {added or 'none'}")
+    return "; ".join(parts)
+
+
+def compare(asked: _Asked, space: EdgeSpace, chosen: Code, random_cells: int, seed: int) -> Document:
+    """The chosen architecture beside cells of one operation throughout, and random ones: the figures, the verdict.
+
+    The random ones depend on the seed alone.
+    """
+    names = space.cell_space.operations
+    throughout = {name: space.throughout(at) for at, name in enumerate(names) if name != "none"}
+    random = np.random.default_rng(seed)
+    drawn = [space.random(random) for _ in range(random_cells)]
+    answers = asked.answers([chosen, *throughout.values(), *drawn])
+    found, of_same = answers[0], answers[1 : 1 + len(throughout)]
+    of_random = answers[1 + len(throughout) :]
+
+    def record(name: str, code: Code, answer: Answer) -> Document:
+        return {"name": name, "architecture": space.text(code), "value": answer.value, **answer.figures}
+
+    same = [record(name, code, answer) for (name, code), answer in zip(throughout.items(), of_same)]
+    others = [record(f"random {at + 1}", *pair) for at, pair in enumerate(zip(drawn, of_random))]
+    best_same, best_other = (max(records, key=lambda own: own["value"]) for records in (same, others))
+    beats = all(found.value > own["value"] for own in (best_same, best_other))
+    return {
+        "signal": asked.words,
+        "sign": asked.sign,
+        "found": record("found", chosen, found),
+        "throughout": same,
+        "random": others,
+        "beats": beats,
+        "verdict": _verdict(asked, found.value, best_same, [own["value"] for own in others], beats),
+    }
+
+
+def result_lines(summary: Document) -> list[str]:
+    """What is printed of a selection, and of a comparison, in a finished search."""
+    lines = []
+    selection, baselines = summary.get("selection"), summary.get("baselines")
+    if selection:
+        edit = selection.get("edit") or "the cell that P derives stays"
+        lines.append(f"selection ({selection['method']}): {selection.get('off') or edit}")
+    if baselines:
+        lines.append(baselines["verdict"])
+    return lines
+
+
+def _verdict(asked: _Asked, value: float, same: Document, others: Sequence[float], beats: bool) -> str:
+    """In one line, whether the search has found more than is to be had without it."""
+    shown = f"{asked.words} {asked.sign * value:.4g}"
+    best = f"{same['name']} throughout has {asked.sign * same['value']:.4g}"
+    mean = (
+        f"{len(others)} random cells {asked.sign * max(others):.4g} at best, {asked.sign * np.mean(others):.4g} on"
+    )
+    verb = "beats" if beats else "does not beat"
+    return (
+        f"after a short training the cell found {verb} the simple ones: {shown}; {best}, {mean} average "
+        f"(one training of {asked.section.steps} steps each)"
+    )

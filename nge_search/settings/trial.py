@@ -1,0 +1,140 @@
+"""Settings of short trainings, by which architectures are judged; and of a single one: `nge eval task=trial`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from nge_search.settings.base import Section, option
+from nge_search.settings.names import EVALUATORS, SIGNALS, SPACES, TASKS, THREE_STAGES
+from nge_search.settings.optimisation import SgdSection
+from nge_search.settings.run import CommandConfig
+
+
+@dataclass
+class TrialSection(SgdSection):
+    """The short training by which an architecture is judged."""
+
+    prefix: ClassVar[str] = "evaluator"
+
+    steps: int = option(100, "Number of SGD steps of a short training.", at_least=1)
+    batch_size: int = option(64, "Number of images per step of a short training.", at_least=2)
+    images: int = option(
+        0,
+        "Largest number of images that a short training learns from, equally many per class, out of the part that "
+        "trains weights; 0: all of them.",
+        at_least=0,
+    )
+    valid_images: int = option(
+        0,
+        "Largest number of images that a short training is validated on, equally many per class, out of the part "
+        "that trains the architecture; 0: all of them.",
+        at_least=0,
+    )
+    side: int = option(
+        0,
+        "Side in pixels to which images are resized for short trainings; 0: data.image_size.",
+        at_least=0,
+        at_most=1024,
+    )
+    channels: int = option(8, "Number of channels of the first cell in a short training.", at_least=1, at_most=1024)
+    cells: int = option(
+        9,
+        "Number of cells that a network has in a short training; a multiple of 3 in nasbench101 and nasbench201.",
+        at_least=1,
+        at_most=200,
+    )
+    signal: str = option(
+        "valid_loss",
+        "Figure by which short trainings are compared: valid_loss: the validation loss at the end; valid_top1: the "
+        "validation accuracy; train_losses: the sum of all steps' training losses (training speed estimation).",
+        choices=SIGNALS,
+    )
+
+    def check_space(self, space: str) -> None:
+        """Raise UserError unless networks of the space can have so many cells."""
+        if space in THREE_STAGES and self.cells % 3:
+            raise self.refuse("cells", f"networks of {space} have three stages; set a multiple of 3")
+
+    def label(self) -> str:
+        """What the signal is, for people."""
+        words = {
+            "valid_loss": "validation loss",
+            "valid_top1": "validation top-1",
+            "train_losses": "sum of training losses",
+        }
+        return words[self.signal]
+
+
+@dataclass
+class TrialsSection(TrialSection):
+    """Short trainings, one after the other or side by side."""
+
+    processes: int = option(
+        1,
+        "Number of processes on this machine that short trainings run in side by side; 1: in the search's own, one "
+        "after the other. With threads=0 each has its share of the machine's.",
+        at_least=1,
+        at_most=256,
+        free_on_resume=True,
+    )
+
+
+@dataclass
+class EvaluatorSection(TrialsSection):
+    """What answers the queries of a search."""
+
+    kind: str = option(
+        "table",
+        "What judges an architecture: table: benchmark.table has its accuracy; training: a short training on the "
+        "images of data.name.",
+        choices=EVALUATORS,
+    )
+    space: str = option(
+        "darts", "Space that evaluator.kind=training searches; a table has its own.", choices=SPACES
+    )
+    pending: int = option(
+        1,
+        "Number of architectures that a strategy asks for before the first of them is answered, for "
+        "evaluator.processes to work on side by side; what is found depends on it, and not on the processes.",
+        at_least=1,
+        at_most=256,
+    )
+
+    def check(self) -> None:
+        super().check()
+        if self.kind != "training":
+            return
+        self.check_space(self.space)
+        if self.processes > self.pending:
+            raise self.refuse(
+                "processes",
+                f"a strategy asks for {self.key('pending')}={self.pending} architectures at once; raise that, too",
+            )
+
+
+@dataclass
+class TrialNetworkSection(Section):
+    """What is trained for a short time."""
+
+    prefix: ClassVar[str] = "network"
+
+    genotype: str = option(
+        "darts_v2",
+        "Architecture to train: published name, notation, JSON file, or run folder of a finished search.",
+        free_on_resume=True,  # the cells themselves are compared
+        path=True,
+    )
+
+
+@dataclass
+class TrialConfig(CommandConfig):
+    """Settings of a single short training: `nge eval task=trial`."""
+
+    kind: ClassVar[str] = "trial"
+    #: What summary.json of a finished run holds at least.
+    figures: ClassVar[tuple[str, ...]] = (*SIGNALS, "seconds", "data")
+
+    task: str = option("trial", "What is trained; each has settings of its own.", choices=TASKS)
+    network: TrialNetworkSection = field(default_factory=TrialNetworkSection)
+    evaluator: TrialSection = field(default_factory=TrialSection)
