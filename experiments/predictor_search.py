@@ -72,10 +72,11 @@ class Listed(DartsSpace):
     def __init__(self, table: Table):
         super().__init__()
         self._codes = [table.code(row) for row in range(len(table))]
+        self._code_NE = torch.tensor(self._codes)
 
     def sample(self, matrices: Sequence[np.ndarray], random: np.random.Generator) -> Code:
         tensors = [torch.from_numpy(p_EO).clamp_min(1e-30) for p_EO in matrices]
-        log_N = self.log_probability(torch.tensor(self._codes), tensors)
+        log_N = self.log_probability(self._code_NE, tensors)
         return self._codes[random.choice(len(self._codes), p=torch.softmax(log_N, dim=0).numpy())]
 
     def neighbours(self, code: Code) -> list[Code]:
