@@ -84,7 +84,7 @@ def test_the_comparison_of_predictors_goes_on_where_it_was_stopped(tmp_path, mon
     script = importlib.import_module("predictor_search")
     monkeypatch.setattr(script, "RESULTS", tmp_path)
     script.main()
-    path = tmp_path / "predictor_search_nasbench101.json"
+    path = tmp_path / "predictor_search_nasbench101_30.json"
     kept = tmp_path / "runs" / "predictor_search" / "nasbench101.jsonl"
     first, lines = json.loads(path.read_text()), kept.read_text().splitlines(keepends=True)
     assert len(lines) == 4
