@@ -10,8 +10,11 @@ import runpy
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -131,6 +134,24 @@ def test_the_listed_genotypes_are_a_space(monkeypatch: pytest.MonkeyPatch) -> No
     assert sum(listed.sample(sharp, random) == codes[3] for _ in range(50)) > 45
 
 
+class InThisProcess:
+    """What takes the place of a pool of processes."""
+
+    def __init__(self, processes: int):
+        assert processes == 1
+
+    def __enter__(self) -> InThisProcess:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        pass
+
+    def submit(self, function: Callable[..., Any], *words: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        done.set_result(function(*words))
+        return done
+
+
 def test_the_comparison_of_embeddings_and_loops(tmp_path, monkeypatch):
     """Two calls with a method each, tiny, on digits: cells are looked up, and results of both are kept."""
     codes = itertools.product(range(5), repeat=6)
@@ -143,6 +164,7 @@ def test_the_comparison_of_embeddings_and_loops(tmp_path, monkeypatch):
     script = open_script(monkeypatch, "nge_table4")
     monkeypatch.setattr(script, "ROOT", tmp_path)
     monkeypatch.setattr(script, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(script, "ProcessPoolExecutor", InThisProcess)
     (tmp_path / "results").mkdir()
     words = ["nasbench201", "--table", str(tmp_path / "table"), "--package", str(tmp_path), "--seeds", "2"]
     words += ["--settings"]

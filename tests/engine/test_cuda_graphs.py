@@ -177,7 +177,7 @@ def test_replayed_searches_equal_those_step_by_step(
     words = [*own, "supernet.kernel=fused", "precision=fp64", "search.epochs=2"]
     words += [f"search.loop={loop}", f"search.order={order}"]
     words += [f"embedding.kind={embedding}", *more]
-    words += ["search.entropy_weight=0.1", "data.limit=48", "search.batch_size=8"]
+    words += ["search.entropy_weight=0.1", "data.limit=64", "search.batch_size=8"]
     ends, tapes = [], []
     for name in ("plain", "replayed"):
         config = load_config(SearchConfig, None, [*words, f"run.dir={tmp_path / name}"])
