@@ -25,7 +25,7 @@ from nge_search.engine.loop import Loop
 
 #: Seconds after which a process is taken to hang; several times what a crowded machine has needed.
 PATIENCE = 1200
-LONGER = ("data.limit=192", "search.epochs=3", "run.checkpoint_seconds=0")
+LONGER = ("data.limit=192", "search.epochs=3")
 
 
 def start(script: Path, words: list[str]) -> subprocess.Popen:
@@ -177,7 +177,8 @@ def test_killed_at_random_moments(checkout, tmp_path, words_for, reference):
 @pytest.mark.slow
 @pytest.mark.parametrize(("loop", "order"), [("epochwise", "first"), ("batchwise", "second")])
 def test_killed_twenty_times(checkout, tmp_path, words_for, loop, order):
-    extra = (f"search.loop={loop}", f"search.order={order}", "search.epochs=12", "data.limit=384")
+    extra = [f"search.loop={loop}", f"search.order={order}", "search.epochs=12", "data.limit=384"]
+    extra.append("run.checkpoint_seconds=0")
     assert main(["search", *words_for("reference", *extra)]) == 0
     phases = kill_often(checkout, words_for("run", *extra), tmp_path / "run", kills=20, seed=1)
     assert phases >= ({0, 1} if loop == "epochwise" else {0})
@@ -257,7 +258,7 @@ def test_retraining_resumes_exactly(tmp_path, monkeypatch):
     assert rows(tmp_path / "run") == rows(tmp_path / "reference")
 
 
-@pytest.mark.parametrize("setting", ["data.resident=never", "run.checkpoint_seconds=1000000", "run.log_every=3"])
+@pytest.mark.parametrize("setting", ["data.resident=never", "run.checkpoint_seconds=0", "run.log_every=3"])
 def test_what_does_not_matter_does_not_matter(tmp_path, words_for, reference, setting):
     """Streaming instead of resident images, or other intervals: the same run, bit for bit."""
     assert main(["search", *words_for("run", setting, "data.workers=1")]) == 0
@@ -300,11 +301,11 @@ def kill_once_at(launched: subprocess.Popen, run: Path, checkpoint: str, which: 
 @pytest.mark.slow
 def test_torchrun_restarts_a_killed_rank(checkout, tmp_path, words_for):
     """`--max-restarts` takes up the last checkpoint; the end is that of an undisturbed two-rank run."""
-    script, run = checkout / "train_search.py", tmp_path / "run"
-    reference = launch_two(script, words_for("reference", "search.epochs=6"))
+    script, run, often = checkout / "train_search.py", tmp_path / "run", "run.checkpoint_seconds=0"
+    reference = launch_two(script, words_for("reference", often, "search.epochs=6"))
     output, _ = reference.communicate(timeout=PATIENCE)
     assert reference.returncode == 0, output
-    disturbed = launch_two(script, words_for("run", "search.epochs=6"))
+    disturbed = launch_two(script, words_for("run", often, "search.epochs=6"))
     kill_once_at(disturbed, run, "000010", -1)
     output, _ = disturbed.communicate(timeout=PATIENCE)
     assert disturbed.returncode == 0, output
