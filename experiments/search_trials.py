@@ -6,7 +6,6 @@ goes on with or reads.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
 from collections.abc import Sequence
@@ -41,7 +40,14 @@ IMAGES = ("data.name=folder", "data.limit=20000", "data.image_size=16")
 #: Of a short training in NAS-Bench-201's space.
 SHORT = ("steps=100", "batch_size=64", "channels=8", "cells=9", "valid_images=2500")
 SUPERNET = ("supernet.channels=16", "supernet.cells=3", "search.evaluate_every=0")
-SELECTION = ("search.selection=short", *(f"evaluator.{word}" for word in SHORT))
+
+
+def short_selection(*words: str) -> tuple[str, ...]:
+    """Settings of a selection by short trainings, each of which is as these words say."""
+    return ("search.selection=short", *(f"evaluator.{word}" for word in words))
+
+
+SELECTION = short_selection(*SHORT)
 #: All operations weighted by P, as published; one operation an edge drawn from P.
 WEIGHTED = ("search.mixture=weighted", "search.gradient=relaxed", "search.epochs=12", "search.warmup_epochs=0")
 DRAWN = ("search.mixture=sampled", "search.gradient=relaxed", "search.epochs=20", "search.warmup_epochs=12")
@@ -106,18 +112,6 @@ class Inputs:
 
     def words(self, trial: Trial) -> tuple[str, ...]:
         return (*QUIET, *IMAGES, f"data.root={self.images}", f"seed={trial.seed}", f"run.dir={trial.folder}")
-
-
-def carry_out(trial: Trial, inputs: Inputs) -> dict[str, Any]:
-    """The row of a trial."""
-    torch.set_num_threads(1)
-    cpu = time.process_time()
-    found = PARTS[trial.part](trial, inputs)
-    return {
-        "trial": dataclasses.asdict(trial),
-        **found,
-        "cpu_seconds": round(time.process_time() - cpu, 1),
-    }
 
 
 def truth(table: Table, code: Code) -> dict[str, Any]:
@@ -279,13 +273,4 @@ def strategy(trial: Trial, inputs: Inputs) -> dict[str, Any]:
 #: Of strategies whose defaults are for more queries than 24.
 STRATEGY_WORDS: dict[str, tuple[str, ...]] = {
     "nge_evolution": ("strategy.population=8", "strategy.tournament=3"),
-}
-
-PARTS = {
-    "search": search,
-    "choice": search,
-    "neighbours": neighbours,
-    "random": random_search,
-    "shared": shared,
-    "strategies": strategy,
 }
