@@ -9,10 +9,10 @@
 Parts: `choice`, settings of a weighted mixture on seeds that nothing is reported on; `search`, searches by
 gradients with what is selected at their end; `neighbours`, the same selection from random cells and from one
 operation throughout, without a search; `random`, as many short trainings of random cells as a search takes the time
-of; `shared`, how shared weights rank random cells; `strategies`, 24 short trainings each; `darts search`, searches
-in DARTS' space; `darts choice` and `darts cells`, what they derive and other cells, retrained. --methods and --seeds
-choose among a part's trials. Trials that have finished are kept in experiments/results/search_quality_rows.jsonl;
-one that was stopped goes on. Writes experiments/results/search_quality.json.
+of; `shared`, how shared weights rank random cells; `strategies`, 24 short trainings each; `darts search`,
+searches in DARTS' space; `darts choice` and `darts cells`, what they derive and other cells, retrained. --methods and --seeds
+choose among a part's trials. Trials that have finished are kept in
+experiments/results/search_quality_rows.jsonl; one that was stopped goes on. Writes experiments/results/search_quality.json.
 """
 
 from __future__ import annotations
