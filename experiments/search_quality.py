@@ -8,11 +8,12 @@
 
 Parts: `choice`, settings of a weighted mixture on seeds that nothing is reported on; `search`, searches by
 gradients with what is selected at their end; `neighbours`, the same selection from random cells and from one
-operation throughout, without a search; `random`, as many short trainings of random cells as a search takes the time
-of; `shared`, how shared weights rank random cells; `strategies`, 24 short trainings each; `darts search`,
-searches in DARTS' space; `darts choice` and `darts cells`, what they derive and other cells, retrained. --methods and --seeds
-choose among a part's trials. Trials that have finished are kept in
-experiments/results/search_quality_rows.jsonl; one that was stopped goes on. Writes experiments/results/search_quality.json.
+operation throughout, without a search; `random`, as many short trainings of random cells as a search takes the
+time of; `shared`, how shared weights rank random cells; `strategies`, 24 short trainings each; `darts search`,
+searches in DARTS' space; `darts choice` and `darts cells`, what they derive and other cells, retrained. --methods
+and --seeds
+choose among a part's trials. Trials that have finished are kept in search_quality_rows.jsonl below
+experiments/results; one that was stopped goes on. Writes search_quality.json there.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ METHODS: dict[str, dict[str, Sequence[int]]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", choices=list(PARTS), metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--table", type=Path, help="of NAS-Bench-201: a folder of `nge table`")
     parser.add_argument("--package", type=Path, help="folder of the unpacked npm package")
     parser.add_argument("--methods", nargs="*", default=[], help="of the parts; all, unless given")
@@ -85,6 +86,8 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="trials at a time, one core each")
     parser.add_argument("--show", action="store_true", help="only tables and files from finished trials")
     options = parser.parse_args()
+    if unknown := set(options.parts) - set(PARTS):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     if not options.show:
         if not options.parts or not options.table or not options.package:
             parser.error("give parts, --table and --package; or --show")
@@ -137,9 +140,8 @@ def report(rows: list[Row]) -> dict[str, Any]:
         for method in methods:
             own = [row for row in rows if (row["trial"]["part"], row["trial"]["method"]) == (part, method)]
             if own:
-                results.setdefault(part, {})[method] = found = summarise(
-                    sorted(own, key=lambda r: r["trial"]["seed"])
-                )
+                found = summarise(sorted(own, key=lambda row: row["trial"]["seed"]))
+                results.setdefault(part, {})[method] = found
                 print(f"{part}: {method}: " + ", ".join(f"{k} {v}" for k, v in found.items() if k != "trials"))
     return results
 
@@ -159,19 +161,14 @@ def summarise(rows: list[Row]) -> dict[str, Any]:
     for name in ("tau", "tau_params", "top1_error", "cpu_seconds"):
         if name in rows[0]:
             found[name] = spread([row[name] for row in rows])
-    found["trials"] = [
-        {
-            "seed": row["trial"]["seed"],
-            **{key: row[key]["cell"] for key in ("start", "derived", "found") if key in row},
-        }
-        for row in rows
-    ]
+    cells = [key for key in ("start", "derived", "found") if "cell" in rows[0].get(key, {})]
+    found["trials"] = [{"seed": row["trial"]["seed"], **{key: row[key]["cell"] for key in cells}} for row in rows]
     return found
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan")
-    return {"mean": round(statistics.mean(values), 3), "standard_error": round(error, 3)}
+def spread(values: list[float]) -> dict[str, float | None]:
+    error = round(statistics.stdev(values) / len(values) ** 0.5, 3) if len(values) > 1 else None
+    return {"mean": round(statistics.mean(values), 3), "standard_error": error}
 
 
 if __name__ == "__main__":
