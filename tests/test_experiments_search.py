@@ -65,6 +65,7 @@ def scripts(tmp_path, monkeypatch) -> tuple[ModuleType, ModuleType, ModuleType]:
     monkeypatch.setattr(trials, "RANKED", 6)
     monkeypatch.setattr(trials, "RANKED_IMAGES", 20)
     monkeypatch.setitem(darts.SEARCHES, darts.REPORTED, _DRAWN)
+    monkeypatch.setattr(darts, "CELLS", 3)
     monkeypatch.setitem(darts.RETRAINED, "darts cells", (1, (0,)))
     monkeypatch.setattr(quality, "ROWS", tmp_path / "rows.jsonl")
     monkeypatch.setattr(quality, "RESULTS", tmp_path)
