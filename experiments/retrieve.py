@@ -162,7 +162,7 @@ def make_tables(options: argparse.Namespace) -> int:
         print(f"\n{len(rows)} of {len(wanted)} trials")
         header = results_header("python experiments/retrieve.py", options.part)
         results = {"trials": len(wanted), "results": summarise(told), "comparisons": compared}
-        write_json(options.out / f"retrieve_{options.part}.json", {**header, **results, "rows": told})
+        write_json(options.out / f"retrieve_{options.part}.json", {**header, **results})
         draw_panels(rows, options.out / f"retrieve_{options.part}.png")
     return len(rows)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,63 +55,79 @@ class Figures(NamedTuple):
 def show(ask: Ask, out: Path, seeds: int = 3) -> None:
     """For each seed of `unseen`, the choice of highest MAP on all families that it does not draw, on those it does.
 
-    The control is chosen in the same way, of those with surroundings.
+    The choice is made by the question itself, or once by the mean over all questions, as one encoder ships. The
+    control, of those with surroundings, is always chosen by the question itself.
     """
+    of_ours, of_controls = {}, {}
+    for question in _QUESTIONS:
+        of_ours[question], of_controls[question] = figures(ask(question, 0))
     found, tests = [], []
     drawn = [set(ask("unseen", seed).task.family_Q.tolist()) for seed in range(seeds)]
-    for question in _QUESTIONS:
-        of_ours, of_controls = figures(ask(question, 0))
-        own_rows = [chosen(question, seed, drawn[seed], of_ours, of_controls) for seed in range(seeds)]
-        found += [{name: value for name, value in row.items() if name != "totals"} for row in own_rows]
-        tests.append({"question": question, "p": tested([row["totals"] for row in own_rows])})
-    lines = [
-        [
-            row["question"],
-            str(row["seed"]),
-            *row["chosen"],
-            *(f"{three(r)} / {three(m)}" for r, m in zip(row["mrr_at_20"], row["map_at_20"])),
-        ]
-        for row in found
-    ]
-    print(markdown(["question", "seed", "chosen", "control", "MRR / MAP@20", "the control's"], lines))
-    print("\n" + markdown(["question", "p"], [[test["question"], f"{test['p']:.2g}"] for test in tests]))
+    for by, question in itertools.product(("the question", "all questions"), _QUESTIONS):
+        asked = (question,) if by == "the question" else _QUESTIONS
+        rows = []
+        for seed, families in enumerate(drawn):
+            names = best(of_ours, asked, families), best(of_controls, (question,), families)
+            pair = of_ours[question][names[0]], of_controls[question][names[1]]
+            rows.append(
+                {"by": by, "question": question, "seed": seed, "chosen": [*names], **reported(pair, families)}
+            )
+        tests.append({"by": by, "question": question, **tested(rows)})
+        found += [{name: value for name, value in row.items() if name != "totals"} for row in rows]
+    print(table(found, tests))
     header = results_header("python experiments/retrieve.py choice")
     write_json(out / "retrieve_choice.json", {**header, "results": found, "tests": tests})
 
 
-def chosen(
-    question: str, seed: int, drawn: set[str], of_ours: dict[str, Figures], of_controls: dict[str, Figures]
-) -> dict[str, Any]:
-    """What the families that are not drawn choose, on those that are."""
-    report_Q = np.isin(next(iter(of_ours.values())).family_Q, list(drawn))
-    names = [
-        max(all_figures, key=lambda name: np.nanmean(all_figures[name].precision_Q[~report_Q]))
-        for all_figures in (of_ours, of_controls)
-    ]
-    best = [of_ours[names[0]], of_controls[names[1]]]
+def table(found: Sequence[dict[str, Any]], tests: Sequence[dict[str, Any]]) -> str:
+    """What was chosen, and what it finds."""
+
+    def pairs(row: dict[str, Any]) -> list[str]:
+        return [f"{three(r)} / {three(m)}" for r, m in zip(row["mrr_at_20"], row["map_at_20"])]
+
+    lines = [[row["by"], row["question"], str(row["seed"]), *row["chosen"], *pairs(row)] for row in found]
+    means = [[test["by"], test["question"], *pairs(test), f"{test['p']:.2g}"] for test in tests]
+    figures_of = ["MRR / MAP@20", "the control's"]
+    chosen = markdown(["chosen by", "question", "seed", "chosen", "control", *figures_of], lines)
+    return f"{chosen}\n\n{markdown(['chosen by', 'question', *figures_of, 'p'], means)}"
+
+
+def best(figures_of: Mapping[str, Mapping[str, Figures]], asked: Collection[str], drawn: Collection[str]) -> str:
+    """The name of highest MAP over families that are not drawn, the mean of some questions."""
+
+    def map_of(name: str) -> float:
+        ones = [figures_of[question][name] for question in asked]
+        return float(np.mean([np.nanmean(one.precision_Q[~np.isin(one.family_Q, list(drawn))]) for one in ones]))
+
+    return max(figures_of[next(iter(asked))], key=map_of)
+
+
+def reported(pair: tuple[Figures, Figures], drawn: Collection[str]) -> dict[str, Any]:
+    """What a choice and its control find of the families that are drawn, and each family's sums of precisions."""
+    report_Q = np.isin(pair[0].family_Q, list(drawn))
     totals: dict[str, list[float]] = {}
-    for place, own_figures in enumerate(best):
-        for family, precision in zip(own_figures.family_Q[report_Q], own_figures.precision_Q[report_Q]):
+    for place, one in enumerate(pair):
+        for family, precision in zip(one.family_Q[report_Q], one.precision_Q[report_Q]):
             totals.setdefault(str(family), [0.0, 0.0])[place] += float(np.nan_to_num(precision))
     return {
-        "question": question,
-        "seed": seed,
-        "chosen": names,
-        "map_at_20": [float(np.nanmean(one.precision_Q[report_Q])) for one in best],
-        "mrr_at_20": [float(np.nanmean(one.rank_Q[report_Q])) for one in best],
+        "map_at_20": [float(np.nanmean(one.precision_Q[report_Q])) for one in pair],
+        "mrr_at_20": [float(np.nanmean(one.rank_Q[report_Q])) for one in pair],
         "totals": totals,
     }
 
 
-def tested(totals_of_seeds: list[dict[str, list[float]]]) -> float:
-    """P that what is chosen finds no more than the control: families exchanged, those of all seeds together."""
+def tested(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Means over seeds, and "p" that what is chosen finds no more than the control.
+
+    Families are exchanged as a whole, those of all seeds together.
+    """
     totals: dict[str, list[float]] = {}
-    for of_seed in totals_of_seeds:
-        for family, pair in of_seed.items():
-            own_pair = totals.setdefault(family, [0.0, 0.0])
-            own_pair[:] = [a + b for a, b in zip(own_pair, pair)]
+    for row in rows:
+        for family, pair in row["totals"].items():
+            totals[family] = [a + b for a, b in zip(totals.get(family, [0.0, 0.0]), pair)]
     total_F2 = np.array(list(totals.values())).reshape(-1, 2)
-    return family_permutation_test(total_F2[:, 0], total_F2[:, 1], np.array(list(totals)))
+    means = {name: np.mean([row[name] for row in rows], axis=0).tolist() for name in ("map_at_20", "mrr_at_20")}
+    return {**means, "p": family_permutation_test(total_F2[:, 0], total_F2[:, 1], np.array(list(totals)))}
 
 
 def figures(question: Question) -> tuple[dict[str, Figures], dict[str, Figures]]:

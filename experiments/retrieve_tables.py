@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from predict_tables import markdown, three
-from retrieve_encoders import TRANSFERRED, UNTRAINED
+from retrieve_encoders import LDA_OWN, TRANSFERRED, UNTRAINED
 
 from nge_search.retrieve.comparison import compare, summarise
 from nge_search.retrieve.layout import layout
@@ -21,8 +21,8 @@ _COLUMNS = {"MRR": "mrr_at_20", "MAP@20": "map_at_20", "MAP@100": "map_at_100", 
 
 
 def comparisons(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Each of ours with the control of highest MAP; where code is taken over, with all controls; what was trained
-    on searched networks first, with what was not."""
+    """Each of ours with the control of highest MAP; where code is taken over, with all controls; discriminants of
+    ours with others; what was trained on searched networks first, with what was not."""
     found = []
     for question in dict.fromkeys(row["task"] for row in rows):
         asked = [row for row in rows if row["task"] == question]
@@ -30,8 +30,7 @@ def comparisons(rows: Sequence[Row]) -> list[dict[str, Any]]:
         controls = sorted((name for name in maps if name in UNTRAINED), key=lambda name: -maps[name])
         controls = controls if question.startswith("code") else controls[:1]
         pairs = [(control, model) for control in controls for model in maps if model in OURS]
-        if TRANSFERRED in maps and "nar" in maps:
-            pairs.append(("nar", TRANSFERRED))
+        pairs += [pair for pair in (("lda", LDA_OWN), ("nar", TRANSFERRED)) if {*pair} <= {*maps}]
         for first, second in pairs:
             own = [row for name in (first, second) for row in asked if row["model"] == name]
             found += compare(own)

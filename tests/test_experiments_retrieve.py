@@ -133,20 +133,27 @@ def test_settings_are_chosen_by_families_that_are_not_reported(tmp_path, monkeyp
     left_Q = np.where(np.isin(family_Q, ["a", "b"]), 0.9, 0.1)
     ours = {name: choice.Figures(one_Q, one_Q / 2, family_Q) for name, one_Q in (("l", left_Q), ("r", 1 - left_Q))}
     controls = {"wl": choice.Figures(np.full(12, 0.5), np.full(12, 0.25), family_Q)}
+    rows = []
     for drawn, name in (({"a", "b"}, "r"), ({"c", "d"}, "l")):
-        found = choice.chosen("twins", 0, drawn, ours, controls)
-        assert found["chosen"] == [name, "wl"]
+        assert choice.best({"twins": ours, "other": controls}, ["twins"], drawn) == name
+        found = choice.reported((ours[name], controls["wl"]), drawn)
         assert found["map_at_20"] == pytest.approx([0.1, 0.5])
         assert found["mrr_at_20"] == pytest.approx([0.05, 0.25])
         assert found["totals"] == {family: pytest.approx([0.3, 1.5]) for family in drawn}
-    assert choice.tested([found["totals"]]) > 0.5
+        rows.append(found)
+    tested = choice.tested(rows)
+    assert tested["map_at_20"] == pytest.approx([0.1, 0.5])
+    assert tested["p"] > 0.9
+    other = {"l": ours["r"], "r": choice.Figures(1 - left_Q, left_Q, family_Q)}
+    assert choice.best({"twins": ours, "torchvision": other}, ["twins", "torchvision"], {"a", "b"}) == "r"
     made_corpus(tmp_path / "made.nge")
     words = ["--corpus", str(tmp_path / "made.nge"), "--out", str(tmp_path), "--families", "3"]
     run_retrieve(monkeypatch, "choice", *words)
-    assert "| families | 0 | " in capsys.readouterr().out
+    assert "| all questions | twins | 2 | " in capsys.readouterr().out
     kept = json.loads((tmp_path / "retrieve_choice.json").read_text())
-    assert len(kept["results"]) == 9
+    assert len(kept["results"]) == 18
     assert {test["question"] for test in kept["tests"]} == {"families", "twins", "torchvision"}
+    assert len({tuple(row["chosen"]) for row in kept["results"] if row["by"] == "all questions"}) <= 3
 
 
 def test_how_long_it_takes(tmp_path, capsys):
