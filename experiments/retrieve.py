@@ -13,8 +13,9 @@
 
 Networks are those of the corpus that ships, or of --corpus. A row of results/retrieve_rows.jsonl is one trial; rows
 that are there are not made again, so that a stopped command goes on. --models, --questions and --seeds choose;
---show prints what there is. Each part writes results/retrieve_PART.json, and prints its tables in Markdown. Seeds 0
-and up are for reports alone: what was chosen was chosen on 100 to 108.
+--show prints what there is. Each part prints its tables in Markdown, and writes results/retrieve_PART.json, with the
+questions in its name if some are chosen. Seeds 0 and up are for reports alone: what was chosen was chosen on 100 to
+108.
 
 Encoders that learn from families never see those of the networks that ask, but for `seen` and the searched
 networks. What no chance enters is done once: a control has no seed where the question has none. P values are
@@ -162,8 +163,9 @@ def make_tables(options: argparse.Namespace) -> int:
         print(f"\n{len(rows)} of {len(wanted)} trials")
         header = results_header("python experiments/retrieve.py", options.part)
         results = {"trials": len(wanted), "results": summarise(told), "comparisons": compared}
-        write_json(options.out / f"retrieve_{options.part}.json", {**header, **results})
-        draw_panels(rows, options.out / f"retrieve_{options.part}.png")
+        name = "_".join(["retrieve", options.part, *options.questions.split(",")]).rstrip("_")
+        write_json(options.out / f"{name}.json", {**header, **results})
+        draw_panels(rows, options.out / f"{name}.png")
     return len(rows)
 
 
