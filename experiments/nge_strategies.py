@@ -175,6 +175,7 @@ def plot(curves: dict[str, dict[str, np.ndarray]], path: Path) -> None:
     axes[0][0].legend(fontsize=8)
     figure.tight_layout()
     figure.savefig(path, dpi=100)
+    pyplot.close(figure)
 
 
 if __name__ == "__main__":

@@ -199,6 +199,7 @@ def plot(results: dict[str, dict], path: Path) -> None:
     figure.supxlabel("epoch", fontsize=9)
     figure.tight_layout()
     figure.savefig(path, dpi=100)
+    pyplot.close(figure)
 
 
 def on_digits(seeds: int, jobs: int) -> None:

@@ -12,7 +12,7 @@ defaults of `nge search task=queries` but for what its name says. `explore=1` dr
 without a predictor: cells drawn by a link model, or by link frequencies. --rows and --seeds say what to run; every
 search is kept in runs/predictor_search/SPACE.jsonl as it ends, so a call that was stopped goes on, and the tables
 are of all that is there (delete it when a predictor has changed). Writes predictor_search_SPACE.json under
-experiments/results/.
+experiments/results/; with --queries 50 predictor_search_SPACE_50.json.
 """
 
 from __future__ import annotations
@@ -60,6 +60,8 @@ ROWS: dict[str, dict[str, object]] = {
 }
 #: Table, row, queries and seed of a search.
 Job = tuple[str, str, int, int]
+#: Of a search, if no other number is asked for.
+QUERIES = 100
 #: Against each other row.
 OURS = ("analytic_gp", "ensemble", "design")
 
@@ -70,10 +72,11 @@ class Listed(DartsSpace):
     def __init__(self, table: Table):
         super().__init__()
         self._codes = [table.code(row) for row in range(len(table))]
+        self._code_NE = torch.tensor(self._codes)
 
     def sample(self, matrices: Sequence[np.ndarray], random: np.random.Generator) -> Code:
         tensors = [torch.from_numpy(p_EO).clamp_min(1e-30) for p_EO in matrices]
-        log_N = self.log_probability(torch.tensor(self._codes), tensors)
+        log_N = self.log_probability(self._code_NE, tensors)
         return self._codes[random.choice(len(self._codes), p=torch.softmax(log_N, dim=0).numpy())]
 
     def neighbours(self, code: Code) -> list[Code]:
@@ -87,7 +90,7 @@ def main() -> None:
     parser.add_argument(
         "--first-seed", type=int, default=FIRST_SEED, help="another one chooses, and writes no table"
     )
-    parser.add_argument("--queries", type=int, default=100)
+    parser.add_argument("--queries", type=int, default=QUERIES)
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--rows", nargs="*", choices=ROWS, default=[*PLAIN, "analytic_gp", "xgboost"])
     options = parser.parse_args()
@@ -116,9 +119,9 @@ def main() -> None:
         found = {name: {"seeds": len(scores_SQ), **describe(scores_SQ)} for name, scores_SQ in scores.items()}
         header = results_header(f"python experiments/predictor_search.py TABLE --queries {options.queries}")
         counts = {"columns": COLUMNS[space], "first_seed": FIRST_SEED, "queries": options.queries}
-        write_json(
-            RESULTS / f"predictor_search_{space}.json", {**header, **counts, "results": found, "paired": tests}
-        )
+        budget = "" if options.queries == QUERIES else f"_{options.queries}"
+        path = RESULTS / f"predictor_search_{space}{budget}.json"
+        write_json(path, {**header, **counts, "results": found, "paired": tests})
 
 
 def finished(waiting: Sequence[Job], processes: int) -> Iterator[dict[str, object]]:

@@ -12,10 +12,10 @@
     python experiments/retrieve.py speed     seconds of one core
 
 Networks are those of the corpus that ships, or of --corpus. A row of results/retrieve_rows.jsonl is one trial; rows
-that are there are not made again, so that a stopped command goes on. --models, --questions and --seeds choose;
---show prints what there is. Each part prints its tables in Markdown, and writes results/retrieve_PART.json, with the
-questions in its name if some are chosen. Seeds 0 and up are for reports alone: what was chosen was chosen on 100 to
-108.
+that are there are not made again, so that a stopped command goes on. --models, --questions and --seeds choose what
+is carried out and printed; --show prints what there is. results/retrieve_PART.json tells all that the rows know of
+a part, whatever was chosen; sets and encoders of other sizes have a file of their own. Seeds 0 and up are for
+reports alone: what was chosen was chosen on 100 to 108.
 
 Encoders that learn from families never see those of the networks that ask, but for `seen` and the searched
 networks. What no chance enters is done once: a control has no seed where the question has none. P values are
@@ -27,7 +27,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import functools
-import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -43,6 +42,7 @@ from predict_tables import markdown, three
 from retrieve_encoders import (
     FINGERPRINTS,
     LDA_OWN,
+    REDUCED,
     SLOTS,
     SMOOTHED,
     TRANSFERRED,
@@ -53,15 +53,15 @@ from retrieve_encoders import (
     candidate_of,
     of_network,
 )
-from retrieve_tables import comparisons, draw_map, draw_panels, tables
+from retrieve_tables import comparisons, draw_map, draw_panels, in_lines, tables, told
 
 import nge_search
 from nge_search.engine.environment import results_header
 from nge_search.errors import UserError
-from nge_search.files import write_json
+from nge_search.files import write_atomic, write_json
 from nge_search.retrieve.asked_network import asked_network
 from nge_search.retrieve.catalogue import graphs_of, known_corpus, open_catalogue
-from nge_search.retrieve.comparison import figures, summarise
+from nge_search.retrieve.comparison import figures
 from nge_search.retrieve.corpus import Corpus
 from nge_search.retrieve.layout import layout
 from nge_search.retrieve.ordered import OrderedGraph
@@ -74,6 +74,16 @@ VISION = ("timm", "torchvision")
 DRAWN = ("unseen", "seen", "nas")
 #: Encoders whose networks are drawn as points, at most so many of a question that is divided, for Figure 5.
 PICTURED, MOST_POINTS = ("gcn", "gat", "nar"), 600
+#: Seeds from here on are for choosing.
+CHOOSING = 100
+_SIZES = {
+    "members": "searched networks of a class",
+    "edits": "genes in which they differ from their centre",
+    "width": "features of published networks",
+    "batch": "graphs in their batches",
+    "epochs": "epochs of them",
+    "motif_epochs": "epochs of their first stage",
+}
 
 
 @dataclass(frozen=True)
@@ -121,12 +131,8 @@ def main() -> None:
     parser.add_argument("--questions", default="", help="some of the part's questions, as nas,seen")
     parser.add_argument("--seeds", default="", help="as 0-2 or 100,101; by default as many as PARTS says, from 0")
     parser.add_argument("--families", type=int, default=20, help="families that are drawn, of `unseen`")
-    parser.add_argument("--members", type=int, default=100, help="searched networks of a class")
-    parser.add_argument("--edits", type=int, default=8, help="genes in which they differ from their centre")
-    parser.add_argument("--width", type=int, default=128, help="features of published networks")
-    parser.add_argument("--batch", type=int, default=64, help="graphs in their batches")
-    parser.add_argument("--epochs", type=int, default=15, help="of them")
-    parser.add_argument("--motif-epochs", type=int, default=5, help="of their first stage")
+    for name, what in _SIZES.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, help=f"{what}; by default by the question")
     parser.add_argument("--count", type=int, default=1_000_000, help="embeddings that search is timed on")
     parser.add_argument("--show", action="store_true", help="train nothing")
     options = parser.parse_args()
@@ -138,8 +144,8 @@ def main() -> None:
         elif options.part == "speed":
             retrieve_speed.measure(options.out, options.count)
         elif options.part == "choice":
-            given = json.dumps(vars(options), default=str)
-            retrieve_choice.show(lambda question, seed: ask(question, seed, "vision", given), options.out)
+            asked = options.corpus, VISION, options.families
+            retrieve_choice.show(lambda question, seed: ask(question, seed, *asked, REDUCED["seen"]), options.out)
         elif not make_tables(options):
             parser.error("no row yet; leave --show out")
     except UserError as error:
@@ -147,7 +153,7 @@ def main() -> None:
 
 
 def make_tables(options: argparse.Namespace) -> int:
-    """Carry out what is missing of a part, and print its tables; the number of rows there are."""
+    """Carry out what is missing of what is asked for, and print its tables; the number of rows there are."""
     wanted, path = list(trials(options)), options.out / "retrieve_rows.jsonl"
     found = read_rows(path, Trial)
     if not options.show:
@@ -157,16 +163,43 @@ def make_tables(options: argparse.Namespace) -> int:
         found = read_rows(path, Trial)
     rows = [found[trial] for trial in wanted if trial in found]
     if rows:
-        told = [{name: row[name] for name in row if name not in ("trial", "date", "points")} for row in rows]
-        compared = comparisons(told)
-        print(tables(told, compared))
+        print(tables(rows, comparisons(rows)))
         print(f"\n{len(rows)} of {len(wanted)} trials")
-        header = results_header("python experiments/retrieve.py", options.part)
-        results = {"trials": len(wanted), "results": summarise(told), "comparisons": compared}
-        name = "_".join(["retrieve", options.part, *options.questions.split(",")]).rstrip("_")
-        write_json(options.out / f"{name}.json", {**header, **results})
-        draw_panels(rows, options.out / f"{name}.png")
+    write_part(found, options)
     return len(rows)
+
+
+def write_part(found: dict[Trial, dict[str, Any]], options: argparse.Namespace) -> None:
+    """What all rows tell of a part and of sizes, in its file; pictures of what is placed in the plane."""
+    part = PARTS[options.part]
+    own = [
+        trial
+        for trial in found
+        if trial.question in part.questions
+        and trial.model in part.models
+        and trial.seed < CHOOSING
+        and trial.set == reduced_to(trial.question, trial.model, options)
+    ]
+    if not own:
+        return
+    own.sort(key=lambda one: (part.questions.index(one.question), part.models.index(one.model), one.seed))
+    rows = [found[trial] for trial in own]
+    name = "_".join(["retrieve", options.part, *other_sizes(options)])
+    header = results_header("python experiments/retrieve.py", options.part)
+    days = sorted({row["date"] for row in rows})
+    measured = {"rows": len(rows), "measured": [days[0], days[-1]]}
+    seconds = {"core_seconds": round(sum(row["seconds"] for row in rows))}
+    results = {"results": told(rows), "comparisons": comparisons(rows)}
+    write_atomic(options.out / f"{name}.json", in_lines({**header, **measured, **seconds, **results}))
+    if options.part == "nas":
+        draw_panels(rows, options.out / f"{name}.png")
+
+
+def other_sizes(options: argparse.Namespace) -> list[str]:
+    """What a file's name says of a corpus and of sizes that are not the usual ones."""
+    given = [f"{name}_{getattr(options, name)}" for name in _SIZES if getattr(options, name) is not None]
+    families = [] if options.families == 20 else [f"families_{options.families}"]
+    return [*([Path(options.corpus).stem] if options.corpus else []), *families, *given]
 
 
 def trials(options: argparse.Namespace) -> Iterator[Trial]:
@@ -178,36 +211,47 @@ def trials(options: argparse.Namespace) -> Iterator[Trial]:
     for question in questions:
         for seed in seeds:
             for model in [name for name in models if question == "nas" or name != SLOTS]:
-                if question in DRAWN or by_chance(model) or seed == seeds[0]:
-                    yield Trial(question, model, seed, reduced_to(question, model, options))
+                chance = question in DRAWN or by_chance(model)
+                if chance or seed == seeds[0]:
+                    yield Trial(question, model, seed if chance else 0, reduced_to(question, model, options))
+
+
+def reduced(question: str, options: argparse.Namespace) -> Reduced:
+    """What is usual of a question, and what is asked for."""
+    given = {name: getattr(options, name) for name in _SIZES if getattr(options, name) is not None}
+    return replace(REDUCED["nas" if question == "nas" else "seen"], **given)
 
 
 def reduced_to(question: str, model: str, options: argparse.Namespace) -> str:
     """What a row's figures depend on besides its question, encoder and seed."""
-    network = f"width {options.width}, batch {options.batch}, {options.epochs} epochs"
-    if options.motif_epochs != 5 and "nar" in model:
-        network += f", {options.motif_epochs} of motifs"
-    searched = f"{options.members} a class, {options.edits} edits"
+    own = reduced(question, options)
+    network = f"width {own.width}, batch {own.batch}, {own.epochs} epochs"
+    if own.motif_epochs != 5 and "nar" in model:
+        network += f", {own.motif_epochs} of motifs"
+    searched = f"{own.members} a class, {own.edits} edits"
     if question == "nas":
         return f"{searched}, {network}"
-    parts = [options.corpus, searched if model == TRANSFERRED else "", network if of_network(model) else ""]
+    parts = [
+        options.corpus,
+        f"{options.families} families" if question == "unseen" and options.families != 20 else "",
+        searched if model == TRANSFERRED else "",
+        network if of_network(model) else "",
+    ]
     return ", ".join(filter(None, parts))
 
 
 def row_of(trial: Trial, options: argparse.Namespace) -> dict[str, Any]:
     """Ask one question."""
-    question = ask(trial.question, trial.seed, options.part, json.dumps(vars(options), default=str))
-    reduced = Reduced(
-        options.members, options.edits, options.width, options.batch, options.epochs, options.motif_epochs
-    )
+    own = reduced(trial.question, options)
+    question = ask(trial.question, trial.seed, options.corpus, PARTS[options.part].libraries, options.families, own)
     whole = question.fitted_N is None
-    found = candidate_of(trial.model, reduced, trial.seed, fitted_once=whole)
+    found = candidate_of(trial.model, own, trial.seed, fitted_once=whole)
     watched = None if whole else Watched(found.make())
     began = time.process_time()
     answers = question.answers(found if watched is None else replace(found, make=lambda: watched), 5, trial.seed)
     seconds = round(time.process_time() - began, 2)
-    told = {"task": trial.question, "model": trial.model, "seed": trial.seed, "trial": asdict(trial)}
-    row = {**told, **figures(answers, question.task.family_Q)}
+    of_row = {"task": trial.question, "model": trial.model, "seed": trial.seed, "trial": asdict(trial)}
+    row = {**of_row, **figures(answers, question.task.family_Q)}
     if trial.model in PICTURED and watched is not None:
         kinds = question.families if trial.question == "nas" else kinds_of(options)
         row["points"] = points(kinds, watched.embedding_ND, trial.seed)
@@ -238,16 +282,14 @@ def open_corpus(file: str, libraries: tuple[str, ...]) -> tuple[Corpus, list[Ord
 
 
 @functools.lru_cache(2)
-def ask(name: str, seed: int, part: str, given: str) -> Question:
+def ask(name: str, seed: int, file: str, libraries: tuple[str, ...], families: int, sizes: Reduced) -> Question:
     """A question of the package's, or a part of one: `distinct` has no graph that timm has, too; `code_rest` leaves
     out the half of the models that `own_code` was chosen by."""
-    options = json.loads(given)
     config = RetrieveBenchConfig()
-    config.nas.members, config.nas.edits = options["members"], options["edits"]
-    config.bench.families = options["families"]
+    config.nas.members, config.nas.edits, config.bench.families = sizes.members, sizes.edits, families
     if name == "nas":
         return Asked(Corpus.of([], {}, {}), [], config).question("nas", seed)
-    corpus, graphs = open_corpus(options["corpus"], PARTS[part].libraries)
+    corpus, graphs = open_corpus(file, libraries)
     asked = Asked(corpus, graphs, config)
     whole = asked.question({"distinct": "torchvision", "code_rest": "code"}.get(name, name), seed)
     kept_Q = np.ones(len(whole.task.query_Q), bool)

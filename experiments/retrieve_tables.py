@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from predict_tables import markdown, three
-from retrieve_encoders import LDA_OWN, TRANSFERRED, UNTRAINED
+from retrieve_encoders import LDA_OWN, SMOOTHED, TRANSFERRED, UNTRAINED, VARIANTS
 
 from nge_search.retrieve.comparison import compare, summarise
 from nge_search.retrieve.layout import layout
@@ -17,32 +18,93 @@ from nge_search.retrieve.models import OURS
 
 Row = dict[str, Any]
 
-_COLUMNS = {"MRR": "mrr_at_20", "MAP@20": "map_at_20", "MAP@100": "map_at_100", "NDCG@20": "ndcg_at_20"}
+_COLUMNS = {
+    "MRR": "mrr_at_20",
+    "MAP@20": "map_at_20",
+    "MAP@50": "map_at_50",
+    "MAP@100": "map_at_100",
+    "NDCG@20": "ndcg_at_20",
+}
+#: Beside untrained controls what learns from families, and what smoothing alone does.
+_CONTROLS = (*UNTRAINED, "lda", *SMOOTHED)
+#: Ours that are compared with all controls; others are with the best.
+_WITH_ALL = ("own", "own_code")
+#: Published encoders, each compared with what stands behind it.
+_PUBLISHED = {"nar": ("gcn", "gat", *VARIANTS), TRANSFERRED: ("nar",), LDA_OWN: ("lda",)}
+
+
+def told(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """For each question and encoder what it finds, the mean over seeds; of several seeds, what it finds in each."""
+    found = []
+    for result in summarise([_figures(row) for row in rows]):
+        own = [row for row in rows if (row["task"], row["model"]) == (result["task"], result["model"])]
+        one = {"task": result["task"], "model": result["model"], "seeds": [row["seed"] for row in own]}
+        one |= {"sizes": size} if (size := own[0]["trial"]["set"]) else {}
+        one |= {"queries": round(result["queries"], 1)}
+        one |= {name: round(result[name]["mean"], 4) for name in _COLUMNS.values()}
+        if len(own) > 1:
+            one["by_seed"] = {name: [round(row[name], 4) for row in own] for name in ("mrr_at_20", "map_at_20")}
+        found.append(one)
+    return found
 
 
 def comparisons(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Each of ours with the control of highest MAP; where code is taken over, with all controls; discriminants of
-    ours with others; what was trained on searched networks first, with what was not."""
+    """What ships and what is for code with every control, others of ours with the untrained one of highest MAP;
+    published encoders with each other; discriminants of ours with others."""
     found = []
     for question in dict.fromkeys(row["task"] for row in rows):
-        asked = [row for row in rows if row["task"] == question]
-        maps = {result["model"]: result["map_at_20"]["mean"] for result in summarise(asked)}
-        controls = sorted((name for name in maps if name in UNTRAINED), key=lambda name: -maps[name])
-        controls = controls if question.startswith("code") else controls[:1]
-        pairs = [(control, model) for control in controls for model in maps if model in OURS]
-        pairs += [pair for pair in (("lda", LDA_OWN), ("nar", TRANSFERRED)) if {*pair} <= {*maps}]
-        for first, second in pairs:
-            own = [row for name in (first, second) for row in asked if row["model"] == name]
-            found += compare(own)
+        rows_of = {}
+        for row in rows:
+            if row["task"] == question:
+                rows_of.setdefault(row["model"], []).append(_figures(row))
+        maps = {name: float(np.mean([row["map_at_20"] for row in own])) for name, own in rows_of.items()}
+        controls = sorted((name for name in maps if name in _CONTROLS), key=lambda name: -maps[name])
+        best = [name for name in controls if name in UNTRAINED][:1]
+        pairs = [(control, name) for name in maps if name in OURS for control in _controls(name, controls, best)]
+        pairs += [(other, name) for name, others in _PUBLISHED.items() for other in others]
+        for other, name in pairs:
+            if {other, name} <= {*maps}:
+                (pair,) = compare(
+                    [*_of_seeds(rows_of[other], rows_of[name]), *_of_seeds(rows_of[name], rows_of[other])]
+                )
+                found.append(
+                    {key: round(value, 6) if isinstance(value, float) else value for key, value in pair.items()}
+                )
     return found
+
+
+def _controls(name: str, controls: list[str], best: list[str]) -> list[str]:
+    return controls if name in _WITH_ALL else best
+
+
+def _of_seeds(rows: list[Row], others: list[Row]) -> list[Row]:
+    """Rows, or for each seed of the others the one row of what no chance enters."""
+    return [{**rows[0], "seed": row["seed"]} for row in others] if len(rows) == 1 else rows
+
+
+def _figures(row: Row) -> Row:
+    """What `comparison` knows of a row."""
+    return {name: row[name] for name in row if name not in ("trial", "date", "points")}
+
+
+def in_lines(document: dict[str, Any]) -> str:
+    """JSON, each item of a list on a line of its own."""
+    parts = []
+    for name, value in document.items():
+        items = [f"\n    {json.dumps(item)}" for item in value] if isinstance(value, list) else []
+        text = f"[{','.join(items)}\n  ]" if items else json.dumps(value)
+        parts.append(f"  {json.dumps(name)}: {text}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
 def tables(rows: Sequence[Row], compared: Sequence[dict[str, Any]]) -> str:
     """All questions of a part."""
     parts = []
     for question in dict.fromkeys(row["task"] for row in rows):
-        own = [result for result in summarise(rows) if result["task"] == question]
-        parts.append(f"\n### {question}, {own[0]['queries']:.0f} queries\n")
+        asked = [row for row in rows if row["task"] == question]
+        own = summarise([_figures(row) for row in asked])
+        sizes = max((row["trial"]["set"] for row in asked), key=len)
+        parts.append(f"\n### {question}, {own[0]['queries']:.0f} queries{', ' * bool(sizes)}{sizes}\n")
         lines = [
             [one["model"], *(spread(one[name]) for name in _COLUMNS.values()), str(one["seeds"])] for one in own
         ]

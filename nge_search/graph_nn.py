@@ -253,8 +253,8 @@ def pad_rows(graphs: Sequence[Graph], rows: Sequence[np.ndarray], on_edges: bool
     shape = (slots, width, width) if on_edges else (width,)
     values = torch.zeros(len(graphs), *shape, features, dtype=torch.get_default_dtype())
     for b, (graph, own) in enumerate(zip(graphs, rows)):
-        places = torch.tensor(_edge_places(graph, width) if on_edges else _places(graph, width))
-        values[b][tuple(places.reshape(len(own), -1).T)] = torch.from_numpy(own).to(values.dtype)
+        places = torch.tensor(_edge_places(graph, width) if on_edges else _places(graph, width), dtype=torch.int64)
+        values[b][tuple(places.reshape(len(own), len(shape)).T)] = torch.from_numpy(own).to(values.dtype)
     return values
 
 

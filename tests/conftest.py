@@ -42,6 +42,20 @@ def pytest_configure() -> None:
     torch.set_num_threads(1)  # tests run side by side; idle threads that wait for a core slow all of them
 
 
+#: Rooms whose tests share runs that take seconds.
+SHARING = ("bad_input", "deploy", "retrieve", "strategies")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of several processes, one runs the tests of a file, or of a room that shares runs: fixtures are made once."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            place = item.path.relative_to(ROOT / "tests")
+            group = place.parts[0] if place.parts[0] in SHARING else place.as_posix()
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
 @contextmanager
 def _largest_file(size: int) -> Iterator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -6,13 +6,16 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import nge_search
 from nge_search.architecture.load import load_genotype
+from nge_search.bench.measuring import Clock
 from nge_search.cli import main
 from nge_search.deploy.show import describe_network
 from nge_search.predict.shipped import expected
@@ -238,7 +241,26 @@ def test_a_closed_pipe_is_not_an_error(checkout):
     assert finished.stderr == ""
 
 
-def test_bench_retrain_compares_with_darts(capsys):
+class InThisProcess:
+    """What takes the place of a process that `nge bench` starts for a form, and of its words."""
+
+    facts: Any
+    seconds: Callable[[str], float]
+
+    def __init__(self, name: str, form: str, words: list[str]):
+        def keep(facts: Any, seconds: Callable[[str], float]) -> None:
+            self.facts, self.seconds = facts, seconds
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(f"nge_search.bench.{name}.serve", keep)
+            assert main(["bench", name, *words, "--form", form, "--serve"]) == 0
+
+    def close(self) -> None:
+        pass
+
+
+def test_bench_retrain_compares_with_darts(capsys, monkeypatch):
+    monkeypatch.setattr("nge_search.bench.retrain.Served", InThisProcess)
     words = ["--batch", "4", "--channels", "4", "--cells", "3", "--steps", "2", "--workers", "0", "--threads", "1"]
     assert main(["bench", "retrain", *words, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
@@ -251,8 +273,13 @@ def test_bench_retrain_compares_with_darts(capsys):
     assert "--batch=1: must be between 2 and 4096" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("space", ["darts", "nasbench201"])
-def test_bench_supernet_compares_the_forms(space, capsys):
+@pytest.mark.parametrize(("space", "apart"), [("darts", True), ("nasbench201", False)])
+def test_bench_supernet_compares_the_forms(space, apart, capsys, monkeypatch):
+    """With forms in processes of their own, or else in this one; each is timed once."""
+    once = Clock.median
+    monkeypatch.setattr(Clock, "median", lambda clock, action, count: once(clock, action, 1))
+    if not apart:
+        monkeypatch.setattr("nge_search.bench.supernet.Served", InThisProcess)
     words = ["--batch", "2", "--channels", "4", "--cells", "3", "--size", "6", "--steps", "1", "--threads", "1"]
     words += ["--space", space]
     assert main(["bench", "supernet", *words, "--json"]) == 0

@@ -10,7 +10,11 @@ import runpy
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,18 +35,29 @@ from nge_search.tables.table import build_table
 ROOT = Path(__file__).parents[1]
 
 
-def test_the_comparison_of_strategies(tmp_path):
+def open_script(monkeypatch: pytest.MonkeyPatch, name: str) -> ModuleType:
+    """A script under experiments/, in this process."""
+    monkeypatch.syspath_prepend(ROOT / "experiments")
+    return importlib.import_module(name)
+
+
+def run_script(monkeypatch: pytest.MonkeyPatch, script: ModuleType, *words: str) -> None:
+    monkeypatch.setattr(sys, "argv", [f"{script.__name__}.py", *words])
+    script.main()
+
+
+def test_the_comparison_of_strategies(tmp_path, monkeypatch):
     """On a made table of NAS-Bench-201, with few seeds and queries; against single searches."""
     random = np.random.default_rng(0)
     codes = itertools.product(range(5), repeat=6)
     rows = ((code, dict(zip(("cifar10_valid_200", "cifar10_test_200"), random.random(2) * 100))) for code in codes)
     table = build_table(NasBench201Space(), rows, "a made table", "cell")
     table.save(tmp_path / "table")
-    (tmp_path / "results").mkdir()
-    script = shutil.copy(ROOT / "experiments" / "nge_strategies.py", tmp_path)
+    script = open_script(monkeypatch, "nge_strategies")
+    monkeypatch.setattr(script, "RESULTS", tmp_path)
     words = ["--seeds", "3", "--queries", "35", "--jobs", "1", "--settings", "cifar10"]
-    subprocess.run([sys.executable, script, tmp_path / "table", *words], check=True, capture_output=True)
-    found = json.loads((tmp_path / "results" / "nge_strategies_nasbench201.json").read_text())
+    run_script(monkeypatch, script, str(tmp_path / "table"), *words)
+    found = json.loads((tmp_path / "nge_strategies_nasbench201.json").read_text())
     results, seeds = found["results"]["cifar10"], range(found["first_seed"], found["first_seed"] + 3)
     benchmark = Benchmark(table, "cifar10_valid_200", "cifar10_test_200")
 
@@ -59,7 +74,7 @@ def test_the_comparison_of_strategies(tmp_path):
     pair = results["paired"]["nge_evolution - random"]["30"]
     assert pair["difference"] == pytest.approx(difference, abs=1e-3)
     assert 0 <= pair["p"] <= 1
-    assert (tmp_path / "results" / "nge_strategies_nasbench201.png").stat().st_size > 10_000
+    assert (tmp_path / "nge_strategies_nasbench201.png").stat().st_size > 10_000
 
 
 def test_the_comparison_of_predictors_goes_on_where_it_was_stopped(tmp_path, monkeypatch, capsys):
@@ -70,14 +85,12 @@ def test_the_comparison_of_predictors_goes_on_where_it_was_stopped(tmp_path, mon
     rows = ((code, dict(zip(("cifar10_valid_4", "cifar10_test_4"), random.random(2) * 100))) for code in codes)
     table = build_table(space, rows, "a made table", "cell")
     table.save(tmp_path / "table")
-    monkeypatch.syspath_prepend(ROOT / "experiments")
     monkeypatch.chdir(tmp_path)
-    words = ["table", "--seeds", "2", "--queries", "30", "--jobs", "1", "--rows", "random", "nasbowl"]
-    monkeypatch.setattr(sys, "argv", ["predictor_search.py", *words])
-    script = importlib.import_module("predictor_search")
+    script = open_script(monkeypatch, "predictor_search")
     monkeypatch.setattr(script, "RESULTS", tmp_path)
-    script.main()
-    path = tmp_path / "predictor_search_nasbench101.json"
+    words = ["table", "--seeds", "2", "--queries", "30", "--jobs", "1", "--rows", "random", "nasbowl"]
+    run_script(monkeypatch, script, *words)
+    path = tmp_path / "predictor_search_nasbench101_30.json"
     kept = tmp_path / "runs" / "predictor_search" / "nasbench101.jsonl"
     first, lines = json.loads(path.read_text()), kept.read_text().splitlines(keepends=True)
     assert len(lines) == 4
@@ -97,11 +110,10 @@ def test_the_comparison_of_predictors_goes_on_where_it_was_stopped(tmp_path, mon
 
 def test_the_listed_genotypes_are_a_space(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawn by P, and neighbours of each other."""
-    monkeypatch.syspath_prepend(ROOT / "experiments")
     space, random = DartsSpace(), np.random.default_rng(0)
     codes = [space.random(random) for _ in range(20)]
     table = build_table(space, ((code, {"val_accuracy": 90.0}) for code in codes), "a made table", "genotype")
-    listed = importlib.import_module("predictor_search").Listed(table)
+    listed = open_script(monkeypatch, "predictor_search").Listed(table)
     assert sorted([codes[3], *listed.neighbours(codes[3])]) == sorted(codes)
     assert {listed.random(random) for _ in range(400)} == set(codes)
     sharp = [0.01 * p_EO for p_EO in space.uniform()]
@@ -115,27 +127,46 @@ def test_the_listed_genotypes_are_a_space(monkeypatch: pytest.MonkeyPatch) -> No
     assert sum(listed.sample(sharp, random) == codes[3] for _ in range(50)) > 45
 
 
-def test_the_comparison_of_embeddings_and_loops(tmp_path):
+class InThisProcess:
+    """What takes the place of a pool of processes."""
+
+    def __init__(self, processes: int):
+        assert processes == 1
+
+    def __enter__(self) -> InThisProcess:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        pass
+
+    def submit(self, function: Callable[..., Any], *words: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        done.set_result(function(*words))
+        return done
+
+
+def test_the_comparison_of_embeddings_and_loops(tmp_path, monkeypatch):
     """Two calls with a method each, tiny, on digits: cells are looked up, and results of both are kept."""
     codes = itertools.product(range(5), repeat=6)
     rows = ((code, {"cifar10_test_200": float(np.dot(code, 5 ** np.arange(6))) / 200}) for code in codes)
     table = build_table(NasBench201Space(), rows, "a made table", "cell")
     table.save(tmp_path / "table")
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
-    (tmp_path / "experiments" / "results").mkdir(parents=True)
-    for name in ("nge_table4.py", "retrain_cifar10.py"):
-        shutil.copy(ROOT / "experiments" / name, tmp_path / "experiments")
     (tmp_path / "runs" / "cifar10-images").mkdir(parents=True)
     (tmp_path / "runs" / "cifar10-images" / "complete").touch()
-    script = tmp_path / "experiments" / "nge_table4.py"
-    words = ["nasbench201", "--table", tmp_path / "table", "--package", tmp_path, "--seeds", "2", "--settings"]
+    script = open_script(monkeypatch, "nge_table4")
+    monkeypatch.setattr(script, "ROOT", tmp_path)
+    monkeypatch.setattr(script, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(script, "ProcessPoolExecutor", InThisProcess)
+    (tmp_path / "results").mkdir()
+    words = ["nasbench201", "--table", str(tmp_path / "table"), "--package", str(tmp_path), "--seeds", "2"]
+    words += ["--settings"]
     words += ["data.name=digits", "data.limit=64", "data.image_size=0", "supernet.channels=4", "search.epochs=2"]
     words += ["search.batch_size=16", "search.warmup_epochs=1", "supernet.kernel=reference"]
     methods = ["direct, batchwise (DARTS)", "nge, epochwise, score"]
     for method in methods:
-        command = [sys.executable, script, *words, "--methods", method]
-        subprocess.run(command, check=True, capture_output=True)
-    (path,) = (tmp_path / "experiments" / "results").glob("nge_table4_nasbench201_data.name=digits_*.json")
+        run_script(monkeypatch, script, *words, "--methods", method)
+    (path,) = (tmp_path / "results").glob("nge_table4_nasbench201_data.name=digits_*.json")
     found = json.loads(path.read_text())
     assert found["table"] == "a made table"
     assert list(found["results"]) == methods
@@ -149,8 +180,8 @@ def test_the_comparison_of_embeddings_and_loops(tmp_path):
             assert sum(last) == pytest.approx(1, abs=0.01)
         assert own["mean"] == pytest.approx(np.mean(own["values"]))
     assert path.with_name(f"{path.stem}.png").stat().st_size > 5_000
-    subprocess.run([sys.executable, script, "edges"], check=True, capture_output=True)
-    edges = json.loads((tmp_path / "experiments" / "results" / "nge_table4_edges.json").read_text())["results"]
+    run_script(monkeypatch, script, "edges")
+    edges = json.loads((tmp_path / "results" / "nge_table4_edges.json").read_text())["results"]
     for own in edges.values():
         assert own["plain"]["cosine"] < own["nge"]["cosine"] < own["nge, adjacency=symmetric"]["cosine"] <= 1
         assert all(1 / 6 < figures["first_direction"] <= 1 for figures in own.values())
@@ -205,10 +236,7 @@ def test_the_ratio_of_checkouts_and_its_interval():
 
 
 def run_predict(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
-    """`experiments/predict.py` in this process."""
-    monkeypatch.syspath_prepend(ROOT / "experiments")
-    monkeypatch.setattr(sys, "argv", ["predict.py", *words])
-    importlib.import_module("predict").main()
+    run_script(monkeypatch, open_script(monkeypatch, "predict"), *words)
 
 
 def test_the_comparison_of_predictors(tmp_path, monkeypatch, capsys):
@@ -288,8 +316,7 @@ def test_predictors_on_a_published_split(tmp_path, monkeypatch, capsys):
 
 def test_the_ceiling_of_noisy_labels(monkeypatch):
     """Nothing is lost without noise; labels that are noise alone cannot be predicted at all."""
-    monkeypatch.syspath_prepend(ROOT / "experiments")
-    ceiling = importlib.import_module("predict_tables").ceiling
+    ceiling = open_script(monkeypatch, "predict_tables").ceiling
     random = np.random.default_rng(0)
     true_N1 = np.linspace(0, 300, 3000)[:, None]
     assert ceiling(np.tile(true_N1, 3)).endswith("tau 1.000")

@@ -19,6 +19,8 @@ from nge_search.retrieve.ordered import OrderedGraph
 from nge_search.retrieve.tasks import same_family
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+#: No chance enters the first, whose one row stands for all seeds.
+_TWINS = (("own", (0,)), ("lda", (0, 1)))
 
 
 @pytest.fixture(autouse=True)
@@ -55,10 +57,22 @@ def test_the_comparison_of_encoders(tmp_path, monkeypatch, capsys):
     run_retrieve(monkeypatch, "vision", *words, *few)
     printed = capsys.readouterr().out
     rows = (tmp_path / "out" / "retrieve_rows.jsonl").read_text()
-    run_retrieve(monkeypatch, "vision", *words, *few)
+    path = tmp_path / "out" / "retrieve_vision_made_families_3.json"
+    whole = json.loads(path.read_text())
+    run_retrieve(monkeypatch, "vision", *words, "--models", "own", "--questions", "twins", "--seeds", "1")
     assert (tmp_path / "out" / "retrieve_rows.jsonl").read_text() == rows
+    assert json.loads(path.read_text()) == whole
     found = {(row["task"], row["model"], row["seed"]): row for row in map(json.loads, rows.splitlines())}
-    assert len(found) == 4 * 2 + 4 * 5
+    assert len(found) == whole["rows"] == 4 * 2 + 4 * 5
+    assert all(len(line) < 500 for line in path.read_text().splitlines())
+    told = {(one["task"], one["model"]): one for one in whole["results"]}
+    of_seeds = [found["unseen", "own", seed]["map_at_20"] for seed in (0, 1)]
+    assert told["unseen", "own"]["by_seed"]["map_at_20"] == pytest.approx(of_seeds, abs=1e-4)
+    assert told["unseen", "own"]["map_at_20"] == pytest.approx(np.mean(of_seeds), abs=1e-4)
+    pairs = {(one["task"], one["against"]): one for one in whole["comparisons"] if one["model"] == "own"}
+    assert {against for task, against in pairs if task == "twins"} == {"wl1", "wl1, contracted", "lda"}
+    both = [np.mean([found["twins", name, seed]["map_at_20"] for seed in seeds]) for name, seeds in _TWINS]
+    assert pairs["twins", "lda"]["difference"] == pytest.approx(both[0] - both[1], abs=1e-5)
     task = same_family([entry.family for entry in corpus.entries])
     own = UntrainedEmbedder(CONTROLS["wl1"])
     graphs = [OrderedGraph.of(entry.graph) for entry in corpus.entries]
@@ -96,19 +110,23 @@ def test_published_encoders(tmp_path, monkeypatch, capsys):
     assert "### nas, 10 queries" in printed
     assert "### seen, 6 queries" in printed
     assert "5 of 5 trials" in printed
-    nas = json.loads((out / "retrieve_nas.json").read_text())
-    assert nas["results"][1]["map_at_20"]["mean"] > nas["results"][0]["map_at_20"]["mean"]
-    assert (out / "retrieve_nas.png").read_bytes()[:4] == b"\x89PNG"
+    sizes = "made_members_6_width_4_epochs_1_motif_epochs_1"
+    nas = json.loads((out / f"retrieve_nas_{sizes}.json").read_text())
+    assert nas["results"][1]["map_at_20"] > nas["results"][0]["map_at_20"]
+    assert (out / f"retrieve_nas_{sizes}.png").read_bytes()[:4] == b"\x89PNG"
     rows = [json.loads(line) for line in (out / "retrieve_rows.jsonl").read_text().splitlines()]
     points = [row["points"] for row in rows if "points" in row]
     assert [len(one["x"]) for one in points] == [60, 36]
     assert set(points[0]["kinds"]) == {f"class {number}" for number in range(10)}
-    assert {"6 a class, 8 edits, width 4, batch 64, 1 epochs, 1 of motifs"} == {
+    assert {"6 a class, 2 edits, width 4, batch 32, 1 epochs, 1 of motifs"} == {
         row["trial"]["set"] for row in rows if row["task"] == "nas" and row["model"] == "nar"
     }
     run_retrieve(monkeypatch, "transfer", *words)
     assert "| nar, searched networks first - nar | " in capsys.readouterr().out
     assert len((out / "retrieve_rows.jsonl").read_text().splitlines()) == 6
+    assert not (out / f"retrieve_transfer_{sizes}.png").exists()
+    run_retrieve(monkeypatch, "nas", *words, "--models", "operations", "--questions", "nas", "--seeds", "100")
+    assert json.loads((out / f"retrieve_nas_{sizes}.json").read_text())["results"] == nas["results"]
 
 
 def test_what_was_learnt_first_is_where_training_begins():

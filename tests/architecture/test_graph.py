@@ -115,8 +115,8 @@ def test_many_equal_branches_are_named_at_once() -> None:
 
 
 def test_thousands_of_nodes() -> None:
-    """A chain of blocks, twenty thousand nodes: named and compared, and a change in one of them is seen."""
-    blocks = 5_000
+    """A chain of blocks, five thousand nodes: named and compared, and a change in one of them is seen."""
+    blocks = 1_250
     nodes, edges = [INPUT], []
     for _ in range(blocks):
         last = len(nodes) - 1

@@ -120,6 +120,7 @@ def test_full_disk(
     assert not list(LEFT.rglob("*tmp"))
 
 
+@pytest.mark.slow
 def test_full_disk_under_torchrun(
     may_mount: list[str],
     unfinished: Path,

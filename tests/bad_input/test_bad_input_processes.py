@@ -97,7 +97,7 @@ def test_a_process_that_vanishes_leaves_one_line_and_no_traceback(
     words = [*small_search, "search.epochs=100000", "run.dir=run"]
     script = (
         f'if [ "$RANK" = {victim} ]; then "$@" & while ! ls run/checkpoints/*.pt; do sleep 0.1; done; '
-        'kill -KILL $!; sleep 30; else exec "$@"; fi'
+        'kill -KILL $!; exec sleep 30; else exec "$@"; fi'
     )
     ended = run_command([*torchrun, "--no_python", "bash", "-c", script, "bash", *train_search, *words])
     assert ended.returncode != 0

@@ -60,6 +60,13 @@ def digits_model(digits_run: Path, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def digits_files(digits_run: Path, tmp_path_factory) -> Path:
+    """The network in all formats whose packages are there."""
+    formats = ("torch",) if WITHOUT_ONNX else ("onnx", "torch")
+    return export_run(digits_run, tmp_path_factory.mktemp("digits_files") / "model", formats=formats)
+
+
+@pytest.fixture(scope="session")
 def imagenet_run(tmp_path_factory) -> Path:
     """An unfinished retraining of an ImageNet network, with an auxiliary head, in float64, with random weights."""
     return _write_run(tmp_path_factory.mktemp("imagenet") / "run", "imagenet", side=64, resize=73)

@@ -101,14 +101,10 @@ def test_unfinished_run_says_so(imagenet_run, tmp_path, capsys):
     assert "is unfinished: these are the weights after 0 of 1 epochs" in capsys.readouterr().out
 
 
-@pytest.mark.usefixtures("onnx_packages")
-@pytest.mark.parametrize("name", ["digits", "imagenet"])
-def test_onnx(name, digits_run, imagenet_run, tmp_path, capfd):
+def require_onnx(out: Path) -> None:
+    """The network's outputs, for batches of several sizes."""
     import onnxruntime
 
-    source = {"digits": digits_run, "imagenet": imagenet_run}[name]
-    out = export_run(source, tmp_path / "model", formats=("onnx",))
-    assert capfd.readouterr() == ("", "")
     session = onnxruntime.InferenceSession(str(out / "model.onnx"), providers=["CPUExecutionProvider"])
     exported = read_exported(out)
     for batch in (1, 2, 5):
@@ -117,16 +113,29 @@ def test_onnx(name, digits_run, imagenet_run, tmp_path, capfd):
         torch.testing.assert_close(torch.from_numpy(logits), exported.network(x), atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["digits", "imagenet"])
-def test_torch_export(name, digits_run, imagenet_run, tmp_path, capfd):
-    source = {"digits": digits_run, "imagenet": imagenet_run}[name]
-    out = export_run(source, tmp_path / "model", formats=("torch",))
-    assert capfd.readouterr() == ("", "")
+def require_torch_export(out: Path) -> None:
     program = torch.export.load(out / "model.pt2").module()
     exported = read_exported(out)
     for batch in (1, 2, 5):
         x = torch.randn(batch, exported.channels, exported.side, exported.side)
         torch.testing.assert_close(program(x), exported.network(x), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.usefixtures("onnx_packages")
+def test_onnx(digits_files, imagenet_run, tmp_path, capfd):
+    capfd.readouterr()
+    out = export_run(imagenet_run, tmp_path / "model", formats=("onnx",))
+    assert capfd.readouterr() == ("", "")
+    require_onnx(out)
+    require_onnx(digits_files)
+
+
+def test_torch_export(digits_files, imagenet_run, tmp_path, capfd):
+    capfd.readouterr()
+    out = export_run(imagenet_run, tmp_path / "model", formats=("torch",))
+    assert capfd.readouterr() == ("", "")
+    require_torch_export(out)
+    require_torch_export(digits_files)
 
 
 def test_a_file_that_computes_something_else_is_a_failure(digits_run, tmp_path, monkeypatch):

@@ -25,7 +25,7 @@ from nge_search.engine.loop import Loop
 
 #: Seconds after which a process is taken to hang; several times what a crowded machine has needed.
 PATIENCE = 1200
-LONGER = ("data.limit=192", "search.epochs=3", "run.checkpoint_seconds=0")
+LONGER = ("data.limit=192", "search.epochs=3")
 
 
 def start(script: Path, words: list[str]) -> subprocess.Popen:
@@ -61,6 +61,25 @@ def stop_after_first_epoch(patch: pytest.MonkeyPatch) -> None:
         raise KeyboardInterrupt
 
     patch.setattr(Loop, "_end_epoch", stop)
+
+
+def signal_at(patch: pytest.MonkeyPatch, number: int, place: tuple[int, int, int]) -> None:
+    """Make runs receive a signal at the end of a step, told by its epoch, phase and number."""
+    run, advance = Loop.run, Logger.advance
+    running: list[Loop] = []
+
+    def run_in_sight(loop: Loop) -> None:
+        running.append(loop)
+        run(loop)
+
+    def advance_and_signal(logger: Logger) -> None:
+        advance(logger)
+        position = running[-1].position
+        if (position.epoch, position.phase, position.step) == place:
+            signal.raise_signal(number)
+
+    patch.setattr(Loop, "run", run_in_sight)
+    patch.setattr(Logger, "advance", advance_and_signal)
 
 
 def final_state(run: Path) -> dict:
@@ -151,14 +170,15 @@ def reference(tmp_path_factory, tiny_search) -> Path:
 def test_killed_at_random_moments(checkout, tmp_path, words_for, reference):
     """With checkpoints every 0.3 s, a resumed run repeats several steps, and recorded epochs too."""
     run = tmp_path / "run"
-    kill_often(checkout, words_for("run", "run.checkpoint_seconds=0.3"), run, kills=3, seed=0)
+    kill_often(checkout, words_for("run", "run.checkpoint_seconds=0.3"), run, kills=2, seed=0)
     assert_same_end(run, reference)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("loop", "order"), [("epochwise", "first"), ("batchwise", "second")])
 def test_killed_twenty_times(checkout, tmp_path, words_for, loop, order):
-    extra = (f"search.loop={loop}", f"search.order={order}", "search.epochs=12", "data.limit=384")
+    extra = [f"search.loop={loop}", f"search.order={order}", "search.epochs=12", "data.limit=384"]
+    extra.append("run.checkpoint_seconds=0")
     assert main(["search", *words_for("reference", *extra)]) == 0
     phases = kill_often(checkout, words_for("run", *extra), tmp_path / "run", kills=20, seed=1)
     assert phases >= ({0, 1} if loop == "epochwise" else {0})
@@ -166,16 +186,16 @@ def test_killed_twenty_times(checkout, tmp_path, words_for, loop, order):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_polite_signal_saves_and_leaves(checkout, tmp_path, words_for, reference, number, code):
+def test_a_polite_signal_saves_and_leaves(tmp_path, words_for, reference, number, code, monkeypatch, capsys):
     """Without periodic checkpoints: only the one that the signal causes is there to resume from."""
     run, once = tmp_path / "run", "run.checkpoint_seconds=1000000"
-    process = start(checkout / "train_search.py", words_for("run", once, "run.log_every=1"))
-    output = stop_at(process, "architecture 3/", lambda: process.send_signal(number))
-    assert process.returncode == code, output
-    assert f"stopped by {signal.Signals(number).name}; state saved to {run}" in output
+    with monkeypatch.context() as patch:
+        signal_at(patch, number, (0, 1, 3))
+        assert main(["search", *words_for("run", once)]) == code
+    assert f"stopped by {signal.Signals(number).name}; state saved to {run}" in capsys.readouterr().out
     assert not (run / "summary.json").exists()
     position = final_state(run)["position"]
-    assert (position["epoch"], position["phase"]) == (0, 1)
+    assert (position["epoch"], position["phase"], position["step"]) == (0, 1, 3)
     assert main(["search", *words_for("run", once)]) == 0
     assert_same_end(run, reference)
 
@@ -217,28 +237,28 @@ def test_other_images_under_the_same_settings_are_refused(tmp_path, words_for, m
     assert "was trained on other images than data.root=" in capsys.readouterr().err
 
 
-def test_retraining_resumes_exactly(checkout, tmp_path):
+def test_retraining_resumes_exactly(tmp_path, monkeypatch):
     """A retraining with drop-path, stopped by SIGTERM, ends as one that was not."""
 
     def words(name: str) -> list[str]:
         return [
-            "threads=1", "run.progress=lines", "run.log_every=1", "run.tensorboard=false", "data.limit=200",
-            "network.channels=4", "network.cells=3", "network.drop_path=0.3", "train.epochs=3",
-            "train.batch_size=32", "train.label_smoothing=0.1", "run.checkpoint_seconds=1000000",
-            f"run.dir={tmp_path / name}",
+            "threads=1", "run.progress=none", "run.tensorboard=false", "data.limit=100", "network.channels=4",
+            "network.cells=3", "network.drop_path=0.3", "train.epochs=3", "train.batch_size=32",
+            "train.label_smoothing=0.1", "run.checkpoint_seconds=1000000", f"run.dir={tmp_path / name}",
         ]  # fmt: skip
 
     assert main(["eval", *words("reference")]) == 0
-    process = start(checkout / "train_eval.py", words("run"))
-    output = stop_at(process, "epoch 2/3 train 2/", lambda: process.send_signal(signal.SIGTERM))
-    assert process.returncode == 143, output
+    with monkeypatch.context() as patch:
+        signal_at(patch, signal.SIGTERM, (1, 0, 2))
+        assert main(["eval", *words("run")]) == 143
+    assert final_state(tmp_path / "run")["position"]["step"] == 2
     assert main(["eval", *words("run")]) == 0
     ours, theirs = final_state(tmp_path / "run"), final_state(tmp_path / "reference")
     assert_equal(ours["task"], theirs["task"], "task")
     assert rows(tmp_path / "run") == rows(tmp_path / "reference")
 
 
-@pytest.mark.parametrize("setting", ["data.resident=never", "run.checkpoint_seconds=1000000", "run.log_every=3"])
+@pytest.mark.parametrize("setting", ["data.resident=never", "run.checkpoint_seconds=0", "run.log_every=3"])
 def test_what_does_not_matter_does_not_matter(tmp_path, words_for, reference, setting):
     """Streaming instead of resident images, or other intervals: the same run, bit for bit."""
     assert main(["search", *words_for("run", setting, "data.workers=1")]) == 0
@@ -281,11 +301,11 @@ def kill_once_at(launched: subprocess.Popen, run: Path, checkpoint: str, which: 
 @pytest.mark.slow
 def test_torchrun_restarts_a_killed_rank(checkout, tmp_path, words_for):
     """`--max-restarts` takes up the last checkpoint; the end is that of an undisturbed two-rank run."""
-    script, run = checkout / "train_search.py", tmp_path / "run"
-    reference = launch_two(script, words_for("reference", "search.epochs=6"))
+    script, run, often = checkout / "train_search.py", tmp_path / "run", "run.checkpoint_seconds=0"
+    reference = launch_two(script, words_for("reference", often, "search.epochs=6"))
     output, _ = reference.communicate(timeout=PATIENCE)
     assert reference.returncode == 0, output
-    disturbed = launch_two(script, words_for("run", "search.epochs=6"))
+    disturbed = launch_two(script, words_for("run", often, "search.epochs=6"))
     kill_once_at(disturbed, run, "000010", -1)
     output, _ = disturbed.communicate(timeout=PATIENCE)
     assert disturbed.returncode == 0, output
@@ -293,29 +313,19 @@ def test_torchrun_restarts_a_killed_rank(checkout, tmp_path, words_for):
     assert_same_end(run, tmp_path / "reference")
 
 
-def test_torchrun_restarts_a_retraining_whose_ranks_are_killed(checkout, tmp_path):
+@pytest.mark.xdist_group("distributed")
+def test_torchrun_restarts_a_retraining_whose_ranks_are_killed(checkout, tmp_path, two_ranks, retraining_words):
     """Rank 0 and rank 1 die; the run ends by itself with the numbers of an undisturbed one, bit for bit."""
-
-    def words(name: str) -> list[str]:
-        return [
-            "threads=1", "run.progress=lines", "run.tensorboard=false", "data.limit=400", "network.channels=4",
-            "network.cells=3", "network.drop_path=0.2", "train.epochs=4", "train.batch_size=20",
-            "train.accumulate=2", "train.ema_decay=0.9", "train.mixup=0.2", "run.checkpoint_seconds=0",
-            f"run.dir={tmp_path / name}",
-        ]  # fmt: skip
-
-    script, run = checkout / "train_eval.py", tmp_path / "run"
-    reference = launch_two(script, words("reference"))
-    output, _ = reference.communicate(timeout=PATIENCE)
-    assert reference.returncode == 0, output
-    disturbed = launch_two(script, words("run"))
+    run, reference = tmp_path / "run", two_ranks[0] / "retraining" / "run2"
+    words = [*retraining_words, "run.progress=lines", "run.checkpoint_seconds=0", f"run.dir={run}"]
+    disturbed = launch_two(checkout / "train_eval.py", words)
     kill_once_at(disturbed, run, "000010", 1)
-    kill_once_at(disturbed, run, "000040", 0)
+    kill_once_at(disturbed, run, "000025", 0)
     output, _ = disturbed.communicate(timeout=PATIENCE)
     assert disturbed.returncode == 0, output
     assert output.count("resuming at epoch") == 2
-    assert_same_end(run, tmp_path / "reference")
-    assert (run / "evaluation.json").read_bytes() == (tmp_path / "reference" / "evaluation.json").read_bytes()
-    ours, theirs = (json.loads((path / "summary.json").read_text()) for path in (run, tmp_path / "reference"))
+    assert_same_end(run, reference)
+    assert (run / "evaluation.json").read_bytes() == (reference / "evaluation.json").read_bytes()
+    ours, theirs = (json.loads((path / "summary.json").read_text()) for path in (run, reference))
     same = [key for key in theirs if key not in ("seconds", "images_per_second", "peak_memory_mb")]
     assert {key: ours[key] for key in same} == {key: theirs[key] for key in same}

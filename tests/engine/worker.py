@@ -125,7 +125,7 @@ def epochs(folder: Path, count: int, words: list[str]) -> None:
 
 
 def drift(folder: Path, count: int, words: list[str]) -> None:
-    """A search in which the second rank's first weight is off by one bit after the first epoch."""
+    """A search in which the second rank's first weight is off by one bit after the first epoch; its exit code."""
     compare = World.assert_identical
 
     def spoil(world: World, tensors: dict[str, torch.Tensor]) -> None:
@@ -134,7 +134,14 @@ def drift(folder: Path, count: int, words: list[str]) -> None:
         compare(world, tensors)
 
     World.assert_identical = spoil
-    sys.exit(main(["search", *words, f"search.epochs={count}"]))
+    code = main(["search", *words, f"search.epochs={count}"])
+    World.assert_identical = compare
+    (folder / f"code-{os.environ['RANK']}").write_text(str(code))
+
+
+def retrain(folder: Path, count: int, words: list[str]) -> None:
+    """A retraining from beginning to end, as of a user."""
+    assert main(["eval", *words]) == 0
 
 
 def disagree(folder: Path, count: int, words: list[str]) -> None:
@@ -182,7 +189,7 @@ def stall(folder: Path, count: int, words: list[str]) -> None:
 def perform(action: str, folder: str, count: str, *words: str) -> None:
     """One action of those above, in a run folder for this number of processes."""
     actions = {"steps": steps, "train": train, "segment": segment, "epochs": epochs, "drift": drift}
-    actions |= {"disagree": disagree, "stall": stall}
+    actions |= {"disagree": disagree, "stall": stall, "retrain": retrain}
     run = Path(folder) / f"run{os.environ['WORLD_SIZE']}"
     actions[action](Path(folder), int(count), [*words, f"run.dir={run}"])
 

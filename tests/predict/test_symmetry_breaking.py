@@ -62,6 +62,17 @@ def test_nothing_to_scale_by() -> None:
         assert np.isfinite(scale(saliencies(2))).all()
 
 
+def test_a_cell_without_operations_has_no_numbers() -> None:
+    """As NAS-Bench-201's of nothing but `none`."""
+    edges = Graph.build(["input", "output"], [(0, 1, "x"), (0, 1, "y")], [0], [1])
+    nothing = Graph.build(["input", "output"], [], [0], [1])
+    graphs = [{"cell": nothing}, {"cell": edges}]
+    rows = [{"cell": saliencies(len(own["cell"].edges))} for own in graphs]
+    found = breaking_numbers(graphs, rows, SaliencyScale.fit(rows), on_edges=True)
+    assert not found[0].any()
+    assert found[1, :, 1, 0].any(dim=1).all()
+
+
 def test_numbers_stand_where_the_batch_has_their_operations() -> None:
     """Two kinds of cells, two edges between the same nodes, and nodes of which the output stands last."""
     first = Graph.build(["input", "a", "output"], [(0, 1, "x"), (0, 1, "y"), (1, 2, "x")], [0], [2])

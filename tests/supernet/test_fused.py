@@ -26,6 +26,8 @@ from nge_search.supernet import state_dict as exchange
 CLASSES = 5
 DENSE = NasBench201Space().cell_space
 SPACES = {"darts": CellSpace(), "nasbench201": DENSE}
+#: With fewer nodes, for what is computed often.
+SMALL = {"darts": CellSpace(2), "nasbench201": DENSE}
 
 
 def run(
@@ -178,7 +180,7 @@ def test_operations_that_are_not_drawn_are_not_missed(space, form, training):
     assert others > 100
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=16, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_random_shapes_and_spaces(data):
     """Odd and even sizes, any operations, any number of nodes, both kinds of cell.
@@ -188,7 +190,7 @@ def test_random_shapes_and_spaces(data):
     draw = data.draw
     torch.manual_seed(draw(st.integers(0, 99)))
     operations: list[str] = draw(st.lists(st.sampled_from(SEARCH_OPERATIONS), min_size=2, max_size=7, unique=True))
-    space = CellSpace(draw(st.integers(2, 4)), tuple(operations))
+    space = CellSpace(draw(st.integers(2, 3)), tuple(operations))
     reference, fused = build(space, draw(st.sampled_from([4, 12])), draw(st.integers(1, 4)))
     images, matrices = inputs(space, draw(st.sampled_from([2, 3, 7, 64])), draw(st.integers(5, 12)))
     own = run(copy.deepcopy(reference), images, matrices, reverse=True)
@@ -214,7 +216,7 @@ def median_errors(space: str, draws: int, lower) -> dict[str, tuple[float, float
     errors: dict[str, list[tuple[float, ...]]] = {}
     for seed in range(draws):
         torch.manual_seed(seed)
-        reference, _ = build(SPACES[space], channels=16, cells=3)
+        reference, _ = build(SMALL[space], channels=16, cells=3)
         images, matrices = inputs(reference.space, 4, 8)
         target = run(copy.deepcopy(reference), images, matrices)
         single = reference.float()
