@@ -9,6 +9,7 @@
     python experiments/retrieve.py transfer  those of `seen`, after searched networks or not; its Table 4
     python experiments/retrieve.py choice    whether our settings are chosen, too, by families that are not reported
     python experiments/retrieve.py darts     what DARTS' second network is like, and the map of the corpus with it
+    python experiments/retrieve.py shipped   what ships: its networks, its size, what it takes for new
     python experiments/retrieve.py speed     seconds of one core
 
 Networks are those of the corpus that ships, or of --corpus. A row of results/retrieve_rows.jsonl is one trial; rows
@@ -60,12 +61,14 @@ from nge_search.engine.environment import results_header
 from nge_search.errors import UserError
 from nge_search.files import write_atomic, write_json
 from nge_search.retrieve.asked_network import asked_network
-from nge_search.retrieve.catalogue import graphs_of, known_corpus, open_catalogue
+from nge_search.retrieve.catalogue import graphs_of, known_corpus, open_catalogue, shipped_folder
 from nge_search.retrieve.comparison import figures
 from nge_search.retrieve.corpus import Corpus
 from nge_search.retrieve.layout import layout
 from nge_search.retrieve.ordered import OrderedGraph
 from nge_search.retrieve.questions import Asked, Question
+from nge_search.retrieve.sources import LIBRARIES
+from nge_search.retrieve.tasks import SMALLEST_FAMILY
 from nge_search.settings.retrieve import CorpusSection, RetrieveBenchConfig
 
 RESULTS = Path(__file__).parent / "results"
@@ -124,7 +127,7 @@ class Trial:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("part", choices=(*PARTS, "choice", "darts", "speed"))
+    parser.add_argument("part", choices=(*PARTS, "choice", "darts", "shipped", "speed"))
     parser.add_argument("--corpus", default="", help="run folder of `nge retrieve build`, or a file that it wrote")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     parser.add_argument("--models", default="", help="some of the part's models, as 'own;wl1, contracted'")
@@ -141,6 +144,8 @@ def main() -> None:
     try:
         if options.part == "darts":
             show_darts(options.out)
+        elif options.part == "shipped":
+            show_shipped(options.out)
         elif options.part == "speed":
             retrieve_speed.measure(options.out, options.count)
         elif options.part == "choice":
@@ -319,6 +324,24 @@ def show_darts(out: Path) -> None:
     graph = catalogue.comparable(asked_network("darts_v2", catalogue.corpus).graph)
     query_1D = catalogue.embedder.embed([OrderedGraph.of(graph)])
     draw_map(catalogue.index.embedding_ND, catalogue.index.about, query_1D, out / "retrieve_map.png")
+
+
+def show_shipped(out: Path) -> None:
+    """The networks that ship, those that have no graph, the files, and what is taken for new."""
+    catalogue, folder = open_catalogue(), shipped_folder()
+    corpus, novelty = catalogue.corpus, catalogue.index.novelty
+    vision = corpus.of_libraries(VISION)
+    found: dict[str, Any] = {"graphs": len(corpus), "vision_graphs": len(vision)}
+    found["vision_families_of_5"] = len(vision.families(SMALLEST_FAMILY))
+    for library in LIBRARIES:
+        named = sum(network.library == library for entry in corpus.entries for network in entry.networks)
+        missing = sum(name.startswith(f"{library}:") for name in corpus.skipped)
+        found[library] = {"names": named + missing, "with_a_graph": named, "share": named / (named + missing)}
+    found["bytes"] = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+    found["new"] = None if novelty is None else asdict(novelty)
+    found["quality"], found["made"] = catalogue.about["quality"], catalogue.about["made"]
+    print(markdown(["what", "value"], [[name, str(value)] for name, value in found.items()]))
+    write_json(out / "retrieve_shipped.json", {**results_header("python experiments/retrieve.py shipped"), **found})
 
 
 if __name__ == "__main__":

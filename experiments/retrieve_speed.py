@@ -1,6 +1,7 @@
 """How long retrieval takes: the part `speed` of `retrieve.py`.
 
 Seconds are those of one core, so that other work on the machine does not count; each is the median of some runs.
+The time of a whole corpus is that of every 25th network of each library, times what they are a share of.
 
 Legend: N embeddings, D features.
 """
@@ -8,9 +9,11 @@ Legend: N embeddings, D features.
 from __future__ import annotations
 
 import functools
+import resource
 import statistics
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +26,21 @@ from nge_search.kinds import RETRIEVAL_INDEX
 from nge_search.retrieve.asked_network import asked_network
 from nge_search.retrieve.catalogue import read_catalogue, shipped_folder
 from nge_search.retrieve.corpus import Corpus
+from nge_search.retrieve.corpus_build import build_corpus
 from nge_search.retrieve.index import ExactSearch, Index
 from nge_search.retrieve.ordered import OrderedGraph
+from nge_search.retrieve.sources import LIBRARIES, open_library
 
 #: Networks that are traced: a usual one, and the one with the most operations of timm and torchvision.
 _TRACED = ("timm:resnet50", "timm:sequencer2d_l")
 _FEATURES, _QUERIES, _TOP = 64, 20, 10
+#: Of a library's networks, one in so many is traced.
+_EVERY = 25
 
 
-def measure(out: Path, count: int, traced: tuple[str, ...] = _TRACED) -> None:
+def measure(
+    out: Path, count: int, traced: Sequence[str] = _TRACED, libraries: Sequence[str] = tuple(LIBRARIES)
+) -> None:
     """retrieve_speed.json, and a table; `count` embeddings are searched."""
     seconds: dict[str, float] = {}
     figures: dict[str, Any] = {}
@@ -54,10 +63,32 @@ def measure(out: Path, count: int, traced: tuple[str, ...] = _TRACED) -> None:
     seconds[f"query of {len(catalogue.index):,} graphs"] = timed(lambda: catalogue.index.query(query_D), 101)
     what = f"query of {count:,} embeddings of {_FEATURES} features, all compared"
     seconds[what], figures["recall_at_10"] = search(count)
+    for library in libraries:
+        names = open_library(library).names()
+        sample = names[::_EVERY]
+        what = f"all {len(names):,} networks of {library} traced, by {len(sample)} of them"
+        seconds[what] = tracing(library, sample) * len(names)
     print(markdown(["what", "seconds"], [[name, f"{value:.4f}"] for name, value in seconds.items()]))
     print(f"\nrecall at {_TOP}: {figures['recall_at_10']:.3f}")
     header = results_header("python experiments/retrieve.py speed")
     write_json(out / "retrieve_speed.json", {**header, "cores": 1, **figures, "core_seconds": seconds})
+
+
+def tracing(library: str, names: Sequence[str]) -> float:
+    """Mean core seconds of a network but the first, which is traced alone before, as imports are no network's."""
+    spent = []
+    for some in (names[:1], names):
+        began = children()
+        with tempfile.TemporaryDirectory() as folder:
+            build_corpus(Path(folder), [library], some, 1)
+        spent.append(children() - began)
+    return (spent[1] - spent[0]) / max(len(names) - 1, 1)
+
+
+def children() -> float:
+    """Core seconds of all processes that this one started and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def search(count: int) -> tuple[float, float]:

@@ -176,11 +176,33 @@ def test_settings_are_chosen_by_families_that_are_not_reported(tmp_path, monkeyp
 
 def test_how_long_it_takes(tmp_path, capsys):
     speed = importlib.import_module("retrieve_speed")
-    speed.measure(tmp_path, 500, traced=())
+    speed.measure(tmp_path, 500, traced=(), libraries=())
     assert "query of 500 embeddings of 64 features" in capsys.readouterr().out
     kept = json.loads((tmp_path / "retrieve_speed.json").read_text())
     assert kept["recall_at_10"] == 1
     assert all(value >= 0 for value in kept["core_seconds"].values())
+
+
+def test_the_time_of_a_library_is_that_of_some_networks(monkeypatch):
+    """What the first takes alone is left out; the others' mean is what is told."""
+    speed = importlib.import_module("retrieve_speed")
+    spent = [0.0]
+    costs = {"a": 5.0, "b": 1.0, "c": 3.0}
+
+    def build(folder: Path, libraries: list[str], names: list[str], processes: int) -> None:
+        spent[0] += 7.0 + sum(costs[name] for name in names)
+
+    monkeypatch.setattr(speed, "build_corpus", build)
+    monkeypatch.setattr(speed, "children", lambda: spent[0])
+    assert speed.tracing("timm", ["a", "b", "c"]) == pytest.approx(2)
+
+
+def test_what_ships(tmp_path, monkeypatch):
+    run_retrieve(monkeypatch, "shipped", "--out", str(tmp_path))
+    kept = json.loads((tmp_path / "retrieve_shipped.json").read_text())
+    assert kept["timm"]["share"] == kept["torchvision"]["share"] == 1
+    assert sum(kept["bytes"].values()) < 5_000_000
+    assert kept["new"]["area"] > 0.9
 
 
 def test_rows_are_kept_as_they_come(tmp_path):
