@@ -10,7 +10,7 @@
     python experiments/retrieve.py choice    whether our settings are chosen, too, by families that are not reported
     python experiments/retrieve.py darts     what DARTS' second network is like, and the map of the corpus with it
     python experiments/retrieve.py shipped   what ships: its networks, its size, what it takes for new
-    python experiments/retrieve.py speed     seconds of one core
+    python experiments/retrieve.py speed     seconds of one core (needs transformers)
 
 Networks are those of the corpus that ships, or of --corpus. A row of results/retrieve_rows.jsonl is one trial; rows
 that are there are not made again, so that a stopped command goes on. --models, --questions and --seeds choose what

@@ -42,6 +42,7 @@ def measure(
     out: Path, count: int, traced: Sequence[str] = _TRACED, libraries: Sequence[str] = tuple(LIBRARIES)
 ) -> None:
     """retrieve_speed.json, and a table; `count` embeddings are searched."""
+    listed = {library: open_library(library).names() for library in libraries}
     seconds: dict[str, float] = {}
     figures: dict[str, Any] = {}
     nothing = Corpus.of([], {}, {})
@@ -63,8 +64,7 @@ def measure(
     seconds[f"query of {len(catalogue.index):,} graphs"] = timed(lambda: catalogue.index.query(query_D), 101)
     what = f"query of {count:,} embeddings of {_FEATURES} features, all compared"
     seconds[what], figures["recall_at_10"] = search(count)
-    for library in libraries:
-        names = open_library(library).names()
+    for library, names in listed.items():
         sample = names[::_EVERY]
         what = f"all {len(names):,} networks of {library} traced, by {len(sample)} of them"
         seconds[what] = tracing(library, sample) * len(names)
