@@ -73,8 +73,6 @@ from nge_search.settings.retrieve import CorpusSection, RetrieveBenchConfig
 
 RESULTS = Path(__file__).parent / "results"
 VISION = ("timm", "torchvision")
-#: Questions whose networks a seed draws or divides.
-DRAWN = ("unseen", "seen", "nas")
 #: Encoders whose networks are drawn as points, at most so many of a question that is divided, for Figure 5.
 PICTURED, MOST_POINTS = ("gcn", "gat", "nar"), 600
 #: Seeds from here on are for choosing.
@@ -149,8 +147,9 @@ def main() -> None:
         elif options.part == "speed":
             retrieve_speed.measure(options.out, options.count)
         elif options.part == "choice":
-            asked = options.corpus, VISION, options.families
-            retrieve_choice.show(lambda question, seed: ask(question, seed, *asked, REDUCED["seen"]), options.out)
+            asked = options.corpus, VISION, options.families, REDUCED["seen"]
+            path = options.out / f"{name_of(options)}.json"
+            retrieve_choice.show(lambda question, seed: ask(question, seed, *asked), path)
         elif not make_tables(options):
             parser.error("no row yet; leave --show out")
     except UserError as error:
@@ -189,22 +188,23 @@ def write_part(found: dict[Trial, dict[str, Any]], options: argparse.Namespace) 
         return
     own.sort(key=lambda one: (part.questions.index(one.question), part.models.index(one.model), one.seed))
     rows = [found[trial] for trial in own]
-    name = "_".join(["retrieve", options.part, *other_sizes(options)])
     header = results_header("python experiments/retrieve.py", options.part)
     days = sorted({row["date"] for row in rows})
     measured = {"rows": len(rows), "measured": [days[0], days[-1]]}
     seconds = {"core_seconds": round(sum(row["seconds"] for row in rows))}
     results = {"results": told(rows), "comparisons": comparisons(rows)}
-    write_atomic(options.out / f"{name}.json", in_lines({**header, **measured, **seconds, **results}))
+    path = options.out / f"{name_of(options)}.json"
+    write_atomic(path, in_lines({**header, **measured, **seconds, **results}))
     if options.part == "nas":
-        draw_panels(rows, options.out / f"{name}.png")
+        draw_panels(rows, path.with_suffix(".png"))
 
 
-def other_sizes(options: argparse.Namespace) -> list[str]:
-    """What a file's name says of a corpus and of sizes that are not the usual ones."""
+def name_of(options: argparse.Namespace) -> str:
+    """Of a part's file, with a corpus and sizes that are not the usual ones."""
     given = [f"{name}_{getattr(options, name)}" for name in _SIZES if getattr(options, name) is not None]
     families = [] if options.families == 20 else [f"families_{options.families}"]
-    return [*([Path(options.corpus).stem] if options.corpus else []), *families, *given]
+    corpus = [Path(options.corpus).stem] if options.corpus else []
+    return "_".join(["retrieve", options.part, *corpus, *families, *given])
 
 
 def trials(options: argparse.Namespace) -> Iterator[Trial]:
@@ -216,7 +216,7 @@ def trials(options: argparse.Namespace) -> Iterator[Trial]:
     for question in questions:
         for seed in seeds:
             for model in [name for name in models if question == "nas" or name != SLOTS]:
-                chance = question in DRAWN or by_chance(model)
+                chance = by_chance(model, question)
                 if chance or seed == seeds[0]:
                     yield Trial(question, model, seed if chance else 0, reduced_to(question, model, options))
 

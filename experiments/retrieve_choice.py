@@ -52,7 +52,7 @@ class Figures(NamedTuple):
     family_Q: np.ndarray
 
 
-def show(ask: Ask, out: Path, seeds: int = 3) -> None:
+def show(ask: Ask, path: Path, seeds: int = 3) -> None:
     """For each seed of `unseen`, the choice of highest MAP on all families that it does not draw, on those it does.
 
     The choice is made by the question itself, or once by the mean over all questions, as one encoder ships. The
@@ -76,7 +76,7 @@ def show(ask: Ask, out: Path, seeds: int = 3) -> None:
         found += [{name: value for name, value in row.items() if name != "totals"} for row in rows]
     print(table(found, tests))
     header = results_header("python experiments/retrieve.py choice")
-    write_json(out / "retrieve_choice.json", {**header, "results": found, "tests": tests})
+    write_json(path, {**header, "results": found, "tests": tests})
 
 
 def table(found: Sequence[dict[str, Any]], tests: Sequence[dict[str, Any]]) -> str:

@@ -23,6 +23,8 @@ from nge_search.retrieve.models import FROM_FAMILIES, NETWORKS, OURS, candidate,
 from nge_search.retrieve.nas_set import NasSetSettings, nas_set, slot_features
 from nge_search.retrieve.ordered import OrderedGraph
 
+#: Questions whose networks a seed draws or divides.
+DRAWN = ("unseen", "seen", "nas")
 #: Untrained controls: the registry's, and without operations that only look at numbers in another way.
 FINGERPRINTS = {
     **CONTROLS,
@@ -81,9 +83,9 @@ def of_network(model: str) -> bool:
     return model in NETWORKS or model in VARIANTS or model == TRANSFERRED
 
 
-def by_chance(model: str) -> bool:
-    """Whether a seed decides anything of an encoder, beside what is asked."""
-    return model in FROM_FAMILIES or model == LDA_OWN or of_network(model)
+def by_chance(model: str, question: str = "") -> bool:
+    """Whether a seed decides anything of an encoder, or of what it is asked."""
+    return question in DRAWN or model in FROM_FAMILIES or model == LDA_OWN or of_network(model)
 
 
 def candidate_of(model: str, reduced: Reduced, seed: int, fitted_once: bool) -> Candidate:

@@ -10,7 +10,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from predict_tables import markdown, three
-from retrieve_encoders import LDA_OWN, SMOOTHED, TRANSFERRED, UNTRAINED, VARIANTS
+from retrieve_encoders import LDA_OWN, SMOOTHED, TRANSFERRED, UNTRAINED, VARIANTS, by_chance
 
 from nge_search.retrieve.comparison import compare, summarise
 from nge_search.retrieve.layout import layout
@@ -53,7 +53,7 @@ def comparisons(rows: Sequence[Row]) -> list[dict[str, Any]]:
     published encoders with each other; discriminants of ours with others."""
     found = []
     for question in dict.fromkeys(row["task"] for row in rows):
-        rows_of = {}
+        rows_of: dict[str, list[Row]] = {}
         for row in rows:
             if row["task"] == question:
                 rows_of.setdefault(row["model"], []).append(_figures(row))
@@ -64,13 +64,12 @@ def comparisons(rows: Sequence[Row]) -> list[dict[str, Any]]:
         pairs += [(other, name) for name, others in _PUBLISHED.items() for other in others]
         for other, name in pairs:
             if {other, name} <= {*maps}:
-                (pair,) = compare(
-                    [*_of_seeds(rows_of[other], rows_of[name]), *_of_seeds(rows_of[name], rows_of[other])]
-                )
-                found.append(
-                    {key: round(value, 6) if isinstance(value, float) else value for key, value in pair.items()}
-                )
-    return found
+                both = [rows_of[other], rows_of[name]]
+                found += compare([*_of_seeds(*both), *_of_seeds(*reversed(both))])
+    return [
+        {key: round(value, 6) if isinstance(value, float) else value for key, value in pair.items()}
+        for pair in found
+    ]
 
 
 def _controls(name: str, controls: list[str], best: list[str]) -> list[str]:
@@ -79,7 +78,9 @@ def _controls(name: str, controls: list[str], best: list[str]) -> list[str]:
 
 def _of_seeds(rows: list[Row], others: list[Row]) -> list[Row]:
     """Rows, or for each seed of the others the one row of what no chance enters."""
-    return [{**rows[0], "seed": row["seed"]} for row in others] if len(rows) == 1 else rows
+    if by_chance(rows[0]["model"], rows[0]["task"]):
+        return rows
+    return [{**rows[0], "seed": row["seed"]} for row in others]
 
 
 def _figures(row: Row) -> Row:

@@ -91,6 +91,24 @@ def test_the_comparison_of_encoders(tmp_path, monkeypatch, capsys):
     assert "no row yet" in capsys.readouterr().err
 
 
+def test_seeds_are_paired():
+    """One row stands for all seeds only where no chance enters; where no seed is shared nothing is compared."""
+    comparisons = importlib.import_module("retrieve_tables").comparisons
+
+    def row(task: str, model: str, seed: int, found: float) -> dict[str, object]:
+        figures = {f"{name}_at_20": found for name in ("map", "mrr", "ndcg")}
+        families = {"a": [1, found], "b": [1, found]}
+        return {"task": task, "model": model, "seed": seed, "queries": 2, "families": families, **figures}
+
+    rows = [row("twins", "own", 0, 0.6), *(row("twins", "lda", seed, 0.1 * seed) for seed in (1, 2))]
+    (pair,) = comparisons(rows)
+    assert (pair["model"], pair["against"], pair["pairs"]) == ("own", "lda", 2)
+    assert pair["difference"] == pytest.approx(0.45)
+    drawn = [row("unseen", "own", 1, 0.6), *(row("unseen", "wl1", seed, 0.1 * seed) for seed in (1, 2))]
+    assert [(one["pairs"], one["difference"]) for one in comparisons(drawn)] == [(1, pytest.approx(0.5))]
+    assert comparisons(drawn[::2]) == []
+
+
 def test_the_map_of_networks(tmp_path):
     random = np.random.default_rng(0)
     about = [{"label": ("cnn", "attention", "other")[i % 3], "family": f"family{i % 4}"} for i in range(12)]
@@ -168,7 +186,7 @@ def test_settings_are_chosen_by_families_that_are_not_reported(tmp_path, monkeyp
     words = ["--corpus", str(tmp_path / "made.nge"), "--out", str(tmp_path), "--families", "3"]
     run_retrieve(monkeypatch, "choice", *words)
     assert "| all questions | twins | 2 | " in capsys.readouterr().out
-    kept = json.loads((tmp_path / "retrieve_choice.json").read_text())
+    kept = json.loads((tmp_path / "retrieve_choice_made_families_3.json").read_text())
     assert len(kept["results"]) == 18
     assert {test["question"] for test in kept["tests"]} == {"families", "twins", "torchvision"}
     assert len({tuple(row["chosen"]) for row in kept["results"] if row["by"] == "all questions"}) <= 3
