@@ -86,6 +86,8 @@ SEARCHES: dict[str, tuple[str, ...]] = {
 RANKED, RANKED_IMAGES = 100, 1000
 #: What a selection without a search's P tries on each edge.
 TRIED = ("nor_conv_3x3", "nor_conv_1x1", "skip_connect")
+#: Of the best of a selection so many are trained again, for so many steps.
+FINALISTS, LONGER = 5, (300,)
 _CONVOLUTIONS = ("nor_conv_3x3", "nor_conv_1x1")
 
 
@@ -182,9 +184,9 @@ class _Valued:
     figures: dict[str, Any]
 
 
-def neighbours(trial: Trial, inputs: Inputs) -> dict[str, Any]:
-    """Selection by short trainings without any search: from a random cell, or from one operation throughout."""
-    table, space = open_table(inputs.table), NasBench201Space()
+def _start(trial: Trial) -> Code:
+    """Where a selection starts: a random cell with three convolutions or more, or one operation throughout."""
+    space = NasBench201Space()
     operations = space.cell_space.operations
     if trial.method == "random start":
         random = np.random.default_rng(trial.seed)
@@ -193,9 +195,32 @@ def neighbours(trial: Trial, inputs: Inputs) -> dict[str, Any]:
             start = space.random(random)
     else:
         start = space.throughout(operations.index(trial.method))
+    return start
+
+
+def neighbours(trial: Trial, inputs: Inputs) -> dict[str, Any]:
+    """Selection by short trainings without any search: from a random cell, or from one operation throughout."""
+    table, space = open_table(inputs.table), NasBench201Space()
+    start, operations = _start(trial), space.cell_space.operations
     tried = [[operations.index(name) for name in TRIED]] * space.length
     chosen, values = Trainings(trial, inputs).best(candidates(space, start, [tried]))
     return {"start": truth(table, start), "found": truth(table, chosen), "values": values}
+
+
+def finals(trial: Trial, inputs: Inputs) -> dict[str, Any]:
+    """What longer trainings say of the best neighbours of a cell, beside what short ones do."""
+    table, space = open_table(inputs.table), NasBench201Space()
+    start = _start(trial)
+    tried = [[operation for operation, name in enumerate(space.cell_space.operations) if name != "none"]]
+    codes = candidates(space, start, [tried * space.length])
+    first, values = Trainings(trial, inputs).best(codes)
+    ranked = sorted(codes, key=lambda code: -values[short_text(code)])[:FINALISTS]
+    found = {"start": truth(table, start), "found": truth(table, first), "values": values, "longer": {}}
+    for steps in LONGER:
+        _, longer = Trainings(trial, inputs, f"steps={steps}").best(ranked)
+        found["longer"][str(steps)] = longer
+    found["finalists"] = [truth(table, code) for code in ranked]
+    return found
 
 
 def random_search(trial: Trial, inputs: Inputs) -> dict[str, Any]:
