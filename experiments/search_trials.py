@@ -71,14 +71,14 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "rate 2e-5, uniform start": (*PAPER, "embedding.uniform_start=true", "embedding.learning_rate=2e-5"),
 }
 #: Of those, what is reported on fresh seeds.
-REMEDY = ("split, rate 6e-5, 6 epochs of weights first", VARIANTS["split, rate 6e-5, 6 epochs of weights first"])
+REMEDY = VARIANTS["split, Dirichlet"]
 #: Searches that are reported.
 SEARCHES: dict[str, tuple[str, ...]] = {
     "nge, drawn": (*DRAWN, *SELECTION),
     "direct, drawn": (*DRAWN, *DIRECT, *SELECTION),
     "nge, drawn, 6 cells": (*DRAWN, *SELECTION, "supernet.cells=6"),
-    "nge, weighted, remedies": (*REMEDY[1], *SELECTION),
-    "direct, weighted, remedies": (*REMEDY[1], *DIRECT, "embedding.edges=printed", *SELECTION),
+    "nge, weighted, remedies": (*REMEDY, *SELECTION),
+    "direct, weighted, remedies": (*REMEDY, *DIRECT, "embedding.edges=printed", *SELECTION),
     "nge, weighted, as published": PAPER,
     "direct, weighted, batchwise (DARTS)": (*WEIGHTED, *DIRECT, "search.loop=batchwise"),
 }
@@ -162,12 +162,11 @@ def _shown_selection(table: Table, selection: dict[str, Any]) -> dict[str, Any]:
 class Trainings:
     """Short trainings in NAS-Bench-201's space, outside of a search."""
 
-    def __init__(self, trial: Trial, inputs: Inputs):
-        words = [*inputs.words(trial), *(f"evaluator.{word}" for word in SHORT)]
-        config = load_config(
-            QueriesConfig, None, [*words, "evaluator.kind=training", "evaluator.space=nasbench201"]
-        )
-        trial.folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, trial: Trial, inputs: Inputs, *more: str):
+        own = [f"evaluator.{word}" for word in (*SHORT, "kind=training", "space=nasbench201", *more)]
+        place = trial.folder.with_name("-".join((trial.folder.name, *more)))
+        config = load_config(QueriesConfig, None, [*inputs.words(trial), *own, f"run.dir={place}"])
+        place.mkdir(parents=True, exist_ok=True)
         self.space = NasBench201Space()
         self._asked = open_trainings(config, config.evaluator, self.space, torch.device("cpu"), lambda text: None)
 
