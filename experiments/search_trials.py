@@ -22,7 +22,7 @@ from nge_search.engine.run_reader import RunReader
 from nge_search.engine.session import Session, open_session
 from nge_search.gradient.bilevel import BilevelSearch
 from nge_search.gradient.run import build_task
-from nge_search.gradient.selection import by_short_trainings, candidates
+from nge_search.gradient.selection import Answer, by_short_trainings, candidates
 from nge_search.metrics.ranking import kendall_tau
 from nge_search.networks.families import FAMILIES
 from nge_search.settings.load import load_config
@@ -173,14 +173,8 @@ class Trainings:
     def best(self, codes: Sequence[Code]) -> tuple[Code, dict[str, float]]:
         """The best of some cells, and the value of each."""
         answers = [self._asked(code) for code in codes]
-        chosen, _ = by_short_trainings(self.space, codes, [_Valued(answer.value, {}) for answer in answers])
+        chosen, _ = by_short_trainings(self.space, codes, [Answer(answer.value, {}) for answer in answers])
         return chosen, {short_text(code): round(answer.value, 4) for code, answer in zip(codes, answers)}
-
-
-@dataclass(frozen=True)
-class _Valued:
-    value: float
-    figures: dict[str, Any]
 
 
 def _start(trial: Trial) -> Code:

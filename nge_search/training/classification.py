@@ -31,6 +31,7 @@ from nge_search.training.phases import (
     EvaluationPhase,
     NetworkTraining,
     TrainPhase,
+    classified,
     with_averaged_statistics,
 )
 
@@ -139,10 +140,7 @@ class ClassifierTraining(NetworkTraining):
         """Add this rank's part of a test batch to the counts of the phase `name`."""
         if len(batch.labels_B) == 0:
             return
-        with forward_context(self.config.precision, self.world.device):
-            logits_BK, _ = network(batch.images_BCHW)
-        logits_BK = full_precision(logits_BK)
-        losses_B = functional.cross_entropy(logits_BK, batch.labels_B, reduction="none")
+        logits_BK, losses_B = classified(network, batch, self.config.precision, self.world.device)
         self.meters[name].update(logits_BK, batch.labels_B, losses_B.double().sum())
         if name == "test":
             self.outcomes.update(logits_BK, losses_B, batch.index_B)

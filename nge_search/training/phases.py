@@ -7,10 +7,12 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from nge_search.data import Batch, Loader
 from nge_search.engine.distributed import World
 from nge_search.engine.loop import average_buffers, float_buffers
+from nge_search.engine.precision import forward_context, full_precision
 from nge_search.engine.task import Phase, Task
 
 
@@ -105,6 +107,15 @@ class EvaluationPhase(Phase):
 
     def step(self, *batches: Batch) -> None:
         self.task.test_step(self.name, self.network, batches[0])
+
+
+@torch.no_grad()
+def classified(network: nn.Module, batch: Batch, precision: str, device: torch.device) -> tuple[Tensor, Tensor]:
+    """A network's logits of a batch [B, K], and its cross-entropy losses [B], both in full precision."""
+    with forward_context(precision, device):
+        logits_BK, _ = network(batch.images_BCHW)
+    logits_BK = full_precision(logits_BK)
+    return logits_BK, functional.cross_entropy(logits_BK, batch.labels_B, reduction="none")
 
 
 def with_averaged_statistics(network: nn.Module, pieces: list[Batch]) -> Iterator[Batch]:

@@ -27,7 +27,7 @@ from nge_search.networks.families import FAMILIES, Family, Trainable
 from nge_search.recipes import LARGE_SIDE
 from nge_search.settings.data import DataSection
 from nge_search.settings.trial import TrialConfig
-from nge_search.training.phases import EvaluationPhase, NetworkTraining, TrainPhase
+from nge_search.training.phases import EvaluationPhase, NetworkTraining, TrainPhase, classified
 
 #: Images of a validation step.
 _EVALUATED_AT_ONCE = 256
@@ -170,10 +170,7 @@ class ShortTraining(NetworkTraining):
     def test_step(self, name: str, network: nn.Module, batch: Batch) -> None:
         if len(batch.labels_B) == 0:
             return
-        with forward_context(self.config.precision, self.world.device):
-            logits_BK, _ = network(batch.images_BCHW)
-        logits_BK = full_precision(logits_BK)
-        losses_B = functional.cross_entropy(logits_BK, batch.labels_B, reduction="none")
+        logits_BK, losses_B = classified(network, batch, self.config.precision, self.world.device)
         self.meters[name].update(logits_BK, batch.labels_B, losses_B.double().sum())
 
     def set_rate(self, step: int) -> None:
