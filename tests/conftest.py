@@ -6,8 +6,10 @@ import functools
 import resource
 import signal
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -144,3 +146,27 @@ def write_voc_tree() -> Callable[..., Path]:
         return root
 
     return write
+
+
+class _InThisProcess:
+    """What takes the place of a pool of one process."""
+
+    def __init__(self, processes: int, max_tasks_per_child: int | None = None):
+        assert processes == 1
+
+    def __enter__(self) -> _InThisProcess:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        pass
+
+    def submit(self, function: Callable[..., Any], *words: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        done.set_result(function(*words))
+        return done
+
+
+@pytest.fixture
+def in_this_process() -> type[_InThisProcess]:
+    """A pool of one process that carries everything out in this one."""
+    return _InThisProcess

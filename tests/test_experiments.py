@@ -10,11 +10,8 @@ import runpy
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from concurrent.futures import Future
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pytest
@@ -127,25 +124,7 @@ def test_the_listed_genotypes_are_a_space(monkeypatch: pytest.MonkeyPatch) -> No
     assert sum(listed.sample(sharp, random) == codes[3] for _ in range(50)) > 45
 
 
-class InThisProcess:
-    """What takes the place of a pool of processes."""
-
-    def __init__(self, processes: int):
-        assert processes == 1
-
-    def __enter__(self) -> InThisProcess:
-        return self
-
-    def __exit__(self, *failure: object) -> None:
-        pass
-
-    def submit(self, function: Callable[..., Any], *words: Any) -> Future[Any]:
-        done: Future[Any] = Future()
-        done.set_result(function(*words))
-        return done
-
-
-def test_the_comparison_of_embeddings_and_loops(tmp_path, monkeypatch):
+def test_the_comparison_of_embeddings_and_loops(tmp_path, monkeypatch, in_this_process):
     """Two calls with a method each, tiny, on digits: cells are looked up, and results of both are kept."""
     codes = itertools.product(range(5), repeat=6)
     rows = ((code, {"cifar10_test_200": float(np.dot(code, 5 ** np.arange(6))) / 200}) for code in codes)
@@ -157,7 +136,7 @@ def test_the_comparison_of_embeddings_and_loops(tmp_path, monkeypatch):
     script = open_script(monkeypatch, "nge_table4")
     monkeypatch.setattr(script, "ROOT", tmp_path)
     monkeypatch.setattr(script, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(script, "ProcessPoolExecutor", InThisProcess)
+    monkeypatch.setattr(script, "ProcessPoolExecutor", in_this_process)
     (tmp_path / "results").mkdir()
     words = ["nasbench201", "--table", str(tmp_path / "table"), "--package", str(tmp_path), "--seeds", "2"]
     words += ["--settings"]

@@ -6,7 +6,6 @@ import importlib
 import itertools
 import json
 import sys
-from concurrent.futures import Future
 from pathlib import Path
 from types import ModuleType
 
@@ -30,26 +29,8 @@ _DRAWN = ("search.mixture=sampled", "search.epochs=2", "search.warmup_epochs=1")
 _SHORT = ("steps=2", "batch_size=8", "channels=2", "cells=3", "valid_images=20")
 
 
-class InThisProcess:
-    """What takes the place of a pool of processes."""
-
-    def __init__(self, processes: int, max_tasks_per_child: int):
-        self.processes = processes
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-    def submit(self, function, *arguments) -> Future:
-        done: Future = Future()
-        done.set_result(function(*arguments))
-        return done
-
-
 @pytest.fixture
-def scripts(tmp_path, monkeypatch) -> tuple[ModuleType, ModuleType, ModuleType]:
+def scripts(tmp_path, monkeypatch, in_this_process) -> tuple[ModuleType, ModuleType, ModuleType]:
     """The scripts `search_quality`, `search_trials` and `search_darts`, made small, with results in `tmp_path`."""
     monkeypatch.syspath_prepend(EXPERIMENTS)
     quality, trials, darts = map(importlib.import_module, ("search_quality", "search_trials", "search_darts"))
@@ -72,7 +53,7 @@ def scripts(tmp_path, monkeypatch) -> tuple[ModuleType, ModuleType, ModuleType]:
     monkeypatch.setattr(quality, "ROWS", tmp_path / "rows.jsonl")
     monkeypatch.setattr(quality, "RESULTS", tmp_path)
     monkeypatch.setattr(quality, "ROOT", tmp_path)
-    monkeypatch.setattr(quality, "ProcessPoolExecutor", InThisProcess)
+    monkeypatch.setattr(quality, "ProcessPoolExecutor", in_this_process)
     (tmp_path / "runs" / "cifar10-images").mkdir(parents=True)
     (tmp_path / "runs" / "cifar10-images" / "complete").touch()
     return quality, trials, darts
