@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import resource
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from nge_search import operation_registry
 from nge_search.engine import run_files
 from nge_search.supernet.kernels.backends import Backends
 
@@ -84,6 +86,21 @@ def dense_search() -> list[str]:
     """As `tiny_search`, in NAS-Bench-201's supernet, in its fast form."""
     words = [word for word in TINY_SEARCH if not word.startswith("supernet.")]
     return [*words, "supernet.space=nasbench201", "supernet.cells=3", "supernet.channels=4"]
+
+
+@pytest.fixture
+def no_plugins(monkeypatch) -> None:
+    """Afterwards no operation is known that was not before, and no plugin of a test is imported."""
+    monkeypatch.setattr(operation_registry, "_OPERATIONS", dict(operation_registry._OPERATIONS))
+    monkeypatch.setattr(operation_registry, "_trusts_files", False)
+    monkeypatch.delitem(sys.modules, "my_ops", raising=False)
+
+
+@pytest.fixture
+def own_operations(no_plugins, monkeypatch) -> None:
+    """The operations of examples/my_ops.py are known."""
+    monkeypatch.chdir(ROOT / "examples")
+    operation_registry.import_plugins(["my_ops"])
 
 
 @pytest.fixture(scope="session")
