@@ -91,8 +91,8 @@ def register_operation(name: str, build: Build, *, parameter_free: bool = False)
         name: lower-case letters, digits and underscores, at most 40.
         build: `build(channels, stride, affine)` gives a new `torch.nn.Module` each time. From images
             [B, channels, H, W] it computes [B, channels, ceil(H / stride), ceil(W / stride)], for strides 1 and 2,
-            and leaves its input as it is. `affine` is False in a supernet, whose batch normalisations have no scale and
-            shift, and True in a derived network. All its parameters learn; constants and state are buffers.
+            and leaves its input as it is. `affine` is False in a supernet, whose batch normalisations have no scale
+            and shift, and True in a derived network. All its parameters learn; constants and state are buffers.
         parameter_free: it has no weights; reports count it with skips and pools.
 
     Raises:
@@ -135,10 +135,12 @@ def require_operation(name: str, plugins: Mapping[str, str]) -> None:
     if name in _OPERATIONS or name not in plugins:
         return
     plugin = plugins[name]
+    if plugin == "__main__":
+        raise UserError(f"operation {shorten(name)} was registered by a program or notebook; register it first")
     if not _trusts_files:
         raise UserError(
             f"operation {shorten(name)} is of the plugin {shorten(plugin)}, which is not imported because a file "
-            f"names it; if you trust it, add plugins=[{plain(plugin)}] (from Python: import it first), or --trust-code"
+            f"names it; if you trust it, add plugins=[{plain(plugin)}] (in Python: import it), or --trust-code"
         )
     import_plugins([plugin])
     if name not in _OPERATIONS:

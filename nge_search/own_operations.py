@@ -102,8 +102,8 @@ def _in_phases(operate: Callable[[Tensor], Tensor], x_BCHW: Tensor, stride: int,
     """What the operation gives for the pixels of each phase alone, put back in their places (space to batch).
 
     A phase of the output is every s-th pixel, from one of s * s pixels on; it is computed from every r-th pixel of
-    the input from the same place on. So the first phase has what a network whose strides were kept would have; where
-    the others end earlier, zeros follow.
+    the input from the same place on. So the first phase has what a network whose strides were kept would have;
+    where the others end earlier, zeros follow.
     """
     step, phases = rates
     batch, height, width = len(x_BCHW), *x_BCHW.shape[2:]

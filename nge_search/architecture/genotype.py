@@ -88,6 +88,11 @@ class Genotype:
         for kind in ("normal", "reduce"):
             _check_cell(kind, getattr(self, kind))
 
+    @property
+    def plugins(self) -> dict[str, str]:
+        """The plugin of each operation that is not of the package, by the operation's name."""
+        return operation_registry.plugins_of(name for _, cell in self.cells() for name, _ in cell.genes)
+
     def cells(self) -> tuple[tuple[str, Cell], ...]:
         """("normal", cell), ("reduce", cell)."""
         return ("normal", self.normal), ("reduce", self.reduce)
@@ -116,11 +121,8 @@ class Genotype:
         for kind, cell in self.cells():
             document[kind] = [list(gene) for gene in cell.genes]
             document[f"{kind}_concat"] = list(cell.concat)
-        plugins = operation_registry.plugins_of(
-            operation for _, cell in self.cells() for operation, _ in cell.genes
-        )
-        if plugins:
-            document["plugins"] = plugins
+        if self.plugins:
+            document["plugins"] = self.plugins
         document["provenance"] = dict(self.provenance)
         return document
 

@@ -310,6 +310,7 @@ class FusedSupernet(StackedNetwork):
         first = self.cells[0]
         names = ["skip_connect"] * first.skip + sorted(first.pools, reverse=True) + first.separable + first.dilated
         self.take_order(first.order, [*map(self.space.operations.index, names), *first.slow])
+        assert isinstance(self.textbook, Supernet)
         for own, cell in zip(self.cells, self.textbook.cells):
             own.lend_modules(cell)
         tensors = itertools.chain(self.named_parameters(), self.named_buffers())

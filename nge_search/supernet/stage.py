@@ -26,8 +26,9 @@ class Stage:
     """Nodes whose leaving edges are computed together, because all are known at once; as many from each.
 
     Each edge has `separable` convolutions of two steps, one-step ones of some `dilations` (the "direct" ones), the
-    pools of its node, the node itself, if `skip`, and what `modules` compute. If the stage halves the image, its skip
-    connections do as well, with two more direct convolutions each, which read every even pixel, and every odd one.
+    pools of its node, the node itself, if `skip`, and what `modules` compute. If the stage halves the image, its
+    skip connections do as well, with two more direct convolutions each, which read every even pixel, and every odd
+    one.
 
     Attributes:
         sources: the nodes; targets: of each edge, by source; pools: whether there are maxima, and averages.
@@ -48,6 +49,11 @@ class Stage:
     def by_modules(self) -> int:
         """Operations of each edge that have no fast form."""
         return len(self.modules[0]) if self.modules else 0
+
+    @property
+    def part_counts(self) -> list[int]:
+        """Of an edge's parts those that are its node, its pools, and what modules give."""
+        return [int(self.skips), sum(self.pools), self.by_modules]
 
     @property
     def stride(self) -> int:
@@ -369,13 +375,10 @@ class StagePass:
         dys = [own.dy for own in gradients]
         d_scales = torch.stack([own.scales for own in gradients])
         d_biases = torch.stack([own.bias for own in gradients])
-        parts = [int(stage.skips), sum(stage.pools), stage.by_modules]
-        of_skip, of_pools, of_modules = d_scales.split(parts, dim=1)
+        of_skip, of_pools, of_modules = d_scales.split(stage.part_counts, dim=1)
         d_skip = of_skip.sum(dim=2)
         shared = stage.skips or any(stage.pools)
-        d_pools = d_skip[:, :0]
-        if shared:
-            d_pools = self._pools_backward(of_pools, d_biases, dys, dx)
+        d_pools = self._pools_backward(of_pools, d_biases, dys, dx) if shared else d_skip[:, :0]
         changes: dict[str, FoldGradients] = {}
 
         def unfold(name: str, d_rights: Tensor, d_bias: Tensor) -> FoldGradients:
@@ -423,7 +426,7 @@ class StagePass:
         ]
         weights = [changes[name].weight if name in changes else None for name in ("first", "last", "direct")]
         every = [*self._join_skip(d_p), of_modules.sum(dim=2)]
-        return StageWeights(torch.cat(every, dim=1), inner_taps, outer_taps, *weights, of_weights)
+        return StageWeights(torch.cat(every, dim=1), inner_taps, outer_taps, *weights, modules=of_weights)
 
     def _modules_backward(
         self, dys: Sequence[Tensor], dx: Sequence[Tensor] | None, written: bool, need_weights: bool
