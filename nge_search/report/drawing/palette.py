@@ -69,14 +69,10 @@ ALL_STYLES = {
     "dw_sep_conv_5x5": OperationStyle("sep 5×5", "5×5 separable conv.", "#3f7d3a", PAPER),
 }
 _UNKNOWN_FILLS = ("#c9ced6", "#9aa3af", "#6c7684")
-#: Of users' operations, in the order in which they are registered: greens and reds, which no other one has beside them.
+#: Of users' operations, in the order in which they are registered: greens and reds, which no other has beside it.
 _OWN_FILLS = (
-    ("#9fd8b4", INK),
-    ("#f2a7c3", INK),
-    ("#5fae7d", INK),
-    ("#c9628f", PAPER),
-    ("#2f7a50", PAPER),
-    ("#8c2f5c", PAPER),
+    *(("#9fd8b4", INK), ("#f2a7c3", INK), ("#5fae7d", INK)),
+    *(("#b8527f", PAPER), ("#2f7a50", PAPER), ("#7d2550", PAPER)),
 )
 #: Letters that a pill, and a column of the legend, have room for.
 _SHORT, _LONG = 10, 24
