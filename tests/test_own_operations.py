@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator
@@ -25,12 +26,13 @@ from nge_search.operations import build_operation
 from nge_search.own_operations import in_phases
 from nge_search.report.drawing.palette import STYLES, lightness, style_of
 
-#: What the tests' search chooses from: the operations of examples/my_ops.py.
-OPERATIONS = "supernet.operations=[ghost_conv,drift,blur]"
+#: What the tests' search chooses from: the operations of README's my_ops.py.
+OPERATIONS = "supernet.operations=[ghost_conv,blur]"
+QUICK = ("device=cpu", "search.epochs=1", "search.baselines=false", "search.selection=argmax")
 RUN = ("threads=1", "device=cpu", "run.progress=none", "run.tensorboard=false")
 SMALL = ("network.channels=2", "network.cells=2", "train.epochs=1", "train.batch_size=16", "data.limit=32")
-#: Cells that have all three.
-CELL = Cell((("ghost_conv", 0), ("drift", 1), ("blur", 0), ("ghost_conv", 2)), (2, 3))
+#: A cell that has both.
+CELL = Cell((("ghost_conv", 0), ("blur", 1), ("blur", 0), ("ghost_conv", 2)), (2, 3))
 
 
 def forget() -> None:
@@ -48,16 +50,21 @@ def nothing_known(no_plugins, folder, monkeypatch) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, checkout, tiny_search) -> Iterator[Path]:
-    """A plugin, and what was made with it: a search, a retraining of it, its export."""
+    """README's plugin, what its commands made with it, in short runs, and an export."""
+    section = (checkout / "README.md").read_text().partition("**Operations of your own.**")[2]
+    code, commands = (section.split("```")[place] for place in (1, 3))
+    search, train, show = (shlex.split(line)[1:] for line in commands.strip().splitlines())
     root = tmp_path_factory.mktemp("own")
-    shutil.copy(checkout / "examples" / "my_ops.py", root)
+    (root / "my_ops.py").write_text(code.removeprefix("python\n"))
+    (root / "configs").symlink_to(checkout / "configs")
     Image.new("L", (8, 8), 99).save(root / "digit.png")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        words = [*tiny_search, "device=cpu", "search.epochs=1", OPERATIONS, "plugins=[my_ops]"]
-        assert main(["search", *words, "run.dir=found"]) == 0
-        assert main(["eval", *RUN, *SMALL, "plugins=[my_ops]", "network.genotype=found", "run.dir=trained"]) == 0
-        assert main(["export", "trained", "--out", "export", "plugins=[my_ops]"]) == 0
+        assert main([*search, *tiny_search, *QUICK, OPERATIONS]) == 0
+        assert main([*train, *RUN, *SMALL]) == 0
+        assert main(show) == 0
+        Path("found").symlink_to("runs/search/digits")
+        assert main(["export", "runs/eval/digits", "--out", "export", "plugins=[my_ops]"]) == 0
         forget()
     yield root
     forget()
@@ -68,8 +75,8 @@ def test_a_search_finds_them_and_says_whose_they_are(folder, capsys):
     names = {name for kind in ("normal", "reduce") for name, _ in document[kind]}
     assert document["plugins"] == dict.fromkeys(sorted(names), "my_ops")
     row = json.loads((folder / "found" / "metrics.jsonl").read_text().splitlines()[0])
-    assert row["operations"] == ["ghost_conv", "drift", "blur"]
-    free = [p[2] for p in row["p_normal"]]  # the blur has no weights
+    assert row["operations"] == ["ghost_conv", "blur"]
+    free = [p[1] for p in row["p_normal"]]  # the blur has no weights
     assert row["parameter_free_normal"] == pytest.approx(sum(free) / len(free))
     report = (folder / "found" / "report.html").read_text()
     assert "plugins=[my_ops]" in report.replace("&#x27;", "'")
@@ -81,7 +88,7 @@ def test_a_search_finds_them_and_says_whose_they_are(folder, capsys):
     [
         ["derive", "found"],
         ["show", "found", "--json"],
-        ["export", "trained", "--out", "again", "--overwrite"],
+        ["export", "runs/eval/digits", "--out", "again", "--overwrite"],
         ["classify", "export", "digit.png"],
         ["eval", *RUN, *SMALL, "network.genotype=found", "run.dir=refused", "run.overwrite=true"],
     ],
@@ -139,7 +146,7 @@ def test_from_python(folder):
         Genotype(CELL, CELL)
     settings = {"plugins": ["my_ops"], "network": {"genotype": "found"}, "run": {"dir": "python"}}
     assert nge_search.evaluate(settings, *RUN, *SMALL)["params"] > 0
-    assert Genotype(CELL, CELL).plugins == dict.fromkeys(("blur", "drift", "ghost_conv"), "my_ops")
+    assert Genotype(CELL, CELL).plugins == dict.fromkeys(("blur", "ghost_conv"), "my_ops")
 
 
 def test_a_genotype_of_theirs_goes_through_json():
@@ -174,8 +181,9 @@ def test_phases_hold_what_strided_networks_compute(stride, rates, size):
         torch.testing.assert_close(found, expected[:, :, :rows, :columns], rtol=0, atol=1e-12)
 
 
-def test_an_output_stride_is_exact_on_the_even_grid(own_operations):
+def test_an_output_stride_is_exact_on_the_even_grid():
     """As of the package's own operations (`test_output_stride`): with weights of the same names."""
+    operation_registry.import_plugins(["my_ops"])
     torch.manual_seed(0)
     strided = ImageNetNetwork(Genotype(CELL, CELL), 4, 4, 0).double().eval()
     kept = DeepLabV3(Genotype(CELL, CELL), 4, 4, 3, 16).double().eval().backbone
@@ -236,9 +244,8 @@ def test_what_is_no_operation_is_refused_before_it_is_used(build, stride, says):
     assert "operation 'mine' of the plugin" in str(caught.value)
 
 
-def test_trying_an_operation_changes_nothing():
+def test_trying_an_operation_changes_nothing(own_operations):
     """Neither random numbers nor the module's state."""
-    operation_registry.import_plugins(["my_ops"])
     torch.manual_seed(0)
     build_operation("drift", 3, 1)
     first = torch.rand(3)
@@ -278,9 +285,8 @@ def test_a_name_belongs_to_one_plugin_and_a_notebook_may_say_it_again(monkeypatc
         Genotype.from_json(text.replace("sep_conv_3x3", "later", 1))
 
 
-def test_every_name_has_a_style():
+def test_every_name_has_a_style(own_operations):
     """Short enough for a pill; those of one plugin differ from each other and from the package's."""
-    operation_registry.import_plugins(["my_ops"])
     nge_search.register_operation("a_very_long_name_of_an_operation", nn.Identity)
     own = ["ghost_conv", "drift", "blur", "a_very_long_name_of_an_operation"]
     styles = [style_of(name) for name in own]
