@@ -16,15 +16,18 @@ from torch import Tensor, nn
 
 import nge_search
 from nge_search import operation_registry
+from nge_search.architecture.cell_space import CellSpace
 from nge_search.architecture.genotype import Cell, Genotype
 from nge_search.architecture.load import load_genotype
 from nge_search.cli import main
 from nge_search.errors import UserError
+from nge_search.gradient.bilevel import cuda_graphs
 from nge_search.networks.deeplab import DeepLabV3
 from nge_search.networks.imagenet import ImageNetNetwork
 from nge_search.operations import build_operation
 from nge_search.own_operations import in_phases
 from nge_search.report.drawing.palette import STYLES, lightness, style_of
+from nge_search.settings.search import SearchSection
 
 #: What the tests' search chooses from: the operations of README's my_ops.py.
 OPERATIONS = "supernet.operations=[ghost_conv,blur]"
@@ -131,6 +134,15 @@ def test_segmentation_takes_them(folder):
     Path("cell.json").write_text(Genotype(CELL, CELL).to_json())
     summary = nge_search.evaluate(None, "task=segmentation", *words, "run.dir=segmented")
     assert 0 <= summary["miou"] <= 100
+
+
+@pytest.mark.parametrize(
+    ("given", "own", "graphs"),
+    [("auto", True, "never"), ("auto", False, "auto"), ("always", True, "always"), ("never", False, "never")],
+)
+def test_cuda_graphs_are_left_to_those_who_know_their_operations(given, own, graphs, own_operations):
+    operations = ("skip_connect", "drift") if own else ("skip_connect", "max_pool_3x3")
+    assert cuda_graphs(SearchSection(cuda_graphs=given), CellSpace(operations=operations)) == graphs
 
 
 def test_from_python(folder):
