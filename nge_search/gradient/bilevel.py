@@ -282,7 +282,7 @@ class BilevelSearch(Task):
 
 
 def cuda_graphs(settings: SearchSection, space: CellSpace) -> str:
-    """`search.cuda_graphs`, where auto leaves out plugins' operations: of these nobody knows what a replay repeats."""
+    """`search.cuda_graphs`; auto is never where plugins' operations are searched: a replay may not repeat these."""
     known = settings.cuda_graphs != "auto" or not plugins_of(space.operations)
     return settings.cuda_graphs if known else "never"
 

@@ -190,8 +190,8 @@ class SearchSection(SgdSection):
     )
     cuda_graphs: str = option(
         "auto",
-        "Whether whole steps are replayed as CUDA graphs, launched at once; auto: on a GPU with one process, unless "
-        "operations of plugins are searched.",
+        "Whether whole steps are replayed as CUDA graphs, launched at once; auto: on a GPU with one process, "
+        "unless operations of plugins are searched.",
         choices=("auto", "always", "never"),
         free_on_resume=True,
     )
