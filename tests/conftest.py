@@ -89,11 +89,13 @@ def dense_search() -> list[str]:
 
 
 @pytest.fixture
-def no_plugins(monkeypatch) -> None:
-    """Afterwards no operation is known that was not before, and no plugin of a test is imported."""
+def no_plugins(monkeypatch) -> Iterator[None]:
+    """No plugin of another test is imported; afterwards no operation is known that was not before."""
     monkeypatch.setattr(operation_registry, "_OPERATIONS", dict(operation_registry._OPERATIONS))
     monkeypatch.setattr(operation_registry, "_trusts_files", False)
-    monkeypatch.delitem(sys.modules, "my_ops", raising=False)
+    sys.modules.pop("my_ops", None)
+    yield
+    sys.modules.pop("my_ops", None)
 
 
 @pytest.fixture

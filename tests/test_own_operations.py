@@ -58,6 +58,7 @@ def folder(tmp_path_factory, checkout, tiny_search) -> Iterator[Path]:
     code, commands = (section.split("```")[place] for place in (1, 3))
     search, train, show = (shlex.split(line)[1:] for line in commands.strip().splitlines())
     root = tmp_path_factory.mktemp("own")
+    forget()
     (root / "my_ops.py").write_text(code.removeprefix("python\n"))
     (root / "configs").symlink_to(checkout / "configs")
     Image.new("L", (8, 8), 99).save(root / "digit.png")
