@@ -20,6 +20,7 @@ from nge_search.architecture.genotype import Cell, Genotype
 from nge_search.architecture.load import load_genotype
 from nge_search.engine.interrupt import Interrupted
 from nge_search.errors import RunFailure, UserError
+from nge_search.operation_registry import register_operation
 from nge_search.settings.classification import EvalConfig
 from nge_search.settings.search import SearchConfig
 
@@ -42,6 +43,7 @@ __all__ = [
     "predict_bench",
     "predict_score",
     "predict_train",
+    "register_operation",
     "retrieve_bench",
     "retrieve_build",
     "retrieve_query",

@@ -17,7 +17,7 @@ from nge_search.errors import UserError
 from nge_search.kinds import GENOTYPE, METRICS, Kind
 from nge_search.registry import resolve
 from nge_search.settings.design import MOST_CELLS
-from nge_search.settings.load import kind_for, load_config, schema_of, to_dict
+from nge_search.settings.load import import_named_plugins, kind_for, load_config, schema_of, to_dict
 from nge_search.settings.run import RunningConfig
 
 
@@ -41,6 +41,9 @@ def run(command: str, config: Any = None, *overrides: str) -> dict[str, Any]:
 
 def configure(command: str, config: Any, overrides: Sequence[str]) -> tuple[Kind, RunningConfig]:
     """The kind of run, and its checked configuration, from what users hold: nothing, a file, a mapping, or one."""
+    own = {"plugins": config.plugins} if isinstance(config, RunningConfig) else config
+    layers = [own, *overrides] if isinstance(own, Mapping) else overrides
+    import_named_plugins(config if isinstance(config, (str, Path)) else None, layers)
     if isinstance(config, RunningConfig):
         given = next((kind for kind in kinds.of_command(command) if kind.name == config.kind), None)
         if given is not None:

@@ -10,9 +10,9 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
-from nge_search import kinds
+from nge_search import kinds, operation_registry
 from nge_search.commands.design import draw as design_draw
-from nge_search.commands.parser import Parser, given_path, require_free
+from nge_search.commands.parser import TRUST_CODE, Parser, given_path, require_free, without_plugins
 from nge_search.commands.predict import score as predict_score
 from nge_search.commands.retrieve import add as retrieve_add
 from nge_search.commands.retrieve import query as retrieve_query
@@ -22,7 +22,7 @@ from nge_search.engine.launch import Launch, read_launch
 from nge_search.errors import UserError, from_os_error, nearest, plain, shorten
 from nge_search.kinds import Kind
 from nge_search.registry import resolve
-from nge_search.settings.load import help_text, kind_for, load_config, schema_of, to_yaml
+from nge_search.settings.load import help_text, import_named_plugins, kind_for, load_config, schema_of, to_yaml
 from nge_search.settings.names import NETWORKS
 from nge_search.settings.run import DEVICE_HELP, DEVICES, RunningConfig
 
@@ -30,7 +30,7 @@ from nge_search.settings.run import DEVICE_HELP, DEVICES, RunningConfig
 def _configured(command: str, words: Sequence[str]) -> tuple[Kind, RunningConfig, bool] | None:
     """Parse `--config FILE --json key=value ...`; None once `--help` or `--print-config` has been served."""
     program = f"nge {command}"
-    parser = Parser(prog=program, add_help=False, allow_abbrev=False)
+    parser = Parser(prog=program, add_help=False, allow_abbrev=False, epilog="")
     parser.add_argument("--config", type=given_path, metavar="FILE", help="YAML file with settings in sections")
     parser.add_argument("--print-config", action="store_true", help="print the merged settings, and start nothing")
     parser.add_argument("--json", action="store_true", help="print the result as JSON, as summary.json has it")
@@ -50,6 +50,7 @@ def _configured(command: str, words: Sequence[str]) -> tuple[Kind, RunningConfig
             if other is not kind:
                 print(f"\n{other.title}: --help task={other.task}")
         return None
+    import_named_plugins(options.config, options.settings)
     config = load_config(schema_of(kind), options.config, options.settings)
     if options.print_config:
         print(to_yaml(config), end="")
@@ -364,6 +365,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _list("COMMAND", COMMANDS)
             return 0
         name, rest = _named(words)
+        operation_registry.trust_files(TRUST_CODE in rest)
+        if name not in kinds.commands():
+            rest = without_plugins(rest)
         if name in COMMANDS:
             COMMANDS[name][0](rest)
         else:

@@ -62,6 +62,8 @@ PREDICTOR, PREDICTOR_TENSORS, PREDICTION = "predictor.json", "predictor.safetens
 LINKS, LINKS_TENSORS, DRAWN = "links.json", "links.safetensors", "drawn.json"
 CORPUS, RETRIEVAL_ENCODER, RETRIEVAL_INDEX = "corpus.nge", "encoder.safetensors", "index.safetensors"
 RETRIEVAL = "retrieve.json"
+#: Marks a folder as that of a run.
+MARK = ".nge-run"
 #: Of a short training that died: why.
 FAILED = "failed.json"
 

@@ -11,18 +11,17 @@ take the rate of their input and that of their output, which is twice as large w
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Generic, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nge_search import operation_registry
 from nge_search.architecture.genotype import PARAMETER_FREE
-from nge_search.settings.names import OPERATIONS, require_names
-
-#: Of an operation's input and of its output.
-Rates = tuple[int, int]
+from nge_search.own_operations import Rates, build_own
+from nge_search.registry import resolve
 
 Module = TypeVar("Module", bound=nn.Module)
 Member = TypeVar("Member", bound=nn.Module, covariant=True)
@@ -193,42 +192,60 @@ def build_preprocess(
     return FactorizedReduce(c_in, c_out, affine, stride, rate) if halve else ReLUConvBN(c_in, c_out, affine=affine)
 
 
-def _skip(channels: int, stride: int, affine: bool, rates: Rates) -> nn.Module:
+def skip(channels: int, stride: int, affine: bool, rates: Rates) -> nn.Module:
     if stride == 1 and rates[0] == rates[1]:
         return nn.Identity()
     return FactorizedReduce(channels, channels, affine, stride, rates[0])
 
 
-def _max_pool(channels: int, stride: int, affine: bool, rates: Rates) -> nn.Module:
+def max_pool(channels: int, stride: int, affine: bool, rates: Rates) -> nn.Module:
     return nn.MaxPool2d(3, stride, padding=1) if rates[0] == 1 else DilatedMaxPool(rates[0])
 
 
-def _avg_pool(channels: int, stride: int, affine: bool, rates: Rates) -> nn.Module:
+def avg_pool(channels: int, stride: int, affine: bool, rates: Rates) -> nn.Module:
     plain = nn.AvgPool2d(3, stride, padding=1, count_include_pad=False)
     return plain if rates[0] == 1 else DilatedAvgPool(rates[0])
 
 
-_FACTORIES: dict[str, Callable[[int, int, bool, Rates], nn.Module]] = {
-    "skip_connect": _skip,
-    "max_pool_3x3": _max_pool,
-    "avg_pool_3x3": _avg_pool,
-    "sep_conv_3x3": lambda c, stride, affine, rates: SepConv(c, 3, stride, affine, rates),
-    "sep_conv_5x5": lambda c, stride, affine, rates: SepConv(c, 5, stride, affine, rates),
-    "dil_conv_3x3": lambda c, stride, affine, rates: DilConv(c, 3, stride, 2 * rates[0], affine),
-    "dil_conv_5x5": lambda c, stride, affine, rates: DilConv(c, 5, stride, 2 * rates[0], affine),
-    "sep_conv_7x7": lambda c, stride, affine, rates: SepConv(c, 7, stride, affine, rates),
-    "conv_7x1_1x7": lambda c, stride, affine, rates: Conv7x1And1x7(c, stride, affine, rates[0]),
-}
-require_names(_FACTORIES, OPERATIONS)
+def sep_conv_3x3(channels: int, stride: int, affine: bool, rates: Rates) -> nn.Module:
+    return SepConv(channels, 3, stride, affine, rates)
+
+
+def sep_conv_5x5(channels: int, stride: int, affine: bool, rates: Rates) -> nn.Module:
+    return SepConv(channels, 5, stride, affine, rates)
+
+
+def sep_conv_7x7(channels: int, stride: int, affine: bool, rates: Rates) -> nn.Module:
+    return SepConv(channels, 7, stride, affine, rates)
+
+
+def dil_conv_3x3(channels: int, stride: int, affine: bool, rates: Rates) -> nn.Module:
+    return DilConv(channels, 3, stride, 2 * rates[0], affine)
+
+
+def dil_conv_5x5(channels: int, stride: int, affine: bool, rates: Rates) -> nn.Module:
+    return DilConv(channels, 5, stride, 2 * rates[0], affine)
+
+
+def conv_7x1_1x7(channels: int, stride: int, affine: bool, rates: Rates) -> nn.Module:
+    return Conv7x1And1x7(channels, stride, affine, rates[0])
 
 
 def build_operation(name: str, channels: int, stride: int, affine: bool = True, rates: Rates = (1, 1)) -> nn.Module:
     """The operation `name` on `channels` channels; with a stride of 1 from a rate to another, that of stride 2.
 
     Pools stand alone, as in a derived network; the supernet adds a normalisation to them itself.
+
+    Raises:
+        UserError: an operation of a plugin that does not build what `register_operation` asks for.
     """
-    return _FACTORIES[name](channels, stride, affine, rates)
+    operation = operation_registry.find(name)
+    if operation.plugin:
+        return build_own(name, operation, channels, stride, affine, rates)
+    assert isinstance(operation.build, str)
+    return resolve(operation.build)(channels, stride, affine, rates)
 
 
 def is_pool(name: str) -> bool:
+    """Whether it is one of the package's own pools."""
     return name in PARAMETER_FREE and name != "skip_connect"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -69,13 +69,14 @@ def fitted(images: Images) -> dict[str, Any]:
     }
 
 
-def retrain_command(run: str | Path, data: Any, images: Images | None = None) -> str:
+def retrain_command(run: str | Path, data: Any, images: Images | None = None, plugins: Iterable[str] = ()) -> str:
     """A shell line that trains the genotype in `run`, on the images of the search and for as long as suits them.
 
     Args:
         run: the folder of a search.
         data: the data section of the search's configuration; if it is no mapping, it is ignored.
         images: what the search had; None: that is not known.
+        plugins: modules that register operations of the genotype.
     """
     data = data if isinstance(data, Mapping) else {}
     name = data.get("name", "cifar10")
@@ -83,6 +84,8 @@ def retrain_command(run: str | Path, data: Any, images: Images | None = None) ->
     settings: dict[str, Any] = {"network.genotype": str(run)}
     if Path(run).name not in ("", recipe):
         settings["run.name"] = Path(run).name  # a training of another genotype has the recipe's name, perhaps
+    if own := sorted({plugin for plugin in plugins if plugin != "__main__"}):
+        settings["plugins"] = own
     if name != recipe:
         settings["data.name"] = name
     if name != "digits":

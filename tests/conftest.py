@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import resource
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
@@ -16,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
+from nge_search import operation_registry
 from nge_search.engine import run_files
 from nge_search.supernet.kernels.backends import Backends
 
@@ -86,6 +88,23 @@ def dense_search() -> list[str]:
     """As `tiny_search`, in NAS-Bench-201's supernet, in its fast form."""
     words = [word for word in TINY_SEARCH if not word.startswith("supernet.")]
     return [*words, "supernet.space=nasbench201", "supernet.cells=3", "supernet.channels=4"]
+
+
+@pytest.fixture
+def no_plugins(monkeypatch) -> Iterator[None]:
+    """No plugin of another test is imported; afterwards no operation is known that was not before."""
+    monkeypatch.setattr(operation_registry, "_OPERATIONS", dict(operation_registry._OPERATIONS))
+    monkeypatch.setattr(operation_registry, "_trusts_files", False)
+    sys.modules.pop("my_ops", None)
+    yield
+    sys.modules.pop("my_ops", None)
+
+
+@pytest.fixture
+def own_operations(no_plugins, monkeypatch) -> None:
+    """The operations of examples/my_ops.py are known."""
+    monkeypatch.chdir(ROOT / "examples")
+    operation_registry.import_plugins(["my_ops"])
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ METHODS = tuple(dict.fromkeys(kind.run.split(".")[1] for kind in KINDS))
 ORDER: tuple[str | tuple[str, ...], ...] = (
     "errors",
     "registry",
+    "operation_registry",
     "files",
     "json_reader",
     "yaml_reader",
@@ -29,6 +30,7 @@ ORDER: tuple[str | tuple[str, ...], ...] = (
     "console",
     "keyed_random",
     "counting",
+    "own_operations",
     "kinds",
     "settings",
     "recipes",
@@ -63,7 +65,17 @@ EXCEPTIONS: dict[tuple[str, str], str] = {}
 FORMER = ("benchmarks", "config", "schema")
 
 #: Rooms that are read before torch is there (`nge --help`).
-TORCH_FREE = ("errors", "registry", "files", "json_reader", "yaml_reader", "console", "kinds", "settings")
+TORCH_FREE = (
+    "errors",
+    "registry",
+    "operation_registry",
+    "files",
+    "json_reader",
+    "yaml_reader",
+    "console",
+    "kinds",
+    "settings",
+)
 HEAVY = ("torch", "torchvision", "numpy", "numba", "timm", "matplotlib", "PIL")
 
 LONGEST_FILE, LONGEST_FUNCTION = 500, 60

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from nge_search import operation_registry
 from nge_search.architecture.graph import CONCAT, INPUT, SUM, Graph
 from nge_search.errors import UserError, nearest, shorten
 from nge_search.json_reader import parse_json
@@ -22,14 +23,14 @@ FORMAT = "nge-genotype/1"
 SPACE = "darts"
 EDGES_PER_NODE = 2
 
-#: Operations without a convolution: those a collapsed search fills its cells with.
+#: The package's own operations without a convolution.
 PARAMETER_FREE = frozenset({"skip_connect", "max_pool_3x3", "avg_pool_3x3"})
 
 #: Of a genotype's file, in bytes.
 LARGEST_FILE = 1 << 20
 _MAXIMUM_NODES = 64
-_KEYS = ("format", "space", "normal", "normal_concat", "reduce", "reduce_concat", "provenance")
-_REQUIRED_KEYS = _KEYS[:-1]
+_REQUIRED_KEYS = ("format", "space", "normal", "normal_concat", "reduce", "reduce_concat")
+_KEYS = (*_REQUIRED_KEYS, "plugins", "provenance")
 
 Gene = tuple[str, int]
 
@@ -87,6 +88,11 @@ class Genotype:
         for kind in ("normal", "reduce"):
             _check_cell(kind, getattr(self, kind))
 
+    @property
+    def plugins(self) -> dict[str, str]:
+        """The plugin of each operation that is not of the package, by the operation's name."""
+        return operation_registry.plugins_of(name for _, cell in self.cells() for name, _ in cell.genes)
+
     def cells(self) -> tuple[tuple[str, Cell], ...]:
         """("normal", cell), ("reduce", cell)."""
         return ("normal", self.normal), ("reduce", self.reduce)
@@ -115,6 +121,8 @@ class Genotype:
         for kind, cell in self.cells():
             document[kind] = [list(gene) for gene in cell.genes]
             document[f"{kind}_concat"] = list(cell.concat)
+        if self.plugins:
+            document["plugins"] = self.plugins
         document["provenance"] = dict(self.provenance)
         return document
 
@@ -152,6 +160,7 @@ class Genotype:
         provenance = document.get("provenance", {})
         if not isinstance(provenance, dict):
             raise UserError(f"provenance must be a JSON object, not {shorten(provenance)}")
+        plugins = _read_plugins(document.get("plugins", {}))
         cells = {}
         for kind in ("normal", "reduce"):
             genes, concat = document[kind], document[f"{kind}_concat"]
@@ -159,6 +168,9 @@ class Genotype:
                 raise UserError(f"{kind} must be a list of [operation, input node] pairs, not {shorten(genes)}")
             if not isinstance(concat, list):
                 raise UserError(f"{kind}_concat must be a list of inner nodes, not {shorten(concat)}")
+            for operation, _ in genes:
+                if isinstance(operation, str):
+                    operation_registry.require_operation(operation, plugins)
             cells[kind] = Cell(tuple((gene[0], gene[1]) for gene in genes), tuple(concat))
         return cls(**cells, provenance=provenance)
 
@@ -174,6 +186,13 @@ class Genotype:
 Cells = Genotype | Mapping[str, Graph]
 
 
+def _read_plugins(given: Any) -> dict[str, str]:
+    """The plugin of each operation that is not of the package, by name, as `Genotype.to_dict` writes them."""
+    if not isinstance(given, dict) or not all(isinstance(plugin, str) for plugin in given.values()):
+        raise UserError(f"plugins must be an object of operations and their modules, not {shorten(given)}")
+    return given
+
+
 def _is_integer(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -187,11 +206,8 @@ def _check_cell(kind: str, cell: Cell) -> None:
         raise UserError(f"{kind} has {cell.nodes} inner nodes; at most {_MAXIMUM_NODES} are supported")
     for position, (operation, source) in enumerate(cell.genes):
         node = INPUT_NODES + position // EDGES_PER_NODE
-        if operation not in OPERATIONS:
-            raise UserError(
-                f"{kind} pair {position}: unknown operation {shorten(operation)}; "
-                f"allowed are {', '.join(OPERATIONS)}{nearest(shorten(operation), OPERATIONS)}"
-            )
+        if operation not in operation_registry.names():
+            raise UserError(f"{kind} pair {position}: {operation_registry.unknown_operation(operation)}")
         if not _is_integer(source) or source < 0:
             raise UserError(f"{kind} pair {position}: input node {shorten(source)} is not a node number")
         if source >= node:

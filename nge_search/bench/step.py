@@ -18,7 +18,7 @@ from nge_search.engine.task import Phase
 from nge_search.errors import UserError
 from nge_search.gradient.bilevel import BilevelSearch
 from nge_search.gradient.run import build_task
-from nge_search.settings.load import load_config
+from nge_search.settings.load import import_named_plugins, load_config
 from nge_search.settings.search import SearchConfig
 
 
@@ -38,6 +38,7 @@ def main(words: Sequence[str], parser_class: type[argparse.ArgumentParser]) -> N
         raise UserError(f"--steps={options.steps}: must be between 1 and 1000")
     with tempfile.TemporaryDirectory() as folder:
         run = (f"run.dir={folder}/run", "run.progress=none")
+        import_named_plugins(options.config, options.settings)
         config = load_config(SearchConfig, options.config, [*options.settings, *run])
         with open_session(config) as session:
             result = measure_step(session, options.steps)

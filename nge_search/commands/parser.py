@@ -4,19 +4,39 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from nge_search.errors import UserError, plain
 from nge_search.files import user_path
+from nge_search.settings.load import import_named_plugins
+
+#: The flag of every command by which plugins may be imported that files name.
+TRUST_CODE = "--trust-code"
+_EPILOG = "plugins=[MODULE] imports modules of yours first, whose operations architectures may name."
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
+    """An argument parser whose errors are one line; every command may be told to trust code."""
+
+    def __init__(self, *args: Any, **more: Any):
+        super().__init__(*args, **{"epilog": _EPILOG, "conflict_handler": "resolve", **more})
+        self.add_argument(
+            TRUST_CODE,
+            action="store_true",
+            help="import the plugins that a run folder, an export or an architecture's file names",
+        )
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{plain(message, 200)}; see `{self.prog} --help`")
+
+
+def without_plugins(words: Sequence[str]) -> list[str]:
+    """The words of a command that takes no settings, less plugins=[...], which are imported."""
+    given = [word for word in words if word.startswith("plugins=")]
+    import_named_plugins(None, given)
+    return [word for word in words if word not in given]
 
 
 def given_path(given: str) -> str:

@@ -9,11 +9,10 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from nge_search.engine.run_files import MARK
 from nge_search.errors import UserError, plain
 from nge_search.files import new_folder, sync_folder, write_json
 from nge_search.json_reader import Reader, read_json
-from nge_search.kinds import CONFIG, GENOTYPE
+from nge_search.kinds import CONFIG, GENOTYPE, MARK
 from nge_search.networks.timm_models import ARCHITECTURES
 from nge_search.networks.weights import MODEL_FILE, WEIGHTS_FILE
 

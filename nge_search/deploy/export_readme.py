@@ -18,7 +18,7 @@ timm 1.0.26 or newer installed. It takes `image.png`: put an image of yours ther
 
 ```sh
 [ -e image.png ] || python -c "from PIL import Image; Image.new('RGB', ({side}, {side}), 'grey').save('image.png')"
-nge classify . image.png
+nge classify . image.png{word}
 ```
 
 In Python:
@@ -29,7 +29,7 @@ import torch
 from PIL import Image
 
 import nge_search.networks.timm_models  # tells timm of the architecture
-
+{imports}
 model = timm.create_model("local-dir:.", pretrained=True).eval()
 transform = timm.data.create_transform(**timm.data.resolve_data_config({{}}, model=model))
 with Image.open("image.png") as image, torch.inference_mode():
@@ -93,6 +93,7 @@ def readme(document: Mapping[str, Any], config: EvalConfig, formats: Sequence[st
     """
     images = document["pretrained_cfg"]
     channels, side, _ = images["input_size"]
+    plugins = sorted(set(document["model_args"]["genotype"].get("plugins", {}).values()) - {"__main__"})
     facts = {
         "architecture": document["architecture"],
         "tag": images["tag"],
@@ -101,6 +102,8 @@ def readme(document: Mapping[str, Any], config: EvalConfig, formats: Sequence[st
         "channels": channels,
         "side": side,
         "command": _training(config),
+        "word": f" {word('plugins', plugins)}" if plugins else "",
+        "imports": "".join(f"import {plugin}  # registers operations of the network\n" for plugin in plugins),
     }
     parts = [_HEAD, *([_ONNX] if "onnx" in formats else []), *([_TORCH] if "torch" in formats else []), _TRAIN]
     return "".join(part.format(**facts) for part in parts)

@@ -23,10 +23,9 @@ from nge_search.engine.event_file import EVENTS
 from nge_search.errors import UserError, plain
 from nge_search.files import TEMPORARY, read_text, write_atomic
 from nge_search.json_reader import read_json
-from nge_search.kinds import ENVIRONMENT, own_files
+from nge_search.kinds import ENVIRONMENT, MARK, own_files
 from nge_search.yaml_reader import LARGEST_BYTES, parse_yaml
 
-MARK = ".nge-run"
 LOCK = ".lock"
 CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"

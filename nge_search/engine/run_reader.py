@@ -283,7 +283,8 @@ def use_of(run: str | Path, kind: str = "") -> str:
         return ""
     retrain = ""
     if "{retrain}" in known.use:
-        retrain = retrain_command(run, reader.setting("data"), reader.searched_images())
+        plugins = reader.genotype.plugins.values() if reader.genotype else ()
+        retrain = retrain_command(run, reader.setting("data"), reader.searched_images(), plugins)
     return f"the run folder of {known.use.format(run=shlex.quote(str(run)), retrain=retrain)}"
 
 

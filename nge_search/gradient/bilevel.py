@@ -43,6 +43,7 @@ from nge_search.gradient.progress import TAGS, describe_epoch, epoch_figures, mo
 from nge_search.gradient.sampling import Sampler, score_gradient
 from nge_search.gradient.stopping import EarlyStop
 from nge_search.metrics.classification import Meter
+from nge_search.operation_registry import plugins_of
 from nge_search.settings.search import SearchConfig, SearchSection
 from nge_search.supernet import build_space, build_supernet, fuse, state_dict
 
@@ -91,7 +92,8 @@ class BilevelSearch(Task):
             self.weights, section.learning_rate, section.momentum, section.weight_decay
         )
         self.epochs = section.epochs
-        self.recorder = Recorder(choose_record(section.cuda_graphs, world), section.cuda_graphs == "always")
+        graphs = cuda_graphs(section, self.space.cell_space)
+        self.recorder = Recorder(choose_record(graphs, world), graphs == "always")
         self.phases = build_phases(self)
         self.meters = {name: Meter(world.device) for name in ("train", "architecture", "valid")}
         self.found = {}
@@ -277,6 +279,12 @@ class BilevelSearch(Task):
     def publish(self, logger: Logger, row: dict[str, Any], step: int) -> None:
         super().publish(logger, row, step)
         logger.text("genotype", f"```\n{json.dumps(row['genotype'], indent=2)}\n```", step)
+
+
+def cuda_graphs(settings: SearchSection, space: CellSpace) -> str:
+    """`search.cuda_graphs`; auto is never where plugins' operations are searched: a replay may not repeat these."""
+    known = settings.cuda_graphs != "auto" or not plugins_of(space.operations)
+    return settings.cuda_graphs if known else "never"
 
 
 def build_mixture(

@@ -7,15 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nge_search.architecture.genotype import PARAMETER_FREE
 from nge_search.architecture.graph import PLAIN, Graph
 from nge_search.gradient.architecture import ArchitectureOptimiser
 from nge_search.gradient.cost import ExpectedCost
+from nge_search.operation_registry import is_parameter_free
 from nge_search.settings.search import SearchConfig
 from nge_search.spaces import EdgeSpace
 
-#: Operations without weights, of all spaces.
-_PARAMETER_FREE = PARAMETER_FREE | {"none"}
+
+def _is_free(operation: str) -> bool:
+    """Whether it has no weights, in whatever space."""
+    return operation == "none" or is_parameter_free(operation)
 
 
 def mean_entropy(p_EO: Tensor) -> float:
@@ -25,7 +27,7 @@ def mean_entropy(p_EO: Tensor) -> float:
 
 def parameter_free_share(cell: Graph, count: int) -> float:
     """Which part of a cell's `count` operations are skips, pools and `none`: near 1, the search has collapsed."""
-    weighted = sum(edge.label != PLAIN and edge.label.name not in _PARAMETER_FREE for edge in cell.edges)
+    weighted = sum(edge.label != PLAIN and not _is_free(edge.label.name) for edge in cell.edges)
     return (count - weighted) / count
 
 
@@ -45,7 +47,7 @@ def epoch_figures(
         "seed": config.seed,
     }
     derived, graph = space.derive(strengths, provenance), space.cell_space
-    free = [name in _PARAMETER_FREE for name in graph.operations]
+    free = [_is_free(name) for name in graph.operations]
     figures: dict[str, Any] = {"operations": list(graph.operations), "edges": [list(edge) for edge in graph.edges]}
     for kind, p_EO in zip(graph.kinds, matrices):
         figures[f"p_{kind}"] = p_EO.tolist()

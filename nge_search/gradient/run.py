@@ -60,7 +60,8 @@ def closing_lines(config: SearchConfig, summary: dict[str, Any]) -> list[str]:
             for kind, cell in found.genotype.cells()
         ]
         images = RunReader(folder, lenient=True).searched_images()
-        after = f"retrain it: {retrain_command(folder, dataclasses.asdict(config.data), images)}"
+        own = found.genotype.plugins.values()
+        after = f"retrain it: {retrain_command(folder, dataclasses.asdict(config.data), images, own)}"
     return [
         *cells,
         *([summary["stopped"]] if "stopped" in summary else []),

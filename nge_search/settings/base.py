@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import field
 from typing import Any, ClassVar
 
@@ -18,7 +19,7 @@ def option(
     default: Any,
     meaning: str,
     *,
-    choices: tuple[str, ...] | None = None,
+    choices: tuple[str, ...] | Callable[[], tuple[str, ...]] | None = None,
     at_least: float | None = None,
     above: float | None = None,
     at_most: float | None = None,
@@ -29,6 +30,7 @@ def option(
     """A dataclass field with its meaning and limits.
 
     Args:
+        choices: what is allowed, or a function that tells: what users may add to.
         free_on_resume: a resumed run may change it.
         path: it is a path, whose `~` is expanded.
     """
@@ -90,6 +92,7 @@ class Section:
 
     def _check_field(self, name: str, value: Any, limits: Any) -> None:
         choices = limits["choices"]
+        choices = choices() if callable(choices) else choices
         for element in value if isinstance(value, list) else [value]:
             if element is None:
                 continue

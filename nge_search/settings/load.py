@@ -18,7 +18,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from nge_search import kinds
+from nge_search import kinds, operation_registry
 from nge_search.errors import UserError, from_os_error, nearest, plain, shorten
 from nge_search.files import read_text, user_path
 from nge_search.kinds import Kind
@@ -128,6 +128,34 @@ def kind_for(
     if task not in tasks:
         raise UserError(f"task={plain(given)}: allowed are {', '.join(tasks)}{nearest(given, tasks)}")
     return choices[tasks.index(task)]
+
+
+def import_named_plugins(path: str | Path | None = None, overrides: Sequence[str | Mapping[str, Any]] = ()) -> None:
+    """Import the plugins that a user's own config file, or after it an override, names last.
+
+    Configurations that are read from run folders go by this function.
+
+    Raises:
+        UserError: a plugin that cannot be imported, or a file that lies in a run folder.
+    """
+    named, source = None, None
+    if path is not None and (named := _read_yaml(user_path(path)).get("plugins")) is not None:
+        source = user_path(path)
+    for item in overrides:
+        given = None
+        if isinstance(item, Mapping):
+            given = item.get("plugins")
+        elif str(item).startswith("plugins="):
+            given = read_word(*_split(item), (list,))
+        if given is not None:
+            named, source = given, None
+    modules = [] if named is None else read_value("plugins", named, (list,))
+    if modules and source and (source.parent / kinds.MARK).exists() and not operation_registry.files_are_trusted():
+        raise UserError(
+            f"{source} is the file of a run, whose plugins are not imported; if you trust them, add "
+            f"plugins=[{plain(','.join(modules))}] to the command, or --trust-code"
+        )
+    operation_registry.import_plugins(modules)
 
 
 def to_dict(config: RunningConfig) -> dict[str, Any]:

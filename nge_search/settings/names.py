@@ -5,24 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from nge_search import kinds
+from nge_search.operation_registry import BUILT_IN
 
 #: Sets of architectures (`nge_search.spaces`).
 SPACES = ("darts", "nasbench101", "nasbench201", "enas_macro")
 #: Those that have a supernet.
 SUPERNET_SPACES = ("darts", "nasbench201")
 
-#: Every operation that a genotype may name. The first seven are NGE's search space, in its order.
-OPERATIONS = (
-    "skip_connect",
-    "max_pool_3x3",
-    "avg_pool_3x3",
-    "sep_conv_3x3",
-    "sep_conv_5x5",
-    "dil_conv_3x3",
-    "dil_conv_5x5",
-    "sep_conv_7x7",
-    "conv_7x1_1x7",
-)
+#: The package's own operations that a genotype may name (`operation_registry.names` has the users', too). The first
+#: seven are NGE's search space, in its order, and what is searched by default.
+OPERATIONS = BUILT_IN
 SEARCH_OPERATIONS = OPERATIONS[:7]
 #: Of a cell in DARTS' notation: the outputs of the two cells before it.
 INPUT_NODES = 2

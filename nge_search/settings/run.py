@@ -69,6 +69,12 @@ class RunningConfig(Section):
     threads: int = option(
         0, "Number of CPU threads of torch; 0: its own choice.", at_least=0, at_most=1024, free_on_resume=True
     )
+    plugins: list[str] = option(
+        [],
+        "Modules of yours that register operations; imported from the current folder or as they are installed, "
+        "when a command or a config file of yours names them, and never from a run folder.",
+        free_on_resume=True,
+    )
     run: RunSection = field(default_factory=RunSection)
 
 

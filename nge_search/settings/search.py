@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from nge_search import operation_registry
 from nge_search.settings.base import Section, option
 from nge_search.settings.embedding import EmbeddingSection
 from nge_search.settings.names import (
@@ -45,7 +46,9 @@ class SupernetSection(Section):
         3, "Number of channels of the stem, in units of supernet.channels.", at_least=1, at_most=16
     )
     operations: list[str] = option(
-        [*SEARCH_OPERATIONS], "Candidate operations, in the order of P's columns.", choices=SEARCH_OPERATIONS
+        [*SEARCH_OPERATIONS],
+        "Candidate operations, in the order of P's columns; also sep_conv_7x7, conv_7x1_1x7 and those of plugins.",
+        choices=operation_registry.names,
     )
     partial: int = option(
         1,
@@ -187,7 +190,8 @@ class SearchSection(SgdSection):
     )
     cuda_graphs: str = option(
         "auto",
-        "Whether whole steps are replayed as CUDA graphs, launched at once; auto: on a GPU with one process.",
+        "Whether whole steps are replayed as CUDA graphs, launched at once; auto: on a GPU with one process, "
+        "unless operations of plugins are searched.",
         choices=("auto", "always", "never"),
         free_on_resume=True,
     )

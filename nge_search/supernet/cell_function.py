@@ -80,7 +80,7 @@ class _Mix(torch.autograd.Function):
                 stage.begin(setting, images, ctx.weights.stage(s), given[s] if given is not None else None)
             )
             observed.stages.append(ctx.passes[-1].seen)
-        observed.count = ctx.passes[-1].count
+        observed.count = next((own.count for own in ctx.passes if own.count is not None), None)
         states.append(_combine(kernels, ctx.passes, len(states), past))
         # other tensors than those that passes hold: outputs know this operation, and it must not know them
         return tuple(state.detach() for state in states[-plan.outputs :])

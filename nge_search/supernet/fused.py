@@ -8,6 +8,7 @@ are stacked in one tensor per kind; `to_textbook` and `from_textbook` convert, e
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -19,6 +20,7 @@ from nge_search.operations import DilConv, FactorizedReduce, ModuleList, Preproc
 from nge_search.settings.names import INPUT_NODES
 from nge_search.supernet.cell_function import Observed, Plan, mix
 from nge_search.supernet.kernels.contract import Kernels
+from nge_search.supernet.module_pass import weights_of
 from nge_search.supernet.preprocess import fork, preprocess
 from nge_search.supernet.reference import MixedCell, Supernet
 from nge_search.supernet.setting import Setting
@@ -32,11 +34,15 @@ class _Divided:
     Weights are stacked by edge: taps of first steps, of dilated convolutions and of second steps, per kind
     [E, C, 1, K, K]; pointwise weights of first steps, second steps and dilated convolutions
     [E * kinds, C, C, 1, 1], as far as there are such; where skip connections halve, those of their even and odd
-    pixels [2 E, C, C] for the first stage's edges. P's edges are by source and then target, its operations as in
-    `StageWeights.p`.
+    pixels [2 E, C, C] for the first stage's edges; then those of modules, by edge. P's edges are by source and then
+    target, its operations as in `StageWeights.p`.
     """
 
     def __init__(self, stages: Sequence[Stage], p_EO: Tensor, weights: Sequence[Tensor]):
+        owned = [len(weights_of(stage.modules)) for stage in stages]
+        own, weights = weights[len(weights) - sum(owned) :], weights[: len(weights) - sum(owned)]
+        ends = list(itertools.accumulate(owned))
+        self.of_modules = [own[end - count : end] for end, count in zip(ends, owned)]
         self.counts = [len(stage.targets) for stage in stages]
         self.separable, self.dilated = stages[0].separable, len(stages[0].dilations)
         self.p = p_EO.split(self.counts)
@@ -56,7 +62,7 @@ class _Divided:
         direct = pointwise[-1] if self.dilated else None
         if s == 0 and self.halves is not None:
             direct = self._with_halves(direct)
-        return StageWeights(self.p[s], taps[:inner], taps[inner:], first, last, direct)
+        return StageWeights(self.p[s], taps[:inner], taps[inner:], first, last, direct, self.of_modules[s])
 
     def _with_halves(self, direct: Tensor | None) -> Tensor:
         assert self.halves is not None
@@ -79,11 +85,12 @@ class _Divided:
             found += [torch.cat(first), torch.cat(last)]
         if self.dilated:
             found.append(torch.cat(direct))
-        return [x.to(weight.dtype).view(weight.shape) for x, weight in zip(found + halves, weights)]
+        own = [x for stage in stages for x in stage.modules]
+        return [x.to(weight.dtype).view(weight.shape) for x, weight in zip(found + halves + own, weights)]
 
 
-#: What cells may choose from; what is not here would be left out. Depthwise convolutions are computed alike.
-_KNOWN = (
+#: What is computed in a fast form, depthwise convolutions alike; every other operation by its own module.
+_FAST = (
     "skip_connect",
     "max_pool_3x3",
     "avg_pool_3x3",
@@ -98,7 +105,8 @@ _KNOWN = (
 class FusedCell(StackedCell):
     """`reference.MixedCell` in the fast form; edges are stacked by their source and then by their target.
 
-    `channels` are those that pass the operations.
+    `channels` are those that pass the operations. Modules of operations without a fast form are the textbook's own,
+    and stand where they stand there.
     """
 
     skip_even: nn.Parameter
@@ -119,8 +127,8 @@ class FusedCell(StackedCell):
 
     def _adopt(self, reference: dict[str, nn.Module]) -> None:
         """Stack the weights and statistics of the reference's operations."""
-        operations = self.space.operations
-        place = {operation: operations.index(operation) for operation in operations}
+        operations = tuple(name for name in self.space.operations if name in _FAST)
+        place = {operation: self.space.operations.index(operation) for operation in operations}
         paths = {o: [f"edges.{edge}.{place[o]}" for edge in self.order] for o in operations}
         of_type = {o: reference[paths[o][0]] for o in operations}
         self.separable = [o for o in operations if isinstance(of_type[o], SepConv)]
@@ -152,22 +160,38 @@ class FusedCell(StackedCell):
             for half in ("even", "odd"):
                 self.stack(reference, f"skip_{half}", [f"{path}.{half}" for path in halving])
             self.stack(reference, "skip_norm", [f"{path}.bn" for path in halving])
+        self.slow = [at for at, name in enumerate(self.space.operations) if name not in _FAST]
+        self.edges = nn.ModuleDict()
+        for edge in range(len(self.space.edges)) if self.slow else ():
+            self.edges[str(edge)] = nn.ModuleDict({str(at): reference[f"edges.{edge}.{at}"] for at in self.slow})
+
+    def lend_modules(self, cell: MixedCell) -> None:
+        """Put the modules of operations without a fast form into a textbook's cell."""
+        for edge, at in itertools.product(range(len(self.space.edges)), self.slow):
+            cell.edges[edge][at] = self._module(edge, at)
+
+    def _module(self, edge: int, at: int) -> nn.Module:
+        return self.edges.get_submodule(f"{edge}.{at}")
 
     def _plan(self) -> list[Stage]:
         """The two inputs together, then node by node."""
         stages: list[Stage] = []
         last = self.space.vertices - 1
+        edges = iter(self.order)
         for sources in (range(INPUT_NODES), *([source] for source in range(INPUT_NODES, last))):
+            targets = tuple(t for s in sources for t in range(max(s + 1, INPUT_NODES), self.space.vertices))
+            own = [[self._module(edge, at) for at in self.slow] for edge in itertools.islice(edges, len(targets))]
             stages.append(
                 Stage(
                     sources=tuple(sources),
-                    targets=tuple(t for s in sources for t in range(max(s + 1, INPUT_NODES), self.space.vertices)),
+                    targets=targets,
                     halving=self.reduction and not stages,
                     separable=len(self.separable),
                     dilations=tuple(self.dilations),
                     pools=("max_pool_3x3" in self.pools, "avg_pool_3x3" in self.pools),
                     skip=self.skip,
                     eps=self.eps,
+                    modules=own,
                 )
             )
         return stages
@@ -178,7 +202,7 @@ class FusedCell(StackedCell):
         Args:
             p_EO: as `FusedSupernet.ordered` gives it.
         """
-        setting = Setting(self.training, self.synchronised, kernels)
+        setting = Setting(self.training, self.synchronised, kernels, torch.is_grad_enabled())
         with torch.autocast(p_EO.device.type, enabled=False):  # which would round statistics and P to bfloat16
             images = [
                 _preprocess(setting, *given) for given in ((self.preprocess0, before), (self.preprocess1, last))
@@ -203,7 +227,7 @@ class FusedCell(StackedCell):
                 functional.pad(odd, (0, 0, even.shape[1], 0)),
             )
             found.append(torch.stack(halves, dim=1).flatten(0, 1))
-        return found
+        return found + [weight for stage in self.stages for weight in weights_of(stage.modules)]
 
     def _norms(self, stage: Stage) -> dict[str, tuple[str, int]]:
         """Names of the kinds of normalisation in `StagePass.given`, where they are kept, and how many per edge."""
@@ -275,17 +299,22 @@ class FusedSupernet(StackedNetwork):
     """`reference.Supernet` in the fast form, with the weights of one.
 
     Raises:
-        UserError: an operation that it does not compute, or one that is named twice.
+        UserError: an operation that is named twice.
     """
 
     def __init__(self, supernet: Supernet):
-        require_known(supernet.space.operations, _KNOWN)
+        require_known(supernet.space.operations, supernet.space.operations)
         super().__init__(supernet)
         self.stem, self.classifier = supernet.stem, supernet.classifier
         self.cells = ModuleList(FusedCell(cell) for cell in supernet.cells)
         first = self.cells[0]
         names = ["skip_connect"] * first.skip + sorted(first.pools, reverse=True) + first.separable + first.dilated
-        self.take_order(first.order, [self.space.operations.index(name) for name in names])
+        self.take_order(first.order, [*map(self.space.operations.index, names), *first.slow])
+        assert isinstance(self.textbook, Supernet)
+        for own, cell in zip(self.cells, self.textbook.cells):
+            own.lend_modules(cell)
+        tensors = itertools.chain(self.named_parameters(), self.named_buffers())
+        self.lent = {name for name, _ in tensors if ".edges." in name}
 
     def mix(self, x_BCHW: Tensor, *matrices: Tensor) -> Tensor:
         p_normal_EO, p_reduce_EO = matrices

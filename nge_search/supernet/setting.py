@@ -18,11 +18,13 @@ class Setting:
     Attributes:
         observe: whether moments are those of the batch; synchronised: over all ranks.
         kernels: what computes on maps, and has memory for them.
+        differentiate: whether there may be a backward pass.
     """
 
     observe: bool
     synchronised: bool
     kernels: Kernels
+    differentiate: bool = True
 
     def add_ranks(self, sums: Sequence[Tensor], positions: int) -> Tensor:
         """Sum in place what each rank summed over its positions; returns the number of all positions, [1]."""

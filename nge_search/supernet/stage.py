@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nge_search.supernet import folding
 from nge_search.supernet.folding import Folded, FoldGradients, Moments, wide
 from nge_search.supernet.kernels.contract import Convolution, Mix
+from nge_search.supernet.module_pass import ModulePass
 from nge_search.supernet.setting import Setting
 
 
@@ -25,11 +26,13 @@ class Stage:
     """Nodes whose leaving edges are computed together, because all are known at once; as many from each.
 
     Each edge has `separable` convolutions of two steps, one-step ones of some `dilations` (the "direct" ones), the
-    pools of its node, and the node itself, if `skip`. If the stage halves the image, its skip connections do as
-    well, with two more direct convolutions each, which read every even pixel, and every odd one.
+    pools of its node, the node itself, if `skip`, and what `modules` compute. If the stage halves the image, its
+    skip connections do as well, with two more direct convolutions each, which read every even pixel, and every odd
+    one.
 
     Attributes:
         sources: the nodes; targets: of each edge, by source; pools: whether there are maxima, and averages.
+        modules: of each edge those of operations that have no fast form; as many of each, perhaps none.
     """
 
     sources: tuple[int, ...]
@@ -40,6 +43,17 @@ class Stage:
     pools: tuple[bool, bool]
     skip: bool
     eps: float
+    modules: Sequence[Sequence[nn.Module]] = ()
+
+    @property
+    def by_modules(self) -> int:
+        """Operations of each edge that have no fast form."""
+        return len(self.modules[0]) if self.modules else 0
+
+    @property
+    def part_counts(self) -> list[int]:
+        """Of an edge's parts those that are its node, its pools, and what modules give."""
+        return [int(self.skips), sum(self.pools), self.by_modules]
 
     @property
     def stride(self) -> int:
@@ -83,11 +97,12 @@ class StageWeights(NamedTuple):
     """Of a stage's edges; gradients come in the same form.
 
     Attributes:
-        p: [E, operations], wide, in the order skip, maxima, averages, separable, dilated.
+        p: [E, operations], wide, in the order skip, maxima, averages, separable, dilated, by modules.
         inner_taps: of first steps, then of direct convolutions without the skip connections'; outer_taps: of second
             steps; per kind [E, C, 1, K, K].
         first, last, direct: pointwise weights of first and second steps and of direct convolutions, wide,
             [E * kinds, C, C], as far as there are such.
+        modules: of the modules, as `module_pass.weights_of` orders them; they are read there.
     """
 
     p: Tensor
@@ -96,6 +111,7 @@ class StageWeights(NamedTuple):
     first: Tensor | None
     last: Tensor | None
     direct: Tensor | None
+    modules: Sequence[Tensor] = ()
 
 
 Given = dict[str, tuple[Tensor, Tensor]]
@@ -211,13 +227,16 @@ class StagePass:
             rights.append(self._fold("direct", self.inner, -1, weights.direct, self.direct_p))
         self.rights = list(zip(*rights)) or [()] * edges
         scales = [self.skip_p[:, :, None].expand(-1, -1, channels), *self._pool()]
+        self.by_modules: ModulePass | None = None
+        if stage.by_modules:
+            self.by_modules = ModulePass(setting, stage.modules, images)
+            scales.append(self.module_p[:, :, None].expand(-1, -1, channels))
         self.scales = torch.cat(scales, dim=1).to(self.like.dtype)
 
     def _split_p(self, p: Tensor) -> None:
         stage = self.stage
-        skip, pools, separable, dilated = p.split(
-            [int(stage.skip), sum(stage.pools), stage.separable, len(stage.dilations)], dim=1
-        )
+        kinds = int(stage.skip), sum(stage.pools), stage.separable, len(stage.dilations), stage.by_modules
+        skip, pools, separable, dilated, self.module_p = p.split(kinds, dim=1)
         self.pool_p, self.separable_p = pools, separable
         self.skip_p = skip[:, : int(stage.skips)]
         self.direct_p = torch.cat([dilated, skip, skip], dim=1) if stage.split_skip else dilated
@@ -332,10 +351,11 @@ class StagePass:
     # -- what ends in the targets, and comes back from there
 
     def parts(self, edge: int) -> list[Tensor]:
-        """The node that an edge leaves, its maxima and averages, as far as they are used."""
+        """The node that an edge leaves, its maxima and averages, and what modules give, as far as they are used."""
         i = edge // self.stage.per_node
         own = [self.images[i]] if self.stage.skips else []
-        return own + [pooled[i] for pooled in (self.maxima, self.averages) if pooled is not None]
+        own += [pooled[i] for pooled in (self.maxima, self.averages) if pooled is not None]
+        return own if self.by_modules is None else own + self.by_modules.outputs[edge]
 
     def maps(self, edge: int) -> list[Tensor]:
         """What an edge's products read: second steps of separable convolutions, then direct ones."""
@@ -355,11 +375,10 @@ class StagePass:
         dys = [own.dy for own in gradients]
         d_scales = torch.stack([own.scales for own in gradients])
         d_biases = torch.stack([own.bias for own in gradients])
-        d_skip = d_scales[:, : int(stage.skips)].sum(dim=2)
+        of_skip, of_pools, of_modules = d_scales.split(stage.part_counts, dim=1)
+        d_skip = of_skip.sum(dim=2)
         shared = stage.skips or any(stage.pools)
-        d_pools = d_skip[:, :0]
-        if shared:
-            d_pools = self._pools_backward(d_scales[:, int(stage.skips) :], d_biases, dys, dx)
+        d_pools = self._pools_backward(of_pools, d_biases, dys, dx) if shared else d_skip[:, :0]
         changes: dict[str, FoldGradients] = {}
 
         def unfold(name: str, d_rights: Tensor, d_bias: Tensor) -> FoldGradients:
@@ -401,11 +420,23 @@ class StagePass:
             products = [owed[j] for j in range(len(owed))]
             found, _ = self.inner.backward(self.images, products, inner_changes, dx, shared, need)
             inner_taps = needed(found[:kinds])
+        of_weights = self._modules_backward(dys, dx, shared or self.inner is not None, need_weights)
         d_p = [d_skip, d_pools] + [
             changes[name].p.view(edges, -1) for name in ("last", "direct") if name in changes
         ]
         weights = [changes[name].weight if name in changes else None for name in ("first", "last", "direct")]
-        return StageWeights(torch.cat(self._join_skip(d_p), dim=1), inner_taps, outer_taps, *weights)
+        every = [*self._join_skip(d_p), of_modules.sum(dim=2)]
+        return StageWeights(torch.cat(every, dim=1), inner_taps, outer_taps, *weights, modules=of_weights)
+
+    def _modules_backward(
+        self, dys: Sequence[Tensor], dx: Sequence[Tensor] | None, written: bool, need_weights: bool
+    ) -> list[Tensor]:
+        """Gradients of the modules' weights; adds those of the images to dx, if something was written there."""
+        if self.by_modules is None:
+            return []
+        for own in () if written else dx or ():
+            own.zero_()
+        return self.by_modules.backward(self.module_p, dys, dx, need_weights)
 
     def _join_skip(self, d_p: list[Tensor]) -> list[Tensor]:
         """P's gradients in P's order: a skip connection that is two convolutions owes to both."""

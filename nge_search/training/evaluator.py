@@ -201,6 +201,7 @@ def _trial_config(config: CommandConfig, section: TrialsSection) -> TrialConfig:
     return TrialConfig(
         seed=config.seed,
         threads=config.threads,
+        plugins=config.plugins,
         run=run,
         device=config.device,
         precision=config.precision,

@@ -21,7 +21,7 @@ from nge_search.engine.interrupt import Interrupted
 from nge_search.engine.precision import allow_tf32
 from nge_search.errors import RunFailure, UserError
 from nge_search.json_reader import parse_json
-from nge_search.settings.load import load_config, to_dict
+from nge_search.settings.load import import_named_plugins, load_config, to_dict
 from nge_search.settings.trial import TrialConfig
 from nge_search.training.short import TrialImages
 from nge_search.training.trial_run import run_trial_inside, why
@@ -37,7 +37,9 @@ class Trainer:
     def answer(self, line: str) -> dict[str, Any]:
         """What a training comes to."""
         try:
-            config = load_config(TrialConfig, None, [parse_json(line, "a training")])
+            given = parse_json(line, "a training")
+            import_named_plugins(None, [given])  # those of the search that asks
+            config = load_config(TrialConfig, None, [given])
             torch.set_num_threads(config.threads)
             allow_tf32(config.precision == "tf32")
             architecture = load_architecture(config.network.genotype)

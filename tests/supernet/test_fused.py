@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nge_search import operations
 from nge_search.architecture.cell_space import CellSpace
 from nge_search.errors import UserError
 from nge_search.settings.names import SEARCH_OPERATIONS
@@ -134,7 +133,6 @@ def test_equals_the_textbook_with_partial_channels(space, channels, cells, batch
 @pytest.mark.parametrize(
     ("space", "operations", "named"),
     [
-        ("darts", ("sep_conv_3x3", "conv_7x1_1x7", "skip_connect"), "does not compute 'conv_7x1_1x7'"),
         ("darts", ("skip_connect", "sep_conv_3x3", "skip_connect"), "two of 'skip_connect'"),
         ("darts", ("dil_conv_3x3", "max_pool_3x3", "dil_conv_3x3"), "two of 'dil_conv_3x3'"),
         ("nasbench201", (*DENSE.operations, "nor_conv_3x3"), "two of 'nor_conv_3x3'"),
@@ -152,14 +150,85 @@ def test_operations_that_would_be_left_out_are_refused(space, operations, named)
         fuse(textbook)
 
 
-def test_an_operation_of_somebodys_own_is_refused(monkeypatch):
-    monkeypatch.setitem(operations._FACTORIES, "my_conv", lambda *_: nn.Identity())
+def test_an_operation_that_a_benchmark_does_not_have_is_refused(monkeypatch):
     monkeypatch.setattr("nge_search.supernet.nasbench201.build_operation", lambda *_, **__: nn.Identity())
-    darts = Supernet(CellSpace(operations=("skip_connect", "my_conv")), 2, 3, CLASSES)
     dense = DenseSupernet(dataclasses.replace(DENSE, operations=(*DENSE.operations, "my_conv")), 2, 3, CLASSES)
-    for textbook in (darts, dense):
-        with pytest.raises(UserError, match=r"does not compute 'my_conv'; set supernet\.kernel=reference"):
-            fuse(textbook)
+    with pytest.raises(UserError, match=r"does not compute 'my_conv'; set supernet\.kernel=reference"):
+        fuse(dense)
+
+
+#: Four operations that have no fast form, in between of some that have: a published one, and three of a user's.
+MIXED = (
+    "ghost_conv",
+    "skip_connect",
+    "max_pool_3x3",
+    "conv_7x1_1x7",
+    "sep_conv_3x3",
+    "drift",
+    "dil_conv_3x3",
+    "blur",
+)
+
+
+@pytest.mark.parametrize(
+    ("names", "training", "parts", "cells", "size"),
+    [
+        (MIXED, True, 1, 4, 9),
+        (MIXED, False, 1, 3, 8),
+        (MIXED, True, 2, 3, 9),
+        (("ghost_conv", "drift"), True, 1, 3, 8),
+        (("drift", "skip_connect"), True, 1, 3, 9),
+    ],
+)
+def test_operations_without_a_fast_form_equal_the_textbook(own_operations, names, training, parts, cells, size):
+    """In one mixed cell with those that have one: logits, all gradients, and the state that operations keep."""
+    torch.manual_seed(0)
+    reference, fused = build(CellSpace(2, names), 8, cells, partial=parts)
+    images, matrices = inputs(reference.space, 3, size)
+    for _ in range(2):  # state goes on from the first step to the second
+        found = run(fused, images, matrices, training)
+        target = run(reference, images, matrices, training)
+        require_equal(found, target, 1e-10)
+    state, textbook = exchange.supernet_state(fused), reference.state_dict()
+    assert list(state) == list(textbook)
+    drifted = [name for name in textbook if name.endswith(("level", "calls"))]
+    for name in drifted:
+        torch.testing.assert_close(state[name], textbook[name], rtol=1e-10, atol=1e-12)
+        assert not training or float(state[name]) != 0
+    assert drifted
+
+
+def test_modules_without_a_fast_form_compute_alone_where_operations_are_drawn(own_operations):
+    """With their state, and none of those that are not drawn; copies of the network have their own."""
+    torch.manual_seed(0)
+    reference, fused = build(CellSpace(2, MIXED), 4, 3)
+    fused, kept = copy.deepcopy(fused), fused
+    before = {name: value.clone() for name, value in exchange.supernet_state(kept).items()}
+    images, _ = inputs(reference.space, 3, 8)
+    drawn = torch.full((len(reference.space.edges),), MIXED.index("drift"))
+    matrices = [functional.one_hot(drawn, len(MIXED)).double() for _ in range(2)]
+    for _ in range(2):
+        target = run(reference, images, matrices, learns=False)
+        require_equal(run(fused, images, matrices, learns=False), target, 1e-10)
+    state = exchange.supernet_state(fused)
+    calls = [name for name in state if name.endswith("calls")]
+    assert {int(state[name]) for name in calls} == {2}
+    assert all(torch.equal(value, before[name]) for name, value in exchange.supernet_state(kept).items())
+
+
+def test_modules_without_a_fast_form_under_bfloat16_and_without_gradients(own_operations):
+    """Under autocast as near to float64 as the textbook; where nothing is differentiated, nothing is kept."""
+    torch.manual_seed(0)
+    reference, _ = build(CellSpace(2, MIXED), 8, 2)
+    images, matrices = inputs(reference.space, 4, 8)
+    target = copy.deepcopy(reference).train()(images, *matrices).detach()
+    single = reference.float().train()
+    images, matrices = images.float(), [p_EO.float() for p_EO in matrices]
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        found, theirs = (network.train()(images, *matrices) for network in (fuse(copy.deepcopy(single)), single))
+    assert not found.requires_grad
+    errors = [float((y.double() - target).norm() / target.norm()) for y in (found, theirs)]
+    assert errors[0] <= max(1e-2, 4 * errors[1])
 
 
 def test_a_larger_depthwise_convolution_is_computed(torch_kernels):  # those of a CPU would take long to compile

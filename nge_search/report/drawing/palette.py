@@ -10,6 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from nge_search import operation_registry
+from nge_search.operation_registry import BUILT_IN
+
 INK = "#1d2530"
 PAPER = "#ffffff"
 CELL_TITLES = {"normal": "Normal cell", "reduce": "Reduction cell"}
@@ -66,14 +69,30 @@ ALL_STYLES = {
     "dw_sep_conv_5x5": OperationStyle("sep 5×5", "5×5 separable conv.", "#3f7d3a", PAPER),
 }
 _UNKNOWN_FILLS = ("#c9ced6", "#9aa3af", "#6c7684")
+#: Of users' operations, in the order in which they are registered: greens and reds, which no other has beside it.
+_OWN_FILLS = (
+    *(("#9fd8b4", INK), ("#f2a7c3", INK), ("#5fae7d", INK)),
+    *(("#b8527f", PAPER), ("#2f7a50", PAPER), ("#7d2550", PAPER)),
+)
+#: Letters that a pill, and a column of the legend, have room for.
+_SHORT, _LONG = 10, 24
 
 
 def style_of(operation: str, position: int = 0) -> OperationStyle:
-    """The style of `operation`; a grey one, chosen by `position`, for a name this version does not know."""
+    """The style of `operation`, whatever its name; a grey one, chosen by `position`, for one that is not known."""
     known = ALL_STYLES.get(operation)
-    if known is None:
-        return OperationStyle(operation, operation, _UNKNOWN_FILLS[position % len(_UNKNOWN_FILLS)])
-    return known
+    if known is not None:
+        return known
+    own = [name for name in operation_registry.names() if name not in BUILT_IN]
+    fill, ink = _UNKNOWN_FILLS[position % len(_UNKNOWN_FILLS)], INK
+    if operation in own:
+        fill, ink = _OWN_FILLS[own.index(operation) % len(_OWN_FILLS)]
+    text = operation.replace("_", " ")
+    return OperationStyle(_fitted(text, _SHORT), _fitted(text, _LONG), fill, ink)
+
+
+def _fitted(text: str, longest: int) -> str:
+    return text if len(text) <= longest else text[: longest - 1].rstrip() + "…"
 
 
 def outline_colour(fill: str) -> str:

@@ -152,7 +152,8 @@ def _nearest(genotype: Genotype) -> str:
 def _retrain(run: Run) -> str:
     if run.genotype is None:
         return hint("No cells have been derived yet.")
-    text = code(retrain_command(run.path, run.setting("data"), run.searched_images()), "command")
+    plugins = run.genotype.plugins.values()
+    text = code(retrain_command(run.path, run.setting("data"), run.searched_images(), plugins), "command")
     if not run.genotype_saved:
         text += hint("The folder has no genotype.json yet; the command works once the search has written it.")
     return text

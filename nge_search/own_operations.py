@@ -1,0 +1,121 @@
+"""Operations of plugins: built, tried once before they are used, and computed at other rates.
+
+Legend: B images, C channels, H and W the sides of a map; r and s the rates of an operation's input and output.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nge_search.counting import multiply_adds
+from nge_search.errors import UserError, plain
+from nge_search.operation_registry import Operation
+
+#: Of an operation's input and of its output.
+Rates = tuple[int, int]
+
+#: Of the images that a new operation is tried on: one side is odd, which a stride rounds up.
+_TRIED_SIDES = (8, 7)
+#: Operations that were tried, with their channels, stride and affine.
+_tried: set[tuple[Operation, int, int, bool]] = set()
+
+
+def build_own(
+    name: str, operation: Operation, channels: int, stride: int, affine: bool, rates: Rates = (1, 1)
+) -> nn.Module:
+    """An operation of a plugin; arguments as of `operations.build_operation`.
+
+    Raises:
+        UserError: it does not build what `register_operation` asks for.
+    """
+    assert callable(operation.build)
+    own_stride = stride * rates[1] // rates[0]
+    given = f"operation '{name}' of the plugin '{operation.plugin}'"
+    try:
+        module = operation.build(channels, own_stride, affine)
+    except Exception as error:
+        call = f"build({channels}, {own_stride}, {affine})"
+        raise UserError(f"{given}: {call} fails: {type(error).__name__}: {plain(str(error), 200)}") from None
+    if not isinstance(module, nn.Module):
+        raise UserError(f"{given} builds a {type(module).__name__}, not a torch.nn.Module")
+    key = operation, channels, own_stride, affine
+    if key not in _tried and torch.empty(0).device.type == "cpu":  # what is built on the meta device has no numbers
+        _try(given, module, channels, own_stride)
+        _tried.add(key)
+    return module if rates == (1, 1) else in_phases(module, stride, rates)
+
+
+def _try(given: str, module: nn.Module, channels: int, stride: int) -> None:
+    """Raise UserError unless a copy computes what an operation should, and can be counted on the meta device."""
+    fixed = next((name for name, weight in module.named_parameters() if not weight.requires_grad), None)
+    if fixed is not None:
+        raise UserError(f"{given}: parameter '{fixed}' does not learn; make it a buffer (register_buffer)")
+    height, width = _TRIED_SIDES
+    images = torch.linspace(-1, 1, 2 * channels * height * width).view(2, channels, height, width)
+    before = images.clone()
+    expected = 2, channels, -(-height // stride), -(-width // stride)
+    try:
+        twin = copy.deepcopy(module).eval()
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            found = twin(images)
+            multiply_adds(module, (1, channels, height, width))
+    except Exception as error:
+        raise UserError(
+            f"{given} fails on images of {channels} channels at stride {stride}: {type(error).__name__}: "
+            f"{plain(str(error), 200)} (constants are buffers, so that they move with it)"
+        ) from None
+    if not isinstance(found, Tensor):
+        raise UserError(f"{given} gives a {type(found).__name__}, not a tensor")
+    if tuple(found.shape) != expected:
+        raise UserError(
+            f"{given} makes {list(found.shape)} of images {list(images.shape)} at stride {stride}, not "
+            f"{list(expected)}: channels stay, and sides divided by the stride are rounded up"
+        )
+    if not torch.equal(images, before):
+        raise UserError(f"{given} changes the images that it is given, which others read too (inplace=True?)")
+
+
+def in_phases(module: nn.Module, stride: int, rates: Rates) -> nn.Module:
+    """The module itself, which from here on computes at these rates; its tensors keep their names.
+
+    Args:
+        module: of stride `stride` * s / r.
+        rates: (r, s).
+    """
+    own = type(module)
+
+    class Phases(own):  # type: ignore[misc, valid-type]
+        def forward(self, x_BCHW: Tensor) -> Tensor:
+            return _in_phases(super().forward, x_BCHW, stride, rates)
+
+    Phases.__name__ = Phases.__qualname__ = own.__name__
+    module.__class__ = Phases
+    return module
+
+
+def _in_phases(operate: Callable[[Tensor], Tensor], x_BCHW: Tensor, stride: int, rates: Rates) -> Tensor:
+    """What the operation gives for the pixels of each phase alone, put back in their places (space to batch).
+
+    A phase of the output is every s-th pixel, from one of s * s pixels on; it is computed from every r-th pixel of
+    the input from the same place on. So the first phase has what a network whose strides were kept would have;
+    where the others end earlier, zeros follow.
+    """
+    step, phases = rates
+    batch, height, width = len(x_BCHW), *x_BCHW.shape[2:]
+    rows, columns = -(-height // step), -(-width // step)
+    reach = (phases - 1) * stride
+    padding = 0, reach + step * columns - width, 0, reach + step * rows - height
+    padded = functional.pad(x_BCHW, padding)
+    parts = [
+        padded[:, :, top : top + step * rows : step, left : left + step * columns : step]
+        for top in range(0, reach + 1, stride)
+        for left in range(0, reach + 1, stride)
+    ]
+    y = operate(torch.cat(parts)).unflatten(0, (phases, phases, batch))
+    y_BCHW = y.permute(2, 3, 4, 0, 5, 1).flatten(4, 5).flatten(2, 3)
+    return y_BCHW[:, :, : -(-height // stride), : -(-width // stride)]
