@@ -76,7 +76,8 @@ class DeepLabSection(Section):
 
     genotype: str = option(
         "darts_v2",
-        "Architecture of the backbone: published name, JSON file, or run folder of a finished search.",
+        "Architecture of the backbone: published name, JSON file, text as DARTS or NNI writes it, or run "
+        "folder of a finished search.",
         free_on_resume=True,  # the cells themselves are compared
         path=True,
     )
