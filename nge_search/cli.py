@@ -239,19 +239,25 @@ def _segment(words: Sequence[str]) -> None:
         metavar="FOLDER",
         help="folder to write NAME.png into, for each image",
     )
+    parser.add_argument(
+        "--overlay",
+        action="store_true",
+        help="also write NAME_overlay.png: the image, half covered by the colours of its classes but the first",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace PNGs that FOLDER holds already")
     parser.add_argument("--device", choices=DEVICES, default="auto", help=DEVICE_HELP)
     options = parser.parse_args(words)
     from nge_search.deploy.segment import segment
 
     unread: list[UserError] = []
-    more = {"overwrite": options.overwrite, "device": options.device}
+    more = {name: getattr(options, name) for name in ("overlay", "overwrite", "device")}
     for image in segment(options.run, options.images, options.out, **more):
         if image.error:
             unread.append(image.error)
         else:
             shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in image.shares)
-            show(f"{image.path}: {image.mask} ({shares})")
+            wrote = " and ".join(str(path) for path in (image.mask, image.overlay) if path)
+            show(f"{image.path}: {wrote} ({shares})")
     _fail_all(unread)
 
 
