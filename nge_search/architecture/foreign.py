@@ -199,6 +199,8 @@ def _called(node: ast.expr, source: str) -> Genotype:
     if not isinstance(node, ast.Call) or node.args or not node.keywords:
         raise UserError(f"{source}: Genotype(...) takes {', '.join(f'{key}=' for key in _KEYS)}")
     given = {str(item.arg): _value(item.value, source) for item in node.keywords}
+    if len(given) < len(node.keywords):
+        raise UserError(f"{source}: a part of Genotype(...) is given twice")
     return Genotype.from_dict(_own(given, "in DARTS' notation"), source)
 
 
