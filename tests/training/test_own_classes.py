@@ -115,7 +115,7 @@ def test_masks_of_0_and_255_are_refused_with_what_to_do(
     for words, says in (
         ([], "as 0 and 1 for two (not 0 and 255)"),
         (["data.classes=[background]"], "data.classes=['background']: give the names of 2 to 255 classes"),
-        (["data.classes=background,crack"], "data.classes='background,crack': must be a list of names"),
+        (["data.classes=background,crack"], "data.classes=background,crack: must be a list of names"),
         (["data.classes=[crack, crack]"], "the class 'crack' stands there twice"),
         (["data.classes={0: crack}"], "data.classes"),
         (["data.name=scenes"], "data.name=scenes has classes of its own"),

@@ -44,7 +44,7 @@ def mask_of(root: Path, part: str) -> Path:
 
 def paint(path: Path, colours: Sequence[tuple[int, int, int]], truth: np.ndarray = TRUTH) -> None:
     image = Image.fromarray(truth, mode="P")
-    image.putpalette([part for colour in colours for part in colour])
+    image.putpalette([part for colour in [*colours, *[(0, 0, 0)] * (256 - len(colours))] for part in colour])
     image.save(path)
 
 
@@ -105,7 +105,7 @@ def test_what_masks_of_own_classes_must_not_be(root: Path) -> None:
             "has mode RGB, but with classes of your own no colour tells which is meant; save it as a palette PNG",
         ),
         (renumbered, "a palette of greys, 2 for the value 1, so that either may be the class"),
-        (file_by_file, r"have the colour \(128, 0, 0\) for the values 1 and 2"),
+        (file_by_file, r"have the colour \(0, 9, 0\) for the values 2 and 1"),
         (clear, "has transparent pixels, whose class is not clear"),
     ]
     for spoil, says in cases:
