@@ -115,7 +115,7 @@ def test_what_masks_of_own_classes_must_not_be(root: Path) -> None:
         with pytest.raises(UserError, match=says) as refused:
             load(root, *CLASSES).train.read_mask(0)
         assert "\n" not in str(refused.value)
-    Image.fromarray(TRUTH + 40 * (TRUTH == 2)).save(path)
+    Image.fromarray(np.where(TRUTH == 2, 42, TRUTH).astype(np.uint8)).save(path)
     with pytest.raises(UserError, match=r"the value 42; .*; data.classes=\[...\] names classes of your own"):
         load(root).train.read_mask(0)
 
