@@ -86,20 +86,37 @@ def _summarised(config: RunningConfig) -> Iterator[None]:
 def _derive(words: Sequence[str]) -> None:
     parser = Parser(
         prog="nge derive",
-        description="The genotype that a search stands for after an epoch, and what it is expected to reach.",
+        description="The genotype that a search stands for after an epoch, or that a file holds as another program "
+        "writes it, and what it is expected to reach.",
     )
-    parser.add_argument("run", type=given_path, help="run folder of a search")
+    parser.add_argument("run", type=given_path, nargs="?", help="run folder of a search")
+    parser.add_argument(
+        "--from",
+        dest="source",
+        type=given_path,
+        metavar="FILE",
+        help="instead of a run: text as DARTS prints it, the same as JSON, or the dictionary that NNI exports",
+    )
     parser.add_argument("--epoch", type=int, help="epoch of the search, from 1 (its last)")
     parser.add_argument("--out", type=given_path, help="file to write, instead of printing")
     parser.add_argument("--overwrite", action="store_true", help="replace the file that --out names")
     options = parser.parse_args(words)
+    if (options.run is None) == (options.source is None):
+        raise UserError("give the run folder of a search, or --from FILE; see `nge derive --help`")
+    if options.source is not None and options.epoch is not None:
+        raise UserError("--epoch is of a search; leave it out with --from")
     from nge_search.api import derive
     from nge_search.architecture.genotype import Genotype
+    from nge_search.architecture.load import load_architecture
     from nge_search.files import write_atomic
     from nge_search.predict.shipped import expected
 
     require_free([options.out] if options.out else [], options.overwrite)
-    found = derive(options.run, options.epoch)
+    if options.source is None:
+        found = derive(options.run, options.epoch)
+    else:
+        architecture = load_architecture(options.source)
+        found = architecture.genotype or architecture.document
     text = found.to_json() if isinstance(found, Genotype) else json.dumps(found, indent=2) + "\n"
     if options.out:
         write_atomic(Path(options.out), text)
@@ -113,7 +130,7 @@ def _derive(words: Sequence[str]) -> None:
 def _show(words: Sequence[str]) -> None:
     parser = Parser(prog="nge show", description="An architecture's cells and the size of the network they form.")
     parser.add_argument(
-        "genotype", type=given_path, help="architecture: published name, notation, JSON file or run folder"
+        "genotype", type=given_path, help="architecture: published name, notation, file or run folder"
     )
     parser.add_argument(
         "--network",
@@ -223,19 +240,25 @@ def _segment(words: Sequence[str]) -> None:
         metavar="FOLDER",
         help="folder to write NAME.png into, for each image",
     )
+    parser.add_argument(
+        "--overlay",
+        action="store_true",
+        help="also write NAME_overlay.png: the image, half covered by the colours of its classes but the first",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace PNGs that FOLDER holds already")
     parser.add_argument("--device", choices=DEVICES, default="auto", help=DEVICE_HELP)
     options = parser.parse_args(words)
     from nge_search.deploy.segment import segment
 
     unread: list[UserError] = []
-    more = {"overwrite": options.overwrite, "device": options.device}
+    more = {name: getattr(options, name) for name in ("overlay", "overwrite", "device")}
     for image in segment(options.run, options.images, options.out, **more):
         if image.error:
             unread.append(image.error)
         else:
             shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in image.shares)
-            show(f"{image.path}: {image.mask} ({shares})")
+            wrote = " and ".join(str(path) for path in (image.mask, image.overlay) if path)
+            show(f"{image.path}: {wrote} ({shares})")
     _fail_all(unread)
 
 
@@ -257,7 +280,7 @@ def _table(words: Sequence[str]) -> None:
         "--find",
         type=given_path,
         metavar="ARCHITECTURE",
-        help="print what is known of an architecture, as JSON: its notation, its JSON file, or a run folder",
+        help="print what is known of an architecture, as JSON: its notation, its file, or a run folder",
     )
     options = parser.parse_args(words)
     from nge_search.architecture.load import load_architecture
@@ -308,7 +331,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "design draw": (design_draw, "draw cells by a trained link model"),
     "retrieve query": (retrieve_query, "the published networks that are most like one, and why"),
     "retrieve add": (retrieve_add, "networks that later queries find, too"),
-    "derive": (_derive, "print the genotype of a search, at any epoch"),
+    "derive": (_derive, "print the genotype of a search, at any epoch, or of another program's file"),
     "show": (_show, "an architecture's cells, parameters and mult-adds"),
     "export": (_export, "a trained network for timm, ONNX and torch.export"),
     "classify": (_classify, "what images show, by an exported network"),

@@ -28,7 +28,8 @@ PARAMETER_FREE = frozenset({"skip_connect", "max_pool_3x3", "avg_pool_3x3"})
 
 #: Of a genotype's file, in bytes.
 LARGEST_FILE = 1 << 20
-_MAXIMUM_NODES = 64
+#: Of a cell, inner ones.
+MAXIMUM_NODES = 64
 _REQUIRED_KEYS = ("format", "space", "normal", "normal_concat", "reduce", "reduce_concat")
 _KEYS = (*_REQUIRED_KEYS, "plugins", "provenance")
 
@@ -202,8 +203,8 @@ def _check_cell(kind: str, cell: Cell) -> None:
     count = len(cell.genes)
     if count == 0 or count % EDGES_PER_NODE:
         raise UserError(f"{kind} has {count} pairs; every inner node needs exactly {EDGES_PER_NODE}")
-    if cell.nodes > _MAXIMUM_NODES:
-        raise UserError(f"{kind} has {cell.nodes} inner nodes; at most {_MAXIMUM_NODES} are supported")
+    if cell.nodes > MAXIMUM_NODES:
+        raise UserError(f"{kind} has {cell.nodes} inner nodes; at most {MAXIMUM_NODES} are supported")
     for position, (operation, source) in enumerate(cell.genes):
         node = INPUT_NODES + position // EDGES_PER_NODE
         if operation not in operation_registry.names():

@@ -1,18 +1,19 @@
-"""Whatever names an architecture: a published name, a notation, a JSON file, a run folder; of any space."""
+"""Whatever names an architecture: a published name, a notation, a file, a run folder; of any space."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from nge_search.architecture import foreign
 from nge_search.architecture.genotype import LARGEST_FILE, PUBLISHED, SPACE, Genotype
 from nge_search.architecture.graph import Graph
 from nge_search.errors import UserError, nearest, plain, shorten
 from nge_search.files import read_text, user_path
-from nge_search.json_reader import parse_json
 from nge_search.kinds import GENOTYPE
 from nge_search.registry import resolve
 from nge_search.settings import names
@@ -27,7 +28,9 @@ class KnownSpace(NamedTuple):
 
 #: By their names in JSON.
 SPACES = {
-    SPACE: KnownSpace("nge_search.spaces.darts:DartsSpace", re.compile(r"\s*\{")),
+    SPACE: KnownSpace(
+        "nge_search.spaces.darts:DartsSpace", re.compile(rf"\s*(?:(?:\[\s*)?\{{|{foreign.NOTATION})")
+    ),
     "nasbench101": KnownSpace("nge_search.spaces.nasbench101:NasBench101Space", re.compile(r"\s*[01]+ input\b")),
     "nasbench201": KnownSpace("nge_search.spaces.nasbench201:NasBench201Space", re.compile(r"\s*\|")),
     "enas_macro": KnownSpace("nge_search.spaces.enas_macro:EnasMacroSpace", re.compile(r"\s*\[\s*\[")),
@@ -56,16 +59,27 @@ class Architecture:
     source: str = field(default="the architecture", compare=False)
 
 
-def load_architecture(reference: str | Path) -> Architecture:
-    """The architecture that a published name (`darts_v2`), a notation, a JSON file, or a run folder stands for.
+#: What may stand for an architecture; tuples are of DARTS' own class of genotypes, which has names.
+Reference = str | Path | Mapping[str, Any] | tuple[Any, ...]
+
+
+def load_architecture(reference: Reference) -> Architecture:
+    """The architecture that a published name (`darts_v2`), a notation, a file, or a run folder stands for.
+
+    A file, or the notation of DARTS' space, is our JSON or what `nge_search.architecture.foreign` reads. From
+    Python it may also be the object or the dictionary itself.
 
     Raises:
         UserError: none of them, or a malformed one.
     """
+    if isinstance(reference, tuple):
+        reference = _named_parts(reference)
+    if isinstance(reference, Mapping):
+        return read_architecture(dict(reference))
     text = str(reference)
     space = next((name for name, known in SPACES.items() if known.notation.match(text)), None)
     if space == SPACE:
-        return read_architecture(parse_json(text, "architecture"), "architecture")
+        return parse_architecture(text)
     if space is not None:
         return _of_space(space, text, plain(text))
     if not text.isprintable():
@@ -80,11 +94,27 @@ def load_architecture(reference: str | Path) -> Architecture:
             f"architecture '{plain(text, 250)}' does not exist: it is neither a file, a run folder with a "
             f"genotype.json, the notation of a space, nor one of {', '.join(PUBLISHED)}{nearest(name, PUBLISHED)}"
         )
-    return read_architecture(parse_json(read_text(path, LARGEST_FILE), str(path)), str(path))
+    return parse_architecture(read_text(path, LARGEST_FILE), str(path))
 
 
-def load_genotype(reference: str | Path) -> Genotype:
-    """The genotype that a published name, a JSON file or a run folder stands for; see `load_architecture`.
+def is_notation(text: str) -> bool:
+    """Whether a text begins as an architecture in the notation of some space, and thus names no file."""
+    return any(known.notation.match(text) for known in SPACES.values())
+
+
+def parse_architecture(text: str, source: str = "architecture") -> Architecture:
+    """The architecture of a text in JSON, as Python prints a dictionary, or as DARTS prints a genotype.
+
+    Raises:
+        UserError: none of them, or no architecture; names `source`.
+    """
+    if text.lstrip()[:1] not in ("{", "[") and foreign.is_printed(text):
+        return of_genotype(foreign.printed_genotype(text, source), source)
+    return read_architecture(foreign.read_document(text, source), source)
+
+
+def load_genotype(reference: Reference) -> Genotype:
+    """The genotype that a published name, a file, a notation or a run folder stands for; see `load_architecture`.
 
     Raises:
         UserError: none of them, a malformed one, or an architecture of another space than DARTS'.
@@ -99,11 +129,12 @@ def load_genotype(reference: str | Path) -> Genotype:
 
 
 def read_architecture(document: Any, source: str = "architecture") -> Architecture:
-    """The architecture of a decoded JSON object; `source` names it in messages.
+    """The architecture of a decoded JSON object, ours or another program's; `source` names it in messages.
 
     Raises:
         UserError: no architecture, or one of a space that is unknown.
     """
+    document = foreign.translated(document, source)
     space = document.get("space") if isinstance(document, dict) else None
     if not isinstance(space, str) or space == SPACE:
         return of_genotype(Genotype.from_dict(document, source), source)
@@ -126,3 +157,11 @@ def _of_space(name: str, text: str, source: str) -> Architecture:
     """The architecture in the notation of a space."""
     space = resolve(SPACES[name].place)()
     return dataclasses.replace(space.architecture(space.parse(text)), source=source)
+
+
+def _named_parts(reference: tuple[Any, ...]) -> dict[str, Any]:
+    """What a named tuple holds, by name."""
+    names = getattr(reference, "_fields", None)
+    if not isinstance(names, tuple) or len(names) != len(reference):
+        raise UserError(f"a genotype is a tuple with names, as DARTS has it, not {shorten(reference)}")
+    return dict(zip(map(str, names), reference))

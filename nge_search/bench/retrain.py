@@ -49,7 +49,7 @@ def main(words: Sequence[str], parser_class: type[argparse.ArgumentParser]) -> N
     parser.add_argument(
         "--genotype",
         default="darts_v2",
-        help="architecture to train: published name, JSON file or run folder (darts_v2)",
+        help="architecture to train: published name, file or run folder (darts_v2)",
     )
     for name, default, least, meaning in (
         ("batch", 64, 2, "number of images per step"),

@@ -1,9 +1,10 @@
-"""Images through a trained segmentation network: a palette PNG for each, whose pixels are classes."""
+"""Images through a trained segmentation network: a palette PNG for each, whose pixels are classes, and overlays."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 from shlex import quote
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from nge_search import kinds
@@ -27,22 +29,27 @@ from nge_search.kinds import CONFIG
 from nge_search.networks.deeplab import DeepLabV3
 from nge_search.networks.weights import MODEL_FILE
 from nge_search.settings.load import load_config
-from nge_search.settings.segmentation import SegmentationConfig
+from nge_search.settings.segmentation import MOST_CLASSES, SegmentationConfig
 from nge_search.training.segmentation import predict
-from nge_search.training.segmentation_results import palette_image
+from nge_search.training.segmentation_results import overlay_image, palette_image
 from nge_search.training.segmentation_run import build_network
 
-_MOST_CLASSES = 255  # a pixel of a mask is a byte, and one of its values is for pixels that do not count
+#: What a file's name has before .png: the classes, and the image with their colours laid over it.
+_MASK, _OVERLAY = "", "_overlay"
 
 
 @dataclass(frozen=True)
 class Segmented:
-    """An image, the PNG with its classes, and the share of pixels of each class that occurs; or why it has none."""
+    """An image, the PNG with its classes, and the share of pixels of each class that occurs; or why it has none.
+
+    `overlay` is the PNG of the image under its classes' colours, where there is one.
+    """
 
     path: str
     mask: Path | None = None
     shares: tuple[tuple[str, float], ...] = ()
     error: UserError | None = None
+    overlay: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -87,10 +94,8 @@ def read_trained(run: str | Path) -> TrainedSegmenter:
     config = load_config(SegmentationConfig, run / CONFIG)
     images = reader.described_images()
     classes = images.names("classes")
-    if len(classes) > _MOST_CLASSES:
-        raise UserError(
-            f"{images.source} is damaged: {len(classes)} classes, of which a mask holds {_MOST_CLASSES}"
-        )
+    if len(classes) > MOST_CLASSES:
+        raise UserError(f"{images.source} is damaged: {len(classes)} classes, of which a mask holds {MOST_CLASSES}")
     with torch.device("meta"):  # takes no memory, whatever sizes the files claim
         network = build_network(config.network, reader.saved_genotype(), len(classes), False)
     given = saved.state.section("task").section("network").document
@@ -111,33 +116,50 @@ def read_trained(run: str | Path) -> TrainedSegmenter:
 
 
 def segment(
-    run: str | Path, images: Sequence[str], out: str | Path, *, overwrite: bool = False, device: str = "auto"
+    run: str | Path,
+    images: Sequence[str],
+    out: str | Path,
+    *,
+    overlay: bool = False,
+    overwrite: bool = False,
+    device: str = "auto",
 ) -> Iterator[Segmented]:
     """Write `out`/NAME.png, in VOC's palette, for every image in files and folders, in their order.
+
+    With `overlay`, also NAME_overlay.png: the image, half covered by its classes' colours.
 
     Raises:
         UserError: a run, a folder or a device that cannot be used, or PNGs that would replace each other or other
             files. An image that cannot be read is passed on.
     """
     chosen, out = choose_device(device), user_path(out)
-    targets = _targets(find_images(images), out, overwrite)
+    targets = _targets(find_images(images), out, (_MASK, _OVERLAY) if overlay else (_MASK,), overwrite)
     trained = read_trained(run)
     trained.network.to(chosen)
     allow_tf32(False)
     with new_folder(out), _none_of_few() as written:
-        for path, target in targets.items():
+        for path, (mask, *overlays) in targets.items():
             try:
                 (image,) = for_each(load, [path], threads=1)  # which silences what Pillow says of metadata
-                classes_HW = trained(to_tensor(image).to(chosen)).cpu()
+                pixels_3HW = to_tensor(image)
+                classes_HW = trained(pixels_3HW.to(chosen)).cpu()
             except UserError as error:
                 yield Segmented(path, error=error)
                 continue
-            content = io.BytesIO()
-            palette_image(classes_HW).save(content, "PNG")
-            is_new = not target.exists()
-            write_atomic(target, content.getvalue())
-            written += [target] * is_new
-            yield Segmented(path, target, _shares(classes_HW, trained.classes))
+            _write(palette_image(classes_HW), mask, written)
+            for target in overlays:
+                _write(overlay_image(pixels_3HW, classes_HW), target, written)
+            shares = _shares(classes_HW, trained.classes)
+            yield Segmented(path, mask, shares, overlay=next(iter(overlays), None))
+
+
+def _write(image: Image.Image, target: Path, written: list[Path]) -> None:
+    """Write a PNG, and add it to `written` if there was none."""
+    content = io.BytesIO()
+    image.save(content, "PNG")
+    is_new = not target.exists()
+    write_atomic(target, content.getvalue())
+    written += [target] * is_new
 
 
 @contextlib.contextmanager
@@ -159,13 +181,13 @@ def _shares(classes_HW: Tensor, names: Sequence[str]) -> tuple[tuple[str, float]
     return tuple((name, share) for share, name in shares)
 
 
-def _targets(paths: Sequence[str], out: Path, overwrite: bool) -> dict[str, Path]:
-    """Where the PNG of each image goes."""
-    targets: dict[str, Path] = {}
+def _targets(paths: Sequence[str], out: Path, ends: Sequence[str], overwrite: bool) -> dict[str, list[Path]]:
+    """Where the PNGs of each image go, one for each of `ends`."""
+    targets: dict[str, list[Path]] = {}
     taken: dict[Path, str] = {}
     given = {os.path.realpath(path) for path in paths}
-    for path in paths:
-        target = out / f"{Path(path).stem}.png"
+    for path, end in itertools.product(paths, ends):
+        target = out / f"{Path(path).stem}{end}.png"
         if target in taken:
             raise UserError(f"'{taken[target]}' and '{path}' would both become '{target}'; segment them one by one")
         if os.path.realpath(target) in given:
@@ -173,5 +195,6 @@ def _targets(paths: Sequence[str], out: Path, overwrite: bool) -> dict[str, Path
         refuse_odd_target(target)
         if target.exists() and not overwrite:
             raise UserError(f"'{target}' exists; choose another --out, or add --overwrite")
-        targets[path], taken[target] = target, path
+        targets.setdefault(path, []).append(target)
+        taken[target] = path
     return targets

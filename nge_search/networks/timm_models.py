@@ -38,7 +38,8 @@ class TimmClassifier(Classifier):
     """timm's interface of a model, in front of one of our networks.
 
     Args:
-        genotype: published name, path of a JSON file or run folder, object of the JSON format, or `Genotype`.
+        genotype: whatever `load_genotype` takes, such as a published name, a path or an object of the JSON format;
+            or a `Genotype`.
         num_classes: number of classes; 0: the pooled features.
         in_chans: channels of the images.
         drop_rate: dropout before the classifier, in training.
@@ -159,7 +160,7 @@ _NETWORKS: dict[str, type[TimmClassifier]] = {"cifar": TimmCifarNetwork, "imagen
 def _resolve(genotype: str | Path | Mapping[str, Any] | Genotype) -> Genotype:
     if isinstance(genotype, Genotype):
         return genotype
-    return Genotype.from_dict(dict(genotype)) if isinstance(genotype, Mapping) else load_genotype(genotype)
+    return load_genotype(genotype)
 
 
 def _resolution_ends(cells: int) -> list[int]:

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nge_search.architecture.graph import Graph
-from nge_search.architecture.load import SPACES as KNOWN
-from nge_search.architecture.load import load_architecture, read_architecture
+from nge_search.architecture.load import is_notation, load_architecture, read_architecture
 from nge_search.engine.run_reader import RunReader
 from nge_search.errors import UserError
 from nge_search.files import user_path
@@ -75,8 +74,7 @@ def score(saved: SavedPredictor, architectures: str | Path) -> list[Scored]:
         UserError: none of these, or architectures of another space.
     """
     text = str(architectures)
-    is_notation = any(known.notation.match(text) for known in KNOWN.values())
-    path = None if is_notation else user_path(text)
+    path = None if is_notation(text) else user_path(text)
     if path is not None and path.is_dir():
         epochs = _epochs(saved.space, path)
         if epochs:

@@ -7,6 +7,7 @@ trusted.
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from nge_search.architecture.graph import Graph
-from nge_search.architecture.load import Architecture, load_architecture
+from nge_search.architecture.load import Architecture, is_notation, load_architecture
 from nge_search.errors import UserError, plain
 from nge_search.files import user_path
 from nge_search.retrieve.architecture_graphs import trace_architecture
@@ -109,7 +110,7 @@ def _parts(traced: Traced) -> tuple[Graph, int, int]:
 
 def _unknown(text: str, corpus: Corpus, error: UserError) -> UserError:
     """The one line for what names nothing; a file that is there, but no architecture, is told by its own."""
-    if user_path(text).exists():
+    if is_notation(text) or os.path.exists(user_path(text)):
         return error
     try:
         corpus.find(text)

@@ -19,7 +19,8 @@ class NetworkSection(Section):
 
     genotype: str = option(
         "darts_v2",
-        "Architecture to train: published name, JSON file, or run folder of a finished search.",
+        "Architecture to train: published name, JSON file, text as DARTS or NNI writes it, or run "
+        "folder of a finished search.",
         free_on_resume=True,  # the cells themselves are compared
         path=True,
     )

@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from nge_search.errors import shorten
 from nge_search.settings.base import Section, option
 from nge_search.settings.data import pixel_limit
 from nge_search.settings.names import SEGMENTATION_DATASETS, TASKS
 from nge_search.settings.optimisation import NetworkTrainSection
 from nge_search.settings.run import DeviceConfig
 from nge_search.settings.values import decimal
+
+#: A pixel of a mask is a byte, and one of its values is for pixels that do not count.
+MOST_CLASSES = 255
+_LONGEST_NAME = 100
+
+
+def fault_of_classes(names: Sequence[str]) -> str:
+    """Why these are no names of classes, which masks number from 0; empty if they are."""
+    if not 2 <= len(names) <= MOST_CLASSES:
+        return f"give the names of 2 to {MOST_CLASSES} classes, the background first, as [background,road]"
+    for name in names:
+        if not name.strip() or name != name.strip() or not name.isprintable() or len(name) > _LONGEST_NAME:
+            return (
+                f"{shorten(name)} is no name of a class: give up to {_LONGEST_NAME} characters that can be shown, "
+                "without blanks around them"
+            )
+        if names.count(name) > 1:
+            return f"the class {shorten(name)} stands there twice"
+    return ""
 
 
 @dataclass
@@ -29,6 +50,11 @@ class MaskedDataSection(Section):
         "Folder that holds JPEGImages/, SegmentationClass/ and ImageSets/ (scenes needs none).",
         free_on_resume=True,
         path=True,
+    )
+    classes: list[str] = option(
+        [],
+        "Names of the classes of your own masks, in the order of the numbers that masks have for them, from 0, the "
+        "background first, as [background,road]; empty: those in SegmentationClass/classes.json, or else VOC's.",
     )
     train_set: str = option(
         "auto",
@@ -66,6 +92,10 @@ class MaskedDataSection(Section):
     def check(self) -> None:
         if self.scale_min > self.scale_max:
             raise self.refuse("scale_min", f"above data.scale_max={self.scale_max}")
+        if self.classes and self.name != "voc":
+            raise self.refuse("classes", f"data.name={self.name} has classes of its own; set data.name=voc")
+        if self.classes and (fault := fault_of_classes(self.classes)):
+            raise self.refuse("classes", fault)
 
 
 @dataclass
@@ -76,7 +106,8 @@ class DeepLabSection(Section):
 
     genotype: str = option(
         "darts_v2",
-        "Architecture of the backbone: published name, JSON file, or run folder of a finished search.",
+        "Architecture of the backbone: published name, JSON file, text as DARTS or NNI writes it, or run "
+        "folder of a finished search.",
         free_on_resume=True,  # the cells themselves are compared
         path=True,
     )

@@ -121,7 +121,8 @@ class TrialNetworkSection(Section):
 
     genotype: str = option(
         "darts_v2",
-        "Architecture to train: published name, notation, JSON file, or run folder of a finished search.",
+        "Architecture to train: published name, notation, JSON file, text as DARTS or NNI writes it, or run "
+        "folder of a finished search.",
         free_on_resume=True,  # the cells themselves are compared
         path=True,
     )

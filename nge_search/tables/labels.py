@@ -16,7 +16,7 @@ import numpy as np
 
 from nge_search.architecture.genotype import PUBLISHED
 from nge_search.architecture.load import SPACES as KNOWN
-from nge_search.architecture.load import Architecture, load_architecture
+from nge_search.architecture.load import Architecture, is_notation, load_architecture
 from nge_search.errors import UserError, nearest, plain, shorten
 from nge_search.files import user_path
 from nge_search.json_reader import Reader, read_json, read_json_lines
@@ -256,7 +256,7 @@ def _architecture(text: str) -> Architecture:
     name = text.strip().lower().replace("-", "_")
     if name in PUBLISHED:
         return load_architecture(name)
-    if not any(known.notation.match(text) for known in KNOWN.values()):
+    if not is_notation(text):
         raise UserError(f"{shorten(text)} is no architecture in the notation of {', '.join(KNOWN)}")
     return load_architecture(text)
 

@@ -53,6 +53,13 @@ def palette_image(classes_HW: Tensor) -> Image.Image:
     return image
 
 
+def overlay_image(pixels_3HW: Tensor, classes_HW: Tensor) -> Image.Image:
+    """An image, uint8, half covered by its classes' colours; bare where class 0 is, the background."""
+    colours_3HW = torch.tensor(voc_palette())[classes_HW].permute(2, 0, 1)
+    covered_3HW = (pixels_3HW.int() + colours_3HW).div(2, rounding_mode="floor")
+    return to_image(torch.where(classes_HW == 0, pixels_3HW, covered_3HW.to(torch.uint8)))
+
+
 def describe_segmentation(
     epoch: int, dataset: MaskedDataset, counts_KK: Tensor, pictures: list[dict[str, str]]
 ) -> dict[str, Any]:

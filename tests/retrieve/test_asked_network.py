@@ -158,6 +158,8 @@ def test_what_names_nothing(small_corpus: Corpus, tmp_path: Path) -> None:
     (tmp_path / "broken.json").write_text("{")
     with pytest.raises(UserError, match=r"broken\.json"):
         asked_network(str(tmp_path / "broken.json"), small_corpus)
+    with pytest.raises(UserError, match="it ends too early"):  # a notation, however long, is no name of a file
+        asked_network("Genotype(normal=[" + 300 * "('sep_conv_3x3', 0), ", small_corpus)
 
 
 def test_a_module_at_hand() -> None:

@@ -1,14 +1,16 @@
 """PASCAL VOC 2012's images with masks, or others in its layout: lists of names, JPEG files, palette PNGs.
 
-`voc_lists` says which files belong together, `voc_masks` how a mask is read.
+`voc_lists` says which files belong together, `voc_masks` how a mask is read. Classes are VOC's, or the user's own.
 
 Legend: N images of a source, n images read at once, H and W sides in pixels.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -19,11 +21,17 @@ from nge_search.data.image_transforms import Draw
 from nge_search.data.segmentation.crops import MaskedCrops
 from nge_search.data.segmentation.dataset import MaskedDataset
 from nge_search.data.segmentation.voc_lists import LISTS, MASKS, MORE_MASKS, Lists, Pair, augmented_list, find_root
-from nge_search.data.segmentation.voc_masks import VOC_CLASSES, Colour, MaskHeader, load_mask, read_mask_header
-from nge_search.errors import UserError
+from nge_search.data.segmentation.voc_masks import VOC, Colour, Labels, MaskHeader, load_mask, read_mask_header
+from nge_search.errors import UserError, shorten
+from nge_search.files import read_text
+from nge_search.json_reader import parse_json
 from nge_search.keyed_random import Stream, permutation
 from nge_search.settings.data import DATASETS
-from nge_search.settings.segmentation import MaskedDataSection
+from nge_search.settings.segmentation import MaskedDataSection, fault_of_classes
+
+#: Beside the masks: names of the user's own classes, as a JSON list.
+CLASSES = "classes.json"
+_LARGEST_NAMES = 1 << 20  # bytes
 
 
 def load_voc(config: MaskedDataSection) -> MaskedDataset:
@@ -40,12 +48,16 @@ def load_voc(config: MaskedDataSection) -> MaskedDataset:
             f"'{root}' lacks {LISTS / 'train_aug.txt'} or {MORE_MASKS}/; add them, or set it to train",
         )
     notices: list[str] = []
+    beside = root / MASKS / CLASSES
+    labels = _own_labels(config, beside) or VOC
+    if labels is not VOC and not config.classes:
+        notices.append(f"classes are those of '{beside}': masks hold their numbers")
     if augmented is not None and config.train_set != "train":
         train = lists.read(augmented, (MORE_MASKS, MASKS))
     else:
         train = lists.read(root / LISTS / "train.txt", (MASKS,))
         if config.train_set == "auto":
-            notices = [f"no train_aug list in '{root}': training on the {len(train)} images of train.txt"]
+            notices += [f"no train_aug list in '{root}': training on the {len(train)} images of train.txt"]
     val = lists.read(root / LISTS / "val.txt", (MASKS,))
     shared = sorted({pair.image for pair in train} & {pair.image for pair in val})
     if shared:
@@ -58,31 +70,57 @@ def load_voc(config: MaskedDataSection) -> MaskedDataset:
         train = [train[i] for i in chosen.sort().values.tolist()]
     facts = DATASETS["folder"]
     pairs = [*train, *val]
-    found = for_each(partial(_headers, max_pixels=config.max_pixels), pairs, max(1, config.workers))
+    headers_of = partial(_headers, max_pixels=config.max_pixels, labels=labels)
+    found = for_each(headers_of, pairs, max(1, config.workers))
     _require_one_meaning([(pair.mask, mask) for pair, (_, mask) in zip(pairs, found)])
     headers = [image for image, _ in found]
     sizes = torch.tensor([(header.height, header.width) for header in headers])
     crops = MaskedCrops(config, facts.mean)
     return MaskedDataset(
         name=config.name,
-        train=VocImages(train, sizes[: len(train)], crops, config.max_pixels),
-        test=VocImages(val, sizes[len(train) :], None, config.max_pixels),
-        classes=VOC_CLASSES,
+        train=VocImages(train, sizes[: len(train)], crops, config.max_pixels, labels),
+        test=VocImages(val, sizes[len(train) :], None, config.max_pixels, labels),
+        classes=labels.classes,
         mean=facts.mean,
         std=facts.std,
         notices=(*notices, *changes(headers)),
     )
 
 
+def _own_labels(config: MaskedDataSection, path: Path) -> Labels | None:
+    """The user's own classes, as `data.classes` or the JSON beside the masks names them; None: there are none."""
+    if config.classes:
+        return Labels(tuple(config.classes), by_colour=False)
+    if not os.path.lexists(path):
+        return None
+    names = parse_json(read_text(path, _LARGEST_NAMES), str(path))
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(
+            f"'{path}' must be a JSON list of the names of classes, as "
+            f'["background", "road"], not {shorten(names)}'
+        )
+    if fault := fault_of_classes(names):
+        raise UserError(f"'{path}': {fault}")
+    return Labels(tuple(names), by_colour=False)
+
+
 class VocImages:
     """Images and masks in files, decoded on every read; `crops` is what training does to them."""
 
-    def __init__(self, pairs: Sequence[Pair], sizes_N2: Tensor, crops: MaskedCrops | None, max_pixels: int):
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        sizes_N2: Tensor,
+        crops: MaskedCrops | None,
+        max_pixels: int,
+        labels: Labels = VOC,
+    ):
         self.pairs = tuple(pairs)
         self.sizes_N2 = sizes_N2
         self.labels_N = torch.zeros(len(self.pairs), dtype=torch.int64)
         self._crops = crops
         self._max_pixels = max_pixels
+        self._labels = labels
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -105,34 +143,35 @@ class VocImages:
         threads = 1 if get_worker_info() else torch.get_num_threads()
 
         def one(position: int) -> Tensor:
-            pixels_4HW = read_pair(self.pairs[position], self._max_pixels)
+            pixels_4HW = read_pair(self.pairs[position], self._max_pixels, self._labels)
             return self._crops(pixels_4HW, position, draw) if draw is not None and self._crops else pixels_4HW
 
         images = for_each(one, positions, threads)
         return torch.stack(images) if images else torch.zeros((0, 4, 0, 0), dtype=torch.uint8)
 
     def read_mask(self, index: int) -> Tensor:
-        return torch.from_numpy(load_mask(self.pairs[index].mask))
+        return torch.from_numpy(load_mask(self.pairs[index].mask, self._labels))
 
     def describe(self, index: int) -> str:
         return self.pairs[index].image
 
 
-def read_pair(pair: Pair, max_pixels: int) -> Tensor:
+def read_pair(pair: Pair, max_pixels: int, labels: Labels = VOC) -> Tensor:
     """Colours and classes of an image: uint8 [4, H, W].
 
     Raises:
         UserError: a damaged file, or a mask with values that are no classes.
     """
-    colours, classes = to_tensor(load(pair.image, max_pixels)), torch.from_numpy(load_mask(pair.mask))
+    colours = to_tensor(load(pair.image, max_pixels))
+    classes = torch.from_numpy(load_mask(pair.mask, labels))
     if colours.shape[1:] != classes.shape:
         raise _different_sizes(pair, colours.shape[:0:-1], classes.shape[::-1])
     return torch.cat([colours, classes[None]])
 
 
-def _headers(pair: Pair, max_pixels: int) -> tuple[Header, MaskHeader]:
+def _headers(pair: Pair, max_pixels: int, labels: Labels) -> tuple[Header, MaskHeader]:
     """The image's header, and its mask's, which fits it."""
-    image, mask = read_header(pair.image, max_pixels), read_mask_header(pair.mask)
+    image, mask = read_header(pair.image, max_pixels), read_mask_header(pair.mask, labels)
     if (image.width, image.height) != (mask.width, mask.height):
         raise _different_sizes(pair, (image.width, image.height), (mask.width, mask.height))
     told_by_sides = mask.orientation == 1 and image.orientation >= ON_ITS_SIDE and image.width != image.height

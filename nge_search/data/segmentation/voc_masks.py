@@ -1,5 +1,7 @@
 """A mask in PASCAL VOC's way: which class each pixel of a file is, whatever its image mode and palette.
 
+With classes of the user's own, a mask's values are their numbers, and its colours say nothing.
+
 Legend: H and W sides of a mask in pixels.
 """
 
@@ -24,6 +26,17 @@ VOC_CLASSES = (
 
 Colour = tuple[int, int, int]
 
+
+class Labels(NamedTuple):
+    """The classes by the values that stand for them in masks, and whether VOC's colours tell them, too."""
+
+    classes: tuple[str, ...]
+    by_colour: bool
+
+
+#: PASCAL VOC's.
+VOC = Labels(VOC_CLASSES, True)
+
 _BLACK = (0, 0, 0)
 _SHOWN_VALUES = 5
 _ADVICE = "save it as a palette PNG, or with 8 bits of grey, whose values are the classes"
@@ -39,7 +52,7 @@ _FEW_BITS = ("L;2", "L;4")
 class MaskHeader(NamedTuple):
     """What a mask's file says of it: sides in pixels as it is turned by `orientation`, EXIF's number for that.
 
-    `colours` are those that its palette gives to classes, by value, where they are neither VOC's nor greys.
+    `colours` are those that its palette gives to classes, by value, where they are no greys, and tell no class.
     """
 
     width: int
@@ -61,7 +74,7 @@ def voc_palette() -> tuple[Colour, ...]:
     return tuple(colour(value) for value in range(256))
 
 
-def read_mask_header(path: str) -> MaskHeader:
+def read_mask_header(path: str, labels: Labels = VOC) -> MaskHeader:
     """The size and the palette of a mask, without decoding its pixels.
 
     Raises:
@@ -70,26 +83,27 @@ def read_mask_header(path: str) -> MaskHeader:
     if not os.path.isfile(path):
         raise UserError(f"mask '{path}' is not a file; add it, or remove its image from the list")
     with naming_errors(path), Image.open(path) as image:
-        _require_exact(image, path)
+        _require_exact(image, path, labels)
         turn = orientation(image)
         width, height = image.size
         palette = image.getpalette("RGB") if image.mode in ("P", "PA") else None
     sides = (height, width) if turn >= ON_ITS_SIDE else (width, height)
-    return MaskHeader(*sides, turn, _own_colours(bytes(palette or b"")))
+    colours = _own_colours(bytes(palette or b""), len(labels.classes), labels.by_colour)
+    return MaskHeader(*sides, turn, colours)
 
 
-def load_mask(path: str) -> np.ndarray:
-    """The classes of a mask, turned as EXIF says: uint8 [H, W], 0 to 20 and IGNORED.
+def load_mask(path: str, labels: Labels = VOC) -> np.ndarray:
+    """The classes of a mask, turned as EXIF says: uint8 [H, W], from 0, and IGNORED.
 
     Whole numbers are classes. In a palette image they are too, unless one that occurs has VOC's colour of another
     class: then the colours are the classes, and each value that occurs must have one of VOC's. RGB images are
-    looked up in VOC's palette.
+    looked up in VOC's palette. Where colours tell no class, RGB images are refused.
 
     Raises:
         UserError: a damaged file, values or colours that are no classes, transparent pixels; names the file.
     """
     with naming_errors(path), Image.open(path) as image:
-        _require_exact(image, path)
+        _require_exact(image, path, labels)
         before = orientation(image)
         image.load()
         late = orientation(image) not in (before, 1)
@@ -107,18 +121,23 @@ def load_mask(path: str) -> np.ndarray:
     if values.dtype == bool:
         values = values.astype(np.uint8)
     if palette is not None:
-        values = _by_palette(values, bytes(palette), path)
-    return _checked(values, path)
+        values = _by_palette(values, bytes(palette), path, labels)
+    return _checked(values, path, labels)
 
 
-def _require_exact(image: ImageFile.ImageFile, path: str) -> None:
-    """Refuse what Pillow does not read value for value."""
+def _require_exact(image: ImageFile.ImageFile, path: str, labels: Labels) -> None:
+    """Refuse what Pillow does not read value for value, and colours where they tell no class."""
     compression = str(image.info.get("compression", ""))
     if image.format not in _FORMATS or compression in _LOSSY:
         kind = compression or image.format
         raise UserError(f"mask '{path}' is stored as {kind}, which may change values; {_ADVICE}")
     if image.mode not in (*_INTEGERS, *_COLOURED):
         raise UserError(f"mask '{path}' has mode {image.mode}; {_ADVICE}")
+    if image.mode in _COLOURED and not labels.by_colour:
+        raise UserError(
+            f"mask '{path}' has mode {image.mode}, but with classes of your own no colour tells which is meant; "
+            f"{_ADVICE}"
+        )
     raw = _raw_mode(image)
     if ";16" in raw and not image.mode.startswith("I"):
         raise UserError(f"mask '{path}' has more than 8 bits per channel; {_ADVICE}")
@@ -137,14 +156,16 @@ def _raw_mode(image: ImageFile.ImageFile) -> str:
     return first if isinstance(first, str) else ""
 
 
-def _by_palette(values_HW: np.ndarray, palette: bytes, path: str) -> np.ndarray:
+def _by_palette(values_HW: np.ndarray, palette: bytes, path: str, labels: Labels) -> np.ndarray:
     """Classes of a palette image, as `load_mask` says."""
-    grey = _renumbered_grey(palette)
+    grey = _renumbered_grey(palette, len(labels.classes))
     if grey is not None:
         raise UserError(
             f"mask '{path}' has a palette of greys, {grey[1]} for the value {grey[0]}, so that either may be the "
             "class; save the classes as 8 bits of grey"
         )
+    if not labels.by_colour:
+        return values_HW
     named = _named(palette)
     moved = {value: meant for value, meant in enumerate(named) if meant not in (None, value)}
     used = np.flatnonzero(np.bincount(values_HW.ravel(), minlength=256)).tolist() if moved else []
@@ -165,22 +186,23 @@ def _by_palette(values_HW: np.ndarray, palette: bytes, path: str) -> np.ndarray:
 
 
 @lru_cache(maxsize=64)
-def _renumbered_grey(palette: bytes) -> tuple[int, int] | None:
+def _renumbered_grey(palette: bytes, classes: int) -> tuple[int, int] | None:
     """A value and its grey that differ, where all greys are classes: so do compressors store grey masks."""
     red, green, blue = (palette[channel::3].rstrip(b"\0") for channel in range(3))
-    if not red == green == blue or not all(grey < len(VOC_CLASSES) or grey == IGNORED for grey in red):
+    if not red == green == blue or not all(grey < classes or grey == IGNORED for grey in red):
         return None
     return next(((value, grey) for value, grey in enumerate(red) if grey not in (value, 0, IGNORED)), None)
 
 
 @lru_cache(maxsize=64)
-def _own_colours(palette: bytes) -> tuple[tuple[Colour, int], ...]:
+def _own_colours(palette: bytes, classes: int, by_colour: bool) -> tuple[tuple[Colour, int], ...]:
     """Colours of a palette that name no class by themselves, each with its value; none that occurs twice."""
-    colours = list(zip(palette[0::3], palette[1::3], palette[2::3]))[: len(VOC_CLASSES)]
+    colours = list(zip(palette[0::3], palette[1::3], palette[2::3]))[:classes]
+    telling = voc_palette() if by_colour else ()
     return tuple(
         (colour, value)
         for value, colour in enumerate(colours)
-        if len(set(colour)) > 1 and colour not in voc_palette() and colours.count(colour) == 1
+        if len(set(colour)) > 1 and colour not in telling and colours.count(colour) == 1
     )
 
 
@@ -200,15 +222,18 @@ def _named(palette: bytes) -> tuple[int | None, ...]:
     return tuple(named)
 
 
-def _checked(values_HW: np.ndarray, path: str) -> np.ndarray:
+def _checked(values_HW: np.ndarray, path: str, labels: Labels) -> np.ndarray:
     """Whole numbers as uint8, if all of them are classes or IGNORED."""
-    wrong_HW = ((values_HW >= len(VOC_CLASSES)) & (values_HW != IGNORED)) | (values_HW < 0)
+    classes = len(labels.classes)
+    wrong_HW = ((values_HW >= classes) & (values_HW != IGNORED)) | (values_HW < 0)
     if wrong_HW.any():
         unknown = np.unique(values_HW[wrong_HW]).tolist()
         shown = ", ".join(map(str, unknown[:_SHOWN_VALUES])) + (", ..." if len(unknown) > _SHOWN_VALUES else "")
         raise UserError(
             f"mask '{path}' has the value{'s' * (len(unknown) > 1)} {shown}; allowed are 0 to "
-            f"{len(VOC_CLASSES) - 1}, and {IGNORED} for pixels that do not count"
+            f"{classes - 1}, and {IGNORED} for pixels that do not count"
+            + "; data.classes=[...] names classes of your own"
+            * labels.by_colour
         )
     return values_HW.astype(np.uint8)
 
