@@ -279,6 +279,9 @@ class Loop:
         parts = read_parts(state, source, self.task.epochs, len(self.task.phases), *sizes)
         self.position = Position(**parts.position)
         self.task.load_state_dict(parts.task, source)
+        begun = self.position.epoch + bool(self.position.phase or self.position.step)
+        raised = self.task.take_up(json_section(Reader(source, state), "config"), begun, source)
+        self._notes += [raised] if raised else []
         self._require_place(source)  # how many steps a phase has may hang on what the task has just loaded
         self.rows, self.last_row = parts.rows, parts.last_row
         self.watch.restore(parts.seconds)

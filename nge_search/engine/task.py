@@ -109,6 +109,19 @@ class Task(ABC):
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any], source: str) -> None: ...
 
+    def take_up(self, before: Mapping[str, Any], epoch: int, source: str) -> str:
+        """Adapt to settings that were raised since the checkpoint that was just loaded.
+
+        Args:
+            before: the settings of the checkpoint.
+            epoch: the first that had not begun then, from 0.
+            source: what messages call the checkpoint.
+
+        Returns:
+            A line that tells the user what follows from it; empty where nothing was raised.
+        """
+        return ""
+
     @abstractmethod
     def local_buffers(self) -> list[Tensor]:
         """Floating-point tensors that may differ between ranks inside an epoch."""
