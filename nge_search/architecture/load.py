@@ -55,6 +55,10 @@ class Architecture:
     genotype: Genotype | None = None
     source: str = field(default="the architecture", compare=False)
 
+    def _repr_svg_(self) -> str:
+        """What notebooks show."""
+        return resolve("nge_search.report.notebook:cells_svg")(self.graphs)
+
 
 def load_architecture(reference: str | Path) -> Architecture:
     """The architecture that a published name (`darts_v2`), a notation, a JSON file, or a run folder stands for.

@@ -110,6 +110,11 @@ def read_trained(run: str | Path) -> TrainedSegmenter:
     )
 
 
+def trained_network(run: Path) -> DeepLabV3:
+    """The network of `read_trained`."""
+    return read_trained(run).network
+
+
 def segment(
     run: str | Path, images: Sequence[str], out: str | Path, *, overwrite: bool = False, device: str = "auto"
 ) -> Iterator[Segmented]:

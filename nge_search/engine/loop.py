@@ -20,10 +20,12 @@ from nge_search.engine import environment
 from nge_search.engine.checkpoint import random_state, restore_random_state
 from nge_search.engine.checkpoint_parts import json_section, read_parts
 from nge_search.engine.distributed import World
+from nge_search.engine.given import OnEpoch
 from nge_search.engine.interrupt import Interrupted, InterruptedUnsaved, Interrupts
 from nge_search.engine.logger import Logger
 from nge_search.engine.run_folder import RunFolder, Stopwatch
 from nge_search.engine.task import Counts, Phase, Task
+from nge_search.engine.watched_run import Run
 from nge_search.errors import RunFailure, UserError, plain, shorten
 from nge_search.json_reader import Reader
 from nge_search.kinds import current_name
@@ -58,6 +60,7 @@ class Loop:
         self._last_save = time.monotonic()
         self._notes: list[str] = []
         self._resumed = ""
+        self.stopped = ""
 
     def resume(self) -> None:
         """Take up the newest undamaged checkpoint, if there is one."""
@@ -100,8 +103,11 @@ class Loop:
                 f"restore them, set another run.dir=, or run.overwrite=true"
             )
 
-    def run(self) -> None:
-        """Train to the last epoch.
+    def run(self, on_epoch: OnEpoch | None = None) -> None:
+        """Train to the last epoch, or to one after which `on_epoch` stops it.
+
+        Args:
+            on_epoch: is called on rank 0, after every epoch and once it is saved; None on all ranks, or on none.
 
         Raises:
             Interrupted: after SIGTERM or SIGINT, once the step is finished and the state is saved.
@@ -115,6 +121,8 @@ class Loop:
             with Interrupts() as interrupts:
                 while self.position.epoch < self.task.epochs:
                     self._run_epoch(logger, interrupts)
+                    if on_epoch is not None:
+                        self._show_epoch(on_epoch)
         except InterruptedUnsaved as stopped:
             logger.end_phase()
             missing = f"no {self.task.unit} came"
@@ -215,6 +223,25 @@ class Loop:
         logger.flush()
         self.position = Position(self.position.epoch + 1, 0, 0, self.position.total)
         self.save()
+
+    def _show_epoch(self, on_epoch: OnEpoch) -> None:
+        """Let the caller see the epoch that has just ended, without a trace in what follows."""
+        asked = False
+        if self.folder is not None:
+            run = Run(self.folder.path, self.last_row, self.task.modules())
+            before = random_state()
+            try:
+                on_epoch(run)
+            finally:
+                restore_random_state(before)
+            asked = run.stopped
+        if not any(self.world.agree(asked)):
+            return
+        epoch, epochs = self.position.epoch, self.task.epochs
+        evaluated = all(phase.steps(epoch - 1) for phase in self.task.phases if not phase.trains)
+        self.task.epochs = min(epoch if evaluated else epoch + 1, epochs)
+        if self.task.epochs < epochs:
+            self.stopped = f"stopped after epoch {self.task.epochs} of {epochs}, as on_epoch asked"
 
     def _require_finite(self, state: Any = None) -> None:
         """Raise RunFailure if a step, or a tensor of `state`, was not finite on any rank."""

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from nge_search.engine.logger import Logger
 from nge_search.metrics.ranks import Ranks
@@ -121,6 +121,10 @@ class Task(ABC):
             A line that tells the user what follows from it; empty where nothing was raised.
         """
         return ""
+
+    def modules(self) -> dict[str, nn.Module]:
+        """What is being trained, by name, for whoever looks in."""
+        return {}
 
     @abstractmethod
     def local_buffers(self) -> list[Tensor]:

@@ -88,7 +88,8 @@ SCHEDULES = ("cosine", "linear", "constant")
 CONTINUATIONS = ("constant", "cosine", "restart")
 
 #: Datasets whose images have a class (`nge_search.data`), and those whose pixels have one.
-DATASETS = ("digits", "cifar10", "cifar100", "imagenet", "tiny_imagenet", "folder")
+#: "own" is given from Python.
+DATASETS = ("digits", "cifar10", "cifar100", "imagenet", "tiny_imagenet", "folder", "own")
 SEGMENTATION_DATASETS = ("scenes", "voc")
 
 #: Kinds of networks that cells are stacked into (`nge_search.networks`). Those of other spaces than DARTS' stand

@@ -218,6 +218,9 @@ class ClassifierTraining(PlannedTraining):
     def networks(self) -> list[nn.Module]:
         return [self.network, *([self.ema.module] if self.ema else [])]
 
+    def modules(self) -> dict[str, nn.Module]:
+        return {**super().modules(), **({"ema": self.ema.module} if self.ema else {})}
+
     def exactness(self) -> dict[str, Any]:
         return {"train.compile": self.config.train.compile}
 

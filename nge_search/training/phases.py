@@ -94,6 +94,9 @@ class PlannedTraining(NetworkTraining):
             return ""
         return describe(added, self.plan.section.learning_rate_min, self.last_drop_path, self.averages)
 
+    def modules(self) -> dict[str, nn.Module]:
+        return {"network": self.network}
+
     def evaluates(self, epoch: int) -> bool:
         return super().evaluates(epoch) or self.plan.ended(epoch)
 

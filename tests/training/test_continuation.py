@@ -44,7 +44,8 @@ CONSTANT = (
 )  # fmt: skip
 SEGMENTATION = (
     *QUIET, f"network.genotype='{CELL}'", "task=segmentation", "data.name=voc", "data.crop=32",
-    "data.workers=0", "network.channels=2", "network.cells=2", "network.head_channels=4", "train.batch_size=3", "train.eval_batch_size=4",
+    "data.workers=0", "network.channels=2", "network.cells=2", "network.head_channels=4",
+    "train.batch_size=3", "train.eval_batch_size=4",
 )  # fmt: skip
 #: Figures of a row that differ from run to run.
 TIMES = ("seconds", "images_per_second", "peak_memory_mb")
