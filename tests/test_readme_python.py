@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shlex
 from collections.abc import Callable
@@ -37,6 +38,7 @@ def block(text: str, heading: str, language: str = "python") -> str:
 def shortened(run: Callable[..., Any], checkout: Path, small: tuple[str, ...]) -> Callable[..., Any]:
     """`run` with more settings behind those that are given."""
 
+    @functools.wraps(run)
     def start(config: str, *words: str, **given: Any) -> Any:
         return run(checkout / config, *words, *small, **given)
 
@@ -57,10 +59,18 @@ class MyImages(torch.utils.data.Dataset):
         return self.images[position], self.targets[position]
 
 
+#: Baselines of a search, which train short ones on the same images.
+BASELINES = (
+    "search.baselines=true", "search.random_cells=1", "supernet.operations=[sep_conv_3x3,skip_connect]",
+    "evaluator.steps=2", "evaluator.batch_size=8", "evaluator.channels=2", "evaluator.cells=2",
+)  # fmt: skip
+
+
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, checkout: Path, tiny_search: tuple[str, ...]) -> None:
     monkeypatch.chdir(tmp_path)
-    search = (*tiny_search, "search.selection=argmax", "search.baselines=false")
+    monkeypatch.setattr("nge_search.report.save_drawings", lambda *given: [])  # which take longer than the runs
+    search = (*tiny_search, "search.baselines=false")
     monkeypatch.setattr(nge_search, "search", shortened(nge_search.search, checkout, search))
     monkeypatch.setattr(nge_search, "evaluate", shortened(nge_search.evaluate, checkout, SMALL))
 
@@ -79,12 +89,21 @@ def test_looking_in(text: str, short: None, capsys: pytest.CaptureFixture[str]) 
         assert hasattr(run, name)
 
 
-def test_own_images_and_network(text: str, short: None) -> None:
+def test_own_images_and_network(
+    text: str, short: None, monkeypatch: pytest.MonkeyPatch, checkout: Path, tiny_search: tuple[str, ...]
+) -> None:
+    words = (*tiny_search, *BASELINES, "search.epochs=1")
+    monkeypatch.setattr(nge_search, "search", shortened(nge_search.search.__wrapped__, checkout, words))
     names = {"nge_search": nge_search, "torch": torch, "MyImages": MyImages}
     exec(block(text, "Your own images and network."), names)
     summary = json.loads(Path("runs/eval/my_net/summary.json").read_text())
     assert summary["params"] == sum(weight.numel() for weight in names["net"].parameters())
     assert json.loads(Path("runs/search/my_images/dataset.json").read_text())["name"] == "own"
+    baselines = json.loads(Path("runs/search/my_images/summary.json").read_text())["baselines"]
+    assert (len(baselines["throughout"]), len(baselines["random"])) == (2, 1)
+    report = Path("runs/search/my_images/report.html").read_text()
+    assert "nge_search.evaluate(None, &#x27;network.genotype=" in report
+    assert "dataset=images)" in report
 
 
 def test_own_objective(text: str) -> None:

@@ -104,21 +104,6 @@ def test_own_images_and_an_own_module_train_as_those_that_ship(
         nge_search.evaluate(None, *TRAINING, f"run.dir={trained}", network=module)
 
 
-def test_a_search_takes_own_images_and_says_how_to_retrain(
-    digits: Images, tmp_path: Path, tiny_search: tuple[str, ...]
-) -> None:
-    words = (*tiny_search, "data.flip=false", "search.epochs=1")
-    nge_search.search(None, *words, f"run.dir={tmp_path / 'own'}", dataset=digits)
-    nge_search.search(None, *words, f"run.dir={tmp_path / 'shipped'}")
-    ours, theirs = (rows(tmp_path / name) for name in ("own", "shipped"))
-    for row in (*ours, *theirs):
-        row["genotype"].pop("provenance")
-    assert ours == theirs
-    report = (tmp_path / "own" / "report.html").read_text()
-    assert "nge_search.evaluate(None, &#x27;network.genotype=" in report
-    assert "dataset=images)" in report
-
-
 @pytest.mark.parametrize(
     "given",
     [

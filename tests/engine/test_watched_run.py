@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,24 @@ from nge_search import Genotype, Run, UserError
 from nge_search.architecture.load import load_architecture
 from nge_search.engine.checkpoint import CheckpointFolder
 
+TRAINING = (
+    "threads=1", "device=cpu", "run.progress=none", "run.tensorboard=false", "data.limit=40", "train.batch_size=20",
+)  # fmt: skip
 TIMES = ("seconds", "images_per_second", "peak_memory_mb")
 
 
 def rows(run: Path) -> list[dict[str, Any]]:
     lines = (run / "metrics.jsonl").read_text().splitlines()
     return [{key: value for key, value in json.loads(line).items() if key not in TIMES} for line in lines]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def unreported() -> Iterator[None]:
+    """Runs end without drawings and reports, which take longer than they do."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("save_drawings", "write_report"):
+            patch.setattr(f"nge_search.report.{name}", lambda *given: [])
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -128,23 +140,18 @@ def test_what_stands_in_a_folder_is_escaped(tmp_path: Path) -> None:
     assert "<b>run" not in html
 
 
-def test_stop_ends_a_search_after_the_epoch_and_it_has_finished(
-    place: Path, unseen: Path, tiny_search: tuple[str, ...]
-) -> None:
-    words = (*tiny_search, f"run.dir={place / 'stopped'}")
-    summary = nge_search.search(None, *words, on_epoch=lambda run: run.stop())
-    assert summary["epochs"] == 1
-    assert summary["stopped"] == "stopped after epoch 1 of 2, as on_epoch asked"
-    assert rows(place / "stopped") == rows(unseen)[:1]
-    assert summary["genotype"] == rows(unseen)[0]["genotype"]
-    assert nge_search.search(None, *words, on_epoch=lambda run: pytest.fail("it has finished")) == summary
-
-
-def test_stop_waits_for_an_epoch_that_is_evaluated(place: Path, tiny_search: tuple[str, ...]) -> None:
-    words = (*tiny_search, "search.epochs=4", "search.evaluate_every=0", f"run.dir={place / 'waits'}")
-    summary = nge_search.search(None, *words, on_epoch=lambda run: run.stop())
-    assert summary["epochs"] == 2
-    assert [("valid_top1" in row) for row in rows(place / "waits")] == [False, True]
+@pytest.mark.parametrize(("every", "epochs"), [(1, 1), (0, 2), (3, 2)])
+def test_stop_ends_a_run_after_the_first_epoch_that_is_evaluated(every: int, epochs: int, tmp_path: Path) -> None:
+    words = (*TRAINING, "train.epochs=5", f"train.evaluate_every={every}", f"run.dir={tmp_path / 'run'}")
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    summary = nge_search.evaluate(None, *words, network=network, on_epoch=lambda run: run.stop())
+    assert summary["epochs"] == epochs
+    assert summary["stopped"] == f"stopped after epoch {epochs} of 5, as on_epoch asked"
+    found = rows(tmp_path / "run")
+    assert ["test_top1" in row for row in found] == [False] * (epochs - 1) + [True]
+    assert summary["top1_error"] == 100 - found[-1]["test_top1"]
+    again = nge_search.evaluate(None, *words, network=network, on_epoch=lambda run: pytest.fail("it has finished"))
+    assert again == summary
 
 
 def test_a_training_gives_its_networks_while_it_runs_and_afterwards(place: Path) -> None:
