@@ -38,9 +38,9 @@ CELL = json.dumps(
 )
 #: A retraining on 40 digits at a constant rate, without drop-path, in two steps an epoch.
 CONSTANT = (
-    *QUIET, f"network.genotype='{CELL}'", "data.limit=40", "network.channels=2", "network.cells=3",
+    *QUIET, f"network.genotype='{CELL}'", "data.limit=40", "network.channels=2", "network.cells=1",
     "network.stem_multiplier=1", "train.batch_size=20", "train.evaluate_every=10", "train.eval_batch_size=600",
-    "train.schedule=constant", "train.ema_decay=0.9", "train.mixup=0.2", "data.cutout=2",
+    "train.schedule=constant", "train.ema_decay=0.9", "train.cutmix=0.2", "data.cutout=2",
 )  # fmt: skip
 SEGMENTATION = (
     *QUIET, f"network.genotype='{CELL}'", "task=segmentation", "data.name=voc", "data.crop=32",
