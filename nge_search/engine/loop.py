@@ -48,9 +48,20 @@ class Position:
 class Loop:
     """Runs a task from its last checkpoint, or from the start, to the end."""
 
-    def __init__(self, task: Task, folder: RunFolder | None, config: RunningConfig, world: World):
-        """`folder` is None on all ranks but the first."""
-        self.task, self.folder, self.config, self.world = task, folder, config, world
+    def __init__(
+        self,
+        task: Task,
+        folder: RunFolder | None,
+        config: RunningConfig,
+        world: World,
+        on_epoch: OnEpoch | None = None,
+    ):
+        """
+        Args:
+            folder: None on all ranks but the first.
+            on_epoch: is called on rank 0, after every epoch and once it is saved; None on all ranks, or on none.
+        """
+        self.task, self.folder, self.config, self.world, self.on_epoch = task, folder, config, world, on_epoch
         self.position = Position()
         self.watch = Stopwatch()
         self.rows = 0
@@ -103,11 +114,8 @@ class Loop:
                 f"restore them, set another run.dir=, or run.overwrite=true"
             )
 
-    def run(self, on_epoch: OnEpoch | None = None) -> None:
+    def run(self) -> None:
         """Train to the last epoch, or to one after which `on_epoch` stops it.
-
-        Args:
-            on_epoch: is called on rank 0, after every epoch and once it is saved; None on all ranks, or on none.
 
         Raises:
             Interrupted: after SIGTERM or SIGINT, once the step is finished and the state is saved.
@@ -121,8 +129,8 @@ class Loop:
             with Interrupts() as interrupts:
                 while self.position.epoch < self.task.epochs:
                     self._run_epoch(logger, interrupts)
-                    if on_epoch is not None:
-                        self._show_epoch(on_epoch)
+                    if self.on_epoch is not None:
+                        self._show_epoch(self.on_epoch)
         except InterruptedUnsaved as stopped:
             logger.end_phase()
             missing = f"no {self.task.unit} came"

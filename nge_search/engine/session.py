@@ -80,12 +80,12 @@ class Session:
         """
         require_same_start(self.world, documents or {}, task.state_dict)
         self.world.on_main(lambda: self.folder.begin() if self.folder else None)
-        loop = Loop(task, self.folder, self.config, self.world)
+        loop = Loop(task, self.folder, self.config, self.world, self.on_epoch)
         loop.resume()
         self.world.on_main(lambda: self._describe(documents or {}))
         on_cpu = self.world.device.type == "cpu"
         with keep_freed_memory() if on_cpu else contextlib.nullcontext():
-            loop.run(self.on_epoch)
+            loop.run()
         return loop
 
     def _describe(self, documents: Mapping[str, Any]) -> None:
