@@ -27,7 +27,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import functools
-import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -39,6 +38,7 @@ from typing import Any
 import numpy as np
 import predict_published as paper
 import torch
+from kept_rows import keep_rows, numbers, read_rows
 from predict_parts import OWN, PARTS, SOURCES, VARIANTS
 from predict_tables import by_model, ceiling, markdown, plot, print_part
 
@@ -123,10 +123,10 @@ def make_tables(places: Places, options: argparse.Namespace) -> int:
     lacking = left_out({trial.model for trial in trials(options) if not trial.anytime})
     wanted = [trial for trial in trials(options) if trial.anytime or trial.model not in lacking]
     path = options.out / "predict_rows.jsonl"
-    found = read_rows(path)
+    found = read_rows(path, Trial)
     if not options.show:
         carry_out([trial for trial in wanted if trial not in found], places, options.jobs, path)
-        found = read_rows(path)
+        found = read_rows(path, Trial)
     rows = [found[trial] for trial in wanted if trial in found]
     if rows:
         print_part(options.part, rows, {name: source.what for name, source in SOURCES.items()}, paper_of)
@@ -179,33 +179,12 @@ def trials(options: argparse.Namespace) -> Iterator[Trial]:
                             yield Trial(source, model, budget, seed, fold, part.anytime, options.epochs)
 
 
-def numbers(text: str) -> list[int]:
-    """0-2,7 is 0, 1, 2, 7."""
-    ends = [part.split("-") for part in text.split(",")]
-    return [number for own in ends for number in range(int(own[0]), int(own[-1]) + 1)]
-
-
-def read_rows(path: Path) -> dict[Trial, dict[str, Any]]:
-    """The rows of finished trainings; a line that a crash cut off is passed over."""
-    found = {}
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        found[Trial(**row["trial"])] = row
-    return found
-
-
 def carry_out(waiting: list[Trial], places: Places, jobs: int, path: Path) -> None:
     """Train, and add a row to the file for each training as it ends."""
     began = time.perf_counter()
-    with path.open("a") as file:
-        for done, row in enumerate(finished(waiting, places, jobs), start=1):
-            file.write(json.dumps(row) + "\n")
-            file.flush()
-            name, minutes = " ".join(map(str, row["trial"].values())), (time.perf_counter() - began) / 60
-            print(f"{done}/{len(waiting)} after {minutes:.1f} min: {name}: tau {row['kendall_tau']}", flush=True)
+    for done, row in enumerate(keep_rows(path, finished(waiting, places, jobs)), start=1):
+        name, minutes = " ".join(map(str, row["trial"].values())), (time.perf_counter() - began) / 60
+        print(f"{done}/{len(waiting)} after {minutes:.1f} min: {name}: tau {row['kendall_tau']}", flush=True)
 
 
 def finished(waiting: list[Trial], places: Places, jobs: int) -> Iterator[dict[str, Any]]:

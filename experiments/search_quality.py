@@ -7,45 +7,80 @@
     python experiments/search_quality.py --show                        tables and files from finished trials alone
 
 Parts: `choice`, settings of a weighted mixture on seeds that nothing is reported on; `search`, searches by
-gradients with what is selected at their end; `neighbours`, the same selection from random cells and from one operation
-throughout, without a search; `random`, as many short trainings of random cells as a search takes the time of;
-`shared`, how shared weights rank random cells; `strategies`, 24 short trainings each. --methods and --seeds choose
-among a part's trials. Trials that have finished are kept in experiments/results/search_quality_rows.jsonl; one that
-was stopped goes on. Writes experiments/results/search_quality.json.
+gradients with what is selected at their end; `neighbours`, the same selection from random cells and from one
+operation throughout, without a search; `random`, as many short trainings of random cells as a search takes the
+time of; `shared`, how shared weights rank random cells; `strategies`, 24 short trainings each; `darts search`,
+searches in DARTS' space; `darts choice` and `darts cells`, what they derive and other cells, retrained. --methods
+and --seeds
+choose among a part's trials. Trials that have finished are kept in search_quality_rows.jsonl below
+experiments/results; one that was stopped goes on. Writes search_quality.json there.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import statistics
+import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import search_darts
+import search_trials
+import torch
 from kept_rows import Row, keep_rows, numbers, read_rows
 from retrain_cifar10 import unpack
-from search_trials import COLUMNS, PARTS, ROOT, SEARCHES, VARIANTS, Inputs, Trial, carry_out
+from search_trials import COLUMNS, ROOT, SEARCHES, VARIANTS, Inputs, Trial
 
 from nge_search.engine.environment import results_header
 from nge_search.files import write_json
 
 RESULTS = ROOT / "experiments" / "results"
 ROWS = RESULTS / "search_quality_rows.jsonl"
+#: What carries out a trial of each part.
+PARTS = {
+    "choice": search_trials.search,
+    "search": search_trials.search,
+    "neighbours": search_trials.neighbours,
+    "finals": search_trials.finals,
+    "random": search_trials.random_search,
+    "shared": search_trials.shared,
+    "strategies": search_trials.strategy,
+    "darts search": search_darts.search,
+    "darts choice": search_darts.retrain,
+    "darts cells": search_darts.retrain,
+}
+_SAME = ("sep_conv_3x3", "sep_conv_5x5")
 #: Of each part its methods, and the seeds of each unless --seeds says others.
 METHODS: dict[str, dict[str, Sequence[int]]] = {
     "choice": dict.fromkeys(VARIANTS, (100, 101)),
     "search": {name: range(3) if "6 cells" in name else range(5) for name in SEARCHES},
     "neighbours": {"random start": range(20), "nor_conv_3x3": range(5)},
+    "finals": dict.fromkeys(("nor_conv_3x3", "random start"), range(100, 104)),
     "random": {"40 cells": range(5)},
     "shared": {"uniform": range(5), "nge, drawn": range(5), "nge, weighted, remedies": range(5)},
     "strategies": dict.fromkeys(("random", "nge_evolution", "nge_reinforce", "predictor"), range(3)),
+    "darts search": {
+        name: (*range(3), 100) if name == search_darts.REPORTED else (100,) for name in search_darts.SEARCHES
+    },
+    "darts choice": {
+        **dict.fromkeys(search_darts.SEARCHES, (100,)),
+        "random": range(100, 104),
+        **dict.fromkeys(_SAME, (0,)),
+    },
+    "darts cells": {
+        search_darts.REPORTED: range(3),
+        "random": range(8),
+        **dict.fromkeys((*_SAME, "darts_v2"), (0,)),
+    },
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", choices=list(PARTS), metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--table", type=Path, help="of NAS-Bench-201: a folder of `nge table`")
     parser.add_argument("--package", type=Path, help="folder of the unpacked npm package")
     parser.add_argument("--methods", nargs="*", default=[], help="of the parts; all, unless given")
@@ -53,6 +88,8 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="trials at a time, one core each")
     parser.add_argument("--show", action="store_true", help="only tables and files from finished trials")
     options = parser.parse_args()
+    if unknown := set(options.parts) - set(PARTS):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     if not options.show:
         if not options.parts or not options.table or not options.package:
             parser.error("give parts, --table and --package; or --show")
@@ -82,6 +119,18 @@ def perform(options: argparse.Namespace) -> None:
             print(f"{describe(row['trial'])}: {row['found']} {row['cpu_seconds']} s", flush=True)
 
 
+def carry_out(trial: Trial, inputs: Inputs) -> dict[str, Any]:
+    """The row of a trial."""
+    torch.set_num_threads(1)
+    cpu = time.process_time()
+    found = PARTS[trial.part](trial, inputs)
+    return {
+        "trial": dataclasses.asdict(trial),
+        **found,
+        "cpu_seconds": round(time.process_time() - cpu, 1),
+    }
+
+
 def describe(trial: dict[str, Any]) -> str:
     return f"{trial['part']}, {trial['method']}, seed {trial['seed']}"
 
@@ -93,9 +142,8 @@ def report(rows: list[Row]) -> dict[str, Any]:
         for method in methods:
             own = [row for row in rows if (row["trial"]["part"], row["trial"]["method"]) == (part, method)]
             if own:
-                results.setdefault(part, {})[method] = found = summarise(
-                    sorted(own, key=lambda r: r["trial"]["seed"])
-                )
+                found = summarise(sorted(own, key=lambda row: row["trial"]["seed"]))
+                results.setdefault(part, {})[method] = found
                 print(f"{part}: {method}: " + ", ".join(f"{k} {v}" for k, v in found.items() if k != "trials"))
     return results
 
@@ -103,30 +151,26 @@ def report(rows: list[Row]) -> dict[str, Any]:
 def summarise(rows: list[Row]) -> dict[str, Any]:
     """Means over seeds, the least, gains of selections, and each trial's cells."""
     found: dict[str, Any] = {"seeds": len(rows)}
-    for name in COLUMNS:
-        values = [row["found"][name] for row in rows]
-        found[name] = {"mean": round(statistics.mean(values), 3), "least": min(values)}
+    for name in (*COLUMNS, "expected_error", "macs"):
+        values = [row["found"][name] for row in rows if row["found"].get(name) is not None]
+        if values:
+            found[name] = {"mean": round(statistics.mean(values), 3), "least": min(values)}
     for before in ("derived", "start"):
-        if before in rows[0]:
+        if COLUMNS[0] in rows[0].get(before, {}):
             gains = [row["found"][COLUMNS[0]] - row[before][COLUMNS[0]] for row in rows]
             found[f"{before}_mean"] = round(statistics.mean(row[before][COLUMNS[0]] for row in rows), 3)
             found["gain"] = spread(gains) | {"worse": sum(gain < 0 for gain in gains)}
-    for name in ("tau", "tau_params", "cpu_seconds"):
+    for name in ("tau", "tau_params", "top1_error", "cpu_seconds"):
         if name in rows[0]:
             found[name] = spread([row[name] for row in rows])
-    found["trials"] = [
-        {
-            "seed": row["trial"]["seed"],
-            **{key: row[key]["cell"] for key in ("start", "derived", "found") if key in row},
-        }
-        for row in rows
-    ]
+    cells = [key for key in ("start", "derived", "found") if "cell" in rows[0].get(key, {})]
+    found["trials"] = [{"seed": row["trial"]["seed"], **{key: row[key]["cell"] for key in cells}} for row in rows]
     return found
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan")
-    return {"mean": round(statistics.mean(values), 3), "standard_error": round(error, 3)}
+def spread(values: list[float]) -> dict[str, float | None]:
+    error = round(statistics.stdev(values) / len(values) ** 0.5, 3) if len(values) > 1 else None
+    return {"mean": round(statistics.mean(values), 3), "standard_error": error}
 
 
 if __name__ == "__main__":

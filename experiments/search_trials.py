@@ -6,7 +6,6 @@ goes on with or reads.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
 from collections.abc import Sequence
@@ -41,7 +40,14 @@ IMAGES = ("data.name=folder", "data.limit=20000", "data.image_size=16")
 #: Of a short training in NAS-Bench-201's space.
 SHORT = ("steps=100", "batch_size=64", "channels=8", "cells=9", "valid_images=2500")
 SUPERNET = ("supernet.channels=16", "supernet.cells=3", "search.evaluate_every=0")
-SELECTION = ("search.selection=short", *(f"evaluator.{word}" for word in SHORT))
+
+
+def short_selection(*words: str) -> tuple[str, ...]:
+    """Settings of a selection by short trainings, each of which is as these words say."""
+    return ("search.selection=short", *(f"evaluator.{word}" for word in words))
+
+
+SELECTION = short_selection(*SHORT)
 #: All operations weighted by P, as published; one operation an edge drawn from P.
 WEIGHTED = ("search.mixture=weighted", "search.gradient=relaxed", "search.epochs=12", "search.warmup_epochs=0")
 DRAWN = ("search.mixture=sampled", "search.gradient=relaxed", "search.epochs=20", "search.warmup_epochs=12")
@@ -80,6 +86,8 @@ SEARCHES: dict[str, tuple[str, ...]] = {
 RANKED, RANKED_IMAGES = 100, 1000
 #: What a selection without a search's P tries on each edge.
 TRIED = ("nor_conv_3x3", "nor_conv_1x1", "skip_connect")
+#: Of the best of a selection so many are trained again, for so many steps.
+FINALISTS, LONGER = 5, (300,)
 _CONVOLUTIONS = ("nor_conv_3x3", "nor_conv_1x1")
 
 
@@ -106,18 +114,6 @@ class Inputs:
 
     def words(self, trial: Trial) -> tuple[str, ...]:
         return (*QUIET, *IMAGES, f"data.root={self.images}", f"seed={trial.seed}", f"run.dir={trial.folder}")
-
-
-def carry_out(trial: Trial, inputs: Inputs) -> dict[str, Any]:
-    """The row of a trial."""
-    torch.set_num_threads(1)
-    cpu = time.process_time()
-    found = PARTS[trial.part](trial, inputs)
-    return {
-        "trial": dataclasses.asdict(trial),
-        **found,
-        "cpu_seconds": round(time.process_time() - cpu, 1),
-    }
 
 
 def truth(table: Table, code: Code) -> dict[str, Any]:
@@ -188,9 +184,9 @@ class _Valued:
     figures: dict[str, Any]
 
 
-def neighbours(trial: Trial, inputs: Inputs) -> dict[str, Any]:
-    """Selection by short trainings without any search: from a random cell, or from one operation throughout."""
-    table, space = open_table(inputs.table), NasBench201Space()
+def _start(trial: Trial) -> Code:
+    """Where a selection starts: a random cell with three convolutions or more, or one operation throughout."""
+    space = NasBench201Space()
     operations = space.cell_space.operations
     if trial.method == "random start":
         random = np.random.default_rng(trial.seed)
@@ -199,9 +195,32 @@ def neighbours(trial: Trial, inputs: Inputs) -> dict[str, Any]:
             start = space.random(random)
     else:
         start = space.throughout(operations.index(trial.method))
+    return start
+
+
+def neighbours(trial: Trial, inputs: Inputs) -> dict[str, Any]:
+    """Selection by short trainings without any search: from a random cell, or from one operation throughout."""
+    table, space = open_table(inputs.table), NasBench201Space()
+    start, operations = _start(trial), space.cell_space.operations
     tried = [[operations.index(name) for name in TRIED]] * space.length
     chosen, values = Trainings(trial, inputs).best(candidates(space, start, [tried]))
     return {"start": truth(table, start), "found": truth(table, chosen), "values": values}
+
+
+def finals(trial: Trial, inputs: Inputs) -> dict[str, Any]:
+    """What longer trainings say of the best neighbours of a cell, beside what short ones do."""
+    table, space = open_table(inputs.table), NasBench201Space()
+    start = _start(trial)
+    tried = [[operation for operation, name in enumerate(space.cell_space.operations) if name != "none"]]
+    codes = candidates(space, start, [tried * space.length])
+    first, values = Trainings(trial, inputs).best(codes)
+    ranked = sorted(codes, key=lambda code: -values[short_text(code)])[:FINALISTS]
+    found = {"start": truth(table, start), "found": truth(table, first), "values": values, "longer": {}}
+    for steps in LONGER:
+        _, longer = Trainings(trial, inputs, f"steps={steps}").best(ranked)
+        found["longer"][str(steps)] = longer
+    found["finalists"] = [truth(table, code) for code in ranked]
+    return found
 
 
 def random_search(trial: Trial, inputs: Inputs) -> dict[str, Any]:
@@ -279,13 +298,4 @@ def strategy(trial: Trial, inputs: Inputs) -> dict[str, Any]:
 #: Of strategies whose defaults are for more queries than 24.
 STRATEGY_WORDS: dict[str, tuple[str, ...]] = {
     "nge_evolution": ("strategy.population=8", "strategy.tournament=3"),
-}
-
-PARTS = {
-    "search": search,
-    "choice": search,
-    "neighbours": neighbours,
-    "random": random_search,
-    "shared": shared,
-    "strategies": strategy,
 }

@@ -20,17 +20,10 @@ import numpy as np
 import pytest
 import torch
 
-from nge_search.architecture.graph import Graph
 from nge_search.metrics.ranking import kendall_tau
-from nge_search.metrics.retrieval import cosines
 from nge_search.predict.network_options import NetworkOptions
 from nge_search.predict.predictors import open_predictor
 from nge_search.predict.splits import halves
-from nge_search.retrieve.corpus import Corpus, Network
-from nge_search.retrieve.embedders import UntrainedEmbedder
-from nge_search.retrieve.fingerprints import CONTROLS
-from nge_search.retrieve.ordered import OrderedGraph
-from nge_search.retrieve.tasks import same_family
 from nge_search.settings.names import STRATEGIES
 from nge_search.settings.strategies import StrategySection
 from nge_search.spaces import DartsSpace, NasBench101Space, NasBench201Space
@@ -319,69 +312,6 @@ def test_predictors_on_a_published_split(tmp_path, monkeypatch, capsys):
     predictor.fit(graphs[4:10], torch.arange(54, 60, dtype=torch.float64), 3)
     scores = predictor.scores(graphs[:4]).numpy()
     assert found[0]["kendall_tau"] == pytest.approx(kendall_tau(scores, np.arange(4)))
-
-
-def run_retrieve(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
-    run_script(monkeypatch, open_script(monkeypatch, "retrieve"), *words)
-
-
-def made_corpus(path: Path) -> Corpus:
-    """Six families of chains that repeat their block; the deepest network of each is torchvision's."""
-    items = []
-    for family in range(6):
-        for depth in range(6):
-            names = ["stem", *[f"block{family}", "norm", f"act{family % 2}"] * (depth + 2), f"head{depth % 3}"]
-            graph = Graph.build(names, [(i, i + 1) for i in range(len(names) - 1)], [0], [len(names) - 1])
-            library = "torchvision" if depth == 5 else "timm"
-            own = Network(f"net{family}_{depth}", library, f"family{family}", "classification", 100, 1000)
-            items.append(((own,), graph.digest, graph))
-    corpus = Corpus.of(items, {}, {})
-    corpus.write(path)
-    return corpus
-
-
-def test_the_comparison_of_encoders(tmp_path, monkeypatch, capsys):
-    """Rows are what questions answer, and are made once; searched networks; tables of all kinds."""
-    corpus = made_corpus(tmp_path / "made.nge")
-    words = ["--corpus", str(tmp_path / "made.nge"), "--out", str(tmp_path / "out"), "--families", "3"]
-    few = ["--models", "wl1;wl1, contracted;own;lda", "--seeds", "0-1"]
-    run_retrieve(monkeypatch, "vision", *words, *few)
-    printed = capsys.readouterr().out
-    rows = (tmp_path / "out" / "retrieve_rows.jsonl").read_text()
-    run_retrieve(monkeypatch, "vision", *words, *few)
-    assert (tmp_path / "out" / "retrieve_rows.jsonl").read_text() == rows
-    found = {(row["task"], row["model"], row["seed"]): row for row in map(json.loads, rows.splitlines())}
-    assert len(found) == 4 * 2 + 4 * 5
-    task = same_family([entry.family for entry in corpus.entries])
-    own = UntrainedEmbedder(CONTROLS["wl1"])
-    graphs = [OrderedGraph.of(entry.graph) for entry in corpus.entries]
-    own.fit(graphs, [], 0)
-    embedding_ND = own.embed(graphs)
-    expected = task.answers(cosines(embedding_ND, embedding_ND)[task.query_Q]).figures()
-    assert found["families", "wl1", 0]["map_at_20"] == pytest.approx(expected["map_at_20"], abs=1e-5)
-    assert found["unseen", "own", 1]["queries"] == 18
-    assert found["torchvision", "own", 0]["queries"] == found["distinct", "own", 0]["queries"] == 6
-    assert "### unseen, 18 queries" in printed
-    assert "| own - wl1" in printed
-    run_retrieve(monkeypatch, "seen", *words, "--models", "lda;wl1", "--seeds", "0")
-    small = ["--members", "10", "--width", "4", "--epochs", "1", "--out", str(tmp_path / "out")]
-    run_retrieve(monkeypatch, "nas", *small, "--models", "operations;slots of steps;nar")
-    printed = capsys.readouterr().out
-    assert "### nas, 10 queries" in printed
-    assert "3 of 3 trials" in printed
-    nas = json.loads((tmp_path / "out" / "retrieve_nas.json").read_text())
-    assert nas["results"][1]["map_at_20"]["mean"] > nas["results"][0]["map_at_20"]["mean"]
-    with pytest.raises(SystemExit):
-        run_retrieve(monkeypatch, "code", *words, "--show")
-    assert "no row yet" in capsys.readouterr().err
-
-
-def test_the_map_of_networks(tmp_path, monkeypatch):
-    random = np.random.default_rng(0)
-    about = [{"label": ("cnn", "attention", "other")[i % 3], "family": f"family{i % 4}"} for i in range(12)]
-    draw_map = open_script(monkeypatch, "retrieve").draw_map
-    draw_map(random.normal(size=(12, 5)), about, random.normal(size=(1, 5)), tmp_path / "map.png")
-    assert (tmp_path / "map.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_the_ceiling_of_noisy_labels(monkeypatch):

@@ -1,7 +1,8 @@
 """What becomes of the P that a search ends with: a cell, chosen by more than P, and compared with simple ones.
 
 - Short: the cell that P derives and those one edit away, over the likeliest operations of each edge, are trained
-  for a short time each; the best stays. One round: a second one follows the noise of the first.
+  for a short time each; the best few again, for longer, and the best of these stays. One round of edits: a second
+  one follows the noise of the first.
 - Predictor: the same cells, by what a predictor expects of them.
 - Perturbation: `nge_search.gradient.perturbation`.
 
@@ -27,7 +28,7 @@ from nge_search.gradient.bilevel import BilevelSearch
 from nge_search.gradient.perturbation import perturb
 from nge_search.gradient.progress import parameter_free_share
 from nge_search.registry import resolve
-from nge_search.settings.search import SearchConfig
+from nge_search.settings.search import SearchConfig, SearchSection
 from nge_search.spaces import TRAININGS, Code, EdgeSpace, Trainings, likely_operations
 
 #: What opens the predictor that ships with the package for a space.
@@ -97,43 +98,49 @@ class _Asked:
         self._session, self._task, self._interrupts = session, task, interrupts
         self.section = task.config.evaluator
         self.words, self.sign = self.section.label(), 1 if self.section.signal == "valid_top1" else -1
-        self._trainings: Trainings | None = None
+        self._trainings: dict[int, Trainings] = {}
 
     def __enter__(self) -> _Asked:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._trainings is not None:
-            self._trainings.close()
+        if self._trainings:
+            self._trainings[1].close()
 
-    def answers(self, codes: Sequence[Code]) -> list[Answer]:
-        """Of cells, in their order; they are trained side by side where there are processes for it."""
+    def answers(self, codes: Sequence[Code], longer: int = 1) -> list[Answer]:
+        """Of cells, in their order; they are trained side by side where there are processes for it.
+
+        Args:
+            longer: so many times the steps.
+        """
         world = self._session.world
-        world.on_main(lambda: self._prepare(codes))
+        world.on_main(lambda: self._prepare(codes, longer))
         found = []
         for code in codes:  # one by one, since other ranks wait for each
-            answer = world.on_main(functools.partial(self._answer, code))
+            answer = world.on_main(functools.partial(self._answer, code, longer))
             received = self._interrupts.received
             if any(world.agree(received is not None or answer is None)) or answer is None:
                 raise Interrupted(received or signal.SIGTERM)
             found.append(answer)
         return found
 
-    def _open(self) -> Trainings:
-        if self._trainings is None:
+    def _open(self, longer: int) -> Trainings:
+        if not self._trainings:
             config, session = self._task.config, self._session
-            self._trainings = resolve(TRAININGS)(
+            self._trainings[1] = resolve(TRAININGS)(
                 config, config.evaluator, self._task.space, session.world.device, session.say, self._task.load
             )
-        return self._trainings
+        if longer not in self._trainings:
+            self._trainings[longer] = self._trainings[1].longer(longer)
+        return self._trainings[longer]
 
-    def _prepare(self, codes: Sequence[Code]) -> None:
+    def _prepare(self, codes: Sequence[Code], longer: int) -> None:
         for code in codes:
-            self._open().prepare(code)
+            self._open(longer).prepare(code)
 
-    def _answer(self, code: Code) -> Answer | None:
+    def _answer(self, code: Code, longer: int) -> Answer | None:
         """None once a signal has ended the training, which was saved."""
-        trainings = self._open()
+        trainings = self._open(longer)
         try:
             return Answer(trainings(code).value, trainings.figures(code))
         except Interrupted:
@@ -155,10 +162,7 @@ def _select(session: Session, task: BilevelSearch, asked: _Asked, code: Code) ->
         few = too_few_convolutions(space, code, section.selection_convolutions)
         if few:
             return code, {"method": "short", "off": few}
-        codes = candidates(space, code, likely)
-        session.say(f"selection: {len(codes)} cells are trained for {asked.section.steps} steps each")
-        chosen, found = by_short_trainings(space, codes, asked.answers(codes))
-        found |= {"signal": asked.words, "sign": asked.sign}
+        chosen, found = _by_trainings(session, asked, space, candidates(space, code, likely), section)
     seconds = round(time.perf_counter() - start, 2)
     return chosen, {
         "method": section.selection,
@@ -166,6 +170,25 @@ def _select(session: Session, task: BilevelSearch, asked: _Asked, code: Code) ->
         "edit": difference(space, code, chosen),
         "seconds": seconds,
     }
+
+
+def _by_trainings(
+    session: Session, asked: _Asked, space: EdgeSpace, codes: Sequence[Code], section: SearchSection
+) -> tuple[Code, Document]:
+    """The best by short trainings, or by longer ones of the best few, and a record of all."""
+    steps, times = asked.section.steps, section.selection_longer
+    session.say(f"selection: {len(codes)} cells are trained for {steps} steps each")
+    chosen, found = by_short_trainings(space, codes, answers := asked.answers(codes))
+    found |= {"signal": asked.words, "sign": asked.sign}
+    best = sorted(range(len(codes)), key=lambda place: (-answers[place].value, place))[
+        : section.selection_finalists
+    ]
+    if len(best) > 1:
+        session.say(f"selection: the best {len(best)} are trained for {times * steps} steps each")
+        finalists = [codes[place] for place in best]
+        chosen, longer = by_short_trainings(space, finalists, asked.answers(finalists, times), codes[0])
+        found |= {"best": best[longer["best"]], "finals": longer["trials"], "longer": times}
+    return chosen, found
 
 
 def too_few_convolutions(space: EdgeSpace, code: Code, least: float) -> str:
@@ -192,10 +215,13 @@ def candidates(space: EdgeSpace, code: Code, likely: Sequence[Sequence[Sequence[
     return list(found.values())
 
 
-def by_short_trainings(space: EdgeSpace, codes: Sequence[Code], answers: Sequence[Answer]) -> tuple[Code, Document]:
-    """The best by its value, of equals the first, and a record of each."""
+def by_short_trainings(
+    space: EdgeSpace, codes: Sequence[Code], answers: Sequence[Answer], derived: Code | None = None
+) -> tuple[Code, Document]:
+    """The best by its value, of equals the first, and a record of each, beside `derived`, or else the first."""
     best = max(range(len(codes)), key=lambda place: (answers[place].value, -place))
-    trials = [_record(space, codes[0], code, answer) for code, answer in zip(codes, answers)]
+    first = derived or codes[0]
+    trials = [_record(space, first, code, answer) for code, answer in zip(codes, answers)]
     return codes[best], {"trials": trials, "best": best}
 
 

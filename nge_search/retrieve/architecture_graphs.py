@@ -1,6 +1,6 @@
 """Graphs of searched architectures: their cells, the paper's networks of cells, and the networks that are trained.
 
-The paper's graphs (ENCODERS: Pei et al., 2024, appendix A.4) have a node for each operation of each cell of a DARTS
+The paper's graphs (Pei et al., 2024, appendix A.4) have a node for each operation of each cell of a DARTS
 network, and say nothing of strides and widths. To compare an architecture with published networks its trained form
 is traced like those.
 """

@@ -138,9 +138,13 @@ class NetworkEmbedder(Embedder):
         self.seed = 0
 
     def fit(self, graphs: Sequence[OrderedGraph], families: Sequence[str], seed: int) -> None:
-        settings = self.settings
-        self.start(LabelNumbers.of(graphs, settings.attributes), seed)
-        assert self.encoder is not None
+        self.start(LabelNumbers.of(graphs, self.settings.attributes), seed)
+        self.train(graphs, families)
+
+    def train(self, graphs: Sequence[OrderedGraph], families: Sequence[str]) -> None:
+        """All stages, from where the networks stand, such as after other graphs."""
+        settings, seed = self.settings, self.seed
+        assert self.encoder is not None, "start comes first"
         if self.motif_encoder is not None:
             self._fit_motifs(graphs, seed)
         if settings.on_views is not None:

@@ -3,7 +3,7 @@
 A copy of the module without contents, in evaluation mode, is called once, on a batch without contents; what
 gradients would flow through is its graph. Names of modules, the order in which they are registered, and the batch
 size leave no trace in it, and neither do widths and resolutions. Parameters belong to the operations that take them
-(ENCODERS: Pei et al., 2024, appendix A.4): leaves and their transposition are no nodes. What is computed from
+(Pei et al., 2024, appendix A.4): leaves and their transposition are no nodes. What is computed from
 parameters alone, such as a table of relative positions, is one, without an input.
 
 The device and the form of attention are always the same, because both leave traces.

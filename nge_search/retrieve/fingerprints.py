@@ -9,14 +9,13 @@ Legend: B graphs, W words that occur in the graphs that were fitted, D features 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import sparse
 
 from nge_search.errors import UserError, nearest
 from nge_search.retrieve.motifs import MotifSettings, divide
-from nge_search.retrieve.operation_labels import VIEWS
 from nge_search.retrieve.ordered import OrderedGraph, mixed, refined
 
 #: A graph's distinct words in ascending order, uint64, and how often each occurs.
@@ -77,9 +76,14 @@ CONTROLS: dict[str, FingerprintSettings] = {
 
 
 def bag(graph: OrderedGraph, settings: FingerprintSettings) -> Bag:
-    """The words of a graph."""
-    if not settings.views:
-        graph = graph.without(VIEWS)
+    """The words of a graph, which are found once, whatever they weigh."""
+    which = replace(settings, weight="presence", idf=0.0)
+    if which not in graph.bags:
+        graph.bags[which] = _bag(graph if settings.views else graph.contracted, settings)
+    return graph.bags[which]
+
+
+def _bag(graph: OrderedGraph, settings: FingerprintSettings) -> Bag:
     if settings.kind == "motifs":
         return np.unique(divide(graph, settings.motifs).word_M, return_counts=True)
     word_N = graph.words(settings.labels)

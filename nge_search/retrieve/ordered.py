@@ -14,11 +14,13 @@ import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 
 from nge_search.architecture.graph import PLAIN, Graph, Label
 from nge_search.errors import UserError
+from nge_search.retrieve.operation_labels import VIEWS
 
 #: What of a label is looked at: nothing, the operation's name, or the name with its attributes.
 DETAILS = ("nothing", "names", "attributes")
@@ -80,6 +82,16 @@ class OrderedGraph:
     def first_told(self) -> np.ndarray:
         """[N + 1]: as `first_heard`, of the edges that start there, in the order of `by_source`."""
         return np.searchsorted(self.source_E[self.by_source], np.arange(len(self) + 1))
+
+    @cached_property
+    def bags(self) -> dict[Any, tuple[np.ndarray, np.ndarray]]:
+        """What `fingerprints.bag` found in the graph, by the settings that decide it."""
+        return {}
+
+    @cached_property
+    def contracted(self) -> OrderedGraph:
+        """The graph without what only looks at numbers in another way."""
+        return self.without(VIEWS)
 
     def words(self, detail: str) -> np.ndarray:
         """Names of the nodes by their labels alone, uint64 [N]; `detail` is one of `DETAILS`."""

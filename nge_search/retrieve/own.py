@@ -87,7 +87,7 @@ class OwnEmbedder(Embedder):
         self.x_NW, self.map_ND = sparse.csr_array((0, 0)), np.zeros((0, 0))
 
     def fit(self, graphs: Sequence[OrderedGraph], families: Sequence[str], seed: int) -> None:
-        self.bags = self._bags_of(graphs)
+        self.bags = self.bags_of(graphs)
         for fingerprint, bags in zip(self.fingerprints, self.bags):
             fingerprint.fit_bags(bags)
         self.x_NW = self.vectors(self.bags)
@@ -124,7 +124,8 @@ class OwnEmbedder(Embedder):
             found.append(self._products(views) @ self.map_ND - place_NR)
         return np.concatenate(found)
 
-    def _bags_of(self, graphs: Sequence[OrderedGraph]) -> list[list[Bag]]:
+    def bags_of(self, graphs: Sequence[OrderedGraph]) -> list[list[Bag]]:
+        """The words of graphs, for each of the fingerprints."""
         return [[bag(graph, settings) for graph in graphs] for settings, _ in self.settings.fingerprints]
 
     def vectors(self, bags: Sequence[Sequence[Bag]]) -> sparse.csr_array:
@@ -135,7 +136,7 @@ class OwnEmbedder(Embedder):
 
     def _products(self, graphs: Sequence[OrderedGraph]) -> np.ndarray:
         """[B, N]."""
-        return (self.vectors(self._bags_of(graphs)) @ self.x_NW.T).toarray()
+        return (self.vectors(self.bags_of(graphs)) @ self.x_NW.T).toarray()
 
     def embed(self, graphs: Sequence[OrderedGraph]) -> np.ndarray:
         found_BD = self._products(graphs) @ self.map_ND

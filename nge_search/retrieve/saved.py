@@ -28,7 +28,9 @@ _TYPES = tuple(np.dtype(name) for name in ("float64", "float32", "float16", "int
 
 
 def write_saved(path: Path, kind: str, arrays: Mapping[str, np.ndarray], document: Mapping[str, Any]) -> None:
-    """Write arrays of numbers and a document; words (uint64) are written as int64 and must be viewed again.
+    """Write arrays of numbers and a document, the same ones always as the same bytes.
+
+    Words (uint64) are written as int64 and must be viewed again.
 
     Args:
         kind: what the file is, asked for again when it is read.
@@ -42,7 +44,7 @@ def write_saved(path: Path, kind: str, arrays: Mapping[str, np.ndarray], documen
     text = json.dumps({"kind": kind, **document}, sort_keys=True)
     if len(text) > LARGEST_DOCUMENT:
         raise UserError(f"a {kind} file describes its content in at most {LARGEST_DOCUMENT} characters")
-    write_atomic(path, save(plain, {"document": text, "digest": _digest(plain, text)}))
+    write_atomic(path, _ordered(save(plain, {"document": text, "digest": _digest(plain, text)})))
 
 
 def read_saved(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -67,6 +69,16 @@ def read_saved(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, 
     if found != kind:
         raise UserError(f"'{path}' is no {kind} file; it is of the kind '{found}'")
     return arrays, document
+
+
+def _ordered(content: bytes) -> bytes:
+    """A file in safetensors' form, what it says of itself in alphabetical order: the library's order is chance."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    said = dict(sorted(header.pop("__metadata__").items()))
+    text = json.dumps({"__metadata__": said, **header}, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # so that arrays begin at a multiple of 8
+    return len(text).to_bytes(8, "little") + text + content[8 + size :]
 
 
 def _signed(array: np.ndarray) -> np.ndarray:

@@ -209,6 +209,16 @@ class SearchSection(SgdSection):
         "Number of an edge's likeliest operations that search.selection=short|predictor tries on it.",
         at_least=1,
     )
+    selection_finalists: int = option(
+        3,
+        "Number of the best cells of search.selection=short that are trained once more, longer, from scratch, and "
+        "the best of them is chosen; 1: the short trainings decide.",
+        at_least=1,
+        at_most=1000,
+    )
+    selection_longer: int = option(
+        3, "How many times evaluator.steps these longer trainings take.", at_least=2, at_most=1000
+    )
     selection_convolutions: float = option(
         0.5,
         "Smallest share of convolutions among the derived cells' operations with which search.selection=short "

@@ -96,6 +96,10 @@ class Trainings(Judge, Protocol):
         """Let an architecture be trained beside others, if there are processes for it; it will be asked for."""
         ...
 
+    def longer(self, times: int) -> Trainings:
+        """The same trainings with so many times the steps, by the same processes."""
+        ...
+
     def close(self) -> None:
         """End the processes; trainings that they were at go on the next time."""
         ...

@@ -1,12 +1,13 @@
 """The evaluator by short trainings: what is asked of an architecture is how well it learns the user's images.
 
-Each training is a run in a folder of its own below that of the search, named after the architecture. So one that
-was stopped goes on, and one that has finished is read: a search that starts again with the same questions comes, at
-once, to where it was.
+Each training is a run in a folder of its own below that of the search, named after the architecture and its
+length. So one that was stopped goes on, and one that has finished is read: a search that starts again with the
+same questions comes, at once, to where it was.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import math
@@ -157,10 +158,18 @@ class TrainingEvaluator:
         if self._processes is not None:
             self._processes.close()
 
+    def longer(self, times: int) -> TrainingEvaluator:
+        """The same trainings with so many times the steps, on the same images and by the same processes."""
+        other = copy.copy(self)
+        other._steps, other._found = times * self._steps, {}
+        section = dataclasses.replace(self._base.evaluator, steps=other._steps)
+        other._base = dataclasses.replace(self._base, evaluator=section)
+        return other
+
     def _trial(self, code: Code) -> _Trial:
         architecture = self.space.architecture(code)
         text = architecture.text or self.space.text(code)
-        name = hashlib.sha256(text.encode()).hexdigest()[:16]
+        name = hashlib.sha256(f"{text} {self._steps}".encode()).hexdigest()[:16]
         run = dataclasses.replace(self._base.run, name=name, dir=str(self._folder / name))
         network = TrialNetworkSection(text)
         return _Trial(architecture, dataclasses.replace(self._base, run=run, network=network))

@@ -130,7 +130,13 @@ def words(dense_search: list[str], tmp_path: Path):
 
     def made(name: str, *own: str) -> list[str]:
         short = ("evaluator.steps=3", "evaluator.batch_size=8", "evaluator.channels=2", "evaluator.cells=3")
-        few = ("search.epochs=1", "search.selection_operations=2", "search.random_cells=2", "device=cpu")
+        few = (
+            "search.epochs=1",
+            "search.selection_operations=2",
+            "search.selection_finalists=2",
+            "search.random_cells=2",
+            "device=cpu",
+        )
         free = "search.selection_convolutions=0"
         return [*dense_search, *short, *few, free, f"run.dir={tmp_path / name}", *own]
 
@@ -154,15 +160,19 @@ def test_a_search_that_selects_and_compares(
     printed = capsys.readouterr().out
     summary = json.loads((whole / "summary.json").read_text())
     chosen, compared = summary["selection"], summary["baselines"]
-    losses = {}  # by what each folder says that it trained
+    losses, longer = {}, {}  # by what each folder says that it trained
     for folder in (whole / "trials").iterdir():
-        document = json.loads((folder / "genotype.json").read_text())
-        losses[document["architecture"]] = json.loads((folder / "summary.json").read_text())["valid_loss"]
+        text = json.loads((folder / "genotype.json").read_text())["architecture"]
+        found = losses if "steps: 3\n" in (folder / "config.yaml").read_text() else longer
+        found[text] = json.loads((folder / "summary.json").read_text())["valid_loss"]
     tried = [trial["architecture"] for trial in chosen["trials"]]
     assert len(tried) == 7
     assert tried[0] == chosen["derived"]["architecture"]
     assert summary["genotype"] == chosen["chosen"] == json.loads((whole / "genotype.json").read_text())
-    assert summary["genotype"]["architecture"] == min(tried, key=losses.__getitem__)
+    assert sorted(longer) == sorted(sorted(tried, key=losses.__getitem__)[:2])
+    assert summary["genotype"]["architecture"] == min(longer, key=longer.__getitem__)
+    assert tried[chosen["best"]] == summary["genotype"]["architecture"]
+    assert {trial["architecture"]: trial["valid_loss"] for trial in chosen["finals"]} == longer
     assert [trial["valid_loss"] for trial in chosen["trials"]] == [losses[text] for text in tried]
     assert [record["name"] for record in compared["throughout"]] == list(DENSE.cell_space.operations[1:])
     assert len({record["architecture"] for record in compared["random"]}) == 2
@@ -174,6 +184,7 @@ def test_a_search_that_selects_and_compares(
     assert ("does not beat" in compared["verdict"]) is not compared["beats"]
     report = (whole / "report.html").read_text()
     assert "Cells that were tried, the best first" in report
+    assert "The best of them, trained 3 times as long" in report
     assert compared["verdict"] in report.replace("&#x27;", "'")
     require_listed(whole)
 
@@ -227,6 +238,7 @@ def test_a_search_without_selection_says_nothing_of_it(words, torch_kernels: Non
         (["search.selection=predictor"], "the predictor that ships with the package is for cells of darts"),
         (["search.selection=short", "evaluator.cells=4"], "evaluator.cells=4: networks of nasbench201 have three"),
         (["search.selection=best"], "search.selection=best: allowed are argmax, short, perturbation, predictor"),
+        (["search.selection_longer=1"], "search.selection_longer=1: must be at least 2"),
         (["search.selection_operations=0"], "search.selection_operations=0: must be at least 1"),
     ],
 )

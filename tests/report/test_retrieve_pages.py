@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import nge_search
 from nge_search.architecture.graph import Graph
 from nge_search.report.pages import retrieve, retrieve_bench, retrieve_build
 from nge_search.report.parts.network_map import Place, network_map, places_of
@@ -101,3 +102,15 @@ def test_a_run_of_operations() -> None:
     long = Graph.build(["a"] * 40, [(n, n + 1) for n in range(39)], [0], [39])
     assert run_figure("long", long, tuple(range(30))).count('class="operation"') == 24
     assert run_figure("none", graph, ()) == ""
+
+
+def test_published_networks_like_what_a_search_derived(runs, report) -> None:
+    """As `nge retrieve query` of the run finds them; nothing as long as a search goes on."""
+    folder = runs.search()
+    page = report(folder)
+    names = [near["name"] for near in nge_search.retrieve_query(str(folder), top=5)["nearest"]]
+    assert len(names) == 5
+    assert all(name in page.text("table", within="alike") for name in names)
+    assert "nge retrieve query" in page.text("pre", within="alike")
+    (folder / "summary.json").unlink()
+    assert "alike" not in report(folder).anchors

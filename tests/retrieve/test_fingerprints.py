@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -152,3 +153,17 @@ def test_views_may_be_contracted(random_graph) -> None:
         contracted.append(sum(label.name == "View" for label in graph.nodes))
         assert found[1].sum() == len(graph.nodes) - contracted[-1]
     assert max(contracted) > 1
+
+
+def test_words_are_found_once(random_graph) -> None:
+    """What a fingerprint weighs them by does not matter, and all that decides them does."""
+    graph = random_graph(0, nodes=20)
+    names = ["View" if label.name == "relu" else label for label in graph.nodes]
+    graph = Graph.build(names, [edge[:2] for edge in graph.edges], list(graph.inputs), list(graph.outputs))
+    shared = OrderedGraph.of(graph)
+    several = [*CONTROLS.values(), *(replace(one, views=False, all_rounds=True) for one in CONTROLS.values())]
+    for settings in several:
+        found, expected = bag(shared, settings), bag(OrderedGraph.of(graph), settings)
+        np.testing.assert_array_equal(found[0], expected[0])
+        np.testing.assert_array_equal(found[1], expected[1])
+        assert bag(shared, replace(settings, idf=0.3, weight="log")) is found

@@ -193,3 +193,18 @@ def test_words_are_written_as_integers(tmp_path: Path) -> None:
     arrays, document = read_saved(tmp_path / "file", "words")
     assert (arrays["word"].view(np.uint64) == words).all()
     assert document == {"kind": "words", "n": 3}
+
+
+def test_the_same_content_is_the_same_bytes(tmp_path: Path) -> None:
+    """Whatever the order in which it is given; arrays begin at a multiple of 8 bytes."""
+    arrays = {"second": np.arange(3.0), "first": np.ones((2, 1), np.float32)}
+    for place in range(8):
+        names = sorted(arrays, reverse=bool(place % 2))
+        write_saved(tmp_path / str(place), "words", {name: arrays[name] for name in names}, {"n": "é"})
+    contents = {(tmp_path / str(place)).read_bytes() for place in range(8)}
+    assert len(contents) == 1
+    assert int.from_bytes(next(iter(contents))[:8], "little") % 8 == 0
+    found, document = read_saved(tmp_path / "0", "words")
+    assert document["n"] == "é"
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(found[name], array)

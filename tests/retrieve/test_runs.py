@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import nge_search
 from nge_search.engine.interrupt import Interrupted
@@ -51,9 +52,14 @@ def test_a_training(catalogue_folder: Path, require_listed: Callable[[Path], Non
 def test_a_network_is_trained_and_tells_its_losses(corpus_file: str, tmp_path: Path) -> None:
     words = [corpus_file, "retrieve.model=nar", "retrieve.folds=2", f"run.dir={tmp_path / 'run'}", *QUIET]
     words += ["encoder.width=4", "encoder.epochs=2", "encoder.motif_epochs=1", "encoder.layers=1"]
+    words += ["run.tensorboard=true"]
     summary = nge_search.retrieve_train(None, *words)
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["stage"] for row in rows] == ["motifs", "families", "families"]
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    assert {"loss/motifs", "loss/families", "map_at_20"} <= set(events.Tags()["scalars"])
+    assert events.Scalars("loss/motifs")[0].value == pytest.approx(rows[0]["loss"], rel=1e-3)
     assert summary["features"] == 4
     assert "Loss, families" in (tmp_path / "run" / "report.html").read_text()
     assert nge_search.retrieve_train(None, *words) == summary

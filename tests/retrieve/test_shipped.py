@@ -11,9 +11,13 @@ import nge_search
 from nge_search.kinds import CORPUS
 from nge_search.retrieve.asked_network import AskedNetwork, asked_module, asked_network
 from nge_search.retrieve.catalogue import Catalogue, key, open_catalogue, shipped_folder
+from nge_search.retrieve.models import OURS
+from nge_search.retrieve.ordered import OrderedGraph
+from nge_search.retrieve.own import OwnEmbedder
 from nge_search.retrieve.query import Answered, ask
 from nge_search.retrieve.sources import CLASSIFICATION
 from nge_search.retrieve.tasks import SMALLEST_FAMILY
+from nge_search.settings.retrieve import RetrieveConfig
 
 #: Families of networks in which nothing is added to what it was computed from.
 NOT_RESIDUAL = ("vgg", "alexnet", "googlenet", "inception_v3", "squeezenet", "densenet")
@@ -51,6 +55,17 @@ def test_its_size_and_content(shipped: Catalogue) -> None:
     digests = [entry.digest for entry in corpus.entries]
     assert len(digests) == len(set(digests))
     assert shipped.index.novelty is not None
+
+
+def test_it_is_what_the_stated_command_makes(shipped: Catalogue) -> None:
+    """Of the settings that are ours today, and the index of the encoder beside it."""
+    chosen, embedder, index = OURS[RetrieveConfig().retrieve.model], shipped.embedder, shipped.index
+    assert isinstance(embedder, OwnEmbedder)
+    assert (embedder.settings, index.smoothing) == (chosen.settings, chosen.smoothing)
+    assert shipped.about["model"] == RetrieveConfig().retrieve.model
+    some = range(0, len(shipped.corpus), 150)
+    graphs = [OrderedGraph.of(shipped.comparable(shipped.corpus.entries[place].graph)) for place in some]
+    np.testing.assert_allclose(embedder.embed(graphs), index.embedding_ND[some], atol=1e-5)
 
 
 def test_what_a_person_expects(shipped: Catalogue) -> None:

@@ -86,7 +86,8 @@ def test_the_paper_s_search_has_a_config_of_its_own(checkout):
         "embedding": {"recurrent_layers", "init_std"},
         "search": {
             "gradient", "draws", "anchor_weight", "stop_operations", "cuda_graphs", "evaluate_every", "baselines",
-            "random_cells", "perturbation_steps", "selection_operations", "selection_convolutions",
+            "random_cells", "perturbation_steps", "selection_operations", "selection_finalists",
+            "selection_longer", "selection_convolutions",
         },
     }  # fmt: skip
     for section, names in elsewhere.items():

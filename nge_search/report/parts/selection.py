@@ -36,15 +36,22 @@ def _selection(selection: Mapping[str, Any]) -> str:
         return notice(f"No selection: {off}.", "warning")
     edit = _text(selection.get("edit"))
     text = notice(f"By {method}: {edit}." if edit else f"By {method}: the cell that P derives stays.")
-    return text + _trials(selection) + _decisions(selection)
+    longer = f"The best of them, trained {plain(number(selection.get('longer')))} times as long"
+    finals = _trials(selection, "finals", longer)
+    return (
+        text
+        + finals
+        + _trials(selection, "trials", "Cells that were tried, the best first")
+        + _decisions(selection)
+    )
 
 
-def _trials(selection: Mapping[str, Any]) -> str:
-    """The cells that were tried, the best first."""
-    found = _records(selection.get("trials"))
+def _trials(selection: Mapping[str, Any], key: str, title: str) -> str:
+    """Cells that were tried, the best first."""
+    found = _records(selection.get(key))
     ranked = sorted(found, key=lambda trial: -_value(trial.get("value")))[:_MOST_SHOWN]
     rows = [(_text(trial.get("edit")) or "the derived cell", *_figures(selection, trial)) for trial in ranked]
-    return records("Cells that were tried, the best first", ["edit of the derived cell"], _heads(selection), rows)
+    return records(title, ["edit of the derived cell"], _heads(selection), rows)
 
 
 def _decisions(selection: Mapping[str, Any]) -> str:

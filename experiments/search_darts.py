@@ -1,0 +1,136 @@
+"""Searches in DARTS' space for `search_quality.py`, and retrainings of what they derive beside other cells.
+
+All cells are retrained with nearly the same mult-adds: those that are derived with CHANNELS channels, the others
+with as many as bring them nearest to the derived ones' mean.
+"""
+
+from __future__ import annotations
+
+import bisect
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from search_trials import DRAWN as OPERATIONS_DRAWN
+from search_trials import QUIET, SPLIT, Inputs, Trial, short_selection
+
+import nge_search
+from nge_search.architecture.load import Architecture, load_architecture
+from nge_search.counting import multiply_adds
+from nge_search.files import write_json
+from nge_search.networks.families import FAMILIES
+from nge_search.predict.shipped import expected
+from nge_search.spaces import DartsSpace
+
+IMAGES = ("data.name=folder", "data.limit=10000", "data.image_size=16")
+SUPERNET = ("supernet.channels=8", "supernet.cells=5", "search.evaluate_every=0")
+SELECTION = short_selection("steps=100", "batch_size=64", "channels=8", "cells=3", "valid_images=1500")
+TRAINING = ("train.batch_size=64", "train.evaluate_every=15", "network.cells=5")
+#: Of the parts in which cells are retrained the epochs, and the seeds of the searches.
+RETRAINED = {"darts choice": (5, (100,)), "darts cells": (15, (0, 1, 2))}
+CHANNELS, SIDE, CELLS = 16, 16, 5
+MOST_CHANNELS = 128
+#: Most that a cell's mult-adds may be from the mean of the derived ones, as a share of it.
+TOLERANCE = 0.07
+#: Of a search that takes its 20 minutes of a core.
+DRAWN = (*OPERATIONS_DRAWN, "search.epochs=16", "search.warmup_epochs=8")
+SEARCHES = {
+    "nge, drawn": (*DRAWN, "embedding.initialisation=normal", *SELECTION),
+    "nge, drawn, split": (*DRAWN, SPLIT, *SELECTION),
+    "direct, drawn": (*DRAWN, "embedding.kind=direct", "embedding.learning_rate=3e-4", *SELECTION),
+}
+#: The search whose cells are reported.
+REPORTED = "nge, drawn, split"
+
+
+def search(trial: Trial, inputs: Inputs) -> dict[str, Any]:
+    """A search, its cells before and after the selection, and what the predictor that ships expects of them."""
+    words = (*QUIET, *IMAGES, f"data.root={inputs.images}", f"seed={trial.seed}", f"run.dir={trial.folder}")
+    summary = nge_search.search(None, *words, *SUPERNET, *SEARCHES[trial.method])
+    rows = [json.loads(line) for line in (trial.folder / "metrics.jsonl").read_text().splitlines()]
+    selection = dict(summary.get("selection", {}))
+    kept = {name: selection[name] for name in ("off", "edit", "seconds") if name in selection}
+    if "trials" in selection:
+        kept["values"] = [round(own["value"], 4) for own in selection["trials"]]
+    return {
+        "found": _cell(load_architecture(str(trial.folder))),
+        "derived": _genes(rows[-1]["genotype"]),
+        "selection": kept,
+        "search_seconds": rows[-1]["seconds"],
+        "p": {name: rows[-1][name] for name in rows[-1] if name.startswith("p_")},
+    }
+
+
+def _cell(architecture: Architecture) -> dict[str, Any]:
+    genotype = architecture.genotype
+    assert genotype is not None
+    expectation = expected(genotype)
+    return {
+        "genes": _genes(genotype.to_dict()),
+        "expected_error": None if expectation is None else round(expectation.error, 3),
+        "macs": macs(architecture, CHANNELS),
+    }
+
+
+def _genes(document: dict[str, Any]) -> dict[str, Any]:
+    return {kind: document[kind] for kind in ("normal", "reduce") if kind in document}
+
+
+def macs(architecture: Architecture, channels: int) -> int:
+    """Mult-adds of a network of CELLS cells on an image of SIDE pixels."""
+    with torch.device("meta"):
+        network = FAMILIES["cifar"].build(architecture.graphs, channels, CELLS, 10, 3, auxiliary=False)
+    return multiply_adds(network, (1, 3, SIDE, SIDE))
+
+
+def nearest_channels(architecture: Architecture, target: float) -> int:
+    """The number of channels with the mult-adds nearest to a target.
+
+    Raises:
+        ValueError: they are further away than TOLERANCE.
+    """
+    size = functools.cache(functools.partial(macs, architecture))
+    above = bisect.bisect_left(range(1, MOST_CHANNELS), target, key=size) + 1
+    found = min((channels for channels in (above - 1, above) if channels), key=lambda own: abs(size(own) - target))
+    if abs(size(found) - target) > TOLERANCE * target:
+        raise ValueError(f"{architecture.source}: {size(found)} mult-adds, wanted {target:.0f}")
+    return found
+
+
+def retrain(trial: Trial, inputs: Inputs) -> dict[str, Any]:
+    """Test error of a cell after a retraining: a derived one, a random one, one operation throughout, DARTS_V2."""
+    epochs, seeds = RETRAINED[trial.part]
+    names = SEARCHES if trial.part == "darts choice" else (REPORTED,)
+    searches = {(name, seed): Trial("darts search", name, seed).folder for name in names for seed in seeds}
+    target = float(np.mean([macs(load_architecture(folder), CHANNELS) for folder in searches.values()]))
+    if (trial.method, trial.seed) in searches:
+        architecture, channels = load_architecture(searches[trial.method, trial.seed]), CHANNELS
+    else:
+        architecture = load_architecture(_other(trial))
+        channels = nearest_channels(architecture, target)
+    words = (f"train.epochs={epochs}", f"network.channels={channels}", f"network.genotype={architecture.source}")
+    own = (f"data.root={inputs.images}", "seed=0", f"run.dir={trial.folder}")
+    summary = nge_search.evaluate(None, *QUIET, *IMAGES, *TRAINING, *words, *own)
+    return {
+        "found": {**_cell(architecture), "macs": summary["macs"]},
+        "channels": channels,
+        "top1_error": summary["top1_error"],
+    }
+
+
+def _other(trial: Trial) -> str:
+    """The name, or the file, of a cell that no search has derived."""
+    if trial.method == "darts_v2":
+        return trial.method
+    space = DartsSpace()
+    if trial.method == "random":
+        code = space.random(np.random.default_rng(trial.seed))
+    else:
+        code = space.throughout(space.cell_space.operations.index(trial.method))
+    path = Path(f"{trial.folder}.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, space.to_dict(code, {"source": trial.method}))
+    return str(path)
