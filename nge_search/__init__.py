@@ -18,7 +18,9 @@ from nge_search.api import (
 )
 from nge_search.architecture.genotype import Cell, Genotype
 from nge_search.architecture.load import load_genotype
+from nge_search.engine.given import Images
 from nge_search.engine.interrupt import Interrupted
+from nge_search.engine.watched_run import Run
 from nge_search.errors import RunFailure, UserError
 from nge_search.operation_registry import register_operation
 from nge_search.settings.classification import EvalConfig
@@ -30,7 +32,9 @@ __all__ = [
     "Cell",
     "EvalConfig",
     "Genotype",
+    "Images",
     "Interrupted",
+    "Run",
     "RunFailure",
     "SearchConfig",
     "UserError",

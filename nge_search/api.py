@@ -12,8 +12,9 @@ from typing import Any
 from nge_search import kinds
 from nge_search.architecture.genotype import Genotype
 from nge_search.architecture.load import read_architecture
+from nge_search.engine.given import OnEpoch, check, settings_of
 from nge_search.engine.run_reader import RunReader
-from nge_search.errors import UserError
+from nge_search.errors import UserError, shorten
 from nge_search.kinds import GENOTYPE, METRICS, Kind
 from nge_search.registry import resolve
 from nge_search.settings.design import MOST_CELLS
@@ -21,13 +22,14 @@ from nge_search.settings.load import import_named_plugins, kind_for, load_config
 from nge_search.settings.run import RunningConfig
 
 
-def run(command: str, config: Any = None, *overrides: str) -> dict[str, Any]:
+def run(command: str, config: Any = None, *overrides: str, **given: Any) -> dict[str, Any]:
     """Start a run, as the command (`search`, `predict train`) does; what kind of run it is, `task` tells.
 
     Args:
         command: the word, or the two words, behind `nge`.
         config: a YAML file, a (nested) mapping of settings, or a configuration; None: the defaults.
         overrides: `key=value` words, as on the command line.
+        given: what some kinds of run take besides settings: `on_epoch`, `dataset`, `network`, as `evaluate` says.
 
     Returns:
         The content of summary.json.
@@ -35,8 +37,22 @@ def run(command: str, config: Any = None, *overrides: str) -> dict[str, Any]:
     Raises:
         UserError: settings, data or a run folder that cannot be used; the message is one line.
     """
+    if command not in kinds.commands():
+        raise UserError(f"{shorten(command)} starts no run; allowed are {', '.join(kinds.commands())}")
+    if any(value is not None for value in given.values()):
+        given = check(_kind(command, config, overrides), given)
+        overrides = (*overrides, *settings_of(given))
     kind, resolved = configure(command, config, overrides)
-    return resolve(kind.run)(resolved)
+    return resolve(kind.run)(resolved, **{name: value for name, value in given.items() if value is not None})
+
+
+def _kind(command: str, config: Any, overrides: Sequence[str]) -> Kind:
+    """The kind of run, before its settings are checked."""
+    if isinstance(config, RunningConfig):
+        return next((kind for kind in kinds.of_command(command) if kind.name == config.kind), kinds.KINDS[0])
+    if isinstance(config, Mapping):
+        return kind_for(command, None, [config, *overrides])
+    return kind_for(command, config, overrides)
 
 
 def configure(command: str, config: Any, overrides: Sequence[str]) -> tuple[Kind, RunningConfig]:
@@ -58,24 +74,43 @@ def configure(command: str, config: Any, overrides: Sequence[str]) -> tuple[Kind
     raise UserError(f"a configuration is a file, a mapping or a {names}, not {type(config).__name__}")
 
 
-def search(config: RunningConfig | Mapping[str, Any] | str | Path | None = None, *overrides: str) -> dict[str, Any]:
+def search(
+    config: RunningConfig | Mapping[str, Any] | str | Path | None = None,
+    *overrides: str,
+    on_epoch: OnEpoch | None = None,
+    dataset: Any = None,
+) -> dict[str, Any]:
     """Search for a cell, as `train_search.py` does; with `task` set to "queries", in a table or by short trainings.
 
-    Arguments, result and errors as for `run`; a configuration is a `SearchConfig` or a `QueriesConfig`.
+    Arguments, result and errors as for `run` and `evaluate`; a configuration is a `SearchConfig` or a
+    `QueriesConfig`, which takes neither `on_epoch` nor `dataset`.
     """
-    return run("search", config, *overrides)
+    return run("search", config, *overrides, on_epoch=on_epoch, dataset=dataset)
 
 
 def evaluate(
-    config: RunningConfig | Mapping[str, Any] | str | Path | None = None, *overrides: str
+    config: RunningConfig | Mapping[str, Any] | str | Path | None = None,
+    *overrides: str,
+    on_epoch: OnEpoch | None = None,
+    dataset: Any = None,
+    network: Any = None,
 ) -> dict[str, Any]:
     """Train a derived network and report its test error, as `train_eval.py` does.
 
     With `task` set to "segmentation" it is DeepLabv3's backbone, and the report is of mIoU; with "trial" it is a
-    short training, as searches ask for. Arguments, result and
-    errors as for `run`; a configuration is an `EvalConfig` or a `SegmentationConfig`.
+    short training, as searches ask for. Other arguments, result and errors as for `run`; a configuration is an
+    `EvalConfig` or a `SegmentationConfig`.
+
+    Args:
+        on_epoch: is called with a `Run` after every epoch, once it is saved; of several processes by the first, but
+            given to all. What it draws from random generators changes nothing; what it raises ends the run, which
+            can be taken up. `run.stop()` ends it in order. A run that had finished before has no epochs.
+        dataset: your own images in place of those of `data.name`: an `Images`, or a pair (train, test) of map-style
+            datasets of (image, class).
+        network: a `torch.nn.Module` from images to logits that is trained, itself, in place of a derived network.
+            `dataset` and `network` are for classification (and `dataset` for searches by gradients).
     """
-    return run("eval", config, *overrides)
+    return run("eval", config, *overrides, on_epoch=on_epoch, dataset=dataset, network=network)
 
 
 def predict_train(

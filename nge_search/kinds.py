@@ -30,6 +30,7 @@ class Kind:
         page: the module whose `figures(run)` and `sections(run)` are its report.
         files: what it writes into its folder besides `FILES`.
         unit: what a row of metrics.jsonl is, one and many, and the setting that says how many there will be.
+        given: what its function takes from Python besides settings, by name (`nge_search.engine.given`).
         use: what its folder is and is good for; {run} stands for the folder, {retrain} for the line that retrains
             what was found.
         telling: sections of settings that no other kind without a `task` has (run folders from before tasks).
@@ -49,6 +50,7 @@ class Kind:
     files: tuple[str, ...]
     unit: tuple[str, str, str]
     use: str
+    given: tuple[str, ...] = ()
     telling: tuple[str, ...] = ()
     rows: tuple[str, ...] = ()
     formerly: tuple[str, ...] = ()
@@ -91,6 +93,7 @@ KINDS = (
         files=(GENOTYPE, DATASET, *_DRAWINGS),
         unit=("epoch", "epochs", "search.epochs"),
         use="a search; train what it found: {retrain}",
+        given=("on_epoch", "dataset"),
         telling=("search",),
         rows=("p_normal", "p_cell", "architecture_loss", "entropy_normal", "embedding_learning_rate"),
     ),
@@ -123,6 +126,7 @@ KINDS = (
         files=(GENOTYPE, DATASET, EVALUATION),
         unit=("epoch", "epochs", "train.epochs"),
         use="a retraining; export it: nge export {run} --out FOLDER, then: nge classify FOLDER IMAGES",
+        given=("on_epoch", "dataset", "network"),
         telling=("network", "train"),
         rows=("test_top1", "drop_path"),
     ),
@@ -139,6 +143,7 @@ KINDS = (
         files=(GENOTYPE, DATASET, SEGMENTATION),
         unit=("epoch", "epochs", "train.epochs"),
         use="a segmentation; use it as it is: nge segment {run} IMAGES --out FOLDER",
+        given=("on_epoch",),
         rows=("train_pixel_accuracy", "test_miou"),
         formerly=("voc",),
     ),

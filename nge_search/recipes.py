@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from nge_search.settings.data import DataSection
-from nge_search.settings.names import SPACES
+from nge_search.settings.names import DATASETS, SPACES
 from nge_search.settings.values import as_word
 
 _PUBLISHED = ("digits", "cifar10", "cifar100", "imagenet", "tiny_imagenet")
 _CIFAR10 = _PUBLISHED[1]
+#: Images that are given from Python.
+_OWN = DATASETS[-1]
 #: Channels and cells of benchmarks' published networks.
 _SIZES = {"nasbench101": (128, 9), "nasbench201": (16, 15)}
 #: The recipe that takes its sizes from the command line.
@@ -72,6 +74,8 @@ def fitted(images: Images) -> dict[str, Any]:
 def retrain_command(run: str | Path, data: Any, images: Images | None = None, plugins: Iterable[str] = ()) -> str:
     """A shell line that trains the genotype in `run`, on the images of the search and for as long as suits them.
 
+    Where the search was given its images from Python, it is a line of Python, in which they are `images`.
+
     Args:
         run: the folder of a search.
         data: the data section of the search's configuration; if it is no mapping, it is ignored.
@@ -95,7 +99,11 @@ def retrain_command(run: str | Path, data: Any, images: Images | None = None, pl
     settings.update(changed(data, asdict(DataSection()), left_out, "data."))
     if images is not None and recipe in (_OPEN, None):
         settings.update(fitted(images))
-    return shlex.join([*launcher, *(word(key, value) for key, value in settings.items())])
+    words = [word(key, value) for key, value in settings.items()]
+    if name == _OWN:
+        given = [repr(one) for one in words if not one.startswith(("data.name=", "data.root="))]
+        return f"nge_search.evaluate(None, {', '.join(given)}, dataset=images)"
+    return shlex.join([*launcher, *words])
 
 
 def train_command(architecture: str | Path, space: str) -> str:

@@ -17,6 +17,7 @@ from nge_search import operation_registry
 from nge_search.architecture.graph import CONCAT, INPUT, SUM, Graph
 from nge_search.errors import UserError, nearest, shorten
 from nge_search.json_reader import parse_json
+from nge_search.registry import resolve
 from nge_search.settings.names import INPUT_NODES, OPERATIONS
 
 FORMAT = "nge-genotype/1"
@@ -65,6 +66,10 @@ class Cell:
         nodes = [INPUT] * INPUT_NODES + [SUM] * self.nodes + [CONCAT]
         return Graph.build(nodes, [*genes, *((node, output) for node in self.concat)], range(INPUT_NODES), [output])
 
+    def _repr_svg_(self) -> str:
+        """What notebooks show."""
+        return resolve("nge_search.report.notebook:cells_svg")({"cell": self.graph()})
+
     @classmethod
     def from_graph(cls, graph: Graph) -> Cell:
         """The cell whose `graph` this is; edges count in the order in which they stand."""
@@ -101,6 +106,10 @@ class Genotype:
     def graphs(self) -> dict[str, Graph]:
         """The cells as graphs: operations on edges, inner nodes that add up, and an output that concatenates."""
         return {kind: cell.graph() for kind, cell in self.cells()}
+
+    def _repr_svg_(self) -> str:
+        """What notebooks show."""
+        return resolve("nge_search.report.notebook:cells_svg")(self.graphs())
 
     @classmethod
     def from_graphs(cls, graphs: Mapping[str, Graph]) -> Genotype:

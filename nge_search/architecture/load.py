@@ -58,6 +58,10 @@ class Architecture:
     genotype: Genotype | None = None
     source: str = field(default="the architecture", compare=False)
 
+    def _repr_svg_(self) -> str:
+        """What notebooks show."""
+        return resolve("nge_search.report.notebook:cells_svg")(self.graphs)
+
 
 #: What may stand for an architecture; tuples are of DARTS' own class of genotypes, which has names.
 Reference = str | Path | Mapping[str, Any] | tuple[Any, ...]

@@ -120,6 +120,10 @@ def _resize(images_NCHW: Tensor, side: int) -> Tensor:
     return sized.round().clamp(0, 255).to(torch.uint8)
 
 
+def _load_own(config: DataSection) -> Dataset:
+    raise config.refuse("name", "such images are given from Python: nge_search.search(..., dataset=(train, test))")
+
+
 _LOADERS: dict[str, Callable[[DataSection], Dataset]] = {
     "digits": _load_digits,
     "cifar10": _load_cifar,
@@ -127,5 +131,6 @@ _LOADERS: dict[str, Callable[[DataSection], Dataset]] = {
     "imagenet": load_folder,
     "tiny_imagenet": load_folder,
     "folder": load_folder,
+    "own": _load_own,
 }
 names.require_names(_LOADERS, names.DATASETS)

@@ -144,7 +144,7 @@ def load(path: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
             per channel, or more than `max_pixels` pixels; names the file.
     """
     with opened(path, max_pixels) as image:
-        return _as_rgb(upright(image))
+        return as_rgb(upright(image))
 
 
 @contextmanager
@@ -193,7 +193,7 @@ def is_transparent(image: Image.Image) -> bool:
     return image.mode in _ALPHA_MODES or "transparency" in image.info
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
+def as_rgb(image: Image.Image) -> Image.Image:
     if not is_transparent(image):
         return image if image.mode == "RGB" else image.convert("RGB")
     if image.mode == "La":

@@ -109,6 +109,17 @@ def build_network(
     return model.eval()
 
 
+def trained_network(run: Path) -> nn.Module:
+    """The network that a retraining has trained, so far or to its end, as timm's model in evaluation mode.
+
+    Raises:
+        UserError: another folder, or one without a checkpoint.
+    """
+    trained = _read_run(run, "last")
+    document = _timm_config(trained)
+    return build_network(document["architecture"], document["model_args"], trained.weights, str(run))
+
+
 @dataclass(frozen=True)
 class _Trained:
     """What a run folder holds of a trained network."""

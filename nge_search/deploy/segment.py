@@ -115,6 +115,11 @@ def read_trained(run: str | Path) -> TrainedSegmenter:
     )
 
 
+def trained_network(run: Path) -> DeepLabV3:
+    """The network of `read_trained`."""
+    return read_trained(run).network
+
+
 def segment(
     run: str | Path,
     images: Sequence[str],

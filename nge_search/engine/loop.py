@@ -20,10 +20,12 @@ from nge_search.engine import environment
 from nge_search.engine.checkpoint import random_state, restore_random_state
 from nge_search.engine.checkpoint_parts import json_section, read_parts
 from nge_search.engine.distributed import World
+from nge_search.engine.given import OnEpoch
 from nge_search.engine.interrupt import Interrupted, InterruptedUnsaved, Interrupts
 from nge_search.engine.logger import Logger
 from nge_search.engine.run_folder import RunFolder, Stopwatch
 from nge_search.engine.task import Counts, Phase, Task
+from nge_search.engine.watched_run import Run
 from nge_search.errors import RunFailure, UserError, plain, shorten
 from nge_search.json_reader import Reader
 from nge_search.kinds import current_name
@@ -46,9 +48,20 @@ class Position:
 class Loop:
     """Runs a task from its last checkpoint, or from the start, to the end."""
 
-    def __init__(self, task: Task, folder: RunFolder | None, config: RunningConfig, world: World):
-        """`folder` is None on all ranks but the first."""
-        self.task, self.folder, self.config, self.world = task, folder, config, world
+    def __init__(
+        self,
+        task: Task,
+        folder: RunFolder | None,
+        config: RunningConfig,
+        world: World,
+        on_epoch: OnEpoch | None = None,
+    ):
+        """
+        Args:
+            folder: None on all ranks but the first.
+            on_epoch: is called on rank 0, after every epoch and once it is saved; None on all ranks, or on none.
+        """
+        self.task, self.folder, self.config, self.world, self.on_epoch = task, folder, config, world, on_epoch
         self.position = Position()
         self.watch = Stopwatch()
         self.rows = 0
@@ -58,6 +71,7 @@ class Loop:
         self._last_save = time.monotonic()
         self._notes: list[str] = []
         self._resumed = ""
+        self.stopped = ""
 
     def resume(self) -> None:
         """Take up the newest undamaged checkpoint, if there is one."""
@@ -101,7 +115,7 @@ class Loop:
             )
 
     def run(self) -> None:
-        """Train to the last epoch.
+        """Train to the last epoch, or to one after which `on_epoch` stops it.
 
         Raises:
             Interrupted: after SIGTERM or SIGINT, once the step is finished and the state is saved.
@@ -115,6 +129,8 @@ class Loop:
             with Interrupts() as interrupts:
                 while self.position.epoch < self.task.epochs:
                     self._run_epoch(logger, interrupts)
+                    if self.on_epoch is not None:
+                        self._show_epoch(self.on_epoch)
         except InterruptedUnsaved as stopped:
             logger.end_phase()
             missing = f"no {self.task.unit} came"
@@ -216,6 +232,25 @@ class Loop:
         self.position = Position(self.position.epoch + 1, 0, 0, self.position.total)
         self.save()
 
+    def _show_epoch(self, on_epoch: OnEpoch) -> None:
+        """Let the caller see the epoch that has just ended, without a trace in what follows."""
+        asked = False
+        if self.folder is not None:
+            run = Run(self.folder.path, self.last_row, self.task.modules())
+            before = random_state()
+            try:
+                on_epoch(run)
+            finally:
+                restore_random_state(before)
+            asked = run.stopped
+        if not any(self.world.agree(asked)):
+            return
+        epoch, epochs = self.position.epoch, self.task.epochs
+        evaluated = all(phase.steps(epoch - 1) for phase in self.task.phases if not phase.trains)
+        self.task.epochs = min(epoch if evaluated else epoch + 1, epochs)
+        if self.task.epochs < epochs:
+            self.stopped = f"stopped after epoch {self.task.epochs} of {epochs}, as on_epoch asked"
+
     def _require_finite(self, state: Any = None) -> None:
         """Raise RunFailure if a step, or a tensor of `state`, was not finite on any rank."""
         finite = self.task.finite
@@ -279,6 +314,9 @@ class Loop:
         parts = read_parts(state, source, self.task.epochs, len(self.task.phases), *sizes)
         self.position = Position(**parts.position)
         self.task.load_state_dict(parts.task, source)
+        begun = self.position.epoch + bool(self.position.phase or self.position.step)
+        raised = self.task.take_up(json_section(Reader(source, state), "config"), begun, source)
+        self._notes += [raised] if raised else []
         self._require_place(source)  # how many steps a phase has may hang on what the task has just loaded
         self.rows, self.last_row = parts.rows, parts.last_row
         self.watch.restore(parts.seconds)

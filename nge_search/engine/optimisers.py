@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ def build_sgd(
     return torch.optim.SGD(parameters, lr=rate, momentum=momentum, weight_decay=decay, fused=True)
 
 
-def cosine(epoch: int, epochs: int, first: float, last: float) -> float:
+def cosine(epoch: float, epochs: float, first: float, last: float) -> float:
     """The learning rate of `epoch` (from 0) on a half cosine from `first`, towards `last` after `epochs`."""
     return last + (first - last) * (1 + math.cos(math.pi * epoch / epochs)) / 2
 
@@ -29,12 +29,21 @@ def linear(epoch: int, epochs: int, first: float, last: float) -> float:
     return last + (first - last) * (1 - epoch / epochs)
 
 
+def constant(epoch: int, epochs: int, first: float, last: float) -> float:
+    """The learning rate of every epoch."""
+    return first
+
+
 def poly(done: float, first: float, last: float, power: float) -> float:
     """The learning rate after a share `done` of all steps, from `first` to `last` (DeepLab's "poly")."""
     return last + (first - last) * (1 - done) ** power
 
 
-SCHEDULES = {"cosine": cosine, "linear": linear}
+SCHEDULES: dict[str, Callable[[int, int, float, float], float]] = {
+    "cosine": cosine,
+    "linear": linear,
+    "constant": constant,
+}
 names.require_names(SCHEDULES, names.SCHEDULES)
 
 

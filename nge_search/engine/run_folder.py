@@ -16,7 +16,7 @@ from nge_search.errors import RunFailure, UserError, plain
 from nge_search.files import write_all, write_atomic, write_json
 from nge_search.json_reader import read_json_lines
 from nge_search.kinds import CONFIG, METRICS, SUMMARY, current_name
-from nge_search.settings.load import first_difference, inputs, to_yaml
+from nge_search.settings.load import first_difference, inputs, is_extended, to_yaml
 from nge_search.settings.run import RunningConfig
 
 
@@ -38,7 +38,7 @@ class RunFolder:
         """
         self.path = Path(config.run.dir)
         self._config = config
-        self._begun = False
+        self._begun = self._goes_on = False
         self._refuse_unusable()
         if config.run.overwrite:
             self._refuse_own_inputs()
@@ -51,6 +51,9 @@ class RunFolder:
                 self.summary = self._read_summary()
                 if self.summary is not None or self.checkpoints.newest_first():
                     self._refuse_other_settings()
+                if self.summary is not None and is_extended(RunReader(self.path).config or {}, config):
+                    self._require_checkpoint()
+                    self.summary, self._goes_on = None, True
         except BaseException:
             self.close()
             raise
@@ -90,7 +93,10 @@ class RunFolder:
             )
 
     def write_config(self) -> None:
+        """Write config.yaml; a run that had finished, and goes on with more epochs, is unfinished from now on."""
         self.require_present()
+        if self._goes_on:
+            (self.path / SUMMARY).unlink(missing_ok=True)
         write_atomic(self.path / CONFIG, to_yaml(self._config))
 
     def write_json(self, name: str, document: Any) -> None:
@@ -204,6 +210,14 @@ class RunFolder:
             raise UserError(
                 f"{path} is missing or damaged, so nothing tells whether this run has these settings; "
                 "restore it, set another run.dir=, or start anew with run.overwrite=true"
+            )
+
+    def _require_checkpoint(self) -> None:
+        """Raise UserError where a finished run is to go on and has left nothing to go on from."""
+        if not self.checkpoints.newest_first():
+            raise UserError(
+                f"run folder '{self.path}' has finished, and '{self.checkpoints.folder}' holds no checkpoint to go "
+                f"on from; restore it, set another run.dir=, or run.overwrite=true"
             )
 
     def refuse_other_config(self, old: dict[str, Any], source: str) -> None:

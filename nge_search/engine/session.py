@@ -14,6 +14,7 @@ from nge_search.engine import environment
 from nge_search.engine.agreement import require_same_settings, require_same_start
 from nge_search.engine.checkpoint import random_state, restore_random_state, seed_everything
 from nge_search.engine.distributed import World, join_world
+from nge_search.engine.given import OnEpoch
 from nge_search.engine.logger import print_line
 from nge_search.engine.loop import Loop
 from nge_search.engine.memory import keep_freed_memory
@@ -36,6 +37,7 @@ class Session:
     Attributes:
         folder: the run folder, locked; None on all ranks but the first.
         finished: the summary of a run that had finished before; then nothing is left to do.
+        on_epoch: is called after every epoch of a training, where the caller looks in.
         explain: the one line that an error of torch's comes to, or None; set by whoever knows what may fail there.
     """
 
@@ -43,6 +45,7 @@ class Session:
     world: World
     folder: RunFolder | None = None
     finished: Summary | None = None
+    on_epoch: OnEpoch | None = None
     explain: Callable[[RuntimeError], UserError | None] = lambda error: None
 
     def say(self, text: str) -> None:
@@ -77,7 +80,7 @@ class Session:
         """
         require_same_start(self.world, documents or {}, task.state_dict)
         self.world.on_main(lambda: self.folder.begin() if self.folder else None)
-        loop = Loop(task, self.folder, self.config, self.world)
+        loop = Loop(task, self.folder, self.config, self.world, self.on_epoch)
         loop.resume()
         self.world.on_main(lambda: self._describe(documents or {}))
         on_cpu = self.world.device.type == "cpu"
@@ -102,6 +105,7 @@ class Session:
             f"{loop.task.unit}_per_second": round(loop.trained / max(loop.train_seconds, 1e-9), 2),
             "peak_memory_mb": round(environment.peak_memory_mb(self.world.device), 1),
             "epochs": loop.position.epoch,
+            **({"stopped": loop.stopped} if loop.stopped else {}),
             **figures,
         }
 
@@ -120,6 +124,7 @@ def run(
     body: Callable[[Session], Summary],
     check: Callable[[Session], None] = lambda session: None,
     finds: bool = False,
+    on_epoch: OnEpoch | None = None,
 ) -> Summary:
     """The life of a run of any kind, around the `body` that does what it is for; returns the summary.
 
@@ -127,6 +132,7 @@ def run(
         body: from the session of an unfinished run to the content of summary.json.
         check: called on rank 0 once the folder is open, of a finished run, too.
         finds: the summary's `genotype` is what the run found, to be kept in genotype.json and drawn.
+        on_epoch: is called after every epoch of an unfinished run.
 
     Raises:
         UserError: settings, data or a run folder that cannot be used.
@@ -134,6 +140,7 @@ def run(
         Interrupted: SIGTERM or SIGINT, after the state was saved.
     """
     with open_session(config) as session:
+        session.on_epoch = on_epoch
         session.world.on_main(lambda: check(session))
         if session.finished is not None:
             return session.finished

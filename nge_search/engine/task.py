@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from nge_search.engine.logger import Logger
 from nge_search.metrics.ranks import Ranks
@@ -108,6 +108,23 @@ class Task(ABC):
 
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any], source: str) -> None: ...
+
+    def take_up(self, before: Mapping[str, Any], epoch: int, source: str) -> str:
+        """Adapt to settings that were raised since the checkpoint that was just loaded.
+
+        Args:
+            before: the settings of the checkpoint.
+            epoch: the first that had not begun then, from 0.
+            source: what messages call the checkpoint.
+
+        Returns:
+            A line that tells the user what follows from it; empty where nothing was raised.
+        """
+        return ""
+
+    def modules(self) -> dict[str, nn.Module]:
+        """What is being trained, by name, for whoever looks in."""
+        return {}
 
     @abstractmethod
     def local_buffers(self) -> list[Tensor]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nge_search.architecture.cell_space import CellSpace
-from nge_search.data import Batch, Dataset, Loader
+from nge_search.data import Batch, Dataset, Loader, load_dataset
 from nge_search.engine.cuda_graphs import Recorder, choose_record
 from nge_search.engine.distributed import World
 from nge_search.engine.logger import Logger
@@ -44,12 +44,16 @@ from nge_search.gradient.sampling import Sampler, score_gradient
 from nge_search.gradient.stopping import EarlyStop
 from nge_search.metrics.classification import Meter
 from nge_search.operation_registry import plugins_of
+from nge_search.settings.data import DataSection
 from nge_search.settings.search import SearchConfig, SearchSection
 from nge_search.supernet import build_space, build_supernet, fuse, state_dict
 
 
 class BilevelSearch(Task):
     """Supernet, embedding, their optimisers and the phases that move them.
+
+    Attributes:
+        load: loads the images anew, at other sizes perhaps, for short trainings.
 
     Args:
         train, valid: shuffled loaders of the two halves; evaluation: the validation half, in order, unaugmented.
@@ -59,6 +63,7 @@ class BilevelSearch(Task):
     tags = TAGS
     pictures = "nge_search.report.tensorboard:search_pictures"
     meters: Mapping[str, Meter]
+    load: Callable[[DataSection], Dataset] = staticmethod(load_dataset)
 
     def __init__(
         self,
@@ -244,6 +249,9 @@ class BilevelSearch(Task):
         if self.early_stop is not None:
             self.early_stop.load_state_dict(state.get("early_stop"), source)
             self.epochs = self.early_stop.epochs or self.epochs
+
+    def modules(self) -> dict[str, nn.Module]:
+        return {"supernet": self.supernet, "embedding": self.architecture.embedding}
 
     def local_buffers(self) -> list[Tensor]:
         return state_dict.running_statistics(self.supernet)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from nge_search.architecture.load import read_architecture
 from nge_search.data import Augmentation, Dataset, Loader, load_dataset, split_train_valid, store
 from nge_search.data.distributed import load_everywhere
+from nge_search.data.own import loader_of
 from nge_search.engine.closing import epochs
+from nge_search.engine.given import Images, OnEpoch
 from nge_search.engine.precision import weight_dtype
 from nge_search.engine.run_reader import RunReader
 from nge_search.engine.session import Session, run
@@ -17,22 +20,29 @@ from nge_search.gradient.bilevel import BilevelSearch
 from nge_search.gradient.selection import finish, require_selectable, result_lines
 from nge_search.kinds import DATASET, GENOTYPE, REPORT
 from nge_search.recipes import retrain_command
+from nge_search.settings.data import DataSection
 from nge_search.settings.search import SearchConfig
 
 
-def run_search(config: SearchConfig) -> dict[str, Any]:
+def run_search(
+    config: SearchConfig, on_epoch: OnEpoch | None = None, dataset: Images | None = None
+) -> dict[str, Any]:
     """Search as configured, or take up an unfinished search in `config.run.dir`; return its summary.
+
+    Args:
+        on_epoch: is called after every epoch.
+        dataset: images in place of those that `config.data` names.
 
     Raises:
         UserError: data or a run folder that cannot be used.
         RunFailure: numbers are no longer finite.
         Interrupted: SIGTERM or SIGINT, after the state was saved.
     """
-    return run(config, _search, finds=True)
+    return run(config, lambda session: _search(session, dataset), finds=True, on_epoch=on_epoch)
 
 
-def _search(session: Session) -> dict[str, Any]:
-    task = build_task(session)
+def _search(session: Session, images: Images | None) -> dict[str, Any]:
+    task = build_task(session, loader_of(images, session.config))
     require_selectable(task.config, task.space)
     loop = session.train(task, {DATASET: _describe(task.dataset)})
     with loop.closing() as row:
@@ -74,11 +84,11 @@ def closing_lines(config: SearchConfig, summary: dict[str, Any]) -> list[str]:
     ]
 
 
-def build_task(session: Session) -> BilevelSearch:
+def build_task(session: Session, load: Callable[[DataSection], Dataset] = load_dataset) -> BilevelSearch:
     """The search's state on this rank: its images, supernet and embedding, untrained."""
     config, world = session.config, session.world
     assert isinstance(config, SearchConfig)
-    dataset = load_everywhere(session, config.data, load_dataset)
+    dataset = load_everywhere(session, config.data, load)
     train_index, valid_index = split_train_valid(dataset.train.labels_N, dataset.classes, config.data, config.seed)
     session.say(
         f"{dataset.name}: {len(train_index)} images train the weights, {len(valid_index)} the architecture; "
@@ -101,7 +111,7 @@ def build_task(session: Session) -> BilevelSearch:
             dtype=weight_dtype(config.precision),
         )
 
-    return BilevelSearch(
+    task = BilevelSearch(
         config,
         dataset,
         loader(train_index, "train", True),
@@ -109,6 +119,8 @@ def build_task(session: Session) -> BilevelSearch:
         loader(valid_index, "valid", False),
         world,
     )
+    task.load = load
+    return task
 
 
 def _describe(dataset: Dataset) -> dict[str, Any]:

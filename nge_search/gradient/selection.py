@@ -22,7 +22,6 @@ import numpy as np
 
 from nge_search.architecture.graph import PLAIN
 from nge_search.architecture.load import read_architecture
-from nge_search.data import load_dataset
 from nge_search.engine.interrupt import Interrupted, Interrupts
 from nge_search.engine.session import Session
 from nge_search.gradient.bilevel import BilevelSearch
@@ -129,7 +128,7 @@ class _Asked:
         if not self._trainings:
             config, session = self._task.config, self._session
             self._trainings[1] = resolve(TRAININGS)(
-                config, config.evaluator, self._task.space, session.world.device, session.say, load_dataset
+                config, config.evaluator, self._task.space, session.world.device, session.say, self._task.load
             )
         if longer not in self._trainings:
             self._trainings[longer] = self._trainings[1].longer(longer)

@@ -19,12 +19,13 @@ from nge_search.networks.enas_macro import EnasMacroNetwork
 from nge_search.networks.imagenet import ImageNetNetwork
 from nge_search.networks.nasbench101 import NasBench101Network
 from nge_search.networks.nasbench201 import NasBench201Network
+from nge_search.networks.own import OwnNetwork
 from nge_search.settings import names
 from nge_search.spaces.nasbench101 import STACKS
 from nge_search.spaces.nasbench201 import STAGES
 
 #: What trains as a classifier: from images and drop-path's factors to logits and auxiliary logits.
-Trainable = Classifier | NasBench101Network | NasBench201Network | EnasMacroNetwork
+Trainable = Classifier | NasBench101Network | NasBench201Network | EnasMacroNetwork | OwnNetwork
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ def option(
     at_most: float | None = None,
     below: float | None = None,
     free_on_resume: bool = False,
+    may_grow: bool = False,
     path: bool = False,
 ) -> Any:
     """A dataclass field with its meaning and limits.
@@ -32,6 +33,7 @@ def option(
     Args:
         choices: what is allowed, or a function that tells: what users may add to.
         free_on_resume: a resumed run may change it.
+        may_grow: a resumed run may raise it, a finished one too, which then goes on.
         path: it is a path, whose `~` is expanded.
     """
     metadata = {
@@ -42,6 +44,7 @@ def option(
         "at_most": at_most,
         "below": below,
         "free_on_resume": free_on_resume,
+        "may_grow": may_grow,
         "path": path,
     }
     if isinstance(default, list):

@@ -74,7 +74,9 @@ class TrainSection(NetworkTrainSection):
     """How a classifier is trained."""
 
     schedule: str = option(
-        "cosine", "Schedule by which the learning rate falls, epoch by epoch.", choices=SCHEDULES
+        "cosine",
+        "Schedule by which the learning rate falls, epoch by epoch; constant: it does not.",
+        choices=SCHEDULES,
     )
     warmup_epochs: int = option(
         0,

@@ -55,6 +55,7 @@ DATASETS: dict[str, DatasetFacts] = {
     ),
     "tiny_imagenet": DatasetFacts(64, 3, 200, True, 8, 2, (0.4756, 0.4471, 0.3978), (0.2767, 0.2689, 0.2819)),
     "folder": DatasetFacts(None, 3, None, True, 8, 2, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "own": DatasetFacts(None, 3, None, True, 8, 2, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
 names.require_names(DATASETS, names.DATASETS)
 
@@ -88,7 +89,10 @@ class DataSection(Section):
     prefix: ClassVar[str] = "data"
 
     name: str = option(
-        "digits", "Name of the dataset of images; folder: images of your own in data.root.", choices=tuple(DATASETS)
+        "digits",
+        "Name of the dataset of images; folder: images of your own in data.root; own: images that a Python program "
+        "gives as dataset=.",
+        choices=tuple(DATASETS),
     )
     root: str = option(
         "data",

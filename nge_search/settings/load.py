@@ -183,9 +183,24 @@ def first_difference(old: Mapping[str, Any], config: RunningConfig) -> str | Non
         before, now = old_values.get(setting.key, setting.default), new_values[setting.key]
         if setting.key == "task":
             before = kinds.current_task(before)
-        if before != now and not setting.item.metadata["free_on_resume"]:
-            return f"{setting.key} was {shorten(before)}, now {shorten(now)}"
+        if before == now or setting.item.metadata["free_on_resume"] or _grows(setting, before, now):
+            continue
+        only = ", and may only grow" if setting.item.metadata["may_grow"] else ""
+        return f"{setting.key} was {shorten(before)}, now {shorten(now)}{only}"
     return None
+
+
+def is_extended(old: Mapping[str, Any], config: RunningConfig) -> bool:
+    """Whether a setting that may grow has grown since a run of the settings `old`."""
+    old_values, new_values = dict(flatten(old)), dict(flatten(to_dict(config)))
+    return any(
+        _grows(setting, old_values.get(setting.key, setting.default), new_values[setting.key])
+        for setting in _settings(type(config))
+    )
+
+
+def _grows(setting: _Setting, before: Any, now: Any) -> bool:
+    return bool(setting.item.metadata["may_grow"]) and type(before) is int and now > before
 
 
 def help_text(schema: type[RunningConfig]) -> str:

@@ -75,10 +75,13 @@ MOTIF_SPLITS = ("frequent", "node_number", "motif_number", "random")
 MOTIF_LABELS = ("nothing", "names", "attributes")
 
 #: How the learning rate of a classifier falls (`nge_search.engine.optimisers`).
-SCHEDULES = ("cosine", "linear")
+SCHEDULES = ("cosine", "linear", "constant")
+#: What it does in epochs that are added to a training (`nge_search.training.continuation`).
+CONTINUATIONS = ("constant", "cosine", "restart")
 
 #: Datasets whose images have a class (`nge_search.data`), and those whose pixels have one.
-DATASETS = ("digits", "cifar10", "cifar100", "imagenet", "tiny_imagenet", "folder")
+#: "own" is given from Python.
+DATASETS = ("digits", "cifar10", "cifar100", "imagenet", "tiny_imagenet", "folder", "own")
 SEGMENTATION_DATASETS = ("scenes", "voc")
 
 #: Kinds of networks that cells are stacked into (`nge_search.networks`). Those of other spaces than DARTS' stand

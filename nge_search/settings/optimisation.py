@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from nge_search.settings.base import Section, option
+from nge_search.settings.names import CONTINUATIONS
 
 
 @dataclass
@@ -31,7 +32,12 @@ class NetworkTrainSection(SgdSection):
 
     prefix: ClassVar[str] = "train"
 
-    epochs: int = option(600, "Number of epochs of the training.", at_least=1)
+    epochs: int = option(
+        600,
+        "Number of epochs of the training, which may be raised on a run, finished or not.",
+        at_least=1,
+        may_grow=True,
+    )
     batch_size: int = option(128, "Number of images per step, over all ranks together.", at_least=2)
     accumulate: int = option(
         1,
@@ -42,6 +48,13 @@ class NetworkTrainSection(SgdSection):
     eval_batch_size: int = option(256, "Number of images per evaluation step, over all ranks together.", at_least=1)
     evaluate_every: int = option(
         1, "Number of epochs between evaluations; 0: after the last only, which is always evaluated.", at_least=0
+    )
+    continuation: str = option(
+        "constant",
+        "Course of the learning rate in epochs by which train.epochs was raised; constant: stays at the present "
+        "rate; cosine: falls from it to train.learning_rate_min; restart: falls so from the initial rate.",
+        choices=CONTINUATIONS,
+        free_on_resume=True,
     )
     sync_statistics: bool = option(
         False, "Compute batch-normalisation statistics over all ranks instead of each rank's own images."

@@ -149,7 +149,12 @@ class SegmentationTrainSection(NetworkTrainSection):
     clip: float = option(
         0.0, "Largest norm of the weights' gradient, above which it is clipped; 0: no clipping.", at_least=0
     )
-    epochs: int = option(46, "Number of epochs of the training.", at_least=1)
+    epochs: int = option(
+        46,
+        "Number of epochs of the training, which may be raised on a run, finished or not.",
+        at_least=1,
+        may_grow=True,
+    )
     batch_size: int = option(16, "Number of images per step, over all ranks together.", at_least=2)
     eval_batch_size: int = option(
         16,

@@ -25,11 +25,12 @@ from nge_search.metrics.classification import Meter, Outcomes
 from nge_search.networks.classifier import drop_path_factors
 from nge_search.networks.families import Trainable
 from nge_search.settings.classification import EvalConfig
+from nge_search.training.continuation import Plan
 from nge_search.training.evaluation import describe_evaluation
 from nge_search.training.mixup import Mixing
 from nge_search.training.phases import (
     EvaluationPhase,
-    NetworkTraining,
+    PlannedTraining,
     TrainPhase,
     classified,
     with_averaged_statistics,
@@ -39,7 +40,7 @@ from nge_search.training.phases import (
 _COMPILED_FORMS = 256
 
 
-class ClassifierTraining(NetworkTraining):
+class ClassifierTraining(PlannedTraining):
     """A network, its optimiser, the loaders of training and test images, and what is known of the best epoch.
 
     Attributes:
@@ -85,7 +86,8 @@ class ClassifierTraining(NetworkTraining):
         if section.compile:
             _compile(self.network)
         self.drop_path = torch.zeros((), dtype=torch.float64, device=world.device)
-        self.epochs, self.evaluate_every = section.epochs, section.evaluate_every
+        self.epochs, self.evaluate_every, self.plan = section.epochs, section.evaluate_every, Plan(section)
+        self.last_drop_path, self.averages = config.network.drop_path, self.ema is not None
         self.best: dict[str, Any] = {}
         self.phases = [TrainPhase(self), EvaluationPhase(self, "test", self.network)]
         if self.ema:
@@ -162,14 +164,24 @@ class ClassifierTraining(NetworkTraining):
 
     def start_epoch(self, epoch: int) -> None:
         """Learning rate and drop-path rate of `epoch`: functions of the epoch alone (DARTS' schedules)."""
-        section = self.config.train
-        falling = SCHEDULES[section.schedule]
-        rate = falling(epoch, section.epochs, section.learning_rate, section.learning_rate_min)
-        set_learning_rate(self.optimiser, rate * warm_up(epoch, section.warmup_epochs))
-        self.drop_path.fill_(self._drop_path_rate(epoch))
+        (rate,) = self.rates(epoch)
+        set_learning_rate(self.optimiser, rate * warm_up(epoch, self.config.train.warmup_epochs))
+        self.drop_path.fill_(self.drop_path_rate(epoch))
 
-    def _drop_path_rate(self, epoch: int) -> float:
-        return self.config.network.drop_path * epoch / self.epochs
+    def initial_rates(self) -> tuple[float, ...]:
+        return (self.config.train.learning_rate,)
+
+    def rates(self, epoch: int) -> tuple[float, ...]:
+        section, added = self.config.train, self.plan.at(epoch)
+        if added is not None:
+            share = (epoch - added.first) / (added.epochs - added.first)
+            return (added.rate(0, share, section.learning_rate_min),)
+        falling = SCHEDULES[section.schedule]
+        return (falling(epoch, self.plan.original, section.learning_rate, section.learning_rate_min),)
+
+    def drop_path_rate(self, epoch: int) -> float:
+        last, added = self.config.network.drop_path, self.plan.at(epoch)
+        return last * epoch / self.plan.original if added is None else added.drop_path_rate(epoch, last)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -179,6 +191,7 @@ class ClassifierTraining(NetworkTraining):
             "updates": self.updates,
             "best": dict(self.best),
             "unreadable": self._gather_unreadable(),
+            **self.plan.state_dict(),
         }
 
     def _gather_unreadable(self) -> dict[str, str]:
@@ -196,11 +209,15 @@ class ClassifierTraining(NetworkTraining):
             load_module(self.ema.module, state.get("ema"), source)
         self.updates = Reader(source, state).integer("updates", 0, 1 << 53)
         self.best = read_best(state, "top1", self.epochs, source)
+        self.plan.load_state_dict(state, 1, source)
         self.unreadable = Reader(source, state).texts("unreadable")
         self._told = set(self.unreadable)
 
     def networks(self) -> list[nn.Module]:
         return [self.network, *([self.ema.module] if self.ema else [])]
+
+    def modules(self) -> dict[str, nn.Module]:
+        return {**super().modules(), **({"ema": self.ema.module} if self.ema else {})}
 
     def exactness(self) -> dict[str, Any]:
         return {"train.compile": self.config.train.compile}
@@ -210,7 +227,7 @@ class ClassifierTraining(NetworkTraining):
         for name, meter in self.meters.items():
             row.update({f"{name}_{figure}": value for figure, value in meter.result(self.world).items()})
         row["learning_rate"] = self.optimiser.param_groups[0]["lr"]
-        row["drop_path"] = self._drop_path_rate(epoch)
+        row["drop_path"] = self.drop_path_rate(epoch)
         if self.unreadable:
             row["unreadable_images"] = len(self.unreadable)
         self.found = {}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,8 @@ from nge_search.engine.distributed import World
 from nge_search.engine.loop import average_buffers, float_buffers
 from nge_search.engine.precision import forward_context, full_precision
 from nge_search.engine.task import Phase, Task
+from nge_search.json_reader import Reader
+from nge_search.training.continuation import Plan, describe
 
 
 class NetworkTraining(Task):
@@ -58,6 +61,46 @@ class NetworkTraining(Task):
         """Make running statistics those of all ranks."""
         for network in self.networks():
             average_buffers(network, self.world)
+
+
+class PlannedTraining(NetworkTraining):
+    """A training to which epochs may be added while it runs, or after it.
+
+    Attributes:
+        plan: its epochs, those that were added among them.
+        last_drop_path: drop-path's probability at the end; 0: there is none.
+        averages: whether the weights are averaged.
+    """
+
+    plan: Plan
+    last_drop_path = 0.0
+    averages = False
+
+    @abstractmethod
+    def initial_rates(self) -> tuple[float, ...]:
+        """The learning rates with which the training begins, one for each group of weights."""
+
+    @abstractmethod
+    def rates(self, epoch: int) -> tuple[float, ...]:
+        """The learning rates at the end of an epoch, by group and without warm-up."""
+
+    def drop_path_rate(self, epoch: int) -> float:
+        """Drop-path's probability in an epoch."""
+        return 0.0
+
+    def take_up(self, before: Mapping[str, Any], epoch: int, source: str) -> str:
+        planned = Reader(source, dict(before)).section("train").integer("epochs", 1, 1 << 31)
+        initial = self.initial_rates()
+        added = self.plan.take_up(planned, epoch, self.rates, initial, self.drop_path_rate, source)
+        if added is None:
+            return ""
+        return describe(added, self.plan.section.learning_rate_min, self.last_drop_path, self.averages)
+
+    def modules(self) -> dict[str, nn.Module]:
+        return {"network": self.network}
+
+    def evaluates(self, epoch: int) -> bool:
+        return super().evaluates(epoch) or self.plan.ended(epoch)
 
 
 class TrainPhase(Phase):

@@ -5,55 +5,103 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import nn
 
 from nge_search.architecture.genotype import Cells
 from nge_search.architecture.load import Architecture, load_architecture
 from nge_search.counting import count_parameters, multiply_adds
-from nge_search.data import Augmentation, Dataset, ImageSource, Loader, load_dataset, store
+from nge_search.data import Augmentation, Dataset, ImageSource, Loader, store
 from nge_search.data.distributed import load_everywhere
+from nge_search.data.own import loader_of
 from nge_search.engine.checkpoint import load_module
 from nge_search.engine.closing import training_lines
 from nge_search.engine.distributed import World
+from nge_search.engine.given import Images, OnEpoch
 from nge_search.engine.precision import weight_dtype
 from nge_search.engine.session import Session, run
 from nge_search.errors import UserError
 from nge_search.kinds import DATASET, GENOTYPE
 from nge_search.networks.classifier import Classifier
 from nge_search.networks.families import FAMILIES, Trainable, require_fits
+from nge_search.networks.own import own_network
 from nge_search.networks.weights import read_weights
 from nge_search.settings.classification import EvalConfig, NetworkSection
 from nge_search.settings.data import DataSection
 from nge_search.training.classification import ClassifierTraining
 
+#: In the summary of a training of a module of the caller's: its class.
+_OWN_NETWORK = "network"
 
-def run_eval(config: EvalConfig) -> dict[str, Any]:
+
+def run_eval(
+    config: EvalConfig,
+    on_epoch: OnEpoch | None = None,
+    dataset: Images | None = None,
+    network: nn.Module | None = None,
+) -> dict[str, Any]:
     """Train `config.network.genotype` as configured, or take up an unfinished training; return its summary.
 
     The headline error is that of the last epoch, not the best.
+
+    Args:
+        on_epoch: is called after every epoch.
+        dataset: images in place of those that `config.data` names.
+        network: a module that is trained, itself, in place of a network of the genotype's cells.
 
     Raises:
         UserError: a genotype, data or run folder that cannot be used.
         RunFailure: numbers are no longer finite.
         Interrupted: SIGTERM or SIGINT, after the state was saved.
     """
+    if network is not None:
+        _require_plain(config.network)
+        return run(
+            config,
+            lambda session: _train_own(session, config, network, dataset),
+            _require_own_before,
+            on_epoch=on_epoch,
+        )
     architecture = load_architecture(config.network.genotype)
     require_fits(architecture, config.network.kind, "network.kind")
     return run(
         config,
-        lambda session: _train(session, config, architecture),
+        lambda session: _train(session, config, architecture, dataset),
         lambda session: require_same_architecture(session, architecture, config.network.genotype),
+        on_epoch=on_epoch,
     )
 
 
-def _train(session: Session, config: EvalConfig, architecture: Architecture) -> dict[str, Any]:
+def _train(
+    session: Session, config: EvalConfig, architecture: Architecture, given: Images | None
+) -> dict[str, Any]:
     cells = architecture.graphs
-    dataset = load_everywhere(session, config.data, load_dataset)
+    dataset = load_everywhere(session, config.data, loader_of(given, config))
     task = build_task(config, cells, dataset, session.world)
     plain = build_network(config, cells, dataset, auxiliary=False)
     shape = (1, dataset.channels, dataset.image_size, dataset.image_size)
     size = {"params": count_parameters(plain), "macs": multiply_adds(plain, shape)}
+    return _run_task(session, config, task, size, {"genotype": architecture.document})
+
+
+def _train_own(session: Session, config: EvalConfig, module: nn.Module, given: Images | None) -> dict[str, Any]:
+    """Train a module of the caller's, which is none of derived cells."""
+    dataset = load_everywhere(session, config.data, loader_of(given, config))
+    network = session.world.everywhere(
+        lambda: own_network(module, dataset.channels, dataset.image_size, len(dataset.classes))
+    )
+    task = ClassifierTraining(config, network, *_loaders(config, dataset, session.world), dataset, session.world)
+    size = {"params": count_parameters(module), "macs": network.macs}
+    return _run_task(session, config, task, size, {_OWN_NETWORK: type(module).__qualname__})
+
+
+def _run_task(
+    session: Session, config: EvalConfig, task: ClassifierTraining, size: dict[str, int], trained: dict[str, Any]
+) -> dict[str, Any]:
+    """Train, and return the summary, at whose end `trained` says what was."""
     session.say(f"{size['params']:,} parameters, {size['macs'] / 1e6:.2f}M mult-adds per image")
-    documents = {GENOTYPE: architecture.document, DATASET: _describe(dataset, config.data)}
+    documents = {DATASET: _describe(task.dataset, config.data)}
+    if "genotype" in trained:
+        documents[GENOTYPE] = trained["genotype"]
     loop = session.train(task, documents)
     with loop.closing() as row:
         averaged = {"ema_top1_error": 100 - row["ema_top1"]} if "ema_top1" in row else {}
@@ -67,7 +115,25 @@ def _train(session: Session, config: EvalConfig, architecture: Architecture) -> 
             **averaged,
             **({"unreadable_images": len(task.unreadable)} if task.unreadable else {}),
             **size,
-            genotype=architecture.document,
+            **trained,
+        )
+
+
+def _require_plain(section: NetworkSection) -> None:
+    """Raise UserError for settings of networks of derived cells, which a module of the caller's is not."""
+    for name in ("auxiliary", "drop_path", "weights"):
+        if getattr(section, name):
+            raise section.refuse(name, "a module that is given as network= has none; leave it out")
+
+
+def _require_own_before(session: Session) -> None:
+    """Refuse a folder that trains a genotype."""
+    folder = session.folder
+    assert folder is not None
+    if not session.config.run.overwrite and (folder.path / GENOTYPE).is_file():
+        raise UserError(
+            f"run folder '{folder.path}' trains a genotype, and no module; set another run.dir=, or "
+            f"run.overwrite=true"
         )
 
 
@@ -154,6 +220,11 @@ def require_same_architecture(session: Session, architecture: Architecture, refe
     folder = session.folder
     assert folder is not None
     path = folder.path / GENOTYPE
+    if _OWN_NETWORK in (folder.summary or {}):
+        raise UserError(
+            f"run folder '{folder.path}' trained a module that was given from Python; set another run.dir=, or "
+            f"run.overwrite=true"
+        )
     if session.config.run.overwrite or not path.is_file():
         return
     if load_architecture(path).graphs != architecture.graphs:

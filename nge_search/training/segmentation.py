@@ -28,16 +28,17 @@ from nge_search.metrics.segmentation import Confusion, PixelMeter, mean_over_uni
 from nge_search.networks.classifier import drop_path_factors
 from nge_search.networks.deeplab import DeepLabV3
 from nge_search.settings.segmentation import SegmentationConfig
+from nge_search.training.continuation import Plan
 from nge_search.training.phases import (
     EvaluationPhase,
-    NetworkTraining,
+    PlannedTraining,
     TrainPhase,
     with_averaged_statistics,
 )
 from nge_search.training.segmentation_results import Samples, describe_segmentation
 
 
-class SegmentationTraining(NetworkTraining):
+class SegmentationTraining(PlannedTraining):
     """A network, its optimiser, the loaders of training and validation images, and what is known of the best epoch.
 
     Attributes:
@@ -83,7 +84,7 @@ class SegmentationTraining(NetworkTraining):
         self.weights = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         self.optimiser = self._build_optimiser()
         self.updates = 0
-        self.epochs, self.evaluate_every = section.epochs, section.evaluate_every
+        self.epochs, self.evaluate_every, self.plan = section.epochs, section.evaluate_every, Plan(section)
         self.best: dict[str, Any] = {}
         self.phases = [TrainPhase(self), EvaluationPhase(self, "test", self.network)]
         self.meters = {phase.name: PixelMeter(world.device) for phase in self.phases}
@@ -124,11 +125,24 @@ class SegmentationTraining(NetworkTraining):
 
     def _set_learning_rates(self) -> None:
         """Both rates fall with the steps of the whole training."""
-        section = self.config.train
-        done = self.updates / (self.train.steps * section.epochs)
-        rates = section.learning_rate, section.head_learning_rate
-        for group, rate in zip(self.optimiser.param_groups, rates):
-            group["lr"] = poly(done, rate, section.learning_rate_min, section.power)
+        for group, rate in zip(self.optimiser.param_groups, self._rates_of_step(self.updates)):
+            group["lr"] = rate
+
+    def initial_rates(self) -> tuple[float, ...]:
+        return self.config.train.learning_rate, self.config.train.head_learning_rate
+
+    def rates(self, epoch: int) -> tuple[float, ...]:
+        return self._rates_of_step((epoch + 1) * self.train.steps - 1)
+
+    def _rates_of_step(self, step: int) -> tuple[float, ...]:
+        section, steps = self.config.train, self.train.steps
+        added = self.plan.at(step // steps)
+        if added is None:
+            done = step / (steps * self.plan.original)
+            last, power = section.learning_rate_min, section.power
+            return tuple(poly(done, rate, last, power) for rate in self.initial_rates())
+        done = (step - added.first * steps) / (steps * (added.epochs - added.first))
+        return tuple(added.rate(group, done, section.learning_rate_min) for group in range(len(added.rates)))
 
     def _add_gradients(self, batch: Batch, epoch: int, counted: Tensor) -> Tensor:
         """Add the gradients of the mean loss that are due to a part of the step's images; returns its own part."""
@@ -187,6 +201,7 @@ class SegmentationTraining(NetworkTraining):
             "optimiser": self.optimiser.state_dict(),
             "updates": self.updates,
             "best": dict(self.best),
+            **self.plan.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any], source: str) -> None:
@@ -194,6 +209,7 @@ class SegmentationTraining(NetworkTraining):
         load_optimiser(self.optimiser, state.get("optimiser"), source)
         self.updates = Reader(source, state).integer("updates", 0, 1 << 53)
         self.best = read_best(state, "miou", self.epochs, source)
+        self.plan.load_state_dict(state, 2, source)
         if math.isnan(self.best.get("miou", 0.0)):  # as older versions wrote it where no pixel counted
             self.best = {}
 

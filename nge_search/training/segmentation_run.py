@@ -22,6 +22,7 @@ from nge_search.data.segmentation.voc import load_voc
 from nge_search.engine.checkpoint import load_module
 from nge_search.engine.closing import training_lines
 from nge_search.engine.distributed import World
+from nge_search.engine.given import OnEpoch
 from nge_search.engine.precision import weight_dtype
 from nge_search.engine.session import Session, run
 from nge_search.kinds import DATASET, GENOTYPE
@@ -34,10 +35,11 @@ from nge_search.training.run import require_same_architecture
 from nge_search.training.segmentation import SegmentationTraining
 
 
-def run_segmentation(config: SegmentationConfig) -> dict[str, Any]:
+def run_segmentation(config: SegmentationConfig, on_epoch: OnEpoch | None = None) -> dict[str, Any]:
     """Train DeepLabv3 on `config.network.genotype`, or take up an unfinished training; return its summary.
 
     The headline mIoU is that of the last epoch, not the best; it is None where no validation pixel counts.
+    `on_epoch` is called after every epoch.
 
     Raises:
         UserError: a genotype, data, weights or run folder that cannot be used.
@@ -50,6 +52,7 @@ def run_segmentation(config: SegmentationConfig) -> dict[str, Any]:
         config,
         lambda session: _train(session, config, architecture),
         lambda session: require_same_architecture(session, architecture, config.network.genotype),
+        on_epoch=on_epoch,
     )
 
 

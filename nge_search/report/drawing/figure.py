@@ -51,6 +51,12 @@ def draw_cells(cells: Graphs) -> Figure:
         return _figure(list(_layouts(cells).values()))
 
 
+def svg_of(cells: Graphs) -> str:
+    """The drawing of `draw_cells` as the text of an SVG file."""
+    with _own_settings():
+        return _encode(_figure(list(_layouts(cells).values())), "svg").decode()
+
+
 def save_drawings(cells: Graphs, folder: str | Path, stem: str = "genotype") -> list[Path]:
     """Write `stem`.svg and .png, and of two cells `stem`_normal and `stem`_reduce, each file atomically.
 
