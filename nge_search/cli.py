@@ -12,6 +12,7 @@ from pathlib import Path
 
 from nge_search import kinds
 from nge_search.commands.design import draw as design_draw
+from nge_search.commands.export import export
 from nge_search.commands.parser import Parser, given_path, require_free
 from nge_search.commands.predict import score as predict_score
 from nge_search.commands.retrieve import add as retrieve_add
@@ -149,36 +150,6 @@ def _show(words: Sequence[str]) -> None:
     show(*lines)
 
 
-def _export(words: Sequence[str]) -> None:
-    parser = Parser(prog="nge export", description="A retraining's network, for timm, ONNX and torch.export.")
-    parser.add_argument("run", type=given_path, help="run folder of a retraining, finished or not")
-    parser.add_argument(
-        "--out", type=given_path, required=True, metavar="FOLDER", help="folder to write the export into"
-    )
-    parser.add_argument(
-        "--format",
-        action="append",
-        default=[],
-        help="format besides timm's, which is always written: onnx, torch, or all; may be given several times",
-    )
-    parser.add_argument(
-        "--weights", default="last", help="weights to export: last, or ema for the averaged ones (last)"
-    )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace an earlier export; other files in FOLDER are kept"
-    )
-    options = parser.parse_args(words)
-    from nge_search.deploy.export import FORMATS, export_run
-    from nge_search.deploy.export_folder import FILES
-
-    formats = tuple(FORMATS) if "all" in options.format else tuple(options.format)
-    out = export_run(
-        options.run, options.out, formats=formats, weights=options.weights, overwrite=options.overwrite, say=show
-    )
-    wrote = [path.name for path in sorted(out.iterdir()) if path.name in FILES]
-    show(f"wrote {', '.join(wrote)} in {out}; README.md says how to load it")
-
-
 def _classify(words: Sequence[str]) -> None:
     parser = Parser(prog="nge classify", description="What images show, by an exported network.")
     parser.add_argument("model", type=given_path, help="folder that nge export wrote")
@@ -211,7 +182,7 @@ def _classify(words: Sequence[str]) -> None:
 
 def _segment(words: Sequence[str]) -> None:
     parser = Parser(prog="nge segment", description="The class of every pixel of images, as palette PNGs.")
-    parser.add_argument("run", type=given_path, help="run folder of a segmentation")
+    parser.add_argument("run", type=given_path, help="run folder of a segmentation, or its export")
     parser.add_argument(
         "images", type=given_path, nargs="+", help="image files, or folders that are searched for them"
     )
@@ -309,7 +280,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "retrieve add": (retrieve_add, "networks that later queries find, too"),
     "derive": (_derive, "print the genotype of a search, at any epoch"),
     "show": (_show, "an architecture's cells, parameters and mult-adds"),
-    "export": (_export, "a trained network for timm, ONNX and torch.export"),
+    "export": (export, "a trained network for timm, ONNX and torch.export"),
     "classify": (_classify, "what images show, by an exported network"),
     "segment": (_segment, "the class of every pixel of images, by a segmentation run"),
     "bench": (_bench, "measure this machine against a baseline"),

@@ -183,15 +183,15 @@ class _StatisticsKept(contextlib.AbstractContextManager[None]):
 
     def __init__(self, module: nn.Module):
         self._norms = [norm for norm in module.modules() if isinstance(norm, _BatchNorm)]
-        self._tracked = [norm.track_running_stats for norm in self._norms]
+        self._own = [(norm.momentum, norm.num_batches_tracked) for norm in self._norms]
 
     def __enter__(self) -> None:
         for norm in self._norms:
-            norm.track_running_stats = False
+            norm.momentum, norm.num_batches_tracked = 0.0, None
 
     def __exit__(self, *error: object) -> None:
-        for norm, tracked in zip(self._norms, self._tracked):
-            norm.track_running_stats = tracked
+        for norm, (momentum, count) in zip(self._norms, self._own):
+            norm.momentum, norm.num_batches_tracked = momentum, count
 
 
 def _once_counted(module: nn.Module) -> tuple[contextlib.AbstractContextManager[None], _StatisticsKept]:

@@ -17,7 +17,7 @@ from nge_search.cli import main
 from nge_search.data.segmentation.dataset import IGNORED
 from nge_search.data.segmentation.voc import load_voc
 from nge_search.data.segmentation.voc_masks import voc_palette
-from nge_search.deploy.segment import read_trained
+from nge_search.deploy.segmenter import read_trained
 from nge_search.engine.checkpoint import CheckpointFolder
 from nge_search.engine.distributed import World
 from nge_search.engine.loop import Loop
