@@ -17,6 +17,7 @@ from nge_search.commands.parser import Parser, given_path, require_free
 from nge_search.commands.predict import score as predict_score
 from nge_search.commands.retrieve import add as retrieve_add
 from nge_search.commands.retrieve import query as retrieve_query
+from nge_search.commands.testing import test
 from nge_search.console import escape_what_cannot_be_shown, show
 from nge_search.engine.interrupt import Interrupted
 from nge_search.engine.launch import Launch, read_launch
@@ -280,9 +281,10 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "retrieve add": (retrieve_add, "networks that later queries find, too"),
     "derive": (_derive, "print the genotype of a search, at any epoch"),
     "show": (_show, "an architecture's cells, parameters and mult-adds"),
+    "test": (test, "a trained network's error on labelled images, by class, and its calibration"),
     "export": (export, "a trained network for timm, ONNX and torch.export"),
     "classify": (_classify, "what images show, by an exported network"),
-    "segment": (_segment, "the class of every pixel of images, by a segmentation run"),
+    "segment": (_segment, "the class of every pixel of images, by a segmentation run or its export"),
     "bench": (_bench, "measure this machine against a baseline"),
     "table": (_table, "a benchmark's accuracies: convert, describe, look up"),
     "report": (_report, "write a run's report.html"),

@@ -81,7 +81,9 @@ def read_run_weights(run: Path, which: str = "last", exact: bool = False) -> Run
     if not isinstance(weights, dict) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
         raise UserError(f"{saved.state.source} is not a checkpoint of a retraining")
     own = {name: tensor for name, tensor in weights.items() if not name.startswith("auxiliary.")}
-    return RunWeights(own if exact else portable(own), epoch, tuple(f"passed over: {line}" for line in saved.damaged))
+    return RunWeights(
+        own if exact else portable(own), epoch, tuple(f"passed over: {line}" for line in saved.damaged)
+    )
 
 
 def portable(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
