@@ -75,7 +75,7 @@ def evaluate(
     return run("eval", config, *overrides)
 
 
-def test(model: str | Path, *words: str, weights: str = "last") -> dict[str, Any]:
+def test(model: str | Path, *words: str, weights: str = "last") -> dict[str, Any]:  # noqa: PT028 - not pytest's
     """The figures of a trained network on labelled images, as `nge test --json` prints them.
 
     Args:

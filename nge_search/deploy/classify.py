@@ -100,7 +100,7 @@ def read_exported(folder: str | Path) -> Exported:
     config = Reader(str(folder / MODEL_FILE), read_json(folder / MODEL_FILE))
     if config.document.get("architecture") == SEGMENTATION_ARCHITECTURE:
         raise UserError(
-            f"'{folder}' is an exported segmentation; use it so: nge segment {quote(str(folder))} IMAGES --out FOLDER"
+            f"'{folder}' is an exported segmentation: nge segment {quote(str(folder))} IMAGES --out FOLDER"
         )
     weights_path = folder / WEIGHTS_FILE
     weights = read_weights(weights_path)

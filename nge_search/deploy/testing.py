@@ -48,6 +48,9 @@ from nge_search.training.segmentation_run import load_masked, validation_loader
 #: Settings that change what a network is tested on, or how it is computed; all others are its training's.
 _SETTINGS = ("device", "precision", "threads", "train.eval_batch_size", "train.eval_scales", "train.eval_flip")
 
+#: What `data.root` holds of datasets that are no folders of images.
+_FILES = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
+
 Say = Callable[[str], None]
 
 
@@ -114,7 +117,7 @@ def _test_classifier(
     exported = (model / MODEL_FILE).is_file()
     trained = _exported(model) if exported else _of_run(model, weights)
     own = None if exported else load_config(EvalConfig, model / CONFIG)
-    if own is not None and not _names_folder(own, words, keys):
+    if own is not None and _are_own(own, words, keys):
         config = load_config(EvalConfig, model / CONFIG, words)
         dataset = load_dataset(config.data)
     else:
@@ -159,16 +162,18 @@ def _of_run(run: Path, weights: str) -> _Classifier:
     )
 
 
-def _names_folder(own: EvalConfig, words: Sequence[str], keys: Sequence[str]) -> bool:
-    """Whether the settings name a folder of labelled images other than the one that the run was trained on."""
-    if "data.name" in keys or "data.root" not in keys:
-        return "data.name=folder" in words
-    root = load_config(EvalConfig, None, [word for word in words if word.startswith("data.root=")]).data.root
-    same = user_path(root).resolve() == user_path(own.data.root).resolve()
-    files = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}.get(own.data.name)
+def _are_own(own: EvalConfig, words: Sequence[str], keys: Sequence[str]) -> bool:
+    """Whether the settings name the images that the run itself was trained and tested on, at another place perhaps."""
+    named = [word for word, key in zip(words, keys) if key in ("data.name", "data.root")]
+    given = load_config(EvalConfig, None, named).data
+    if "data.name" in keys and given.name != own.data.name:
+        return False
+    if "data.root" not in keys:
+        return True
+    root, files = user_path(given.root), _FILES.get(own.data.name)
     if files:
-        return not (user_path(root) / files).is_dir()
-    return not same or own.data.name == "digits"
+        return (root / files).is_dir()
+    return own.data.name != "digits" and root.resolve() == user_path(own.data.root).resolve()
 
 
 def _other_images(

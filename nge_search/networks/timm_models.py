@@ -25,9 +25,10 @@ from nge_search.networks.classifier import Classifier, drop_path_factors
 from nge_search.networks.families import FAMILIES
 from nge_search.networks.imagenet import ImageNetNetwork
 from nge_search.settings.data import DATASETS
+from nge_search.settings.names import EXPORTED
 
 #: timm's name of each kind of network.
-ARCHITECTURES = {"cifar": "nge_cifar", "imagenet": "nge_imagenet"}
+ARCHITECTURES = EXPORTED
 
 #: The layers that timm adapts to images of other channels, and to other classes.
 _FIRST_CONVOLUTIONS = {"cifar": "stem.0", "imagenet": "stem0.0"}

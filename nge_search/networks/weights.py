@@ -16,10 +16,11 @@ from nge_search.errors import UserError, plain
 from nge_search.files import user_path
 from nge_search.kinds import CONFIG
 from nge_search.settings.classification import EvalConfig
+from nge_search.settings.exported import MODEL_FILE as MODEL_FILE
 from nge_search.tensor_reader import check_safetensors
 
-#: In an exported folder: its weights, and the file without which it is none.
-WEIGHTS_FILE, MODEL_FILE = "model.safetensors", "config.json"
+#: In an exported folder; without `MODEL_FILE` it is none.
+WEIGHTS_FILE = "model.safetensors"
 
 #: Which weights of a run: those of its last step, or their average.
 WEIGHTS = ("last", "ema")
