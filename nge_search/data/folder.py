@@ -57,12 +57,13 @@ def load_folder(config: DataSection) -> Dataset:
     )
 
 
-def load_labelled(config: DataSection, held_out: bool) -> Dataset:
+def load_labelled(config: DataSection, held_out: bool, channels: int) -> Dataset:
     """The images in `data.root` to test a network on: those of its test folder, else all of them.
 
     Args:
         config: the settings; `image_size` is given.
         held_out: of a folder without a test folder, those alone that a training would hold out.
+        channels: of what they are for; for 1, that images are grey need not be said.
 
     Returns:
         A dataset whose training set is the test set, too.
@@ -97,7 +98,7 @@ def load_labelled(config: DataSection, held_out: bool) -> Dataset:
         channels=facts.channels,
         mean=facts.mean,
         std=facts.std,
-        notices=(*notices, *changes(headers)),
+        notices=(*notices, *(changes(headers) if channels > 1 else ())),
     )
 
 

@@ -122,9 +122,9 @@ def _test_classifier(
         dataset = load_dataset(config.data)
     else:
         config, dataset = _other_images(model, trained, own, words, keys)
+    dataset = _fitted(dataset, trained)
     for notice in dataset.notices:
         say(notice)
-    dataset = _fitted(dataset, trained)
     found = _classify(trained, config, dataset)
     return {"model": str(model), "task": "classification", "data": _place(config), **found}
 
@@ -163,7 +163,7 @@ def _of_run(run: Path, weights: str) -> _Classifier:
 
 
 def _are_own(own: EvalConfig, words: Sequence[str], keys: Sequence[str]) -> bool:
-    """Whether the settings name the images that the run itself was trained and tested on, at another place perhaps."""
+    """Whether the settings name the images that the run was trained and tested on, at another place perhaps."""
     named = [word for word, key in zip(words, keys) if key in ("data.name", "data.root")]
     given = load_config(EvalConfig, None, named).data
     if "data.name" in keys and given.name != own.data.name:
@@ -180,18 +180,22 @@ def _other_images(
     model: Path, trained: _Classifier, own: EvalConfig | None, words: Sequence[str], keys: Sequence[str]
 ) -> tuple[EvalConfig, Dataset]:
     """Settings and images, where these are not the run's: a folder's, unless the settings name another dataset."""
-    if "data.root" not in keys and "data.name" not in keys:
-        raise UserError(f"'{model}' does not say which images to test on; give data.root=FOLDER, or data.name=")
     like: dict[str, Any] = {"data": {"name": "folder", "image_size": trained.side, "resize": trained.resize}}
     if own is not None:
         batch = {"eval_batch_size": own.train.eval_batch_size}
         like |= {"precision": own.precision, "threads": own.threads, "device": own.device, "train": batch}
     config = load_config(EvalConfig, None, [like, *words])
+    _require_images(model, keys)
     if config.data.name != "folder":
         return config, load_dataset(config.data)
     if not config.data.image_size:
         raise config.data.refuse("image_size", f"give the side in pixels, as {trained.side}, or leave it out")
-    return config, load_labelled(config.data, held_out="data.test_fraction" in keys)
+    return config, load_labelled(config.data, "data.test_fraction" in keys, trained.channels)
+
+
+def _require_images(model: Path, keys: Sequence[str]) -> None:
+    if "data.root" not in keys and "data.name" not in keys:
+        raise UserError(f"'{model}' does not say which images to test on; give data.root=FOLDER, or data.name=")
 
 
 def _fitted(dataset: Dataset, trained: _Classifier) -> Dataset:
@@ -260,8 +264,6 @@ def _classify(trained: _Classifier, config: EvalConfig, dataset: Dataset) -> dic
 def _test_segmenter(model: Path, words: Sequence[str], keys: Sequence[str], say: Say) -> dict[str, Any]:
     like: dict[str, Any] = {"data": {"limit": 1}}  # no training image is used
     if (model / MODEL_FILE).is_file():
-        if "data.root" not in keys and "data.name" not in keys:
-            raise UserError(f"'{model}' does not say which images to test on; give data.root=FOLDER, or data.name=")
         trained, path = read_trained(model), None
         own = trained.config.train
         like |= {"train": {"eval_scales": own.eval_scales, "eval_flip": own.eval_flip}}
@@ -270,6 +272,8 @@ def _test_segmenter(model: Path, words: Sequence[str], keys: Sequence[str], say:
     if "data.root" in keys and "data.name" not in keys:
         like["data"] |= {"name": "voc"}
     config = load_config(SegmentationConfig, path, [like, *words])
+    if path is None:
+        _require_images(model, keys)
     dataset = load_masked(config.data)
     for notice in dataset.notices:
         say(notice)

@@ -20,8 +20,8 @@ class Calibration:
     """Confidence (the probability of the class that was taken) against how often that class is right.
 
     Attributes:
-        sums: [3 J + 1]: count, sum of confidences and hits of each interval of confidence, and then the sum of Brier
-            scores; they add up over ranks.
+        sums: [3 J + 1]: count, sum of confidences and hits of each interval of confidence, and then the sum of
+            Brier scores; they add up over ranks.
     """
 
     def __init__(self, device: torch.device):
@@ -54,9 +54,9 @@ class Calibration:
         """Of all ranks; empty if nothing was added.
 
         `ece` is the expected calibration error in percent: the mean distance of confidence and accuracy within an
-        interval, weighted by count (Guo et al., equation 3). `brier` is the mean over images of the squared distance
-        of probabilities and truth, from 0 to 2; `confidence` the mean one, in percent. `intervals` are J lists:
-        count, mean confidence and accuracy in percent; None where the count is 0.
+        interval, weighted by count (Guo et al., equation 3). `brier` is the mean over images of the squared
+        distance of probabilities and truth, from 0 to 2; `confidence` the mean one, in percent. `intervals` are J
+        lists: count, mean confidence and accuracy in percent; None where the count is 0.
         """
         sums = ranks.gather_rows(self.sums).sum(dim=0)
         count_J, confidence_J, hits_J = sums[:-1].view(3, INTERVALS).tolist()

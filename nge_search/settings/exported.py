@@ -39,7 +39,8 @@ def settings_of_export(weights: str, kinds: Collection[str], sizes: Collection[s
         return {}
     if kind not in kinds:
         raise UserError(
-            f"network.weights={weights}: exported from network.kind={kind}, but weights of {' or '.join(kinds)} are needed"
+            f"network.weights={weights}: exported from network.kind={kind}, but needed are weights of "
+            f"{' or '.join(kinds)}"
         )
     given = document.section("model_args")
     found = {name: given.integer(name, 1, _LARGEST) for name in sizes if name in given.document}
