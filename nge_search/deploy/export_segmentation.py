@@ -1,7 +1,7 @@
 """What is exported of a segmentation: DeepLabv3's weights, and a config.json that says how to use them.
 
 config.json holds "format", "architecture", "num_classes", "label_names", "model_args" (the genotype and the sizes
-of the network), "images" ("mean" and "std" per colour of pixels in [0, 1], "input_size" of the ONNX and torch.export
+of the network), "images" ("mean" and "std" per colour of pixels in [0, 1], "input_size" of ONNX and torch.export
 files, "smallest_side" where these take any size) and "evaluation" ("scales" and "flip", as the run validated).
 """
 

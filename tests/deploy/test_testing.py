@@ -20,8 +20,8 @@ from nge_search.settings.data import DataSection
 
 #: Of a tiny training on a folder of digits.
 WORDS = (
-    "threads=1", "device=cpu", "run.progress=none", "run.tensorboard=false", "data.name=folder", "network.channels=2",
-    "network.cells=3", "train.epochs=1", "train.batch_size=64",
+    "threads=1", "device=cpu", "run.progress=none", "run.tensorboard=false", "data.name=folder",
+    "network.channels=2", "network.cells=3", "train.epochs=1", "train.batch_size=64",
 )  # fmt: skip
 
 
