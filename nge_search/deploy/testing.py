@@ -275,13 +275,13 @@ def _test_segmenter(model: Path, words: Sequence[str], keys: Sequence[str], say:
     if path is None:
         _require_images(model, keys)
     dataset = load_masked(config.data)
-    for notice in dataset.notices:
-        say(notice)
     if dataset.classes != trained.classes:
         raise UserError(
             f"{_place(config)} has other classes than the network, which knows {len(trained.classes)}: "
             f"{plain(', '.join(trained.classes), 120)}"
         )
+    for notice in dataset.notices:
+        say(notice)
     world = _world(config)
     network = trained.network.to(world.device, weight_dtype(config.precision)).to(memory_format=torch.channels_last)
     loader = validation_loader(config, dataset, trained.normalisation, world)

@@ -50,7 +50,7 @@ def test_an_export_segments_as_its_run(masks_run, masks_model, photo, tmp_path, 
         assert main(["segment", str(model), str(photo), "--out", str(tmp_path / model.parent.name)]) == 0
     masks = [Path(tmp_path / model.parent.name / "photo.png").read_bytes() for model in (masks_run, masks_model)]
     assert masks[0] == masks[1]
-    assert "sky" in capsys.readouterr().out
+    assert capsys.readouterr().out.count(" %") > 2
 
 
 @pytest.mark.usefixtures("onnx_packages")
@@ -185,11 +185,12 @@ def test_exports_that_cannot_segment(name, masks_model, photo, tmp_path, monkeyp
     assert not Path("masks").exists()
 
 
-def test_an_export_in_the_wrong_hands(masks_model, digits_model, photo, tmp_path, refused):
+def test_an_export_in_the_wrong_hands(masks_model, digits_model, photo, tmp_path, refused, voc_tree):
     refused(["classify", str(masks_model), str(photo)], ("exported segmentation", "nge segment"))
     refused(["segment", str(digits_model), str(photo), "--out", str(tmp_path / "m")], ("exported classifier",))
     refused(["test", str(masks_model)], ("data.root=FOLDER",))
-    refused(["test", str(masks_model), "data.name=scenes"], ("other classes", "sky, road, tree, car"))
+    images = f"data.root={voc_tree(1, 1)}"
+    refused(["test", str(masks_model), images], ("other classes", "sky, road, tree, car"))
 
 
 def test_other_sizes_of_a_classifier(imagenet_run, tmp_path):
