@@ -95,6 +95,8 @@ def test_some_of_the_classes_in_a_test_folder(digits_model, digit_folders, tmp_p
     found = nge_search.test(digits_model, f"data.root={tmp_path / 'some'}")
     for number, (one, other) in enumerate(zip(found["per_class"], whole["per_class"])):
         assert one == (other if number in (3, 7) else {"class": str(number), "images": 0, "accuracy": None})
+    (tmp_path / "some" / "test" / "3" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    assert nge_search.test(digits_model, f"data.root={tmp_path / 'some'}", "data.corrupt=skip") == found
 
 
 def test_what_a_training_would_hold_out(digits_run, digit_folders, tmp_path_factory):
