@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nge_search.architecture.load import load_architecture
-from nge_search.data import Dataset, load_dataset
+from nge_search.data import Dataset, Loader, load_dataset
 from nge_search.data.folder import load_labelled
 from nge_search.data.segmentation.dataset import IGNORED
 from nge_search.data.sources import SelectedImages
@@ -217,8 +217,15 @@ def _fitted(dataset: Dataset, trained: _Classifier) -> Dataset:
         number = {name: k for k, name in enumerate(trained.classes)}
         numbers_K = torch.tensor([number[name] for name in dataset.classes])
         test = SelectedImages(test, numbers_K[test.labels_N], grey)
-    fit = {"classes": trained.classes, "channels": trained.channels, "mean": trained.mean, "std": trained.std}
-    return dataclasses.replace(dataset, train=test, test=test, **fit)
+    return dataclasses.replace(
+        dataset,
+        train=test,
+        test=test,
+        classes=trained.classes,
+        channels=trained.channels,
+        mean=trained.mean,
+        std=trained.std,
+    )
 
 
 @torch.no_grad()
@@ -302,7 +309,7 @@ def _test_segmenter(model: Path, words: Sequence[str], keys: Sequence[str], say:
 
 @torch.no_grad()
 def _segment(
-    scores: Callable[[Tensor], Tensor], loader: Any, classes: Sequence[str], world: World
+    scores: Callable[[Tensor], Tensor], loader: Loader, classes: Sequence[str], world: World
 ) -> dict[str, Any]:
     """The figures over all pixels that count; one over none is None. `scores` gives [B, K, H, W] of images."""
     meter, calibration = PixelMeter(world.device), Calibration(world.device)

@@ -43,7 +43,7 @@ def settings_of_export(weights: str, kinds: Collection[str], sizes: Collection[s
             f"{' or '.join(kinds)}"
         )
     given = document.section("model_args")
-    found = {name: given.integer(name, 1, _LARGEST) for name in sizes if name in given.document}
+    found: dict[str, Any] = {name: given.integer(name, 1, _LARGEST) for name in sizes if name in given.document}
     if len(kinds) > 1:
         found["kind"] = kind
     if (folder / GENOTYPE).is_file():

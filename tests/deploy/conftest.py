@@ -93,7 +93,7 @@ def masks_run(tmp_path_factory) -> Path:
     """A run folder as a segmentation leaves it, unfinished and with random weights."""
     run = tmp_path_factory.mktemp("masks") / "run"
     run.mkdir()
-    words = ["data.crop=48", "network.channels=2", "network.cells=3", "network.head_channels=4", f"run.dir={run}"]
+    words = ["data.crop=48", "network.channels=2", "network.cells=2", "network.head_channels=4", f"run.dir={run}"]
     config = load_config(SegmentationConfig, None, [*words, "train.eval_flip=true", "network.output_stride=8"])
     genotype = Genotype(Cell(_GENES, (2, 3, 4, 5)), Cell(_GENES, (2, 3, 4, 5)))
     torch.manual_seed(0)

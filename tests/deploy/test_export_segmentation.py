@@ -163,7 +163,7 @@ MODELS = {
     "format": (changed("format", value="nge-segmentation/9"), ("'format'",)),
     "classes": (changed("label_names", value=["a"]), ("'classifier.weight'", "(4, 4, 1, 1)", "(1, 4, 1, 1)")),
     "no classes": (changed("label_names", value=[]), ("'label_names'",)),
-    "more cells than weights": (changed("model_args", "cells", value=150), ("'cells'", "from 1 to 3")),
+    "more cells than weights": (changed("model_args", "cells", value=150), ("'cells'", "from 1 to 2")),
     "stride": (changed("model_args", "output_stride", value=5), ("network.output_stride=5",)),
     "genotype": (changed("model_args", "genotype", value={}), ("'format' is missing",)),
     "scales": (changed("evaluation", "scales", value=["1"]), ("'scales'",)),
