@@ -33,8 +33,8 @@ def masks_model(masks_run: Path, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def photo(tmp_path: Path) -> Path:
-    pixels = np.random.default_rng(0).integers(0, 256, (33, 50, 3), np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    blocks = np.random.default_rng(0).integers(0, 256, (3, 5, 3), np.uint8)
+    Image.fromarray(blocks.repeat(11, axis=0).repeat(10, axis=1)).save(tmp_path / "photo.png")
     return tmp_path / "photo.png"
 
 
