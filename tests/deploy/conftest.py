@@ -101,7 +101,7 @@ def masks_run(tmp_path_factory) -> Path:
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0
-    blocks = torch.randn(8, 3, 4, 5).double().repeat_interleave(11, dim=2).repeat_interleave(10, dim=3)
+    blocks = torch.randn(8, 3, 4, 4).double().repeat_interleave(12, dim=2).repeat_interleave(12, dim=3)
     network(blocks)  # statistics under which several classes occur
     torch.nn.init.zeros_(network.classifier.bias)
     (run / "config.yaml").write_text(to_yaml(config))
