@@ -15,6 +15,7 @@ from nge_search.api import (
     retrieve_train,
     run,
     search,
+    test,
 )
 from nge_search.architecture.genotype import Cell, Genotype
 from nge_search.architecture.load import load_genotype
@@ -54,4 +55,5 @@ __all__ = [
     "retrieve_train",
     "run",
     "search",
+    "test",
 ]

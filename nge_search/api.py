@@ -113,6 +113,27 @@ def evaluate(
     return run("eval", config, *overrides, on_epoch=on_epoch, dataset=dataset, network=network)
 
 
+def test(model: str | Path, *words: str, weights: str = "last") -> dict[str, Any]:  # noqa: PT028 - not pytest's
+    """The figures of a trained network on labelled images, as `nge test --json` prints them.
+
+    Args:
+        model: run folder of a retraining or of a segmentation, or its export.
+        words: `key=value` settings of the images, as "data.root=FOLDER"; none: the run's own test images.
+        weights: of a retraining "last", or "ema" for the average of the weights.
+
+    Returns:
+        "images", and of a classifier "top1_error", "top5_error" and "loss", of a segmentation "miou",
+        "pixel_accuracy" and "loss"; "per_class", "confusion" and "calibration". In percent, but for the loss and
+        Brier's score.
+
+    Raises:
+        UserError: a model, settings or images that cannot be used.
+    """
+    from nge_search.deploy.testing import measure
+
+    return measure(model, words, weights)
+
+
 def predict_train(
     config: RunningConfig | Mapping[str, Any] | str | Path | None = None, *overrides: str
 ) -> dict[str, Any]:

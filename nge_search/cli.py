@@ -12,10 +12,12 @@ from pathlib import Path
 
 from nge_search import kinds, operation_registry
 from nge_search.commands.design import draw as design_draw
+from nge_search.commands.export import export
 from nge_search.commands.parser import TRUST_CODE, Parser, given_path, require_free, without_plugins
 from nge_search.commands.predict import score as predict_score
 from nge_search.commands.retrieve import add as retrieve_add
 from nge_search.commands.retrieve import query as retrieve_query
+from nge_search.commands.testing import test
 from nge_search.console import escape_what_cannot_be_shown, show
 from nge_search.engine.interrupt import Interrupted
 from nge_search.engine.launch import Launch, read_launch
@@ -167,36 +169,6 @@ def _show(words: Sequence[str]) -> None:
     show(*lines)
 
 
-def _export(words: Sequence[str]) -> None:
-    parser = Parser(prog="nge export", description="A retraining's network, for timm, ONNX and torch.export.")
-    parser.add_argument("run", type=given_path, help="run folder of a retraining, finished or not")
-    parser.add_argument(
-        "--out", type=given_path, required=True, metavar="FOLDER", help="folder to write the export into"
-    )
-    parser.add_argument(
-        "--format",
-        action="append",
-        default=[],
-        help="format besides timm's, which is always written: onnx, torch, or all; may be given several times",
-    )
-    parser.add_argument(
-        "--weights", default="last", help="weights to export: last, or ema for the averaged ones (last)"
-    )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace an earlier export; other files in FOLDER are kept"
-    )
-    options = parser.parse_args(words)
-    from nge_search.deploy.export import FORMATS, export_run
-    from nge_search.deploy.export_folder import FILES
-
-    formats = tuple(FORMATS) if "all" in options.format else tuple(options.format)
-    out = export_run(
-        options.run, options.out, formats=formats, weights=options.weights, overwrite=options.overwrite, say=show
-    )
-    wrote = [path.name for path in sorted(out.iterdir()) if path.name in FILES]
-    show(f"wrote {', '.join(wrote)} in {out}; README.md says how to load it")
-
-
 def _classify(words: Sequence[str]) -> None:
     parser = Parser(prog="nge classify", description="What images show, by an exported network.")
     parser.add_argument("model", type=given_path, help="folder that nge export wrote")
@@ -229,7 +201,7 @@ def _classify(words: Sequence[str]) -> None:
 
 def _segment(words: Sequence[str]) -> None:
     parser = Parser(prog="nge segment", description="The class of every pixel of images, as palette PNGs.")
-    parser.add_argument("run", type=given_path, help="run folder of a segmentation")
+    parser.add_argument("run", type=given_path, help="run folder of a segmentation, or its export")
     parser.add_argument(
         "images", type=given_path, nargs="+", help="image files, or folders that are searched for them"
     )
@@ -333,9 +305,10 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "retrieve add": (retrieve_add, "networks that later queries find, too"),
     "derive": (_derive, "print the genotype of a search, at any epoch, or of another program's file"),
     "show": (_show, "an architecture's cells, parameters and mult-adds"),
-    "export": (_export, "a trained network for timm, ONNX and torch.export"),
+    "test": (test, "a trained network's error on labelled images, by class, and its calibration"),
+    "export": (export, "a trained network for timm, ONNX and torch.export"),
     "classify": (_classify, "what images show, by an exported network"),
-    "segment": (_segment, "the class of every pixel of images, by a segmentation run"),
+    "segment": (_segment, "the class of every pixel of images, by a segmentation run or its export"),
     "bench": (_bench, "measure this machine against a baseline"),
     "table": (_table, "a benchmark's accuracies: convert, describe, look up"),
     "report": (_report, "write a run's report.html"),

@@ -57,6 +57,51 @@ def load_folder(config: DataSection) -> Dataset:
     )
 
 
+def load_labelled(config: DataSection, held_out: bool, channels: int) -> Dataset:
+    """The images in `data.root` to test a network on: those of its test folder, else all of them.
+
+    Args:
+        config: the settings; `image_size` is given.
+        held_out: of a folder without a test folder, those alone that a training would hold out.
+        channels: of what they are for; for 1, that images are grey need not be said.
+
+    Returns:
+        A dataset whose training set is the test set, too.
+
+    Raises:
+        UserError: as `load_folder`.
+    """
+    root, strict = _existing_root(config), config.corrupt == "stop"
+    division = divide(root)
+    folder = division.test or division.train
+    tree = read_tree(folder, strict=strict)
+    notices = [*division.notices, *tree.notices]
+    if held_out and division.test is None:
+        _, kept = hold_out(tree.labels_N, len(tree.classes), config.test_fraction)
+        tree = tree.take(kept)
+        notices.append(f"{len(kept)} images, as a training would hold them out")
+    found = for_each(partial(_header, config), tree.paths, config.workers)
+    headers = [header for header in found if header is not None]
+    if len(headers) < len(found):
+        bad = [path for path, header in zip(tree.paths, found) if header is None]
+        notices.append(f"{len(bad)} of {len(found)} images cannot be read and are left out: {some(bad)}")
+        tree = tree.take(torch.tensor([i for i, header in enumerate(found) if header is not None]).long())
+    if not headers:
+        raise UserError(f"none of the images in '{folder}' can be read; replace them")
+    facts, images = config.facts, _images(tree, ImageTransforms(config, config.image_size, False))
+    return Dataset(
+        name=config.name,
+        train=images,
+        test=images,
+        classes=tree.classes,
+        image_size=config.image_size,
+        channels=facts.channels,
+        mean=facts.mean,
+        std=facts.std,
+        notices=(*notices, *(changes(headers) if channels > 1 else ())),
+    )
+
+
 def _images(tree: Tree, transforms: ImageTransforms) -> FileImages:
     return FileImages(tree.paths, tree.labels_N, transforms, transforms.config.workers)
 

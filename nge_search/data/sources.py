@@ -151,6 +151,43 @@ class FileImages:
         return self.paths[index]
 
 
+class SelectedImages:
+    """Images of a source with other labels, labels_N int64 on the CPU; `grey`: as one channel in place of three."""
+
+    def __init__(self, source: ImageSource, labels_N: Tensor, grey: bool = False):
+        self.source = source
+        self.labels_N = labels_N
+        self.grey = grey
+
+    def __len__(self) -> int:
+        return len(self.labels_N)
+
+    @property
+    def nbytes(self) -> int:
+        return self.source.nbytes // (_CHANNELS if self.grey else 1)
+
+    @property
+    def files(self) -> Sequence[str]:
+        return self.source.files
+
+    @property
+    def augments(self) -> bool:
+        return self.source.augments
+
+    def read(self, indices: Sequence[int] | Tensor, draw: Draw | None = None) -> Tensor:
+        images_nCHW = self.source.read(indices, draw)
+        return to_grey(images_nCHW) if self.grey else images_nCHW
+
+    def describe(self, index: int) -> str:
+        return self.source.describe(index)
+
+
+def to_grey(images_n3HW: Tensor) -> Tensor:
+    """The luma of colour images (ITU-R 601), to the bit as Pillow's mode L has it: uint8 [n, 1, H, W]."""
+    weights_311 = torch.tensor([19595, 38470, 7471])[:, None, None]
+    return ((images_n3HW.long() * weights_311).sum(dim=1, keepdim=True) + (1 << 15) >> 16).to(torch.uint8)
+
+
 @dataclass(frozen=True)
 class Dataset:
     """A training set, a test set that neither search nor training sees, and what both have in common.

@@ -19,6 +19,7 @@ from nge_search.data.class_folders import files_below, is_image_name
 from nge_search.data.decoding import for_each, load, to_tensor
 from nge_search.data.image_transforms import centre, resized_centre
 from nge_search.deploy.export import LARGEST_RESIZE, LARGEST_SIDE, build_network
+from nge_search.deploy.segmenter import ARCHITECTURE as SEGMENTATION_ARCHITECTURE
 from nge_search.engine.distributed import choose_device
 from nge_search.engine.precision import allow_tf32
 from nge_search.engine.run_reader import use_of
@@ -97,6 +98,10 @@ def read_exported(folder: str | Path) -> Exported:
             raise UserError(f"'{folder}' is {use}")
         raise UserError(f"'{folder}' holds no {MODEL_FILE}; give a folder that `nge export` wrote")
     config = Reader(str(folder / MODEL_FILE), read_json(folder / MODEL_FILE))
+    if config.document.get("architecture") == SEGMENTATION_ARCHITECTURE:
+        raise UserError(
+            f"'{folder}' is an exported segmentation: nge segment {quote(str(folder))} IMAGES --out FOLDER"
+        )
     weights_path = folder / WEIGHTS_FILE
     weights = read_weights(weights_path)
     architecture = config.text("architecture", tuple(ARCHITECTURES.values()))

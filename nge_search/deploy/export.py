@@ -1,18 +1,15 @@
 """A trained network for use elsewhere: a folder that timm loads and, on request, ONNX and torch.export files.
 
 An exported folder holds model.safetensors (float32, without the auxiliary head), config.json in timm's format,
-genotype.json and README.md; `model.onnx` and `model.pt2` take batches of any size of images of the trained size.
+genotype.json and README.md; `model.onnx` and `model.pt2` take batches of any size of images of the exported size,
+or of any height and width. Of a segmentation config.json is what `export_segmentation` says.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import logging
 import math
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,28 +20,23 @@ from torch import Tensor, nn
 
 from nge_search.architecture.genotype import Genotype
 from nge_search.deploy.export_folder import README_FILE, staged
+from nge_search.deploy.export_formats import FORMATS, Images, require_onnx
 from nge_search.deploy.export_readme import readme
+from nge_search.deploy.export_segmentation import Exportable, describe_segmenter, smallest_side
 from nge_search.engine.checkpoint import require_same_tensors
 from nge_search.engine.run_reader import RunReader
-from nge_search.errors import RunFailure, UserError, nearest, plain
+from nge_search.errors import UserError, nearest, plain
 from nge_search.files import user_path
 from nge_search.json_reader import Reader
 from nge_search.kinds import CONFIG, GENOTYPE, SUMMARY
-from nge_search.networks.timm_models import ARCHITECTURES
+from nge_search.networks.timm_models import ARCHITECTURES, TimmClassifier
 from nge_search.networks.weights import MODEL_FILE, WEIGHTS_FILE, read_run_weights
 from nge_search.settings.classification import EvalConfig
 from nge_search.settings.load import load_config
+from nge_search.settings.segmentation import SegmentationConfig
 
 #: In pixels: of the square that a network sees, and of the short side of an image that it is cropped from.
 LARGEST_SIDE, LARGEST_RESIZE = 1 << 11, 1 << 13
-
-#: Largest difference of an exported file's outputs, relative to the largest logit where that is above 1.
-_TOLERANCE = 1e-4
-_CHECKED_BATCHES = (1, 3)
-#: What the exporter's operators are written for; runtimes have had it since 2022.
-_OPSET = 18
-#: Any number of images; torch 2.7 needs an end that it can tell from that of 64-bit integers.
-_BATCHES = ({0: torch.export.Dim("batch", max=1 << 31)},)
 
 
 def export_run(
@@ -53,47 +45,89 @@ def export_run(
     *,
     formats: Sequence[str] = ("timm",),
     weights: str = "last",
+    image_size: int | None = None,
+    dynamic_size: bool = False,
+    argmax: bool = False,
     overwrite: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> Path:
-    """Write the network that a retraining trained, or has trained so far, into the folder `out`; returns `out`.
+    """Write the network that a run trained, or has trained so far, into the folder `out`; returns `out`.
 
     Args:
-        run: run folder of a retraining.
-        formats: of `FORMATS`; timm's files are always written.
+        run: run folder of a retraining or of a segmentation.
+        formats: of `FORMATS`; weights and config.json are always written.
         weights: "last", or "ema" for the average of the weights.
+        image_size: side in pixels of the images to export for; None: as trained. Files of a segmentation take that
+            size alone, and by default any.
+        dynamic_size: ONNX and torch.export files take images of any height and width.
+        argmax: those files give classes in place of logits; for segmentations.
         overwrite: replace an earlier export, or write into a folder that holds other files, which are kept; files
             of the same names that no export wrote are refused.
         say: is given a line for each thing the user should know.
 
     Raises:
-        UserError: a run, folder, format or choice of weights that cannot be used.
+        UserError: a run, folder, format, size or choice of weights that cannot be used.
         RunFailure: an exported file does not compute what the network does.
     """
     run, out = user_path(run), user_path(out)
+    _check(formats, image_size, dynamic_size or argmax)
+    if RunReader(run, lenient=True).kind == SegmentationConfig.kind:
+        model = describe_segmenter(run, weights, image_size, dynamic_size, argmax)
+    else:
+        model = _describe_classifier(run, weights, image_size, dynamic_size, argmax)
+    for notice in model.notices:
+        say(notice)
+    with staged(out, overwrite, say) as folder:
+        # Not save_file: it makes files that nobody else may read.
+        (folder / WEIGHTS_FILE).write_bytes(save(dict(model.weights), metadata={"format": "pt"}))
+        (folder / MODEL_FILE).write_text(json.dumps(model.document, indent=2) + "\n", encoding="utf-8")
+        (folder / GENOTYPE).write_text(model.genotype.to_json(), encoding="utf-8")
+        (folder / README_FILE).write_text(model.readme(formats), encoding="utf-8")
+        for name in FORMATS:
+            if name in formats:
+                FORMATS[name](model.network, model.images, folder)
+    return out
+
+
+def _check(formats: Sequence[str], image_size: int | None, of_files: bool) -> None:
+    """Refuse formats that there are not, or cannot be written here, and a size that no image has."""
     for name in formats:
         if name not in FORMATS:
             raise UserError(
                 f"format '{plain(name)}' is unknown; allowed are {', '.join(FORMATS)}{nearest(name, FORMATS)}"
             )
     if "onnx" in formats:
-        _require_onnx()
+        require_onnx()
+    if image_size is not None and not 1 <= image_size <= LARGEST_SIDE:
+        raise UserError(f"--image-size={image_size}: must be between 1 and {LARGEST_SIDE}")
+    if of_files and not {"onnx", "torch"} & {*formats}:
+        raise UserError("--dynamic-size and --argmax are for files of --format onnx or torch; add one")
+
+
+def _describe_classifier(
+    run: Path, weights: str, image_size: int | None, dynamic_size: bool, argmax: bool
+) -> Exportable:
+    """What is exported of a retraining."""
     trained = _read_run(run, weights)
-    for notice in trained.notices:
-        say(notice)
-    document = _timm_config(trained)
-    model = build_network(document["architecture"], document["model_args"], trained.weights, str(run))
-    document = {**document, "num_features": model.num_features}
-    with staged(out, overwrite, say) as folder:
-        # Not save_file: it makes files that nobody else may read.
-        (folder / WEIGHTS_FILE).write_bytes(save(dict(trained.weights), metadata={"format": "pt"}))
-        (folder / MODEL_FILE).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-        (folder / GENOTYPE).write_text(trained.genotype.to_json(), encoding="utf-8")
-        (folder / README_FILE).write_text(readme(document, trained.config, formats), encoding="utf-8")
-        for name in FORMATS:
-            if name in formats:
-                FORMATS[name](model, document["pretrained_cfg"]["input_size"], folder)
-    return out
+    if argmax:
+        raise UserError(f"--argmax is for segmentations, and '{run}' is a retraining; its files give logits")
+    document = _timm_config(trained, image_size)
+    network = build_network(document["architecture"], document["model_args"], trained.weights, str(run))
+    channels, side, _ = document["pretrained_cfg"]["input_size"]
+    assert isinstance(network, TimmClassifier)
+    images = Images(channels, side)
+    if dynamic_size:
+        images = Images(channels, side, smallest_side(side, network.reductions[-1]))
+    document = {**document, "num_features": network.num_features}
+    return Exportable(
+        network,
+        trained.weights,
+        document,
+        trained.genotype,
+        images,
+        trained.notices,
+        lambda formats: readme(document, trained.config, formats, images),
+    )
 
 
 def build_network(
@@ -148,8 +182,8 @@ def _read_run(run: Path, which: str) -> _Trained:
     return _Trained(trained.weights, config, reader.saved_genotype(), images, tuple(notices))
 
 
-def _timm_config(trained: _Trained) -> dict[str, Any]:
-    """The content of config.json, but for `num_features`."""
+def _timm_config(trained: _Trained, image_size: int | None) -> dict[str, Any]:
+    """The content of config.json, but for `num_features`; of another size, images are resized in proportion."""
     from timm.models import get_pretrained_cfg
 
     section, images = trained.config.network, trained.images
@@ -157,6 +191,8 @@ def _timm_config(trained: _Trained) -> dict[str, Any]:
     side, resize = images.integer("image_size", 1, LARGEST_SIDE), images.integer("resize", 0, LARGEST_RESIZE)
     if 0 < resize < side:
         raise UserError(f"{images.source} is damaged: 'resize' is below 'image_size'")
+    if image_size is not None:
+        side, resize = image_size, round(resize * image_size / side)
     architecture = ARCHITECTURES[section.kind]
     defaults = get_pretrained_cfg(architecture)
     assert defaults is not None  # registered with the architecture
@@ -205,102 +241,3 @@ def _crop_pct(side: int, resize: int) -> float:
     while math.floor(side / share) < resize:
         share = math.nextafter(share, 0.0)
     return share
-
-
-def _require_onnx() -> None:
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise UserError(
-            f"format onnx needs packages that are missing ({error}): pip install 'nge-search[export]'"
-        ) from None
-
-
-def _write_onnx(model: nn.Module, input_size: Sequence[int], folder: Path) -> None:
-    import onnx
-    import onnxruntime
-
-    path = folder / "model.onnx"
-    with _quiet():
-        program = torch.onnx.export(
-            model,
-            (_random_images(2, input_size),),
-            dynamo=True,
-            opset_version=_OPSET,
-            input_names=["images"],
-            output_names=["logits"],
-            dynamic_shapes=_BATCHES,
-            verbose=False,
-        )
-        assert program is not None  # with `dynamo`
-        path.write_bytes(program.model_proto.SerializeToString())
-    try:
-        onnx.checker.check_model(str(path), full_check=True)
-    except onnx.checker.ValidationError as error:
-        raise RunFailure(f"model.onnx is not valid ONNX: {error}") from None
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    _require_agreement(
-        "model.onnx", model, lambda x: torch.from_numpy(session.run(None, {"images": x.numpy()})[0]), input_size
-    )
-
-
-def _write_torch(model: nn.Module, input_size: Sequence[int], folder: Path) -> None:
-    path = folder / "model.pt2"
-    with _quiet():
-        images = _random_images(2, input_size)
-        program = torch.export.export(model, (images,), dynamic_shapes=_BATCHES)
-        content = io.BytesIO()  # whose lack of room is told by the system, not by torch
-        torch.export.save(program, content)
-        path.write_bytes(content.getbuffer())
-        loaded = torch.export.load(path).module()
-    _require_agreement("model.pt2", model, loaded, input_size)
-
-
-def _write_nothing(model: nn.Module, input_size: Sequence[int], folder: Path) -> None:
-    """timm's files are always written."""
-
-
-#: What can be exported, and what writes and checks it besides timm's files.
-FORMATS: dict[str, Callable[[nn.Module, Sequence[int], Path], None]] = {
-    "timm": _write_nothing,
-    "onnx": _write_onnx,
-    "torch": _write_torch,
-}
-
-
-def _random_images(batch: int, input_size: Sequence[int]) -> Tensor:
-    return torch.randn(batch, *input_size, generator=torch.Generator().manual_seed(batch))
-
-
-@torch.no_grad()
-def _require_agreement(
-    name: str, model: nn.Module, exported: Callable[[Tensor], Tensor], input_size: Sequence[int]
-) -> None:
-    """Raise RunFailure unless `exported` gives the network's logits, for one image and for several."""
-    for batch in _CHECKED_BATCHES:
-        images = _random_images(batch, input_size)
-        expected, given = model(images), exported(images)
-        limit = _TOLERANCE * max(1.0, expected.abs().max().item())
-        difference = (given - expected).abs().max().item() if given.shape == expected.shape else math.inf
-        if not difference <= limit:
-            raise RunFailure(
-                f"{name} does not compute what the network does: its outputs differ by {difference:.3g} on a batch "
-                f"of {batch}, more than {limit:.3g}"
-            )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what torch's exporters say of their own inner life."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from nge_search.deploy.export_formats import Images
 from nge_search.recipes import changed, word
 from nge_search.settings.classification import EvalConfig
 
@@ -74,6 +75,60 @@ print(network(torch.zeros(2, {channels}, {side}, {side})).shape)
 ```
 """
 
+_ANY_SIZE = """
+`model.onnx` and `model.pt2` take images of any height and width from {smallest} pixels on.
+"""
+
+_SEGMENTER = """# {architecture}, trained on {tag}
+
+{num_classes} classes. All below is to be run in this folder, with nge_search installed. It takes `image.png`: put
+an image of yours there, or try a grey one:
+
+```sh
+[ -e image.png ] || python -c "from PIL import Image; Image.new('RGB', ({side}, {side}), 'grey').save('image.png')"
+nge segment . image.png --out masks --overwrite
+```
+
+In Python:
+
+```python
+import numpy
+import torch
+from PIL import Image
+
+from nge_search.deploy.segmenter import read_trained
+
+model = read_trained(".")
+with Image.open("image.png") as image:
+    pixels = torch.from_numpy(numpy.array(image.convert("RGB"))).permute(2, 0, 1)
+classes = model(pixels)
+print([model.classes[number] for number in classes.unique().tolist()])
+```
+"""
+
+_SEGMENTER_ONNX = """
+With onnxruntime alone:
+
+```python
+import json
+
+import numpy
+import onnxruntime
+from PIL import Image
+
+with open("config.json", encoding="utf-8") as file:
+    config = json.load(file)
+expected = config["images"]
+with Image.open("image.png") as image:
+    {opened}
+pixels = (pixels - numpy.float32(expected["mean"])) / numpy.float32(expected["std"])
+session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
+(found,) = session.run(None, {{"images": pixels.transpose(2, 0, 1)[None]}})
+classes = {classes}
+print([config["label_names"][number] for number in numpy.unique(classes)])
+```
+"""
+
 _TRAIN = """
 To train on from these weights, as they were trained:
 
@@ -86,27 +141,49 @@ For other images set `data.name` and `data.root`, and where their classes are ot
 """
 
 
-def readme(document: Mapping[str, Any], config: EvalConfig, formats: Sequence[str]) -> str:
-    """The text, for a folder with config.json's `document` and files in `formats`.
+def readme(document: Mapping[str, Any], config: EvalConfig, formats: Sequence[str], images: Images) -> str:
+    """The text, for a folder with config.json's `document` and files in `formats`, which take `images`.
 
     `config` are the settings of the training.
     """
-    images = document["pretrained_cfg"]
-    channels, side, _ = images["input_size"]
+    described = document["pretrained_cfg"]
     plugins = sorted(set(document["model_args"]["genotype"].get("plugins", {}).values()) - {"__main__"})
     facts = {
         "architecture": document["architecture"],
-        "tag": images["tag"],
+        "tag": described["tag"],
         "num_classes": document["num_classes"],
-        "mode": "L" if channels == 1 else "RGB",
-        "channels": channels,
-        "side": side,
+        "mode": "L" if images.channels == 1 else "RGB",
+        "channels": images.channels,
+        "side": images.side,
+        "smallest": images.smallest,
         "command": _training(config),
         "word": f" {word('plugins', plugins)}" if plugins else "",
         "imports": "".join(f"import {plugin}  # registers operations of the network\n" for plugin in plugins),
     }
-    parts = [_HEAD, *([_ONNX] if "onnx" in formats else []), *([_TORCH] if "torch" in formats else []), _TRAIN]
-    return "".join(part.format(**facts) for part in parts)
+    return "".join(part.format(**facts) for part in [_HEAD, *_files(formats, _ONNX, images), _TRAIN])
+
+
+def segmentation_readme(document: Mapping[str, Any], formats: Sequence[str], images: Images) -> str:
+    """As `readme`, of a segmentation."""
+    side = images.side
+    resized = "" if images.smallest else f".resize(({side}, {side}), Image.Resampling.BILINEAR)"
+    facts = {
+        "architecture": document["architecture"],
+        "tag": document["images"]["tag"],
+        "num_classes": document["num_classes"],
+        "channels": images.channels,
+        "side": side,
+        "smallest": images.smallest,
+        "opened": f'pixels = numpy.asarray(image.convert("RGB"){resized}, numpy.float32) / 255',
+        "classes": "found[0]" if images.argmax else "found[0].argmax(axis=0)",
+    }
+    return "".join(part.format(**facts) for part in [_SEGMENTER, *_files(formats, _SEGMENTER_ONNX, images)])
+
+
+def _files(formats: Sequence[str], onnx: str, images: Images) -> list[str]:
+    """What is said of ONNX and torch.export files."""
+    parts = [part for name, part in (("onnx", onnx), ("torch", _TORCH)) if name in formats]
+    return [*([_ANY_SIZE] if parts and images.smallest else []), *parts]
 
 
 def _training(config: EvalConfig) -> str:

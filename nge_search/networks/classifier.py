@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
 
 from nge_search.architecture.cell_space import reduction_positions
 from nge_search.architecture.genotype import Cells, Genotype
@@ -29,12 +34,15 @@ class Classifier(nn.Module, ABC):
         drop_slots: operations that drop-path may drop; the width of `forward`'s `keep_BD`.
         reductions: how many times smaller than the image the output of each cell is.
         compiled: whether the cells are compiled, which the forms of `fast_forms` would keep them from.
+        checkpointed: whether training keeps the inputs of cells alone and computes what is in them again for the
+            gradients (gradient checkpointing): less memory, more time, the same numbers.
         stem_reduction: how many times smaller than the image what the cells see is.
         auxiliary_sides: sides in pixels of the feature maps that the auxiliary head takes.
     """
 
     stem_reduction: ClassVar[int]
     auxiliary_sides: ClassVar[range]
+    checkpointed = False
 
     def stack(
         self,
@@ -94,21 +102,45 @@ class Classifier(nn.Module, ABC):
     def stems(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """The two inputs of the first cell."""
 
-    def forward_features(self, x_BCHW: Tensor, keep_BD: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Output of the last cell [B, C, H, W], and the auxiliary head's logits in training (else None)."""
+    def forward_features(
+        self,
+        x_BCHW: Tensor,
+        keep_BD: Tensor | None = None,
+        take: Callable[[int, Tensor], None] = lambda position, output: None,
+        end: int | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Output of the last cell [B, C, H, W], and the auxiliary head's logits in training (else None).
+
+        Args:
+            take: is given the output of each cell with its position, and the inputs of the first one as -2 and -1.
+            end: how many cells are computed; None: all.
+        """
         before, last = self.stems(x_BCHW)
-        shared = Shared() if self.training and not self.compiled and suits(last) else None
+        take(-2, before)
+        take(-1, last)
+        fast = self.training and not self.compiled and not self.checkpointed and suits(last)
+        shared = Shared() if fast and self.cells else None
         if shared is not None:
             shared.prepare(last, self._readers(-1) + [self.cells[0].preprocess0] * (before is last))
         auxiliary = None
-        for position, (cell, (start, end)) in enumerate(zip(self.cells, self._slots)):
-            keep = None if keep_BD is None else keep_BD[:, start:end]
-            before, last = last, cell(before, last, keep, shared)
+        for position, (cell, (start, stop)) in enumerate(zip(self.cells[:end], self._slots)):
+            keep = None if keep_BD is None else keep_BD[:, start:stop]
+            before, last = last, self._run(cell, before, last, keep, shared)
+            take(position, last)
             if shared is not None:
                 shared.prepare(last, self._readers(position))
             if self.training and self.auxiliary is not None and position == self.auxiliary_after:
                 auxiliary = self.auxiliary(last)
         return last, auxiliary
+
+    def _run(
+        self, cell: DerivedCell, before: Tensor, last: Tensor, keep: Tensor | None, shared: Shared | None
+    ) -> Tensor:
+        """The output of a cell; with gradient checkpointing it is all that is kept of it."""
+        if not (self.checkpointed and self.training and torch.is_grad_enabled()):
+            return cell(before, last, keep, shared)
+        contexts = partial(_once_counted, cell)
+        return checkpoint(cell, before, last, keep, None, use_reentrant=False, context_fn=contexts)
 
     def _readers(self, position: int) -> list[Preprocess]:
         """What the output of a cell is read by, in the cells behind it; that of the stem for position -1."""
@@ -144,3 +176,24 @@ def drop_path_factors(uniform_BD: Tensor, rate: float | Tensor) -> Tensor:
     A rate that is a tensor on the device can change without a compiled step being compiled again.
     """
     return (uniform_BD >= rate).to(uniform_BD.dtype) / (1 - rate)
+
+
+class _StatisticsKept(contextlib.AbstractContextManager[None]):
+    """Within it the batch normalisation of a module leaves its running statistics as they are."""
+
+    def __init__(self, module: nn.Module):
+        self._norms = [norm for norm in module.modules() if isinstance(norm, _BatchNorm)]
+        self._own = [(norm.momentum, norm.num_batches_tracked) for norm in self._norms]
+
+    def __enter__(self) -> None:
+        for norm in self._norms:
+            norm.momentum, norm.num_batches_tracked = 0.0, None
+
+    def __exit__(self, *error: object) -> None:
+        for norm, (momentum, count) in zip(self._norms, self._own):
+            norm.momentum, norm.num_batches_tracked = momentum, count
+
+
+def _once_counted(module: nn.Module) -> tuple[contextlib.AbstractContextManager[None], _StatisticsKept]:
+    """Contexts of the first pass through a checkpointed module, and of the second, which counts no statistics."""
+    return contextlib.nullcontext(), _StatisticsKept(module)

@@ -7,7 +7,7 @@ from timm 1.0.26 on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,9 +25,10 @@ from nge_search.networks.classifier import Classifier, drop_path_factors
 from nge_search.networks.families import FAMILIES
 from nge_search.networks.imagenet import ImageNetNetwork
 from nge_search.settings.data import DATASETS
+from nge_search.settings.names import EXPORTED
 
 #: timm's name of each kind of network.
-ARCHITECTURES = {"cifar": "nge_cifar", "imagenet": "nge_imagenet"}
+ARCHITECTURES = EXPORTED
 
 #: The layers that timm adapts to images of other channels, and to other classes.
 _FIRST_CONVOLUTIONS = {"cifar": "stem.0", "imagenet": "stem0.0"}
@@ -100,11 +101,88 @@ class TimmClassifier(Classifier):
 
     def forward_features(self, x_BCHW: Tensor) -> Tensor:  # type: ignore[override]
         """Output of the last cell, [B, num_features, H, W]."""
-        keep_BD = None
-        if self.training and self.drop_path_rate:
-            drawn_BD = torch.rand(len(x_BCHW), self.drop_slots, device=x_BCHW.device)
-            keep_BD = drop_path_factors(drawn_BD, self.drop_path_rate)
-        return super().forward_features(x_BCHW, keep_BD)[0]
+        return super().forward_features(x_BCHW, self._draw_keep(x_BCHW))[0]
+
+    def _draw_keep(self, x_BCHW: Tensor) -> Tensor | None:
+        """Drop-path's factors of a batch in training, [B, drop_slots]."""
+        if not (self.training and self.drop_path_rate):
+            return None
+        drawn_BD = torch.rand(len(x_BCHW), self.drop_slots, device=x_BCHW.device)
+        return drop_path_factors(drawn_BD, self.drop_path_rate)
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """timm's feature maps of an image batch, those of `feature_info`, in rising order of position.
+
+        Args:
+            x: images, [B, C, H, W].
+            indices: which maps: positions, negative ones from the end; a number: the last so many; None: all.
+            norm: without effect, nothing is normalised behind a cell.
+            stop_early: compute no cell behind the last map that is asked for.
+            output_fmt: "NCHW" alone.
+            intermediates_only: leave out the first of the results.
+
+        Returns:
+            The output of the last cell that was computed, and the maps.
+
+        Raises:
+            UserError: another format, or positions out of range.
+        """
+        if output_fmt != "NCHW":
+            raise UserError(f"output_fmt={shorten(output_fmt)}: feature maps are NCHW")
+        places = [self._positions[i] for i in sorted(set(self._wanted(indices)))]
+        maps: dict[int, Tensor] = {}
+
+        def take(position: int, output: Tensor) -> None:
+            if position in places:
+                maps[position] = output
+
+        end = max(places[-1] + 1, 0) if stop_early else None
+        last, _ = super().forward_features(x, self._draw_keep(x), take, end)
+        found = [maps[place] for place in places]
+        return found if intermediates_only else (last, found)
+
+    @property
+    def _positions(self) -> list[int]:
+        """Of each map of `feature_info` the position of its cell; -2 and -1 for the inputs of the first one."""
+        stems = range(-len(self.stem_reductions), 0)
+        cells = [int(one["module"].partition(".")[2]) for one in self.feature_info[len(stems) :]]
+        return [*stems, *cells]
+
+    def _wanted(self, indices: int | Sequence[int] | None) -> list[int]:
+        """timm's way of naming feature maps as positions from 0: a number is the last so many, None is all."""
+        count = len(self.feature_info)
+        last = count if indices is None else indices
+        given = [*range(-last, 0)] if isinstance(last, int) else [*last]
+        if not given or not all(-count <= i < count for i in given):
+            raise UserError(f"indices={shorten(indices)}: there are {count} feature maps")
+        return [i % count for i in given]
+
+    def prune_intermediate_layers(
+        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Drop the cells behind the last of the maps `indices`, and the classifier; returns the maps' positions.
+
+        Without those cells the classifier cannot stay either, whatever `prune_head` says.
+        """
+        wanted = self._wanted(indices)
+        most = max(wanted)
+        kept = max(self._positions[most] + 1, 0)
+        pruned = kept < len(self.cells)
+        self.cells = self.cells[:kept]
+        if pruned:
+            self.num_features = self.head_hidden_size = self.feature_info[most]["num_chs"]
+            self.feature_info = self.feature_info[: most + 1]
+        if prune_head or pruned:
+            self.reset_classifier(0, "")
+        return wanted
 
     def forward_head(self, x_BCHW: Tensor, pre_logits: bool = False) -> Tensor:
         """Logits [B, num_classes] of such a map; `pre_logits`: what the classifier would be given."""
@@ -139,7 +217,8 @@ class TimmClassifier(Classifier):
         return {"stem": r"^stem\d?", "blocks": r"^cells\.(\d+)"}
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        assert not enable, "gradient checkpointing is not supported"
+        """Whether training keeps the outputs of cells alone, and computes the rest again for the gradients."""
+        self.checkpointed = enable
 
 
 class TimmCifarNetwork(TimmClassifier, CifarNetwork):

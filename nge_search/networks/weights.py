@@ -16,10 +16,11 @@ from nge_search.errors import UserError, plain
 from nge_search.files import user_path
 from nge_search.kinds import CONFIG
 from nge_search.settings.classification import EvalConfig
+from nge_search.settings.exported import MODEL_FILE as MODEL_FILE
 from nge_search.tensor_reader import check_safetensors
 
-#: In an exported folder: its weights, and the file without which it is none.
-WEIGHTS_FILE, MODEL_FILE = "model.safetensors", "config.json"
+#: In an exported folder; without `MODEL_FILE` it is none.
+WEIGHTS_FILE = "model.safetensors"
 
 #: Which weights of a run: those of its last step, or their average.
 WEIGHTS = ("last", "ema")
@@ -56,8 +57,8 @@ def read_weights(reference: str | Path) -> dict[str, Tensor]:
         raise UserError(f"'{path}' is not a safetensors file, or is damaged ({error})") from None
 
 
-def read_run_weights(run: Path, which: str = "last") -> RunWeights:
-    """The newest weights of a retraining, `which` of `WEIGHTS`.
+def read_run_weights(run: Path, which: str = "last", exact: bool = False) -> RunWeights:
+    """The newest weights of a retraining, `which` of `WEIGHTS`; `exact`: in their own type, as they were trained.
 
     Raises:
         UserError: the folder of another kind of run, or of none, or one without such weights.
@@ -80,7 +81,10 @@ def read_run_weights(run: Path, which: str = "last") -> RunWeights:
         raise UserError(f"'{run}' kept no average of its weights (train.ema_decay=0); use weights=last")
     if not isinstance(weights, dict) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
         raise UserError(f"{saved.state.source} is not a checkpoint of a retraining")
-    return RunWeights(portable(weights), epoch, tuple(f"passed over: {line}" for line in saved.damaged))
+    own = {name: tensor for name, tensor in weights.items() if not name.startswith("auxiliary.")}
+    return RunWeights(
+        own if exact else portable(own), epoch, tuple(f"passed over: {line}" for line in saved.damaged)
+    )
 
 
 def portable(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

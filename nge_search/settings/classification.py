@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from nge_search.settings.base import Section, option
-from nge_search.settings.names import BENCHMARK_NETWORKS, NETWORKS, SCHEDULES, TASKS, THREE_STAGES
+from nge_search.settings.exported import settings_of_export
+from nge_search.settings.names import BENCHMARK_NETWORKS, EXPORTED, NETWORKS, SCHEDULES, TASKS, THREE_STAGES
 from nge_search.settings.optimisation import NetworkTrainSection
 from nge_search.settings.run import CommandConfig
 
@@ -46,7 +48,8 @@ class NetworkSection(Section):
     auxiliary_weight: float = option(0.4, "Weight of the auxiliary head's loss in the training loss.", at_least=0)
     weights: str = option(
         "",
-        "Weights to start from: an exported folder, a .safetensors file or a run folder; empty: random ones.",
+        "Weights to start from: an exported folder, a .safetensors file or a run folder; empty: random ones. An "
+        "exported folder sets genotype, kind and sizes, too, unless the command line does.",
         path=True,
     )
     reset_classifier: bool = option(
@@ -120,6 +123,11 @@ class EvalConfig(CommandConfig):
     task: str = option("classification", "What is trained; each has settings of its own.", choices=TASKS)
     network: NetworkSection = field(default_factory=NetworkSection)
     train: TrainSection = field(default_factory=TrainSection)
+
+    @classmethod
+    def implied(cls, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        sizes = ("channels", "cells", "stem_multiplier")
+        return settings_of_export(given.get("network.weights", ""), tuple(EXPORTED), sizes)
 
     def check(self) -> None:
         if self.network.auxiliary and not self.data.facts.auxiliary:

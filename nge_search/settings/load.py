@@ -42,6 +42,8 @@ def load_config(
 ) -> Config:
     """Defaults, then the YAML file, then the overrides (`key=value` words, or nested mappings).
 
+    What follows from a file's settings (`implied`) goes before the file; from overrides, behind it.
+
     Raises:
         UserError: an unreadable file, an unknown key, a value of the wrong type or out of its limits,
             or settings that do not go together.
@@ -53,14 +55,23 @@ def load_config(
         layers.append((str(path), _read_yaml(path)))
     layers.extend(("", _layer(item, schema, settings)) for item in overrides)
     merged = OmegaConf.structured(schema)
+    given: dict[str, Any] = {}
+    typed: set[str] = set()
     for source, layer in layers:
         try:
             for key, value in _checked(layer, schema):
-                OmegaConf.update(merged, key, settings[key].read(value))
+                given[key] = settings[key].read(value)
+                OmegaConf.update(merged, key, given[key])
+                if not source:
+                    typed.add(key)
         except UserError as error:
             raise UserError(f"{source}: {error}" if source else str(error)) from None
         except OmegaConfBaseException as error:
             raise UserError(f"{source or layer}: {str(error).splitlines()[0]}") from None
+    late = schema.implied({key: value for key, value in given.items() if key in typed})
+    for key, value in schema.implied(given).items():
+        if key not in (typed if key in late else given):
+            OmegaConf.update(merged, key, value)
     try:
         config = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:

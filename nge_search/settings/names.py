@@ -94,6 +94,9 @@ NETWORKS = ("cifar", "imagenet", *BENCHMARK_NETWORKS)
 SEARCH_TASKS = tuple(kind.task for kind in kinds.of_command("search"))
 TASKS = tuple(kind.task for kind in kinds.of_command("eval"))
 
+#: The kinds of networks that are exported as classifiers, and timm's names of them.
+EXPORTED = {"cifar": "nge_cifar", "imagenet": "nge_imagenet"}
+
 
 def require_names(registry: Collection[str], names: Collection[str]) -> None:
     """Raise AssertionError unless a registry holds exactly the names that settings offer."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from nge_search.settings.base import Section, option
 from nge_search.settings.data import DataSection
@@ -76,6 +77,11 @@ class RunningConfig(Section):
         free_on_resume=True,
     )
     run: RunSection = field(default_factory=RunSection)
+
+    @classmethod
+    def implied(cls, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Settings that follow from those given, by their keys; they give way to what is given beside those."""
+        return {}
 
 
 @dataclass

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from nge_search.errors import shorten
 from nge_search.settings.base import Section, option
 from nge_search.settings.data import pixel_limit
+from nge_search.settings.exported import settings_of_export
 from nge_search.settings.names import SEGMENTATION_DATASETS, TASKS
 from nge_search.settings.optimisation import NetworkTrainSection
 from nge_search.settings.run import DeviceConfig
@@ -125,7 +126,8 @@ class DeepLabSection(Section):
     weights: str = option(
         "",
         "Weights of an ImageNet network to start the backbone from: an exported folder, a .safetensors file or a "
-        "run folder; empty: random ones.",
+        "run folder; empty: random ones. An exported folder sets genotype and sizes, too, unless the command line "
+        "does.",
         path=True,
     )
     auxiliary: bool = option(False, "Train a second, convolutional head at 2/3 of the backbone's depth.")
@@ -195,6 +197,10 @@ class SegmentationConfig(DeviceConfig):
     task: str = option("segmentation", "What is trained; each has settings of its own.", choices=TASKS)
     network: DeepLabSection = field(default_factory=DeepLabSection)
     train: SegmentationTrainSection = field(default_factory=SegmentationTrainSection)
+
+    @classmethod
+    def implied(cls, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        return settings_of_export(given.get("network.weights", ""), ("imagenet",), ("channels", "cells"))
 
     def check(self) -> None:
         if self.train.freeze_statistics and not self.network.weights:

@@ -15,7 +15,8 @@ from nge_search.data import Dataset
 from nge_search.data.decoding import encoded_png, to_image
 from nge_search.errors import UserError
 
-_MOST_CLASSES = 100  # for which the whole confusion matrix is kept
+#: Classes for which the whole confusion matrix is kept.
+LARGEST_CONFUSION = 100
 _MOST_CONFUSED = 50
 _WORST = 24
 #: Largest side of a thumbnail, in pixels.
@@ -48,7 +49,7 @@ def describe_evaluation(
         "images": int(counts_KK.sum()),
         "classes": list(dataset.classes),
         "per_class": torch.stack([counts_KK.sum(dim=1), right_K], dim=1).tolist(),
-        "confusion": counts_KK.tolist() if classes <= _MOST_CLASSES else None,
+        "confusion": counts_KK.tolist() if classes <= LARGEST_CONFUSION else None,
         "confused": mistakes,
         "worst": _worst(dataset, labels_N, predicted_N, losses_N),
     }

@@ -192,26 +192,26 @@ def build_network(config: EvalConfig, cells: Cells, dataset: Dataset, auxiliary:
 
 
 def _loaders(config: EvalConfig, dataset: Dataset, world: World) -> tuple[Loader, Loader]:
-    augmentation = Augmentation(config.data, dataset)
+    train = build_loader(config, dataset, dataset.train, world, config.train.batch_size, True)
+    return train, build_loader(config, dataset, dataset.test, world, config.train.eval_batch_size, False)
 
-    def loader(source: ImageSource, batch_size: int, train: bool) -> Loader:
-        return Loader(
-            store(source, config.data, world.device, config.run.worker_patience),
-            torch.arange(len(source)),
-            augmentation,
-            batch_size=batch_size,
-            train=train,
-            seed=config.seed,
-            stream="train",
-            rank=world.rank,
-            world_size=world.size,
-            pieces=config.train.accumulate if train else 1,
-            dtype=weight_dtype(config.precision),
-        )
 
-    return (
-        loader(dataset.train, config.train.batch_size, True),
-        loader(dataset.test, config.train.eval_batch_size, False),
+def build_loader(
+    config: EvalConfig, dataset: Dataset, source: ImageSource, world: World, batch_size: int, train: bool
+) -> Loader:
+    """The batches of the training or of the test images."""
+    return Loader(
+        store(source, config.data, world.device, config.run.worker_patience),
+        torch.arange(len(source)),
+        Augmentation(config.data, dataset),
+        batch_size=batch_size,
+        train=train,
+        seed=config.seed,
+        stream="train",
+        rank=world.rank,
+        world_size=world.size,
+        pieces=config.train.accumulate if train else 1,
+        dtype=weight_dtype(config.precision),
     )
 
 

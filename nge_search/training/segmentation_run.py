@@ -162,19 +162,25 @@ def _loaders(config: SegmentationConfig, dataset: MaskedDataset, world: World) -
         pieces=section.accumulate,
         dtype=dtype,
     )
-    order_M, ends = batches_of_one_size(dataset.test, section.eval_batch_size)
-    test = Loader(
+    return train, validation_loader(config, dataset, augmentation, world)
+
+
+def validation_loader(
+    config: SegmentationConfig, dataset: MaskedDataset, augmentation: MaskedAugmentation, world: World
+) -> Loader:
+    """Every validation image once, those of one size together."""
+    order_M, ends = batches_of_one_size(dataset.test, config.train.eval_batch_size)
+    return Loader(
         _store(dataset.test, config, world.device),
         order_M,
         augmentation,
-        batch_size=section.eval_batch_size,
+        batch_size=config.train.eval_batch_size,
         train=False,
         rank=world.rank,
         world_size=world.size,
-        dtype=dtype,
+        dtype=weight_dtype(config.precision),
         ends=ends,
     )
-    return train, test
 
 
 def batches_of_one_size(source: MaskedSource, most: int) -> tuple[torch.Tensor, list[int]]:

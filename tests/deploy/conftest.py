@@ -15,6 +15,7 @@ from sklearn.datasets import load_digits
 
 import nge_search
 import nge_search.networks.timm_models  # tells timm of the architectures
+from nge_search.architecture.genotype import Cell, Genotype
 from nge_search.architecture.load import load_genotype
 from nge_search.cli import main
 from nge_search.deploy.export import export_run
@@ -22,6 +23,8 @@ from nge_search.engine.checkpoint import CheckpointFolder
 from nge_search.networks.families import FAMILIES
 from nge_search.settings.classification import EvalConfig
 from nge_search.settings.load import load_config, to_yaml
+from nge_search.settings.segmentation import SegmentationConfig
+from nge_search.training.segmentation_run import build_network
 
 WORDS = (
     "threads=1",
@@ -75,6 +78,39 @@ def imagenet_run(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def imagenet_model(imagenet_run: Path, tmp_path_factory) -> Path:
     return export_run(imagenet_run, tmp_path_factory.mktemp("imagenet_model") / "model")
+
+
+#: Few operations, which are soon exported; pools and reductions that keep their resolution among them.
+_GENES = (
+    ("skip_connect", 0), ("max_pool_3x3", 1), ("avg_pool_3x3", 2), ("skip_connect", 0), ("dil_conv_3x3", 2),
+    ("skip_connect", 1), ("max_pool_3x3", 3), ("skip_connect", 2),
+)  # fmt: skip
+_CLASSES = ["sky", "road", "tree", "car"]
+
+
+@pytest.fixture(scope="session")
+def masks_run(tmp_path_factory) -> Path:
+    """A run folder as a segmentation leaves it, unfinished and with random weights."""
+    run = tmp_path_factory.mktemp("masks") / "run"
+    run.mkdir()
+    words = ["data.crop=48", "network.channels=2", "network.cells=2", "network.head_channels=4", f"run.dir={run}"]
+    config = load_config(SegmentationConfig, None, [*words, "train.eval_flip=true", "network.output_stride=8"])
+    genotype = Genotype(Cell(_GENES, (2, 3, 4, 5)), Cell(_GENES, (2, 3, 4, 5)))
+    torch.manual_seed(0)
+    network = build_network(config.network, genotype, len(_CLASSES), auxiliary=True).double()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+    blocks = torch.randn(8, 3, 4, 4).double().repeat_interleave(12, dim=2).repeat_interleave(12, dim=3)
+    network(blocks)  # statistics under which several classes occur
+    torch.nn.init.zeros_(network.classifier.bias)
+    (run / "config.yaml").write_text(to_yaml(config))
+    (run / "genotype.json").write_text(genotype.to_json())
+    images = {"name": "streets", "classes": _CLASSES, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.25]}
+    (run / "dataset.json").write_text(json.dumps(images))
+    state = {"kind": "segmentation", "task": {"network": network.state_dict()}, "position": {"epoch": 0}}
+    CheckpointFolder(run / "checkpoints").save(state, 1)
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ from nge_search.deploy import export
 from nge_search.deploy.classify import read_exported
 from nge_search.deploy.export import export_run
 from nge_search.deploy.export_folder import RECORD
+from nge_search.deploy.export_formats import Images, require_agreement
 from nge_search.errors import RunFailure, UserError
 from nge_search.networks.weights import read_weights
 
@@ -101,48 +102,57 @@ def test_unfinished_run_says_so(imagenet_run, tmp_path, capsys):
     assert "is unfinished: these are the weights after 0 of 1 epochs" in capsys.readouterr().out
 
 
-def require_onnx(out: Path) -> None:
+#: Batches, heights and widths of images, whatever side a network was trained on.
+ANY_SIZE = ((1, 64, 64), (2, 67, 101), (1, 96, 64))
+
+
+def shapes(side: int, any_size: bool) -> list[tuple[int, int, int]]:
+    return [(batch, side, side) for batch in (1, 2, 5)] + [*ANY_SIZE] * any_size
+
+
+def require_onnx(out: Path, any_size: bool = False) -> None:
     """The network's outputs, for batches of several sizes."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(out / "model.onnx"), providers=["CPUExecutionProvider"])
     exported = read_exported(out)
-    for batch in (1, 2, 5):
-        x = torch.randn(batch, exported.channels, exported.side, exported.side)
+    for batch, height, width in shapes(exported.side, any_size):
+        x = torch.randn(batch, exported.channels, height, width)
         (logits,) = session.run(None, {"images": x.numpy()})
         torch.testing.assert_close(torch.from_numpy(logits), exported.network(x), atol=1e-4, rtol=1e-4)
 
 
-def require_torch_export(out: Path) -> None:
+def require_torch_export(out: Path, any_size: bool = False) -> None:
     program = torch.export.load(out / "model.pt2").module()
     exported = read_exported(out)
-    for batch in (1, 2, 5):
-        x = torch.randn(batch, exported.channels, exported.side, exported.side)
+    for batch, height, width in shapes(exported.side, any_size):
+        x = torch.randn(batch, exported.channels, height, width)
         torch.testing.assert_close(program(x), exported.network(x), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.usefixtures("onnx_packages")
 def test_onnx(digits_files, imagenet_run, tmp_path, capfd):
     capfd.readouterr()
-    out = export_run(imagenet_run, tmp_path / "model", formats=("onnx",))
+    out = export_run(imagenet_run, tmp_path / "model", formats=("onnx",), dynamic_size=True)
     assert capfd.readouterr() == ("", "")
-    require_onnx(out)
+    require_onnx(out, any_size=True)
+    assert "any height and width from 64 pixels on" in (out / "README.md").read_text()
     require_onnx(digits_files)
 
 
 def test_torch_export(digits_files, imagenet_run, tmp_path, capfd):
     capfd.readouterr()
-    out = export_run(imagenet_run, tmp_path / "model", formats=("torch",))
+    out = export_run(imagenet_run, tmp_path / "model", formats=("torch",), dynamic_size=True)
     assert capfd.readouterr() == ("", "")
-    require_torch_export(out)
+    require_torch_export(out, any_size=True)
     require_torch_export(digits_files)
 
 
 def test_a_file_that_computes_something_else_is_a_failure(digits_run, tmp_path, monkeypatch):
-    def export_something_else(model: torch.nn.Module, input_size: list[int], folder: Path) -> None:
+    def export_something_else(model: torch.nn.Module, images: Images, folder: Path) -> None:
         (folder / "model.pt2").touch()
-        export._require_agreement("model.pt2", model, model, input_size)
-        export._require_agreement("model.pt2", model, lambda x: model(x) + 2e-4 * (len(x) == 3), input_size)
+        require_agreement("model.pt2", model, model, images)
+        require_agreement("model.pt2", model, lambda x: model(x) + 2e-4 * (len(x) == 3), images)
 
     monkeypatch.setitem(export.FORMATS, "torch", export_something_else)
     with pytest.raises(RunFailure, match=r"model\.pt2 does not compute .* differ by 0\.0002 on a batch of 3"):

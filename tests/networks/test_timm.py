@@ -209,3 +209,84 @@ def test_every_parameter_gets_a_gradient():
     model = small("cifar", drop_path_rate=0.1)
     model(images("cifar")).square().sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@KINDS
+@pytest.mark.parametrize("train", [False, True])
+def test_intermediates_are_the_features(kind, train):
+    """Those that hooks find, in evaluation; in training those of the same pass, drop-path included."""
+    model = small(kind, drop_path_rate=0.5).train(train)
+    hooked = small(kind, features_only=True).eval()
+    hooked.body.load_state_dict(model.state_dict(), strict=False)
+    torch.manual_seed(0)
+    last, maps = model.forward_intermediates(images(kind))
+    torch.manual_seed(0)
+    assert torch.equal(last, model.forward_features(images(kind)))
+    assert torch.equal(maps[-1], last)
+    assert [one.shape[1] for one in maps] == FEATURES[kind][0]
+    if not train:
+        for one, other in zip(maps, hooked(images(kind)), strict=True):
+            assert torch.equal(one, other)
+
+
+@KINDS
+def test_intermediates_by_position(kind):
+    model = small(kind).eval()
+    x = images(kind)
+    _, maps = model.forward_intermediates(x)
+    for indices, expected in ((2, maps[-2:]), ([0, -1], [maps[0], maps[-1]]), ((2, 1), maps[1:3]), ([0], maps[:1])):
+        found = model.forward_intermediates(x, indices, intermediates_only=True, stop_early=True)
+        assert len(found) == len(expected)
+        assert all(torch.equal(one, other) for one, other in zip(found, expected))
+    computed = []
+    for position, cell in enumerate(model.cells):
+        cell.register_forward_hook(lambda *_, position=position: computed.append(position))
+    model.forward_intermediates(x, [-2], stop_early=True)
+    assert computed == [0, 1, 2, 3]  # up to the last cell before the second reduction
+    for indices in (0, len(maps) + 1, [len(maps)], [-len(maps) - 1], []):
+        with pytest.raises(UserError, match="feature maps"):
+            model.forward_intermediates(x, indices)
+    with pytest.raises(UserError, match="output_fmt='NLC'"):
+        model.forward_intermediates(x, output_fmt="NLC")
+
+
+@KINDS
+def test_pruned_to_some_of_its_maps(kind):
+    model, x = small(kind), images(kind)
+    _, maps = model.eval().forward_intermediates(x)
+    assert model.prune_intermediate_layers([1, -2]) == [1, len(maps) - 2]
+    assert (len(model.cells), model.num_features) == (4, FEATURES[kind][0][-2])
+    assert torch.equal(model(x), maps[-2])
+    model.prune_intermediate_layers([0])
+    assert torch.equal(model(x), maps[len(model.stem_reductions) - 1])
+    assert model.train()(x).shape[1] == model.num_features
+
+
+def test_gradient_checkpointing_keeps_less_and_computes_the_same():
+    """Gradients, running statistics and outputs, with drop-path; in float64, as the fast forms round otherwise."""
+
+    def step(checkpointing: bool) -> tuple[int, torch.Tensor, list[torch.Tensor]]:
+        torch.manual_seed(0)
+        model = small("cifar", drop_path_rate=0.5).double()
+        model.set_grad_checkpointing(checkpointing)
+        torch.manual_seed(1)
+        kept = 0
+
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            nonlocal kept
+            kept += tensor.nbytes
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = model(images("cifar").double()).square().sum()
+        loss.backward()
+        return kept, loss, [*(parameter.grad for parameter in model.parameters()), *model.buffers()]
+
+    (all_kept, loss, numbers), (kept, same_loss, same) = step(False), step(True)
+    assert kept < all_kept / 4
+    torch.testing.assert_close(same_loss, loss)
+    torch.testing.assert_close(same, numbers)
+    model = small("cifar")
+    model.set_grad_checkpointing()
+    model.set_grad_checkpointing(False)
+    assert not model.checkpointed

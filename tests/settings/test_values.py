@@ -19,7 +19,7 @@ from nge_search.architecture.load import load_architecture, load_genotype
 from nge_search.cli import main
 from nge_search.deploy.classify import find_images, read_exported
 from nge_search.deploy.export import export_run
-from nge_search.deploy.segment import read_trained
+from nge_search.deploy.segmenter import read_trained
 from nge_search.doctor import examine
 from nge_search.errors import UserError
 from nge_search.networks.weights import read_weights

@@ -17,7 +17,8 @@ from nge_search.cli import main
 from nge_search.data.segmentation.dataset import IGNORED
 from nge_search.data.segmentation.voc import load_voc
 from nge_search.data.segmentation.voc_masks import voc_palette
-from nge_search.deploy.segment import read_trained
+from nge_search.deploy.export import export_run
+from nge_search.deploy.segmenter import read_trained
 from nge_search.engine.checkpoint import CheckpointFolder
 from nge_search.engine.distributed import World
 from nge_search.engine.loop import Loop
@@ -81,6 +82,20 @@ def test_a_training_leaves_a_complete_run_folder(tmp_path, words_for, capsys, re
     again = capsys.readouterr()
     assert "has finished" not in again.err
     assert f"test mIoU {summary['miou']:.2f} %" in again.out
+    require_tested_alike(tmp_path, summary, found, rows[-1])
+
+
+def require_tested_alike(folder: Path, summary: dict, found: dict, row: dict) -> None:
+    """`nge test` finds the run's own figures to the bit, by the run and by its export, on the same images."""
+    export_run(folder / "run", folder / "model")
+    images = (f"data.root={folder / 'VOC2012'}", "train.eval_batch_size=3", "data.workers=0", "threads=1")
+    for model, words in ((folder / "run", ()), (folder / "run", images), (folder / "model", images)):
+        tested = nge_search.test(model, *words)
+        assert (tested["miou"], tested["pixel_accuracy"]) == (summary["miou"], summary["pixel_accuracy"])
+        assert (tested["loss"], tested["confusion"]) == (row["test_loss"], found["confusion"])
+        iou = [None if one["iou"] is None else one["iou"] / 100 for one in tested["per_class"]]
+        assert iou == pytest.approx(found["iou"])
+        assert sum(count for count, _, _ in tested["calibration"]["intervals"]) == np.sum(found["confusion"])
 
 
 def pixels_of(folder: Path, part: str) -> np.ndarray:
@@ -294,8 +309,6 @@ def test_segment_refuses(tmp_path, words_for, capsys):
     assert main(["segment", str(run), str(image), "--out", str(out), "--overwrite"]) == 2
     assert "is a link" in capsys.readouterr().err
     assert twin.read_bytes() == image.read_bytes()
-    assert main(["export", str(run), "--out", str(tmp_path / "exported")]) == 2
-    assert f"use it as it is: nge segment {run} IMAGES --out FOLDER" in capsys.readouterr().err
     assert main(["classify", str(run), str(image)]) == 2
     assert f"use it as it is: nge segment {run} IMAGES --out FOLDER" in capsys.readouterr().err
     assert read_trained(run).classes[15] == "person"
