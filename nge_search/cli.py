@@ -126,6 +126,12 @@ def _show(words: Sequence[str]) -> None:
         ("image-size", "side of the images in pixels"),
     ):
         parser.add_argument(f"--{name}", type=int, help=f"{meaning} (that of the published network)")
+    for name, meaning in (("macs", "mult-adds per image"), ("params", "parameters")):
+        parser.add_argument(
+            f"--target-{name}",
+            metavar="NUMBER",
+            help=f"number of {meaning}, such as 600M, that chooses the channels",
+        )
     parser.add_argument(
         "--draw", type=given_path, metavar="FOLDER", help="folder to write drawings of the cells into"
     )
@@ -136,8 +142,12 @@ def _show(words: Sequence[str]) -> None:
         if size is not None and not 1 <= size <= 4096:
             raise UserError(f"--{name.replace('_', '-')}={size}: must be between 1 and 4096")
     from nge_search.deploy.show import describe_network
+    from nge_search.settings.amounts import read_target
 
-    lines, document = describe_network(options.genotype, options.network, **sizes)
+    target = read_target(options.target_macs, options.target_params, "--target-")
+    if target is not None and options.channels is not None:
+        raise UserError(f"--channels={options.channels}: --target-{target[0]} chooses them; leave one of both out")
+    lines, document = describe_network(options.genotype, options.network, **sizes, target=target)
     if options.draw:
         from nge_search.architecture.load import load_architecture
         from nge_search.report import save_drawings

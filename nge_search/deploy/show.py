@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from nge_search.architecture.graph import CONCAT, OUTPUT, SUM, Graph
 from nge_search.architecture.load import Architecture, load_architecture
 from nge_search.counting import count_parameters, multiply_adds
 from nge_search.errors import UserError
-from nge_search.networks.families import FAMILIES, require_fits
+from nge_search.networks.families import FAMILIES, Family, Trainable, require_fits
+from nge_search.networks.sizes import SIZES, nearest_channels
 from nge_search.predict.shipped import expected
+from nge_search.settings.amounts import write_amount
 
 #: Of which network, sizes and images it is told what to expect: DARTS' own.
 _EXPECTED_OF = ("cifar", (36, 20, 10), 32)
@@ -22,12 +25,14 @@ def describe_network(
     cells: int | None = None,
     classes: int | None = None,
     image_size: int | None = None,
+    target: tuple[str, float] | None = None,
 ) -> tuple[list[str], dict[str, Any]]:
     """Lines for people, and the same as a JSON object with `params`, `params_with_aux` and `macs`.
 
     `network` is one of `FAMILIES`, by default the first of the architecture's space; sizes that are None are those
     of the published networks. `params` leaves the auxiliary head out, as papers do; `macs` are mult-adds per image
-    of convolutions and matrix products. Of cells of DARTS' space in their published network there is `expected`,
+    of convolutions and matrix products. `target`, a size ("macs" or "params") and how much of it, chooses the
+    channels. Of cells of DARTS' space in their published network there is `expected`,
     too: what they are expected to reach.
 
     Raises:
@@ -37,10 +42,14 @@ def describe_network(
     kind = network or next(name for name, family in FAMILIES.items() if family.space == architecture.space)
     require_fits(architecture, kind, "--network")
     family = FAMILIES[kind]
-    size = channels or family.channels, cells or family.cells, classes or family.classes
     side = image_size or family.image_size
+    size = channels or family.channels, cells or family.cells, classes or family.classes
     if size[1] % family.stages:
         raise UserError(f"--cells={size[1]}: networks of {family.title} have three stages; give a multiple of 3")
+    if target is not None:
+        of, wanted = target
+        build = functools.partial(_of_channels, family, architecture, size[1], size[2])
+        size = nearest_channels(build, of, side, wanted, f"--target-{of}")[0], *size[1:]
     plain = family.build(architecture.graphs, *size)
     document: dict[str, Any] = {
         "genotype": architecture.document,
@@ -63,11 +72,21 @@ def describe_network(
         f"{size[2]} classes, {side}x{side}: "
         f"{document['params']:,} parameters{aside}, {document['macs'] / 1e6:.2f}M mult-adds"
     ]
+    if target is not None:
+        document["target"] = {of: wanted}
+        lines.append(
+            f"C={size[0]} comes nearest to {write_amount(wanted)} {SIZES[of]}: "
+            f"{100 * (document[of] / wanted - 1):+.1f} %"
+        )
     expectation = expected(architecture.genotype) if (kind, size, side) == _EXPECTED_OF else None
     if expectation is not None:
         lines += expectation.lines()
         document["expected"] = expectation.to_dict()
     return lines, document
+
+
+def _of_channels(family: Family, architecture: Architecture, cells: int, classes: int, channels: int) -> Trainable:
+    return family.build(architecture.graphs, channels, cells, classes)
 
 
 def _origin(architecture: Architecture) -> str:
