@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 
 import torch
+from torch import nn
 
 from nge_search.counting import count_parameters, multiply_adds
 from nge_search.errors import UserError
@@ -18,7 +19,7 @@ SIZES = {"macs": "mult-adds", "params": "parameters"}
 MOST_CHANNELS = 1024
 
 
-def network_size(network: Trainable, of: str, image_size: int, image_channels: int = 3) -> int:
+def network_size(network: nn.Module, of: str, image_size: int, image_channels: int = 3) -> int:
     """Parameters ("params") or mult-adds per image ("macs") of a network; the auxiliary head counts as built."""
     if of == "params":
         return count_parameters(network)
