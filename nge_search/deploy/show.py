@@ -5,11 +5,14 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import torch
+
 from nge_search.architecture.graph import CONCAT, OUTPUT, SUM, Graph
 from nge_search.architecture.load import Architecture, load_architecture
 from nge_search.counting import count_parameters, multiply_adds
 from nge_search.errors import UserError
 from nge_search.networks.families import FAMILIES, Family, Trainable, require_fits
+from nge_search.networks.latency import measure_latency
 from nge_search.networks.sizes import SIZES, nearest_channels
 from nge_search.predict.shipped import expected
 from nge_search.settings.amounts import write_amount
@@ -26,14 +29,15 @@ def describe_network(
     classes: int | None = None,
     image_size: int | None = None,
     target: tuple[str, float] | None = None,
+    latency: tuple[torch.device, int] | None = None,
 ) -> tuple[list[str], dict[str, Any]]:
     """Lines for people, and the same as a JSON object with `params`, `params_with_aux` and `macs`.
 
     `network` is one of `FAMILIES`, by default the first of the architecture's space; sizes that are None are those
     of the published networks. `params` leaves the auxiliary head out, as papers do; `macs` are mult-adds per image
     of convolutions and matrix products. `target`, a size ("macs" or "params") and how much of it, chooses the
-    channels. Of cells of DARTS' space in their published network there is `expected`,
-    too: what they are expected to reach.
+    channels. With `latency`, a device and the images of a batch, the network is timed there. Of cells of DARTS'
+    space in their published network there is `expected`, too: what they are expected to reach.
 
     Raises:
         UserError: no architecture, a network of another space, or a size that the network cannot have.
@@ -78,6 +82,10 @@ def describe_network(
             f"C={size[0]} comes nearest to {write_amount(wanted)} {SIZES[of]}: "
             f"{100 * (document[of] / wanted - 1):+.1f} %"
         )
+    if latency is not None:
+        measured = measure_latency(plain, side, *latency)
+        document["latency"] = measured.to_dict()
+        lines.append(measured.line())
     expectation = expected(architecture.genotype) if (kind, size, side) == _EXPECTED_OF else None
     if expectation is not None:
         lines += expectation.lines()

@@ -59,9 +59,22 @@ def test_show_chooses_the_channels(capsys):
     assert network_size(FAMILIES["cifar"].build(graphs, found["channels"], 2, 10), "macs", 32) == found["macs"]
 
 
+def test_show_measures_latency(capsys):
+    words = ["show", "darts_v1", "--channels", "4", "--cells", "1", "--image-size", "8", "--latency", "--json"]
+    assert main([*words, "--batch", "3", "--threads", "1", "--device", "cpu"]) == 0
+    found = json.loads(capsys.readouterr().out)["latency"]
+    assert (found["batch"], found["threads"], found["passes"], found["warm_up"]) == (3, 1, 15, 3)
+    assert 0 < found["fastest"] <= found["seconds"] <= found["slowest"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["--latency", "--batch", "0"], "--batch=0: must be between 1 and 4096"),
+        (["--latency", "--threads", "-1"], "--threads=-1: must be between 1 and 4096"),
+        (["--batch", "8"], "--batch and --threads are of --latency; add it"),
+        (["--latency", "--device", "tpu"], "--device"),
+        (["--latency", "--batch", "many"], "--batch"),
         (["--target-macs", "many"], "--target-macs='many': give a number above 0"),
         (["--target-macs", "0"], "--target-macs='0': give a number above 0"),
         (["--target-macs=-600M"], "--target-macs='-600M': give a number above 0"),
