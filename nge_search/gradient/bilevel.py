@@ -34,7 +34,7 @@ from nge_search.engine.precision import forward_context, full_precision, weight_
 from nge_search.engine.sync_batchnorm import synchronise_statistics
 from nge_search.engine.task import Task
 from nge_search.gradient.architecture import ArchitectureOptimiser
-from nge_search.gradient.cost import ExpectedCost
+from nge_search.gradient.cost import ExpectedCost, MeasuredCost
 from nge_search.gradient.dirichlet import DirichletMixture
 from nge_search.gradient.hypergradient import GradientOf, sgd_directions, unrolled_gradient
 from nge_search.gradient.mixture import Mixture, Tempered
@@ -83,7 +83,10 @@ class BilevelSearch(Task):
         self.supernet: nn.Module = fuse(supernet) if fused else supernet
         section = config.search
         self.target = None if section.target is None else SizeTarget(section, self.space)
-        owed = self.cost.relative_gradients() if self.target is None else self.target.gradients()
+        self.latency = None
+        if section.cost == "latency":
+            self.latency = MeasuredCost(supernet, dataset.image_size, world)
+        owed = self.target.gradients() if self.target else (self.latency or self.cost).relative_gradients()
         self.architecture = ArchitectureOptimiser(config, self.space.cell_space, world, owed)
         self.mixture = build_mixture(section, self.space.cell_space, config.seed, world.device, dtype)
         self.early_stop = EarlyStop(section, self.space) if section.stop_count else None
@@ -237,6 +240,7 @@ class BilevelSearch(Task):
             **self.architecture.state_dict(),
             **({} if self.early_stop is None else {"early_stop": self.early_stop.state_dict()}),
             **({} if self.target is None else {"target": self.target.state_dict()}),
+            **({} if self.latency is None else {"latency": self.latency.state_dict()}),
         }
 
     def load_state_dict(self, state: dict[str, Any], source: str) -> None:
@@ -248,6 +252,9 @@ class BilevelSearch(Task):
             self.epochs = self.early_stop.epochs or self.epochs
         if self.target is not None:
             self.target.load_state_dict(state.get("target"), source)
+        if self.latency is not None:
+            self.latency.load_state_dict(state.get("latency"), source)
+            self.architecture.weigh_costs(self.latency.relative_gradients())
 
     def local_buffers(self) -> list[Tensor]:
         return state_dict.running_statistics(self.supernet)
@@ -263,6 +270,8 @@ class BilevelSearch(Task):
         row["learning_rate"] = self.weight_optimiser.param_groups[0]["lr"]
         row["embedding_learning_rate"] = self.architecture.optimiser.param_groups[0]["lr"]
         row.update(epoch_figures(self.architecture, self.space, self.cost, self.config, self.target))
+        if self.latency is not None:
+            row["expected_latency"] = self.latency.expected(*self.architecture.probabilities())
         if self.target is not None and self.trains_architecture(epoch):
             self.target.end_epoch(self.architecture.strengths())
         if self.early_stop is not None and self.trains_architecture(epoch):

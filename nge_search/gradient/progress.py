@@ -80,6 +80,7 @@ TAGS = {
     "embedding_learning_rate": "learning_rate/embedding",
     "dead_units": "embedding/dead_units",
     "expected_macs": "architecture/expected_macs",
+    "expected_latency": "architecture/expected_latency",
     "target_size": "architecture/target_size",
     "target_size_of_p": "architecture/target_size_of_p",
     "target_multiplier": "architecture/target_multiplier",

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nge_search.engine.environment import device_name
 
@@ -55,16 +55,22 @@ def measure_latency(
     network = network.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     images_BCHW = torch.zeros(batch, 3, image_size, image_size, device=device)
     images_BCHW = images_BCHW.contiguous(memory_format=torch.channels_last)
-    laps = []
-    for _ in range(WARM_UP + passes):
-        _wait(device)
-        start = time.perf_counter()
-        network(images_BCHW)
-        _wait(device)
-        laps.append(time.perf_counter() - start)
-    laps = laps[WARM_UP:]
+    laps = pass_seconds(network, images_BCHW, passes)
     threads, name = torch.get_num_threads(), device_name(device)
     return Latency(statistics.median(laps), min(laps), max(laps), passes, batch, threads, name)
+
+
+@torch.inference_mode()
+def pass_seconds(network: nn.Module, images_BCHW: Tensor, passes: int) -> list[float]:
+    """Seconds of each of so many forward passes, behind WARM_UP others."""
+    laps = []
+    for _ in range(WARM_UP + passes):
+        _wait(images_BCHW.device)
+        start = time.perf_counter()
+        network(images_BCHW)
+        _wait(images_BCHW.device)
+        laps.append(time.perf_counter() - start)
+    return laps[WARM_UP:]
 
 
 def _wait(device: torch.device) -> None:

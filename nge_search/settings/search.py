@@ -150,8 +150,14 @@ class SearchSection(SgdSection):
     batch_size: int = option(64, "Number of images per step, over all ranks together.", at_least=2)
     cost_weight: float = option(
         0.0,
-        "Weight of the expected mult-adds of all edges, relative to those of uniform P, in the architecture loss.",
+        "Weight of the expected cost of all edges, relative to that of uniform P, in the architecture loss.",
         at_least=0,
+    )
+    cost: str = option(
+        "macs",
+        "What search.cost_weight weighs: macs: mult-adds; latency: seconds of each operation, measured on the "
+        "searching device when the search starts, so that two searches are no longer the same bit for bit.",
+        choices=("macs", "latency"),
     )
     target_macs: str | None = option(
         None,
@@ -283,6 +289,7 @@ class SearchSection(SgdSection):
             for name, value, none in (
                 ("selection", self.selection, "argmax"),
                 ("cost_weight", self.cost_weight, 0),
+                ("cost", self.cost, "macs"),
                 ("stop_count", self.stop_count, 0),
             ):
                 if value != none:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 from nge_search.architecture.cell_space import CellSpace
 from nge_search.cli import main
+from nge_search.gradient.bilevel import BilevelSearch
 from nge_search.gradient.sized_cells import likeliest, node_options, size_range
 from nge_search.gradient.target import TOLERANCE, SizeTarget
 from nge_search.networks.families import FAMILIES
@@ -35,8 +37,8 @@ def test_sizes_are_those_of_the_networks(network, side, of):
         assert found.size(code) == network_size(built, of, side)
 
 
-def everything(space):
-    """Every code of a space of two nodes and one of its kinds fixed: the other cell, in full."""
+def every_cell(space):
+    """Every cell of a space of two nodes, as its part of a code."""
     count = len(space.cell_space.operations)
     first = [(0, 1, *own) for own in itertools.product(range(count), repeat=2)]
     second = [
@@ -44,8 +46,7 @@ def everything(space):
         for pair in itertools.combinations(range(3), 2)
         for own in itertools.product(range(count), repeat=2)
     ]
-    cells = [a + b for a in first for b in second]
-    return [a + b for a in cells for b in cells]
+    return [a + b for a in first for b in second]
 
 
 def total(matrices, space, code):
@@ -64,15 +65,19 @@ def test_the_likeliest_cells_within_bounds_are_found():
     random = np.random.default_rng(0)
     scores = [np.log(random.dirichlet(np.ones(3), 5)) for _ in range(2)]
     sizes = [random.integers(0, 40, (5, 3)).astype(float) for _ in range(2)]  # sums fill fewer bins than there are
-    codes = everything(SMALL)
-    of_size = np.array([total(sizes, SMALL, code) for code in codes])
-    of_score = np.array([total(scores, SMALL, code) for code in codes])
+    cells = every_cell(SMALL)
+
+    def of_pairs(matrices):
+        return np.add.outer(*([total([own], SMALL, cell) for cell in cells] for own in matrices))
+
+    of_size, of_score = of_pairs(sizes), of_pairs(scores)
+    assert of_size.size == 59_049
     options = node_options(scores, sizes, SMALL)
     assert size_range(options) == (of_size.min(), of_size.max())
     for wanted in np.linspace(of_size.min(), of_size.max(), 7):
         within = np.abs(of_size - wanted) <= 2
         found = likeliest(options, wanted, 2)
-        assert found in codes
+        assert {found[:8], found[8:]} <= set(cells)
         assert abs(total(sizes, SMALL, found) - wanted) <= 2
         assert total(scores, SMALL, found) == pytest.approx(of_score[within].max(), abs=1e-12)
     far = likeliest(options, of_size.max() + 100, 2)
@@ -123,7 +128,7 @@ def test_the_multiplier_follows_what_p_derives():
 
 
 def test_a_search_finds_cells_of_the_size(tmp_path, capsys, tiny_search):
-    """The same after a stop and another start; what is printed, kept and recorded agrees with the network."""
+    """What is printed, kept and recorded agrees with the network."""
     wanted = round(target_at(0.6, nodes=2))
     words = [*tiny_search, *TINY, f"search.target_params={wanted}", "search.epochs=3"]
     whole = tmp_path / "whole"
@@ -142,14 +147,38 @@ def test_a_search_finds_cells_of_the_size(tmp_path, capsys, tiny_search):
     assert rows[1]["target_multiplier"] == pytest.approx(min(rows[0]["target_size_of_p"] / wanted - 1, 1))
 
 
+def test_a_search_goes_on_as_if_it_had_not_stopped(tmp_path, tiny_search, monkeypatch):
+    """Its multiplier, and so P."""
+    step = BilevelSearch.evaluation_step
+
+    def stop(self, *given):
+        if self.weight_optimiser.param_groups[0]["lr"] < self.config.search.learning_rate:  # after epoch 1
+            signal.raise_signal(signal.SIGTERM)
+        return step(self, *given)
+
+    words = [*tiny_search, *TINY, f"search.target_params={round(target_at(0.6, nodes=2))}", "search.epochs=3"]
+    assert main(["search", *words, f"run.dir={tmp_path / 'whole'}"]) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(BilevelSearch, "evaluation_step", stop)
+        assert main(["search", *words, f"run.dir={tmp_path / 'cut'}"]) == 128 + signal.SIGTERM
+    assert main(["search", *words, f"run.dir={tmp_path / 'cut'}"]) == 0
+    last, other = (
+        json.loads((tmp_path / name / "metrics.jsonl").read_text().splitlines()[-1]) for name in ("whole", "cut")
+    )
+    for key in ("p_normal", "p_reduce", "target_multiplier", "genotype"):
+        assert last[key] == other[key]
+    assert last["target_multiplier"] != 0
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["search.target_macs=lots"], "search.target_macs=lots: give a number above 0"),
-        (["search.target_params=-3M"], "search.target_params=-3M: give a number above 0"),
+        (["search.target_macs=lots"], "search.target_macs='lots': give a number above 0"),
+        (["search.target_params=-3M"], "search.target_params='-3M': give a number above 0"),
         (["search.target_macs=1M", "search.target_params=1M"], "give it or search.target_macs, not both"),
         (["search.target_macs=1M", "search.cost_weight=1"], "leave search.cost_weight at 0"),
         (["search.target_macs=1M", "search.selection=predictor"], "leave search.selection at argmax"),
+        (["search.target_macs=1M", "search.cost=latency"], "leave search.cost at macs"),
         (["search.target_macs=1M", "search.stop_count=2"], "leave search.stop_count at 0"),
         (["search.target_params=1k", *TINY], "the space's cells in the CIFAR network, C=4, 3 cells"),
         (["search.target_macs=90G", *TINY], "search.target_macs=90G: the space's cells"),

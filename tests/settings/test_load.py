@@ -87,8 +87,8 @@ def test_the_paper_s_search_has_a_config_of_its_own(checkout):
         "search": {
             "gradient", "draws", "anchor_weight", "stop_operations", "cuda_graphs", "evaluate_every", "baselines",
             "random_cells", "perturbation_steps", "selection_operations", "selection_finalists",
-            "selection_longer", "selection_convolutions", "target_network", "target_channels", "target_cells",
-            "target_classes", "target_image_size",
+            "selection_longer", "selection_convolutions", "cost", "target_network", "target_channels",
+            "target_cells", "target_classes", "target_image_size",
         },
     }  # fmt: skip
     for section, names in elsewhere.items():

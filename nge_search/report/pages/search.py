@@ -49,7 +49,7 @@ _TARGET = {"target_size": "derived", "target_size_of_p": "of P alone"}
 _SHOWN = (
     *("train_loss", "train_top1", "architecture_loss", "architecture_top1", "valid_loss", "valid_top1"),
     *("learning_rate", "embedding_learning_rate", "images_per_second", "peak_memory_mb"),
-    *("dead_units", "expected_macs", "target_multiplier"),
+    *("dead_units", "expected_macs", "target_multiplier", "expected_latency"),
     *_TARGET,
     *_ENTROPY,
     *_PARAMETER_FREE,
@@ -169,6 +169,7 @@ def _curves(run: Run) -> list[str]:
         chart(run, "Learning rate of the embedding", {"embedding_learning_rate": "embedding"}),
         *shared_charts(run),
         chart(run, f"Size of the derived network, {_target_words(run)}", _TARGET),
+        chart(run, "Expected latency of the supernet", {"expected_latency": _counted_edges(run)}, "ms", 1000),
         chart(run, "Multiplier of the expected size", {"target_multiplier": "multiplier"}),
         chart(run, "Expected mult-adds of the supernet", {"expected_macs": _counted_edges(run)}, from_zero=True),
     ]
