@@ -51,9 +51,8 @@ def describe_network(
     if size[1] % family.stages:
         raise UserError(f"--cells={size[1]}: networks of {family.title} have three stages; give a multiple of 3")
     if target is not None:
-        of, wanted = target
         build = functools.partial(_of_channels, family, architecture, size[1], size[2])
-        size = nearest_channels(build, of, side, wanted, f"--target-{of}")[0], *size[1:]
+        size = nearest_channels(build, target[0], side, target[1], f"--target-{target[0]}")[0], *size[1:]
     plain = family.build(architecture.graphs, *size)
     document: dict[str, Any] = {
         "genotype": architecture.document,
@@ -63,11 +62,7 @@ def describe_network(
         "params": count_parameters(plain),
         "macs": multiply_adds(plain, (1, 3, side, side)),
     }
-    lines, aside = [f"{reference}: {_origin(architecture)}"], ""
-    if architecture.text:
-        lines.append(architecture.text)
-    for name, graph in architecture.graphs.items():
-        lines += [f"{name} cell" if len(architecture.graphs) > 1 else name, *_cell_lines(graph)]
+    lines, aside = _architecture_lines(reference, architecture), ""
     if "auxiliary" in family.own:
         document["params_with_aux"] = count_parameters(family.build(architecture.graphs, *size, auxiliary=True))
         aside = f" ({document['params_with_aux']:,} with the auxiliary head)"
@@ -77,11 +72,8 @@ def describe_network(
         f"{document['params']:,} parameters{aside}, {document['macs'] / 1e6:.2f}M mult-adds"
     ]
     if target is not None:
-        document["target"] = {of: wanted}
-        lines.append(
-            f"C={size[0]} comes nearest to {write_amount(wanted)} {SIZES[of]}: "
-            f"{100 * (document[of] / wanted - 1):+.1f} %"
-        )
+        document["target"] = dict([target])
+        lines.append(_nearest_line(document, *target))
     if latency is not None:
         measured = measure_latency(plain, side, *latency)
         document["latency"] = measured.to_dict()
@@ -91,6 +83,22 @@ def describe_network(
         lines += expectation.lines()
         document["expected"] = expectation.to_dict()
     return lines, document
+
+
+def _nearest_line(document: dict[str, Any], of: str, wanted: float) -> str:
+    """How far the network is from a target."""
+    off = 100 * (document[of] / wanted - 1)
+    return f"C={document['channels']} comes nearest to {write_amount(wanted)} {SIZES[of]}: {off:+.1f} %"
+
+
+def _architecture_lines(reference: str, architecture: Architecture) -> list[str]:
+    """Where an architecture comes from, its notation, and what each node of its cells computes."""
+    lines = [f"{reference}: {_origin(architecture)}"]
+    if architecture.text:
+        lines.append(architecture.text)
+    for name, graph in architecture.graphs.items():
+        lines += [f"{name} cell" if len(architecture.graphs) > 1 else name, *_cell_lines(graph)]
+    return lines
 
 
 def _of_channels(family: Family, architecture: Architecture, cells: int, classes: int, channels: int) -> Trainable:

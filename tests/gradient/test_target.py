@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import nge_search
 from nge_search.architecture.cell_space import CellSpace
 from nge_search.cli import main
 from nge_search.gradient.bilevel import BilevelSearch
@@ -127,12 +128,19 @@ def test_the_multiplier_follows_what_p_derives():
     assert other.multiplier == target.multiplier
 
 
-def test_a_search_finds_cells_of_the_size(tmp_path, capsys, tiny_search):
+@pytest.fixture(scope="module")
+def aimed(tiny_search, tmp_path_factory):
+    """Words of a search for a size, the size, and its run folder."""
+    wanted, run = round(target_at(0.6, nodes=2)), tmp_path_factory.mktemp("aimed") / "run"
+    words = [*tiny_search, *TINY, f"search.target_params={wanted}", "search.epochs=3", "search.evaluate_every=2"]
+    nge_search.search(None, *words, f"run.dir={run}")
+    return words, wanted, run
+
+
+def test_a_search_finds_cells_of_the_size(aimed, capsys):
     """What is printed, kept and recorded agrees with the network."""
-    wanted = round(target_at(0.6, nodes=2))
-    words = [*tiny_search, *TINY, f"search.target_params={wanted}", "search.epochs=3"]
-    whole = tmp_path / "whole"
-    assert main(["search", *words, f"run.dir={whole}"]) == 0
+    words, wanted, whole = aimed
+    assert main(["search", *words, f"run.dir={whole}"]) == 0  # has finished: prints what it found
     printed = capsys.readouterr().out
     assert "CIFAR network, C=4, 3 cells, 10 classes, 8x8" in printed
     summary = json.loads((whole / "summary.json").read_text())
@@ -140,6 +148,7 @@ def test_a_search_finds_cells_of_the_size(tmp_path, capsys, tiny_search):
     assert found["wanted"] == wanted
     assert abs(found["size"] / wanted - 1) <= 0.1  # of cells of two nodes there are few
     sizes = ["--channels", "4", "--cells", "3", "--image-size", "8"]
+    assert f"Size of the derived network, wanted {wanted} parameters" in (whole / "report.html").read_text()
     assert main(["show", str(whole), *sizes, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["params"] == found["size"]
     rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
@@ -147,23 +156,21 @@ def test_a_search_finds_cells_of_the_size(tmp_path, capsys, tiny_search):
     assert rows[1]["target_multiplier"] == pytest.approx(min(rows[0]["target_size_of_p"] / wanted - 1, 1))
 
 
-def test_a_search_goes_on_as_if_it_had_not_stopped(tmp_path, tiny_search, monkeypatch):
+def test_a_search_goes_on_as_if_it_had_not_stopped(aimed, tmp_path, monkeypatch):
     """Its multiplier, and so P."""
     step = BilevelSearch.evaluation_step
 
     def stop(self, *given):
-        if self.weight_optimiser.param_groups[0]["lr"] < self.config.search.learning_rate:  # after epoch 1
-            signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)  # in epoch 2, in which the multiplier is no longer 0
         return step(self, *given)
 
-    words = [*tiny_search, *TINY, f"search.target_params={round(target_at(0.6, nodes=2))}", "search.epochs=3"]
-    assert main(["search", *words, f"run.dir={tmp_path / 'whole'}"]) == 0
+    words, _, whole = aimed
     with monkeypatch.context() as patch:
         patch.setattr(BilevelSearch, "evaluation_step", stop)
         assert main(["search", *words, f"run.dir={tmp_path / 'cut'}"]) == 128 + signal.SIGTERM
     assert main(["search", *words, f"run.dir={tmp_path / 'cut'}"]) == 0
     last, other = (
-        json.loads((tmp_path / name / "metrics.jsonl").read_text().splitlines()[-1]) for name in ("whole", "cut")
+        json.loads((run / "metrics.jsonl").read_text().splitlines()[-1]) for run in (whole, tmp_path / "cut")
     )
     for key in ("p_normal", "p_reduce", "target_multiplier", "genotype"):
         assert last[key] == other[key]
