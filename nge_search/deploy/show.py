@@ -66,11 +66,7 @@ def describe_network(
     if "auxiliary" in family.own:
         document["params_with_aux"] = count_parameters(family.build(architecture.graphs, *size, auxiliary=True))
         aside = f" ({document['params_with_aux']:,} with the auxiliary head)"
-    lines += [
-        f"{family.title} network, C={size[0]}, {size[1]} {'cell' if size[1] == 1 else 'cells'}, "
-        f"{size[2]} classes, {side}x{side}: "
-        f"{document['params']:,} parameters{aside}, {document['macs'] / 1e6:.2f}M mult-adds"
-    ]
+    lines.append(_size_line(family.title, document, aside))
     if target is not None:
         document["target"] = dict([target])
         lines.append(_nearest_line(document, *target))
@@ -83,6 +79,16 @@ def describe_network(
         lines += expectation.lines()
         document["expected"] = expectation.to_dict()
     return lines, document
+
+
+def _size_line(title: str, document: dict[str, Any], aside: str) -> str:
+    """A network's sizes."""
+    cells, side = document["cells"], document["image_size"]
+    return (
+        f"{title} network, C={document['channels']}, {cells} {'cell' if cells == 1 else 'cells'}, "
+        f"{document['classes']} classes, {side}x{side}: "
+        f"{document['params']:,} parameters{aside}, {document['macs'] / 1e6:.2f}M mult-adds"
+    )
 
 
 def _nearest_line(document: dict[str, Any], of: str, wanted: float) -> str:

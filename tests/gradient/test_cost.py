@@ -85,5 +85,5 @@ def test_measured_costs_are_kept(make_measured):
 
 @pytest.fixture
 def make_measured():
-    supernet = Supernet(SPACE, channels=2, cells=2, classes=10)
+    supernet = Supernet(SPACE, channels=2, cells=3, classes=10)
     return lambda: MeasuredCost(supernet, 4, World(torch.device("cpu")))
