@@ -6,7 +6,6 @@ with as many as bring them nearest to the derived ones' mean.
 
 from __future__ import annotations
 
-import bisect
 import functools
 import json
 from pathlib import Path
@@ -19,9 +18,9 @@ from search_trials import QUIET, SPLIT, Inputs, Trial, short_selection
 
 import nge_search
 from nge_search.architecture.load import Architecture, load_architecture
-from nge_search.counting import multiply_adds
 from nge_search.files import write_json
-from nge_search.networks.families import FAMILIES
+from nge_search.networks.families import FAMILIES, Trainable
+from nge_search.networks.sizes import nearest_channels, network_size
 from nge_search.predict.shipped import expected
 from nge_search.spaces import DartsSpace
 
@@ -32,7 +31,6 @@ TRAINING = ("train.batch_size=64", "train.evaluate_every=15", "network.cells=5")
 #: Of the parts in which cells are retrained the epochs, and the seeds of the searches.
 RETRAINED = {"darts choice": (5, (100,)), "darts cells": (15, (0, 1, 2))}
 CHANNELS, SIDE, CELLS = 16, 16, 5
-MOST_CHANNELS = 128
 #: Most that a cell's mult-adds may be from the mean of the derived ones, as a share of it.
 TOLERANCE = 0.07
 #: Of a search that takes its 20 minutes of a core.
@@ -82,22 +80,23 @@ def _genes(document: dict[str, Any]) -> dict[str, Any]:
 def macs(architecture: Architecture, channels: int) -> int:
     """Mult-adds of a network of CELLS cells on an image of SIDE pixels."""
     with torch.device("meta"):
-        network = FAMILIES["cifar"].build(architecture.graphs, channels, CELLS, 10, 3, auxiliary=False)
-    return multiply_adds(network, (1, 3, SIDE, SIDE))
+        return network_size(_network(architecture, channels), "macs", SIDE)
 
 
-def nearest_channels(architecture: Architecture, target: float) -> int:
+def _network(architecture: Architecture, channels: int) -> Trainable:
+    return FAMILIES["cifar"].build(architecture.graphs, channels, CELLS, 10)
+
+
+def channels_of(architecture: Architecture, target: float) -> int:
     """The number of channels with the mult-adds nearest to a target.
 
     Raises:
         ValueError: they are further away than TOLERANCE.
     """
-    size = functools.cache(functools.partial(macs, architecture))
-    above = bisect.bisect_left(range(1, MOST_CHANNELS), target, key=size) + 1
-    found = min((channels for channels in (above - 1, above) if channels), key=lambda own: abs(size(own) - target))
-    if abs(size(found) - target) > TOLERANCE * target:
-        raise ValueError(f"{architecture.source}: {size(found)} mult-adds, wanted {target:.0f}")
-    return found
+    channels, found = nearest_channels(functools.partial(_network, architecture), "macs", SIDE, target, "target")
+    if abs(found - target) > TOLERANCE * target:
+        raise ValueError(f"{architecture.source}: {found} mult-adds, wanted {target:.0f}")
+    return channels
 
 
 def retrain(trial: Trial, inputs: Inputs) -> dict[str, Any]:
@@ -110,7 +109,7 @@ def retrain(trial: Trial, inputs: Inputs) -> dict[str, Any]:
         architecture, channels = load_architecture(searches[trial.method, trial.seed]), CHANNELS
     else:
         architecture = load_architecture(_other(trial))
-        channels = nearest_channels(architecture, target)
+        channels = channels_of(architecture, target)
     words = (f"train.epochs={epochs}", f"network.channels={channels}", f"network.genotype={architecture.source}")
     own = (f"data.root={inputs.images}", "seed=0", f"run.dir={trial.folder}")
     summary = nge_search.evaluate(None, *QUIET, *IMAGES, *TRAINING, *words, *own)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import functools
 import json
@@ -9,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nge_search import kinds, operation_registry
 from nge_search.commands.design import draw as design_draw
@@ -27,6 +29,9 @@ from nge_search.registry import resolve
 from nge_search.settings.load import help_text, import_named_plugins, kind_for, load_config, schema_of, to_yaml
 from nge_search.settings.names import NETWORKS
 from nge_search.settings.run import DEVICE_HELP, DEVICES, RunningConfig
+
+if TYPE_CHECKING:
+    import torch
 
 
 def _configured(command: str, words: Sequence[str]) -> tuple[Kind, RunningConfig, bool] | None:
@@ -146,18 +151,34 @@ def _show(words: Sequence[str]) -> None:
         ("image-size", "side of the images in pixels"),
     ):
         parser.add_argument(f"--{name}", type=int, help=f"{meaning} (that of the published network)")
+    for name, meaning in (("macs", "mult-adds per image"), ("params", "parameters")):
+        parser.add_argument(
+            f"--target-{name}",
+            metavar="NUMBER",
+            help=f"number of {meaning}, such as 600M, that chooses the channels",
+        )
+    parser.add_argument("--latency", action="store_true", help="measure the network's latency on this device")
+    parser.add_argument("--batch", type=int, default=1, help="number of images that --latency passes at once (1)")
+    parser.add_argument("--threads", type=int, help="number of the CPU's threads for --latency (as torch chooses)")
+    parser.add_argument("--device", choices=DEVICES, default="auto", help=DEVICE_HELP)
     parser.add_argument(
         "--draw", type=given_path, metavar="FOLDER", help="folder to write drawings of the cells into"
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     options = parser.parse_args(words)
     sizes = {name: getattr(options, name) for name in ("channels", "cells", "classes", "image_size")}
-    for name, size in sizes.items():
+    for name, size in (sizes | {"batch": options.batch, "threads": options.threads}).items():
         if size is not None and not 1 <= size <= 4096:
             raise UserError(f"--{name.replace('_', '-')}={size}: must be between 1 and 4096")
     from nge_search.deploy.show import describe_network
+    from nge_search.settings.amounts import read_target
 
-    lines, document = describe_network(options.genotype, options.network, **sizes)
+    target = read_target(options.target_macs, options.target_params, "--target-")
+    if target is not None and options.channels is not None:
+        raise UserError(f"--channels={options.channels}: --target-{target[0]} chooses them; leave one of both out")
+    lines, document = describe_network(
+        options.genotype, options.network, **sizes, target=target, latency=_latency(options)
+    )
     if options.draw:
         from nge_search.architecture.load import load_architecture
         from nge_search.report import save_drawings
@@ -167,6 +188,21 @@ def _show(words: Sequence[str]) -> None:
     if options.json:
         lines = json.dumps(document, indent=2).splitlines()
     show(*lines)
+
+
+def _latency(options: argparse.Namespace) -> tuple[torch.device, int] | None:
+    """The device on which --latency measures, and the images at once; None where it is not asked for."""
+    if not options.latency:
+        if options.batch != 1 or options.threads is not None:
+            raise UserError("--batch and --threads are of --latency; add it")
+        return None
+    import torch
+
+    from nge_search.engine.distributed import choose_device
+
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    return choose_device(options.device), options.batch
 
 
 def _classify(words: Sequence[str]) -> None:

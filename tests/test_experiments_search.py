@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from nge_search.engine.session import open_session
+from nge_search.errors import UserError
 from nge_search.gradient.run import build_task
 from nge_search.metrics.ranking import kendall_tau
 from nge_search.networks.families import FAMILIES
@@ -160,5 +161,5 @@ def test_cells_are_retrained_with_nearly_the_same_mult_adds(tmp_path, monkeypatc
     near = range(same["channels"] - 1, same["channels"] + 2)
     off = {channels: abs(darts.macs(architecture, channels) - found["found"]["macs"]) for channels in near}
     assert same["channels"] == min(off, key=off.get)
-    with pytest.raises(ValueError, match="wanted 100"):
-        darts.nearest_channels(architecture, 100)
+    with pytest.raises(UserError, match="target=100: 1 to 1024 channels give"):
+        darts.channels_of(architecture, 100)

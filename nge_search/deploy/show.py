@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
+
+import torch
 
 from nge_search.architecture.graph import CONCAT, OUTPUT, SUM, Graph
 from nge_search.architecture.load import Architecture, load_architecture
 from nge_search.counting import count_parameters, multiply_adds
 from nge_search.errors import UserError
-from nge_search.networks.families import FAMILIES, require_fits
+from nge_search.networks.families import FAMILIES, Family, Trainable, require_fits
+from nge_search.networks.latency import measure_latency
+from nge_search.networks.sizes import SIZES, nearest_channels
 from nge_search.predict.shipped import expected
+from nge_search.settings.amounts import write_amount
 
 #: Of which network, sizes and images it is told what to expect: DARTS' own.
 _EXPECTED_OF = ("cifar", (36, 20, 10), 32)
@@ -22,13 +28,16 @@ def describe_network(
     cells: int | None = None,
     classes: int | None = None,
     image_size: int | None = None,
+    target: tuple[str, float] | None = None,
+    latency: tuple[torch.device, int] | None = None,
 ) -> tuple[list[str], dict[str, Any]]:
     """Lines for people, and the same as a JSON object with `params`, `params_with_aux` and `macs`.
 
     `network` is one of `FAMILIES`, by default the first of the architecture's space; sizes that are None are those
     of the published networks. `params` leaves the auxiliary head out, as papers do; `macs` are mult-adds per image
-    of convolutions and matrix products. Of cells of DARTS' space in their published network there is `expected`,
-    too: what they are expected to reach.
+    of convolutions and matrix products. `target`, a size ("macs" or "params") and how much of it, chooses the
+    channels. With `latency`, a device and the images of a batch, the network is timed there. Of cells of DARTS'
+    space in their published network there is `expected`, too: what they are expected to reach.
 
     Raises:
         UserError: no architecture, a network of another space, or a size that the network cannot have.
@@ -37,10 +46,13 @@ def describe_network(
     kind = network or next(name for name, family in FAMILIES.items() if family.space == architecture.space)
     require_fits(architecture, kind, "--network")
     family = FAMILIES[kind]
-    size = channels or family.channels, cells or family.cells, classes or family.classes
     side = image_size or family.image_size
+    size = channels or family.channels, cells or family.cells, classes or family.classes
     if size[1] % family.stages:
         raise UserError(f"--cells={size[1]}: networks of {family.title} have three stages; give a multiple of 3")
+    if target is not None:
+        build = functools.partial(_of_channels, family, architecture, size[1], size[2])
+        size = nearest_channels(build, target[0], side, target[1], f"--target-{target[0]}")[0], *size[1:]
     plain = family.build(architecture.graphs, *size)
     document: dict[str, Any] = {
         "genotype": architecture.document,
@@ -50,24 +62,53 @@ def describe_network(
         "params": count_parameters(plain),
         "macs": multiply_adds(plain, (1, 3, side, side)),
     }
-    lines, aside = [f"{reference}: {_origin(architecture)}"], ""
-    if architecture.text:
-        lines.append(architecture.text)
-    for name, graph in architecture.graphs.items():
-        lines += [f"{name} cell" if len(architecture.graphs) > 1 else name, *_cell_lines(graph)]
+    lines, aside = _architecture_lines(reference, architecture), ""
     if "auxiliary" in family.own:
         document["params_with_aux"] = count_parameters(family.build(architecture.graphs, *size, auxiliary=True))
         aside = f" ({document['params_with_aux']:,} with the auxiliary head)"
-    lines += [
-        f"{family.title} network, C={size[0]}, {size[1]} {'cell' if size[1] == 1 else 'cells'}, "
-        f"{size[2]} classes, {side}x{side}: "
-        f"{document['params']:,} parameters{aside}, {document['macs'] / 1e6:.2f}M mult-adds"
-    ]
+    lines.append(_size_line(family.title, document, aside))
+    if target is not None:
+        document["target"] = dict([target])
+        lines.append(_nearest_line(document, *target))
+    if latency is not None:
+        measured = measure_latency(plain, side, *latency)
+        document["latency"] = measured.to_dict()
+        lines.append(measured.line())
     expectation = expected(architecture.genotype) if (kind, size, side) == _EXPECTED_OF else None
     if expectation is not None:
         lines += expectation.lines()
         document["expected"] = expectation.to_dict()
     return lines, document
+
+
+def _size_line(title: str, document: dict[str, Any], aside: str) -> str:
+    """A network's sizes."""
+    cells, side = document["cells"], document["image_size"]
+    return (
+        f"{title} network, C={document['channels']}, {cells} {'cell' if cells == 1 else 'cells'}, "
+        f"{document['classes']} classes, {side}x{side}: "
+        f"{document['params']:,} parameters{aside}, {document['macs'] / 1e6:.2f}M mult-adds"
+    )
+
+
+def _nearest_line(document: dict[str, Any], of: str, wanted: float) -> str:
+    """How far the network is from a target."""
+    off = 100 * (document[of] / wanted - 1)
+    return f"C={document['channels']} comes nearest to {write_amount(wanted)} {SIZES[of]}: {off:+.1f} %"
+
+
+def _architecture_lines(reference: str, architecture: Architecture) -> list[str]:
+    """Where an architecture comes from, its notation, and what each node of its cells computes."""
+    lines = [f"{reference}: {_origin(architecture)}"]
+    if architecture.text:
+        lines.append(architecture.text)
+    for name, graph in architecture.graphs.items():
+        lines += [f"{name} cell" if len(architecture.graphs) > 1 else name, *_cell_lines(graph)]
+    return lines
+
+
+def _of_channels(family: Family, architecture: Architecture, cells: int, classes: int, channels: int) -> Trainable:
+    return family.build(architecture.graphs, channels, cells, classes)
 
 
 def _origin(architecture: Architecture) -> str:

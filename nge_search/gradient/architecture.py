@@ -36,18 +36,23 @@ class ArchitectureOptimiser:
 
     def __init__(self, config: SearchConfig, space: CellSpace, world: World, cost_gradients: Sequence[Tensor]):
         dtype, section = weight_dtype(config.precision), config.search
+        self.finite = torch.ones((), dtype=torch.bool, device=world.device)
+        self.dtype = dtype
         self.embedding = build_embedding(config.embedding, space).to(world.device, dtype)
         self.edge_weights = None
         if section.edge_normalisation:
             self.edge_weights = EdgeWeights(space).to(world.device, dtype)
-        self.cost_gradients = [gradient.to(world.device, dtype) for gradient in cost_gradients]
+        self.weigh_costs(cost_gradients)
         self.cost_weight = section.cost_weight
         self.first_entropy_weight = self.entropy_weight = section.entropy_weight
         self.last_beta_weight, self.beta_weight = section.beta_weight, 0.0
         self.dirichlet = section.mixture == "dirichlet"
         self.anchor_weight = section.anchor_weight if self.dirichlet else 0.0
-        self.finite = torch.ones((), dtype=torch.bool, device=world.device)
         self.optimiser = self._build_adam(config)
+
+    def weigh_costs(self, cost_gradients: Sequence[Tensor]) -> None:
+        """Take gradients of an expected cost with respect to each P, [E, O]."""
+        self.cost_gradients = [gradient.to(self.finite.device, self.dtype) for gradient in cost_gradients]
 
     @property
     def modules(self) -> list[nn.Module]:

@@ -34,7 +34,7 @@ from nge_search.engine.precision import forward_context, full_precision, weight_
 from nge_search.engine.sync_batchnorm import synchronise_statistics
 from nge_search.engine.task import Task
 from nge_search.gradient.architecture import ArchitectureOptimiser
-from nge_search.gradient.cost import ExpectedCost
+from nge_search.gradient.cost import ExpectedCost, MeasuredCost
 from nge_search.gradient.dirichlet import DirichletMixture
 from nge_search.gradient.hypergradient import GradientOf, sgd_directions, unrolled_gradient
 from nge_search.gradient.mixture import Mixture, Tempered
@@ -42,6 +42,7 @@ from nge_search.gradient.phases import build_phases
 from nge_search.gradient.progress import TAGS, describe_epoch, epoch_figures, more_scalars
 from nge_search.gradient.sampling import Sampler, score_gradient
 from nge_search.gradient.stopping import EarlyStop
+from nge_search.gradient.target import SizeTarget
 from nge_search.metrics.classification import Meter
 from nge_search.operation_registry import plugins_of
 from nge_search.settings.data import DataSection
@@ -86,10 +87,13 @@ class BilevelSearch(Task):
         supernet = supernet.to(world.device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         fused = config.supernet.kernel == "fused"
         self.supernet: nn.Module = fuse(supernet) if fused else supernet
-        self.architecture = ArchitectureOptimiser(
-            config, self.space.cell_space, world, self.cost.relative_gradients()
-        )
         section = config.search
+        self.target = None if section.target is None else SizeTarget(section, self.space)
+        self.latency = None
+        if section.cost == "latency":
+            self.latency = MeasuredCost(supernet, dataset.image_size, world)
+        owed = self.target.gradients() if self.target else (self.latency or self.cost).relative_gradients()
+        self.architecture = ArchitectureOptimiser(config, self.space.cell_space, world, owed)
         self.mixture = build_mixture(section, self.space.cell_space, config.seed, world.device, dtype)
         self.early_stop = EarlyStop(section, self.space) if section.stop_count else None
         self.weights = list(self.supernet.parameters())
@@ -220,6 +224,8 @@ class BilevelSearch(Task):
         rise = warm_up(max(0, epoch - section.warmup_epochs), section.embedding_warmup_epochs)
         set_learning_rate(self.architecture.optimiser, rise * self.config.embedding.learning_rate)
         self.architecture.anneal(epoch / section.epochs, of_p)
+        if self.target is not None:
+            self.architecture.cost_weight = self.target.multiplier
         if self.mixture is not None:
             self.mixture.temperature = section.temperature + of_p * (section.last_temperature - section.temperature)
         self.supernet.train()
@@ -240,6 +246,8 @@ class BilevelSearch(Task):
             "weight_optimiser": state_dict.optimiser_state(self.supernet, self.weight_optimiser),
             **self.architecture.state_dict(),
             **({} if self.early_stop is None else {"early_stop": self.early_stop.state_dict()}),
+            **({} if self.target is None else {"target": self.target.state_dict()}),
+            **({} if self.latency is None else {"latency": self.latency.state_dict()}),
         }
 
     def load_state_dict(self, state: dict[str, Any], source: str) -> None:
@@ -249,6 +257,11 @@ class BilevelSearch(Task):
         if self.early_stop is not None:
             self.early_stop.load_state_dict(state.get("early_stop"), source)
             self.epochs = self.early_stop.epochs or self.epochs
+        if self.target is not None:
+            self.target.load_state_dict(state.get("target"), source)
+        if self.latency is not None:
+            self.latency.load_state_dict(state.get("latency"), source)
+            self.architecture.weigh_costs(self.latency.relative_gradients())
 
     def modules(self) -> dict[str, nn.Module]:
         return {"supernet": self.supernet, "embedding": self.architecture.embedding}
@@ -266,7 +279,11 @@ class BilevelSearch(Task):
             row.update({f"{name}_{figure}": result[figure] for figure in ("loss", "top1") if figure in result})
         row["learning_rate"] = self.weight_optimiser.param_groups[0]["lr"]
         row["embedding_learning_rate"] = self.architecture.optimiser.param_groups[0]["lr"]
-        row.update(epoch_figures(self.architecture, self.space, self.cost, self.config))
+        row.update(epoch_figures(self.architecture, self.space, self.cost, self.config, self.target))
+        if self.latency is not None:
+            row["expected_latency"] = self.latency.expected(*self.architecture.probabilities())
+        if self.target is not None and self.trains_architecture(epoch):
+            self.target.end_epoch(self.architecture.strengths())
         if self.early_stop is not None and self.trains_architecture(epoch):
             self.early_stop.end_epoch(epoch, self.architecture.strengths(), row["genotype"])
             self.epochs = self.early_stop.epochs or self.epochs

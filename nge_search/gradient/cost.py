@@ -1,12 +1,29 @@
-"""Expected mult-adds of a supernet's cells: linear in P, so its gradient is a constant matrix per kind of cell."""
+"""Expected cost of a supernet's cells: linear in P, so its gradient is a constant matrix per kind of cell.
+
+It is counted in mult-adds, or measured in seconds on the device that searches.
+"""
 
 from __future__ import annotations
 
+import copy
+import functools
+import statistics
+from collections.abc import Callable
+from typing import Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nge_search.counting import multiply_adds
+from nge_search.engine.distributed import World
+from nge_search.errors import UserError
+from nge_search.networks.latency import pass_seconds
 from nge_search.supernet import DenseSupernet, Supernet
+
+#: What an operation costs on an input of a shape.
+OperationCost = Callable[[nn.Module, tuple[int, ...]], float]
+#: Forward passes whose median is an operation's latency, and the images of each.
+_PASSES, _BATCH = 7, 8
 
 
 class ExpectedCost:
@@ -21,14 +38,14 @@ class ExpectedCost:
             over the cells of the kind.
     """
 
-    def __init__(self, supernet: Supernet | DenseSupernet, image_size: int):
+    def __init__(self, supernet: Supernet | DenseSupernet, image_size: int, cost: OperationCost = multiply_adds):
         space = supernet.space
         self.matrices = [torch.zeros(space.shape, dtype=torch.float64) for _ in space.kinds]
         known: dict[tuple[int, ...], Tensor] = {}
         for kind, edge, operations, shape in supernet.mixed_operations(image_size):
             which = kind, space.edges[edge][0] < space.inputs, *shape
             if which not in known:
-                costs = [multiply_adds(operation, (1, *shape)) for operation in operations]
+                costs = [cost(operation, (1, *shape)) for operation in operations]
                 known[which] = torch.tensor(costs, dtype=torch.float64)
             self.matrices[kind][edge] += known[which]
 
@@ -41,3 +58,33 @@ class ExpectedCost:
         """Gradients with respect to each P of the expected cost divided by that of uniform P."""
         uniform = sum(float(cost_EO.mean(dim=1).sum()) for cost_EO in self.matrices)
         return tuple(cost_EO / uniform for cost_EO in self.matrices)
+
+
+class MeasuredCost(ExpectedCost):
+    """As `ExpectedCost`, in seconds per image: the median of forward passes of each operation by itself.
+
+    What the first rank measures holds on all of them, and in a search that is taken up again.
+    """
+
+    def __init__(self, supernet: Supernet | DenseSupernet, image_size: int, world: World):
+        super().__init__(supernet, image_size, functools.partial(_operation_seconds, world.device))
+        measured = torch.stack(self.matrices)
+        agreed = world.gather_rows(measured.flatten())[0]
+        self.matrices = list(agreed.view_as(measured))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"seconds": torch.stack(self.matrices)}
+
+    def load_state_dict(self, state: Any, source: str) -> None:
+        """Raises UserError, naming `source`, for what `state_dict` never gave."""
+        own, given = torch.stack(self.matrices), state.get("seconds") if isinstance(state, dict) else None
+        if not isinstance(given, Tensor) or given.shape != own.shape or given.dtype != own.dtype:
+            raise UserError(f"{source} is damaged: 'latency' holds no {own.dtype} {tuple(own.shape)}")
+        self.matrices = list(given)
+
+
+def _operation_seconds(device: torch.device, operation: nn.Module, shape: tuple[int, ...]) -> float:
+    """Seconds per image; a copy is measured, and the operation left as it is."""
+    twin = copy.deepcopy(operation).to(device).eval()
+    images_BCHW = torch.zeros(_BATCH, *shape[1:], device=device)
+    return statistics.median(pass_seconds(twin, images_BCHW, _PASSES)) / _BATCH

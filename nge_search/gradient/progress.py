@@ -10,6 +10,7 @@ from torch import Tensor
 from nge_search.architecture.graph import PLAIN, Graph
 from nge_search.gradient.architecture import ArchitectureOptimiser
 from nge_search.gradient.cost import ExpectedCost
+from nge_search.gradient.target import SizeTarget
 from nge_search.operation_registry import is_parameter_free
 from nge_search.settings.search import SearchConfig
 from nge_search.spaces import EdgeSpace
@@ -33,7 +34,11 @@ def parameter_free_share(cell: Graph, count: int) -> float:
 
 @torch.no_grad()
 def epoch_figures(
-    architecture: ArchitectureOptimiser, space: EdgeSpace, cost: ExpectedCost, config: SearchConfig
+    architecture: ArchitectureOptimiser,
+    space: EdgeSpace,
+    cost: ExpectedCost,
+    config: SearchConfig,
+    target: SizeTarget | None = None,
 ) -> dict[str, Any]:
     """P, weights of edges, what they derive, and how healthy the embedding is. Read back to the host."""
     matrices, strengths = (
@@ -46,7 +51,7 @@ def epoch_figures(
         "dataset": config.data.name,
         "seed": config.seed,
     }
-    derived, graph = space.derive(strengths, provenance), space.cell_space
+    derived, graph = (target or space).derive(strengths, provenance), space.cell_space
     free = [_is_free(name) for name in graph.operations]
     figures: dict[str, Any] = {"operations": list(graph.operations), "edges": [list(edge) for edge in graph.edges]}
     for kind, p_EO in zip(graph.kinds, matrices):
@@ -61,6 +66,8 @@ def epoch_figures(
     figures["norms"] = {name: float(parameter.norm()) for name, parameter in embedding.named_parameters()}
     figures["expected_macs"] = cost.expected(*matrices)
     figures["genotype"] = derived.document
+    if target is not None:
+        figures.update(target.figures(strengths, derived))
     return figures
 
 
@@ -75,6 +82,10 @@ TAGS = {
     "embedding_learning_rate": "learning_rate/embedding",
     "dead_units": "embedding/dead_units",
     "expected_macs": "architecture/expected_macs",
+    "expected_latency": "architecture/expected_latency",
+    "target_size": "architecture/target_size",
+    "target_size_of_p": "architecture/target_size_of_p",
+    "target_multiplier": "architecture/target_multiplier",
 }
 _OF_KINDS = ("entropy", "parameter_free", "parameter_free_derived")
 

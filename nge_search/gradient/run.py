@@ -18,6 +18,7 @@ from nge_search.engine.run_reader import RunReader
 from nge_search.engine.session import Session, run
 from nge_search.gradient.bilevel import BilevelSearch
 from nge_search.gradient.selection import finish, require_selectable, result_lines
+from nge_search.gradient.target import target_lines
 from nge_search.kinds import DATASET, GENOTYPE, REPORT
 from nge_search.recipes import retrain_command
 from nge_search.settings.data import DataSection
@@ -52,6 +53,7 @@ def _search(session: Session, images: Images | None) -> dict[str, Any]:
             "valid_top1": float(row["valid_top1"]),
             "expected_macs": float(row["expected_macs"]),
             **({"stopped": str(row["stopped"])} if "stopped" in row else {}),
+            **({} if task.target is None else {"target": task.target.summary(row)}),
         }
     chosen = finish(session, task, found)
     return session.summary(loop, genotype=chosen.pop("genotype"), **figures, **chosen)
@@ -75,6 +77,7 @@ def closing_lines(config: SearchConfig, summary: dict[str, Any]) -> list[str]:
     return [
         *cells,
         *([summary["stopped"]] if "stopped" in summary else []),
+        *target_lines(summary),
         *result_lines(summary),
         f"validation top-1 {summary['valid_top1']:.2f} % after {epochs(summary)}, "
         f"{summary['seconds']:.0f} s, {summary['images_per_second']:.1f} images/s, "

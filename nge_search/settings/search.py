@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from nge_search import operation_registry
+from nge_search.settings.amounts import read_target
 from nge_search.settings.base import Section, option
 from nge_search.settings.embedding import EmbeddingSection
 from nge_search.settings.names import (
@@ -152,8 +153,38 @@ class SearchSection(SgdSection):
     batch_size: int = option(64, "Number of images per step, over all ranks together.", at_least=2)
     cost_weight: float = option(
         0.0,
-        "Weight of the expected mult-adds of all edges, relative to those of uniform P, in the architecture loss.",
+        "Weight of the expected cost of all edges, relative to that of uniform P, in the architecture loss.",
         at_least=0,
+    )
+    cost: str = option(
+        "macs",
+        "What search.cost_weight weighs: macs: mult-adds; latency: seconds of each operation, measured on the "
+        "searching device when the search starts, so that two searches are no longer the same bit for bit.",
+        choices=("macs", "latency"),
+    )
+    target_macs: str | None = option(
+        None,
+        "Number of mult-adds per image of the derived network, such as 300M; the cells are found, and derived, to "
+        "fit. The network is that of search.target_network and the settings beside it.",
+    )
+    target_params: str | None = option(
+        None, "Number of parameters of the derived network, such as 3.3M, in place of search.target_macs."
+    )
+    target_network: str = option(
+        "cifar", "Network in which the derived cells have the wanted size.", choices=("cifar", "imagenet")
+    )
+    target_channels: int | None = option(
+        None,
+        "Number of channels of that network's first cell; null: the published one, as of the next three.",
+        at_least=1,
+        at_most=1024,
+    )
+    target_cells: int | None = option(None, "Number of cells of that network.", at_least=1, at_most=200)
+    target_classes: int | None = option(
+        None, "Number of classes that the network of the wanted size tells apart.", at_least=1, at_most=1_000_000
+    )
+    target_image_size: int | None = option(
+        None, "Side, in pixels, of the images of the network of the wanted size.", at_least=1, at_most=4096
     )
     entropy_weight: float = option(
         0.0,
@@ -245,6 +276,11 @@ class SearchSection(SgdSection):
     )
 
     @property
+    def target(self) -> tuple[str, float] | None:
+        """Which size is wanted, "macs" or "params", and how much of it; None: none."""
+        return read_target(self.target_macs, self.target_params, self.key("target_"))
+
+    @property
     def last_temperature(self) -> float:
         """In the last epoch."""
         return self.temperature if self.temperature_end is None else self.temperature_end
@@ -252,6 +288,16 @@ class SearchSection(SgdSection):
     def check(self) -> None:
         super().check()
         self.require_distinct("stop_operations")
+        if (target := self.target) is not None:
+            key = f"target_{target[0]}"
+            for name, value, none in (
+                ("selection", self.selection, "argmax"),
+                ("cost_weight", self.cost_weight, 0),
+                ("cost", self.cost, "macs"),
+                ("stop_count", self.stop_count, 0),
+            ):
+                if value != none:
+                    raise self.refuse(key, f"leave {self.key(name)} at {none}; it knows of no wanted size")
         if self.warmup_epochs >= self.epochs:
             raise self.refuse("warmup_epochs", f"leaves none of {self.key('epochs')}={self.epochs} for P")
         if self.gradient == "score" and self.mixture != "sampled":
@@ -294,5 +340,8 @@ class SearchConfig(CommandConfig):
 
     def check(self) -> None:
         self.embedding.check_vertices(self.supernet.vertices)
+        if self.search.target is not None and self.supernet.space != "darts":
+            why = f"is of cells of DARTS' space; leave it out with supernet.space={self.supernet.space}"
+            raise self.search.refuse(f"target_{self.search.target[0]}", why)
         if self.search.selection == "short" or self.search.baselines:
             self.evaluator.check_space(self.supernet.space)

@@ -143,7 +143,7 @@ class TrainingEvaluator:
 
     def row(self, code: Code) -> dict[str, Any]:
         found = self.figures(code)
-        return {name: found[name] for name in (*SIGNALS, "failed") if name in found}
+        return {name: found[name] for name in (*SIGNALS, "params", "macs", "failed") if name in found}
 
     def figures(self, code: Code) -> dict[str, Any]:
         """`SIGNALS`, seconds and size of a training, which is made if it is not there; or why it "failed"."""

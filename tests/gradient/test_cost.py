@@ -7,7 +7,9 @@ import torch
 
 from nge_search.architecture.cell_space import CellSpace
 from nge_search.counting import multiply_adds
-from nge_search.gradient.cost import ExpectedCost
+from nge_search.engine.distributed import World
+from nge_search.errors import UserError
+from nge_search.gradient.cost import ExpectedCost, MeasuredCost
 from nge_search.supernet import Supernet
 
 SPACE = CellSpace()
@@ -65,3 +67,23 @@ def test_gradient_is_that_of_the_relative_cost():
     value = value / cost.expected(uniform, uniform)
     for found, expected in zip(cost.relative_gradients(), torch.autograd.grad(value, matrices)):
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-15)
+
+
+def test_measured_costs_are_kept(make_measured):
+    """What is measured is positive, of the same edges, and comes back from a checkpoint in place of what is new."""
+    first, second = make_measured(), make_measured()
+    assert all((seconds_EO > 0).all() for seconds_EO in first.matrices)
+    assert [seconds_EO.shape for seconds_EO in first.matrices] == [SPACE.shape] * 2
+    second.load_state_dict(first.state_dict(), "here")
+    assert all(map(torch.equal, first.matrices, second.matrices))
+    uniform = torch.full(SPACE.shape, 1 / 7, dtype=torch.float64)
+    assert first.expected(uniform, uniform) == pytest.approx(sum(float(m.mean(1).sum()) for m in first.matrices))
+    for damaged in (None, {}, {"seconds": 3}, {"seconds": torch.ones(2, 3)}, {"seconds": torch.ones(2, 14, 7)}):
+        with pytest.raises(UserError, match="here is damaged: 'latency'"):
+            second.load_state_dict(damaged, "here")
+
+
+@pytest.fixture
+def make_measured():
+    supernet = Supernet(SPACE, channels=2, cells=3, classes=10)
+    return lambda: MeasuredCost(supernet, 4, World(torch.device("cpu")))

@@ -11,6 +11,7 @@ from nge_search.recipes import retrain_command
 from nge_search.report.parts.charts import Reference
 from nge_search.report.parts.numbers import duration, number, percent, plain
 from nge_search.report.parts.page import Figure, Section, code, grid, records
+from nge_search.report.parts.pareto import pareto_section
 from nge_search.report.parts.run import Run
 from nge_search.report.parts.sections import cells, chart, configuration
 
@@ -75,6 +76,7 @@ def sections(run: Run) -> list[Section]:
         Section("retrain", "How to retrain", _retrain(run)),
         Section("curves", "Queries", grid(curves)),
         Section("best", "Best by signal", _best(run)),
+        pareto_section(run.rows),
         *configuration(run),
     ]
 

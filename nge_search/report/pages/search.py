@@ -45,10 +45,12 @@ _PARAMETER_FREE = {
     **{f"parameter_free_{kind}": f"{name}, share of P" for kind, name in _KINDS.items()},
     **{f"parameter_free_derived_{kind}": f"{name}, derived" for kind, name in _KINDS.items()},
 }
+_TARGET = {"target_size": "derived", "target_size_of_p": "of P alone"}
 _SHOWN = (
     *("train_loss", "train_top1", "architecture_loss", "architecture_top1", "valid_loss", "valid_top1"),
     *("learning_rate", "embedding_learning_rate", "images_per_second", "peak_memory_mb"),
-    *("dead_units", "expected_macs"),
+    *("dead_units", "expected_macs", "target_multiplier", "expected_latency"),
+    *_TARGET,
     *_ENTROPY,
     *_PARAMETER_FREE,
 )
@@ -167,8 +169,17 @@ def _curves(run: Run) -> list[str]:
         chart(run, "Learning rate of the weights", {"learning_rate": "weights"}),
         chart(run, "Learning rate of the embedding", {"embedding_learning_rate": "embedding"}),
         *shared_charts(run),
+        chart(run, f"Size of the derived network, {_target_words(run)}", _TARGET),
+        chart(run, "Expected latency of the supernet", {"expected_latency": _counted_edges(run)}, "ms", 1000),
+        chart(run, "Multiplier of the expected size", {"target_multiplier": "multiplier"}),
         chart(run, "Expected mult-adds of the supernet", {"expected_macs": _counted_edges(run)}, from_zero=True),
     ]
+
+
+def _target_words(run: Run) -> str:
+    """What the wanted size is of, and how much it is."""
+    macs, params = (run.setting(f"search.target_{of}") for of in ("macs", "params"))
+    return f"wanted {params} parameters" if params else f"wanted {macs} mult-adds"
 
 
 def _probabilities(traces: list[Trace]) -> str:

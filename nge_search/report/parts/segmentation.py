@@ -19,8 +19,8 @@ from nge_search.report.parts.evaluation import (
     square_of_counts,
 )
 from nge_search.report.parts.numbers import number
+from nge_search.settings.segmentation import MOST_CLASSES
 
-_MOST_CLASSES = 255  # a pixel of a mask is a byte, and one of its values is for pixels that do not count
 _MOST_PICTURES = 24
 
 
@@ -81,7 +81,7 @@ def read_masks(document: dict[str, Any]) -> tuple[Masks | None, list[str]]:
     classes, given = class_names(document.get("classes")), document["masks"]
     sets = given if isinstance(given, dict) else {}
     train, test = (_shares(sets.get(name), len(classes)) for name in ("train", "test"))
-    if not 1 <= len(classes) <= _MOST_CLASSES or train is None or test is None:
+    if not 1 <= len(classes) <= MOST_CLASSES or train is None or test is None:
         return None, ["masks is not of the expected form and is left out."]
     return Masks(classes, train, test), []
 
@@ -98,8 +98,8 @@ def _shares(given: Any, classes: int) -> MaskShares | None:
 def read_segmentation(document: dict[str, Any]) -> tuple[Segmentation | None, list[str]]:
     """The findings, or None without a list of classes; and a line for each part that is left out."""
     classes = class_names(document.get("classes"))
-    if not 1 <= len(classes) <= _MOST_CLASSES:
-        return None, [f"it has no list of 1 to {_MOST_CLASSES} classes and is left out."]
+    if not 1 <= len(classes) <= MOST_CLASSES:
+        return None, [f"it has no list of 1 to {MOST_CLASSES} classes and is left out."]
     parts, notes = read_parts(
         document, len(classes), {"colours": _colours, "iou": _iou, "confusion": square_of_counts}
     )

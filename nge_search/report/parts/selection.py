@@ -12,6 +12,7 @@ from nge_search.errors import UserError
 from nge_search.errors import plain as shown_text
 from nge_search.report.parts.numbers import number, percent, plain
 from nge_search.report.parts.page import Section, notice, records
+from nge_search.report.parts.pareto import pareto_section
 from nge_search.report.parts.run import Run
 from nge_search.report.parts.sections import cells, hint
 
@@ -24,7 +25,10 @@ def selection_sections(run: Run) -> list[Section]:
     summary = run.summary or {}
     selection, baselines = _mapping(summary.get("selection")), _mapping(summary.get("baselines"))
     sections = [Section("selection", "Selection", _selection(selection)), _derived(selection)]
-    return [*sections, Section("baselines", "Beside simple cells", _baselines(baselines))]
+    beside = Section("baselines", "Beside simple cells", _baselines(baselines))
+    groups = [selection.get("trials"), baselines.get("throughout"), baselines.get("random")]
+    trained = [record for group in groups for record in _records(group)]
+    return [*sections, beside, pareto_section(trained)]
 
 
 def _selection(selection: Mapping[str, Any]) -> str:
