@@ -66,7 +66,9 @@ def test_statistics_over_processes_equal_those_of_one(one_process, dtype):
         assert y.dtype == given.grad.dtype == dtype
         ends.append([y, given.grad, norm.running_mean, norm.running_var])
     for one, other in zip(*ends):
-        torch.testing.assert_close(one.float(), other.float(), rtol=2e-2, atol=2e-2 if dtype != torch.float32 else 1e-4)
+        torch.testing.assert_close(
+            one.float(), other.float(), rtol=2e-2, atol=2e-2 if dtype != torch.float32 else 1e-4
+        )
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -74,7 +76,13 @@ def test_statistics_over_processes_equal_those_of_one(one_process, dtype):
 def test_under_torchrun(kind, processes, tiny_search, checkout, voc_tree, tmp_path):
     if torch.cuda.device_count() < processes:
         pytest.skip(f"needs {processes} GPUs, there are {torch.cuda.device_count()}")
-    common = ["run.progress=none", "run.tensorboard=false", "device=cuda", "precision=fp64", f"run.dir={tmp_path}/run"]
+    common = [
+        "run.progress=none",
+        "run.tensorboard=false",
+        "device=cuda",
+        "precision=fp64",
+        f"run.dir={tmp_path}/run",
+    ]
     words = {
         "search": ["train_search.py", *tiny_search, "supernet.sync_statistics=true"],
         "classification": ["train_eval.py", *TRAINING, "data.limit=64", "train.sync_statistics=true"],

@@ -1,4 +1,4 @@
-"""Searches, retrainings and segmentations on a GPU: beside those on the CPU, in every precision, stopped and resumed."""
+"""Searches, retrainings and segmentations on a GPU: beside the CPU's, in each precision, stopped and resumed."""
 
 from __future__ import annotations
 
@@ -125,7 +125,9 @@ def test_images_that_are_read_ahead_equal_resident_ones(kinds, workers, tmp_path
     resident = losses(run(words, tmp_path / "resident", "data.resident=always"))
     made = []
     init = StreamedImages.__init__
-    monkeypatch.setattr(StreamedImages, "__init__", lambda self, *a, **k: (made.append(self), init(self, *a, **k))[1])
+    monkeypatch.setattr(
+        StreamedImages, "__init__", lambda self, *a, **k: (made.append(self), init(self, *a, **k))[1]
+    )
     streamed = run(words, tmp_path / "streamed", "data.resident=never", f"data.workers={workers}")
     assert made
     assert losses(streamed) == pytest.approx(resident, rel=1e-9)
