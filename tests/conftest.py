@@ -48,7 +48,7 @@ SHARING = ("bad_input", "deploy", "retrieve", "strategies")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of a GPU are skipped without one; the tests of a file, or of a room that shares runs, share a process."""
+    """Skip tests of a GPU without one; run the tests of a file, or of a room that shares runs, in one process."""
     for item in items:
         if item.get_closest_marker("cuda") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs a GPU, and torch finds none here"))

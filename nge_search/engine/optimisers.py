@@ -21,7 +21,7 @@ def build_sgd(
 
 
 def step_capturable(optimiser: torch.optim.Optimizer) -> None:
-    """A step of an optimiser that may be recorded, without PyTorch's advice to record it: the first ones are not."""
+    """A step of an optimiser that may be recorded, without PyTorch's advice to record it: first ones are not."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "This instance was constructed with capturable=True")
         optimiser.step()
