@@ -16,6 +16,9 @@ import pytest
 from nge_search.cli import main
 
 ROOT = Path(__file__).parents[1]
+PIECES = [
+    "tests", "supernet", "search", "retrain", "search_eager", "search_fp32", "classification", "segmentation",
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -42,7 +45,7 @@ def test_every_piece_on_the_cpu(record, tmp_path, capsys):
     words = [str(tmp_path / "out"), "--device", "cpu", "--small"]
     assert record.main(words, here) == 0
     found = json.loads((tmp_path / "out" / "record.json").read_text())
-    assert list(found["pieces"]) == [piece.name for piece in record.PIECES]
+    assert list(found["pieces"]) == [piece.name for piece in record.PIECES] == PIECES
     assert {piece["state"] for piece in found["pieces"].values()} == {"done"}
     assert (found["images"], found["device"]) == ("digits", "cpu")
     assert found["pieces"]["tests"]["figures"]["result"] == "5 skipped in 1.00s"
@@ -157,9 +160,15 @@ def test_what_is_refused(record, tmp_path, monkeypatch, capsys, words, says):
 
 @pytest.mark.slow
 def test_the_script_itself(tmp_path):
-    """Every piece in its own process, on the CPU."""
+    """Every piece in its own process, on the CPU; there the tests are skipped, so that no GPU may be in sight."""
     command = [str(ROOT / "experiments" / "gpu" / "record.sh"), str(tmp_path / "out"), "--device", "cpu", "--small"]
-    subprocess.run(command, env={**os.environ, "PYTHON": sys.executable}, check=True)
-    found = json.loads((tmp_path / "out" / "record.json").read_text())
-    assert {piece["state"] for piece in found["pieces"].values()} == {"done"}
+    own = {**os.environ, "PYTHON": sys.executable, "CUDA_VISIBLE_DEVICES": ""}
+    for _ in range(9):  # a slow machine meets the limits of pieces; the same command goes on
+        subprocess.run(command, env=own, check=True)
+        found = json.loads((tmp_path / "out" / "record.json").read_text())
+        states = {piece["state"] for piece in found["pieces"].values()}
+        if states == {"done"} and len(found["pieces"]) == len(PIECES):
+            break
+    assert states == {"done"}
+    assert list(found["pieces"]) == PIECES
     assert "skipped" in found["pieces"]["tests"]["figures"]["result"]
