@@ -38,7 +38,12 @@ def _configured(command: str, words: Sequence[str]) -> tuple[Kind, RunningConfig
     """Parse `--config FILE --json key=value ...`; None once `--help` or `--print-config` has been served."""
     program = f"nge {command}"
     parser = Parser(prog=program, add_help=False, allow_abbrev=False, epilog="")
-    parser.add_argument("--config", type=given_path, metavar="FILE", help="YAML file with settings in sections")
+    parser.add_argument(
+        "--config",
+        type=given_path,
+        metavar="FILE",
+        help="YAML file with settings in sections, or the name of one that ships: `nge configs`",
+    )
     parser.add_argument("--print-config", action="store_true", help="print the merged settings, and start nothing")
     parser.add_argument("--json", action="store_true", help="print the result as JSON, as summary.json has it")
     parser.add_argument("-h", "--help", action="store_true", help="print this list, and start nothing")
@@ -314,6 +319,20 @@ def _report(words: Sequence[str]) -> None:
     show(str(write_report(options.run)))
 
 
+def _configs(words: Sequence[str]) -> None:
+    parser = Parser(prog="nge configs", description="The configs that ship, with the time and memory they take.")
+    parser.add_argument("group", nargs="?", help="command whose configs to list: search, eval, ... (all)")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    options = parser.parse_args(words)
+    from nge_search.settings.shipped import config_lines, shipped_configs
+
+    found = shipped_configs(options.group)
+    if options.json:
+        show(*json.dumps([vars(config) | {"path": str(config.path)} for config in found], indent=2).splitlines())
+    else:
+        show(*config_lines(found))
+
+
 def _bench(words: Sequence[str]) -> None:
     from nge_search.bench import main as bench
 
@@ -347,6 +366,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "segment": (_segment, "the class of every pixel of images, by a segmentation run or its export"),
     "bench": (_bench, "measure this machine against a baseline"),
     "table": (_table, "a benchmark's accuracies: convert, describe, look up"),
+    "configs": (_configs, "the configs that ship, which --config takes by name"),
     "report": (_report, "write a run's report.html"),
     "doctor": (_doctor, "say what this machine can do"),
 }

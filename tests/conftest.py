@@ -52,8 +52,10 @@ SHARING = ("bad_input", "deploy", "retrieve", "strategies")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of several processes, one runs the tests of a file, or of a room that shares runs: fixtures are made once."""
+    """Skip tests of a GPU without one; run the tests of a file, or of a room that shares runs, in one process."""
     for item in items:
+        if item.get_closest_marker("cuda") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs a GPU, and torch finds none here"))
         if item.get_closest_marker("xdist_group") is None:
             place = item.path.relative_to(ROOT / "tests")
             group = place.parts[0] if place.parts[0] in SHARING else place.as_posix()

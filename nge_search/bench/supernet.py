@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from nge_search.bench.measuring import Clock, heading
 from nge_search.bench.serving import Served, in_turn, serve
-from nge_search.engine.cuda_graphs import record_cuda_graph
+from nge_search.engine.cuda_graphs import record_cuda_graph, warm_up
 from nge_search.engine.distributed import choose_device
 from nge_search.engine.environment import describe, peak_memory_mb
 from nge_search.engine.precision import forward_context, full_precision
@@ -183,6 +183,8 @@ class _Form:
         self._steps: dict[str, Callable[[], None]] = {kind: functools.partial(step, kind) for kind in _KINDS}
         self.facts["operators"] = {kind: _count_operators(own) for kind, own in self._steps.items()}
         if options.form in GRAPHED:
+            for own in self._steps.values():
+                warm_up(own)
             self._steps = {kind: record_cuda_graph(own) for kind, own in self._steps.items()}
         self.facts["kernels"] = {kind: _count_kernels(own, device) for kind, own in self._steps.items()}
 

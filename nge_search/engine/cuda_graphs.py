@@ -8,6 +8,7 @@ is copied, and it repeats every number that is not a tensor: so each phase, at w
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -28,10 +29,31 @@ Record = Callable[[Callable[[], None]], Callable[[], None]]
 WARM_UP = 3
 
 
+@functools.cache
+def _recording_stream(index: int) -> torch.cuda.Stream:
+    """The one stream of a device on which steps run before they are recorded, and are recorded."""
+    return torch.cuda.Stream(index)
+
+
+def warm_up(step: Callable[[], None]) -> None:
+    """Do a step that is to be recorded: on the stream on which it will be, so that libraries are set up for it.
+
+    PyTorch asks for a side stream: handles and workspaces of cuBLAS and cuDNN are those of a stream, and a backward
+    pass goes on in the streams of its forward pass, which must not be the default one while a graph is recorded.
+    """
+    before = torch.cuda.current_stream()
+    own = _recording_stream(torch.cuda.current_device())
+    own.wait_stream(before)
+    with torch.cuda.stream(own):
+        step()
+    before.wait_stream(own)
+
+
 def record_cuda_graph(step: Callable[[], None]) -> Callable[[], None]:
     """Record a step as a CUDA graph; its memory is that of all its tensors, until it is forgotten."""
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads may copy batches
+    stream = _recording_stream(torch.cuda.current_device())
+    with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):  # other threads copy batches
         step()
     return graph.replay
 
@@ -59,6 +81,7 @@ class Recorder:
 
     def __init__(self, record: Record | None, required: bool = False):
         self._record, self._required = record, required
+        self._first = warm_up if record is record_cuda_graph else _at_once
         self._warm: Counter[str] = Counter()
         self.forget()
 
@@ -78,7 +101,7 @@ class Recorder:
             return
         if self._replay is None and self._warm[kind] < WARM_UP:
             self._warm[kind] += 1
-            step(*batches)
+            self._first(lambda: step(*batches))
             return
         if self._replay is None:
             own = tuple(_copied(batch) for batch in batches)
@@ -104,6 +127,10 @@ class Recorder:
             raise RunFailure(f"{why}; use search.cuda_graphs=auto") from error
         warnings.warn(f"{why}; steps run one by one, which takes longer", stacklevel=3)
         self._record = None
+
+
+def _at_once(step: Callable[[], None]) -> None:
+    step()
 
 
 def _copied(batch: AnyBatch) -> AnyBatch:

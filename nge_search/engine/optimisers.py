@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -17,6 +18,13 @@ def build_sgd(
 ) -> torch.optim.SGD:
     """SGD of parameters, or of groups of them, with L2 penalty, all tensors in one fused kernel."""
     return torch.optim.SGD(parameters, lr=rate, momentum=momentum, weight_decay=decay, fused=True)
+
+
+def step_capturable(optimiser: torch.optim.Optimizer) -> None:
+    """A step of an optimiser that may be recorded, without PyTorch's advice to record it: first ones are not."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This instance was constructed with capturable=True")
+        optimiser.step()
 
 
 def cosine(epoch: float, epochs: float, first: float, last: float) -> float:

@@ -66,7 +66,7 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
         if self.affine:
             shape = (1, -1, 1, 1)
             normal_BCHW = normal_BCHW * self.weight.view(shape) + self.bias.view(shape)
-        return normal_BCHW
+        return normal_BCHW.to(x_BCHW.dtype)  # weights of float32 would make float32 of bfloat16
 
 
 def synchronise_statistics(module: nn.Module) -> None:

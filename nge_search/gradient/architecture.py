@@ -13,6 +13,7 @@ from nge_search.embedding import EdgeWeights, build_embedding
 from nge_search.engine.checkpoint import load_module
 from nge_search.engine.checkpoint_parts import load_optimiser
 from nge_search.engine.distributed import World
+from nge_search.engine.optimisers import step_capturable
 from nge_search.engine.precision import weight_dtype
 from nge_search.gradient import dirichlet
 from nge_search.gradient.regularisers import anchor_gradient, beta_decay_gradient, entropy_gradient
@@ -126,7 +127,7 @@ class ArchitectureOptimiser:
             outputs += logits
             gradients = gradients + [self.beta_weight * beta_decay_gradient(x.detach()) for x in logits]
         torch.autograd.backward(outputs, gradients)
-        self.optimiser.step()
+        step_capturable(self.optimiser)
         self.optimiser.zero_grad(set_to_none=True)
         self.finite &= torch.stack([torch.isfinite(g).all() for g in gradients]).all()
 

@@ -25,6 +25,7 @@ from nge_search.kinds import Kind
 from nge_search.registry import resolve
 from nge_search.settings.base import Section
 from nge_search.settings.run import RunningConfig
+from nge_search.settings.shipped import find_config
 from nge_search.settings.values import read_path, read_value, read_word
 from nge_search.yaml_reader import LARGEST_BYTES, Written, parse_written
 
@@ -44,6 +45,9 @@ def load_config(
 
     What follows from a file's settings (`implied`) goes before the file; from overrides, behind it.
 
+    Args:
+        path: of the file, or the name of one that ships (`find_config`).
+
     Raises:
         UserError: an unreadable file, an unknown key, a value of the wrong type or out of its limits,
             or settings that do not go together.
@@ -51,7 +55,8 @@ def load_config(
     settings = {setting.key: setting for setting in _settings(schema)}
     layers: list[tuple[str, Mapping[str, Any]]] = []
     if path is not None:
-        path = user_path(path)
+        own = kinds.find(schema.kind)
+        path = user_path(path) if own is None else find_config(path, own.command)
         layers.append((str(path), _read_yaml(path)))
     layers.extend(("", _layer(item, schema, settings)) for item in overrides)
     merged = OmegaConf.structured(schema)
@@ -125,7 +130,7 @@ def kind_for(
     """
     choices = kinds.of_command(command)
     tasks = [kind.task for kind in choices]
-    layers: list[Mapping[str, Any]] = [] if path is None else [_read_yaml(user_path(path))]
+    layers: list[Mapping[str, Any]] = [] if path is None else [_read_yaml(find_config(path, command))]
     for item in overrides:
         if isinstance(item, Mapping):
             layers.append(item)

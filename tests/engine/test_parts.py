@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import random
+import warnings
 
 import numpy as np
 import pytest
@@ -12,11 +13,11 @@ import torch
 from torch import nn
 
 from nge_search.cli import main
-from nge_search.engine import checkpoint
+from nge_search.engine import checkpoint, sync_batchnorm
 from nge_search.engine.checkpoint import CheckpointFolder, load_module, read_checkpoint
 from nge_search.engine.distributed import World
 from nge_search.engine.loop import average_buffers, float_buffers
-from nge_search.engine.optimisers import build_sgd, clip_gradients, cosine, set_gradients
+from nge_search.engine.optimisers import build_sgd, clip_gradients, cosine, set_gradients, step_capturable
 from nge_search.engine.session import open_session
 from nge_search.errors import UserError
 from nge_search.files import write_atomic
@@ -190,3 +191,39 @@ def test_gradients_of_another_layout_reach_their_own_weights():
     set_gradients([weight], [gradient])
     build_sgd([weight], 1.0, 0.0, 0.0).step()
     assert torch.equal(weight.detach(), -gradient)
+
+
+def test_a_step_that_may_be_recorded_brings_no_advice_to_record_it(monkeypatch):
+    """PyTorch gives it on a GPU at the first step that is not; other warnings come through."""
+    weight = nn.Parameter(torch.ones(2))
+    optimiser = torch.optim.SGD([weight], lr=0.5)
+    advice = "This instance was constructed with capturable=True or some of all the param_groups came with it"
+    step = optimiser.step
+
+    def warn_and_step(words):
+        warnings.warn(words, stacklevel=1)
+        return step()
+
+    weight.grad = torch.ones(2)
+    monkeypatch.setattr(optimiser, "step", lambda: warn_and_step(advice))
+    step_capturable(optimiser)
+    assert weight.tolist() == [0.5, 0.5]
+    monkeypatch.setattr(optimiser, "step", lambda: warn_and_step("something else"))
+    with pytest.warns(UserWarning, match="something else"):
+        step_capturable(optimiser)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_shared_statistics_keep_the_type_of_images(dtype, monkeypatch):
+    """As `nn.BatchNorm2d` does, and with its values; a single rank stands in for all."""
+    monkeypatch.setattr(sync_batchnorm.dist, "get_world_size", lambda: 1)
+    monkeypatch.setattr(sync_batchnorm.dist, "all_gather", lambda rows, local: rows[0].copy_(local))
+    monkeypatch.setattr(sync_batchnorm.dist, "all_reduce", lambda sums: None)
+    torch.manual_seed(0)
+    x = torch.randn(4, 3, 5, 5).to(dtype)
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    shared, own = sync_batchnorm.SyncedBatchNorm2d(3, dtype=wide), nn.BatchNorm2d(3, dtype=wide)
+    found, expected = shared(x), own(x)
+    assert found.dtype == expected.dtype == dtype
+    tolerance = {torch.bfloat16: 2e-2, torch.float32: 1e-5, torch.float64: 1e-12}[dtype]
+    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)

@@ -15,7 +15,7 @@ from nge_search.settings.load import load_config
 from nge_search.settings.search import SearchConfig
 from nge_search.supernet import FusedSupernet, Supernet
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+pytestmark = pytest.mark.cuda
 
 
 def gradients(network, images, matrices):

@@ -1,0 +1,365 @@
+"""What one GPU does, recorded in pieces: `record.sh` starts it and says how.
+
+Each piece is a command of its own, with a limit of time. A run that meets its limit saves its state, and goes on in
+the next call; any other piece is done anew. Nothing here needs a GPU to be tried: --device cpu --small.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nge_search.commands.parser import Parser
+from nge_search.errors import UserError
+from nge_search.files import write_atomic
+from nge_search.json_reader import parse_json
+from nge_search.settings.run import DEVICES
+
+ROOT = Path(__file__).parents[2]
+FORMAT = "nge-gpu-record/1"
+#: Seconds of a piece, at most, and of them those that a run has to save its state once it is asked to end.
+LONGEST, SAVING = 240.0, 20.0
+#: A piece is not begun with less time than this, in seconds; it is more than SAVING.
+LEAST = 30.0
+#: Images that train the weights in an epoch of the paper's search.
+HALF = 25_000
+NGE = (sys.executable, "-m", "nge_search.cli")
+SMALL_SEARCH = (
+    "threads=1", "data.name=digits", "data.limit=64", "supernet.channels=2", "supernet.cells=3", "supernet.nodes=2",
+    "search.batch_size=16", "search.epochs=1", "supernet.kernel=reference",
+)  # fmt: skip
+SMALL_NETWORK = ("threads=1", "data.limit=64", "network.channels=4", "network.cells=3", "train.epochs=1")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What all pieces are told.
+
+    Attributes:
+        data: settings that name the images of the search; empty for a small record, which takes digits.
+        label: what these images are, for whoever reads the figures.
+    """
+
+    out: Path
+    device: str
+    small: bool = False
+    data: tuple[str, ...] = ()
+    label: str = "digits"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One command.
+
+    Attributes:
+        what: what it records.
+        command: its words.
+        read: figures from its standard output and its run folder.
+        run: the run folder's name below OUT, for a run that goes on where it was stopped.
+    """
+
+    name: str
+    what: str
+    command: Callable[[Options], list[str]]
+    read: Callable[[str, Path], dict[str, Any]]
+    run: str = ""
+
+
+@dataclass
+class Done:
+    """What came of a piece: `state` is done, failed or unfinished."""
+
+    state: str
+    seconds: float
+    code: int
+    figures: dict[str, Any] = field(default_factory=dict)
+
+
+def _tests(options: Options) -> list[str]:
+    rooms = "supernet" if options.small else "*"
+    files = sorted(str(path) for path in (ROOT / "tests").glob(f"{rooms}/test_cuda.py"))
+    quietly = ["-q", "-rs", "-p", "no:cacheprovider", f"--rootdir={ROOT}"]
+    return [sys.executable, "-m", "pytest", *quietly, "-m", "cuda", *files]
+
+
+def _bench(name: str, small: Sequence[str], full: Sequence[str]) -> Callable[[Options], list[str]]:
+    def command(options: Options) -> list[str]:
+        return [*NGE, "bench", name, "--device", options.device, "--json", *(small if options.small else full)]
+
+    return command
+
+
+def _search(name: str, *more: str, short: bool = False) -> Callable[[Options], list[str]]:
+    """The paper's search; `short`: of one epoch."""
+
+    def command(options: Options) -> list[str]:
+        config = ROOT / "configs" / "search" / "cifar10_paper.yaml"
+        words = SMALL_SEARCH if options.small else (*options.data, *(["search.epochs=1"] if short else []))
+        place = [f"device={options.device}", f"run.dir={options.out / name}", "run.progress=lines"]
+        return [sys.executable, str(ROOT / "train_search.py"), f"--config={config}", *more, *words, *place]
+
+    return command
+
+
+def _training(name: str, config: str, *more: str) -> Callable[[Options], list[str]]:
+    def command(options: Options) -> list[str]:
+        path = ROOT / "configs" / "eval" / f"{config}.yaml"
+        tiny = [*SMALL_NETWORK, *(["train.compile=false"] if config == "digits" else [])]
+        words = (*more, *tiny) if options.small else more
+        genotype = "network.genotype=darts_v2"
+        place = [f"device={options.device}", f"run.dir={options.out / name}", "run.progress=lines"]
+        return [sys.executable, str(ROOT / "train_eval.py"), f"--config={path}", genotype, *words, *place]
+
+    return command
+
+
+def _last_line(out: str, _: Path) -> dict[str, Any]:
+    lines = [line for line in out.splitlines() if line.strip()]
+    skipped = [line for line in lines if line.startswith("SKIPPED")]
+    return {"result": lines[-1].strip("= ") if lines else "", "skipped": skipped}
+
+
+def _document(out: str, _: Path) -> dict[str, Any]:
+    found = parse_json(out, "what the bench printed")
+    if not isinstance(found, dict):
+        raise UserError("the bench printed no JSON object")
+    return found
+
+
+def _rows(_: str, folder: Path) -> dict[str, Any]:
+    """What a run's epochs took and came to; of an unfinished one, those that are over."""
+    names = ("epoch", "seconds", "images_per_second", "peak_memory_mb", "valid_top1", "test_top1", "test_miou")
+    path, summary = folder / "metrics.jsonl", folder / "summary.json"
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return {
+        "epochs": [{name: row[name] for name in names if name in row} for row in rows],
+        "summary": json.loads(summary.read_text()) if summary.exists() else None,
+    }
+
+
+_TINY_BENCH = ("--batch=2", "--cells=3", "--channels=2", "--steps=1")
+
+#: The most valuable first: no figure counts before the tests have passed.
+PIECES = (
+    Piece("tests", "tests that need a GPU", _tests, _last_line),
+    Piece(
+        "supernet",
+        "steps of the supernet, fast and textbook, and the roofline",
+        _bench("supernet", (*_TINY_BENCH, "--size=8"), ("--batch=64", "--steps=20")),
+        _document,
+    ),
+    Piece(
+        "search",
+        "the paper's search, bf16, with CUDA graphs",
+        _search("search", "precision=bf16"),
+        _rows,
+        "search",
+    ),
+    Piece(
+        "retrain",
+        "steps of a retraining, bf16 and compiled, beside DARTS'",
+        _bench("retrain", (*_TINY_BENCH, "--workers=0"), ("--batch=128", "--steps=30", "--workers=8")),
+        _document,
+    ),
+    Piece(
+        "search_eager",
+        "an epoch of that search, without CUDA graphs",
+        _search("search_eager", "precision=bf16", "search.cuda_graphs=never", short=True),
+        _rows,
+        "search_eager",
+    ),
+    Piece(
+        "search_fp32",
+        "an epoch of that search in fp32, with CUDA graphs",
+        _search("search_fp32", "precision=fp32", short=True),
+        _rows,
+        "search_fp32",
+    ),
+    Piece(
+        "classification",
+        "a retraining of digits, bf16 and compiled",
+        _training("classification", "digits", "precision=bf16", "train.compile=true"),
+        _rows,
+        "classification",
+    ),
+    Piece(
+        "segmentation",
+        "DeepLabv3 on generated scenes, bf16",
+        _training("segmentation", "scenes", "precision=bf16"),
+        _rows,
+        "segmentation",
+    ),
+)
+
+
+def execute(command: Sequence[str], seconds: float, log: Path) -> tuple[int, str]:
+    """Exit code and standard output of a command; SIGTERM a while before `seconds` are over, then SIGKILL.
+
+    Its standard error is kept in `log`.
+    """
+    with log.open("w") as errors:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+        try:
+            out, _ = process.communicate(timeout=max(1.0, seconds - SAVING))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGTERM)
+            try:
+                out, _ = process.communicate(timeout=SAVING)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                out, _ = process.communicate()
+    return process.returncode, out
+
+
+Execute = Callable[[Sequence[str], float, Path], tuple[int, str]]
+
+
+def do(piece: Piece, options: Options, seconds: float, run: Execute = execute) -> Done:
+    """Carry a piece out, for so many seconds at most."""
+    start = time.monotonic()
+    code, out = run(piece.command(options), seconds, options.out / f"{piece.name}.log")
+    took = round(time.monotonic() - start, 1)
+    (options.out / f"{piece.name}.txt").write_text(out)
+    stopped = code in (143, -signal.SIGTERM, -signal.SIGKILL)
+    state = "done" if code == 0 else "unfinished" if stopped else "failed"
+    figures: dict[str, Any] = {}
+    if code == 0 or piece.read is not _document:  # a bench that ended early has printed nothing to read
+        try:
+            figures = piece.read(out, options.out / piece.run)
+        except (UserError, ValueError) as error:
+            state, figures = "failed", {"why": str(error)}
+    return Done(state, took, code, figures)
+
+
+def expected(supernet: dict[str, Any]) -> dict[str, Any]:
+    """What a step and the whole search should take: by the bench's steps, and at least by the roofline.
+
+    The roofline is the larger of the time for a weight step's operations at the rate of a product of matrices in
+    float32, and for its bytes at the bandwidth of a copy: bf16 may pass the former.
+    """
+    forms, roof = supernet["forms"], supernet["roofline"]
+    fastest = forms.get("fused_bf16_graphs", forms["fused"])
+    bound = max(roof["seconds_for_operations"], roof["seconds_for_bytes"])
+    steps = -(-HALF // supernet["settings"]["batch"])
+    both = fastest["weight"]["seconds"] + fastest["architecture"]["seconds"]
+    return {
+        "roofline_weight_step_seconds": bound,
+        "weight_step_over_roofline": {name: form["weight"]["seconds"] / bound for name, form in forms.items()},
+        "epoch_seconds": steps * both,
+        "search_of_25_epochs_seconds": 25 * steps * both,
+    }
+
+
+def images_of(words: Sequence[str]) -> tuple[tuple[str, ...], str]:
+    """The settings of the search's images under `data.root`, and what they are to be called.
+
+    Raises:
+        UserError: no CIFAR-10 there, in neither form.
+    """
+    roots = [word.partition("=")[2] for word in words if word.startswith("data.root=")]
+    others = tuple(word for word in words if not word.startswith("data.root="))
+    if not roots:
+        raise UserError("name the folder of CIFAR-10: data.root=FOLDER; or --small for a dry run on digits")
+    root = Path(roots[-1]).expanduser().absolute()
+    if (root / "cifar-10-batches-py").is_dir():
+        return (f"data.root={root}", *others), "CIFAR-10, lossless (torchvision's files)"
+    if (root / "train" / "airplane").is_dir():
+        first = next(iter(sorted((root / "train" / "airplane").iterdir())), root)
+        kind = (
+            "a lossy copy: its accuracies are not CIFAR-10's"
+            if first.suffix in (".jpg", ".jpeg")
+            else "image files"
+        )
+        return ("data.name=folder", f"data.root={root}", "data.image_size=32", *others), f"CIFAR-10, {kind}"
+    raise UserError(f"data.root={root}: holds neither cifar-10-batches-py/ nor train/airplane/")
+
+
+def load(out: Path, told: dict[str, Any]) -> dict[str, Any]:
+    """The record so far, or a new one.
+
+    Raises:
+        UserError: a file or a folder of something else, or a record of another device or other images.
+    """
+    path = out / "record.json"
+    if not path.exists():
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise UserError(f"{out} is no record that this script began; name a new folder")
+        out.mkdir(parents=True, exist_ok=True)
+        record = {"format": FORMAT, **told, "pieces": {}}
+        write_atomic(path, json.dumps(record, indent=2) + "\n")
+        return record
+    record = parse_json(path.read_text(errors="replace"), str(path))
+    if not isinstance(record, dict) or record.get("format") != FORMAT or not isinstance(record.get("pieces"), dict):
+        raise UserError(f"{path} is no record of this script; name a new folder")
+    for name, value in told.items():
+        if record.get(name) != value:
+            raise UserError(f"{out} records {name}={record.get(name)}, not {value}; name a new folder")
+    return record
+
+
+def record_all(options: Options, names: Sequence[str], seconds: float, run: Execute = execute) -> dict[str, Any]:
+    """All pieces of these names that are not done yet, as far as the time goes; the record is kept after each."""
+    told = {"device": options.device, "small": options.small, "images": options.label}
+    record, end = load(options.out, told), time.monotonic() + seconds
+    for piece in PIECES:
+        before = record["pieces"].get(piece.name, {})
+        if piece.name not in names or before.get("state") == "done":
+            continue
+        left = end - time.monotonic()
+        if left < LEAST:
+            print(f"time is up before {piece.name}; the same command goes on with it", flush=True)
+            break
+        print(f"{piece.name}: {piece.what} ...", flush=True)
+        done = do(piece, options, min(left, LONGEST), run)
+        record["pieces"][piece.name] = vars(done)
+        if piece.name == "supernet" and done.state == "done":
+            record["expected"] = expected(done.figures)
+        write_atomic(options.out / "record.json", json.dumps(record, indent=2) + "\n")
+        print(f"{piece.name}: {done.state} after {done.seconds} s", flush=True)
+    return record
+
+
+def main(words: Sequence[str], run: Execute = execute) -> int:
+    parser = Parser(prog="record.sh", description="Record what one GPU does, in pieces.")
+    parser.add_argument("out", type=Path, help="folder of the record: a new one, or one that is to be gone on with")
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="settings of the search: data.root=FOLDER")
+    parser.add_argument("--device", choices=DEVICES, default="cuda", help="device of all pieces (cuda)")
+    parser.add_argument("--small", action="store_true", help="everything tiny and on digits, to try the script")
+    parser.add_argument("--minutes", type=float, default=12.0, help="time of this call in minutes (12)")
+    parser.add_argument(
+        "--piece", action="append", default=[], choices=[piece.name for piece in PIECES], help="do this piece alone"
+    )
+    try:
+        options = _options(parser, words)
+        names = options.piece or [piece.name for piece in PIECES]
+        data, label = ((), "digits") if options.small else images_of(options.settings)
+        told = Options(options.out.absolute(), options.device, options.small, data, label)
+        record = record_all(told, names, 60 * options.minutes, run)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    states = {name: record["pieces"].get(name, {}).get("state", "to do") for name in names}
+    print(f"{told.out / 'record.json'}: " + ", ".join(f"{name} {state}" for name, state in states.items()))
+    return 1 if "failed" in states.values() else 0
+
+
+def _options(parser: Parser, words: Sequence[str]) -> argparse.Namespace:
+    options = parser.parse_intermixed_args(list(words))
+    if not LEAST / 60 <= options.minutes <= 600:
+        raise UserError(f"--minutes={options.minutes}: must be between {LEAST / 60} and 600")
+    wrong = next((word for word in options.settings if "=" not in word), None)
+    if wrong is not None:
+        raise UserError(f"'{wrong}' is not a setting; write key=value, for example data.root=/data")
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

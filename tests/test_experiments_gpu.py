@@ -1,0 +1,175 @@
+"""`experiments/gpu/record.sh`: every piece on the CPU, what a stopped record goes on with, what is refused."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from nge_search.cli import main
+
+ROOT = Path(__file__).parents[1]
+PIECES = [
+    "tests", "supernet", "search", "retrain", "search_eager", "search_fp32", "classification", "segmentation",
+]  # fmt: skip
+
+
+@pytest.fixture
+def record(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(ROOT / "experiments" / "gpu")
+    return importlib.import_module("record")
+
+
+def here(command: Sequence[str], seconds: float, log: Path) -> tuple[int, str]:
+    """Runs of this process; benches and tests answer at once, the former by what they printed on some CPU."""
+    assert 0 < seconds <= 240
+    log.write_text("")
+    script = Path(command[1]).name
+    if script in ("train_search.py", "train_eval.py"):
+        return main([script[6:-3], *command[2:], "run.tensorboard=false", "run.progress=none"]), ""
+    if "bench" in command:
+        name = command[command.index("bench") + 1]
+        return 0, (ROOT / "experiments" / "results" / f"{name}_cpu.json").read_text()
+    assert "pytest" in command
+    return 0, "SKIPPED [5] tests/supernet/test_cuda.py: needs a GPU\n\n5 skipped in 1.00s\n"
+
+
+def test_every_piece_on_the_cpu(record, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("nge_search.data.segmentation.scenes.TEST", 8)
+    words = [str(tmp_path / "out"), "--device", "cpu", "--small"]
+    assert record.main(words, here) == 0
+    found = json.loads((tmp_path / "out" / "record.json").read_text())
+    assert list(found["pieces"]) == [piece.name for piece in record.PIECES] == PIECES
+    assert {piece["state"] for piece in found["pieces"].values()} == {"done"}
+    assert (found["images"], found["device"]) == ("digits", "cpu")
+    assert found["pieces"]["tests"]["figures"]["result"] == "5 skipped in 1.00s"
+    for name in ("search", "search_eager", "search_fp32", "classification", "segmentation"):
+        figures = found["pieces"][name]["figures"]
+        assert [row["epoch"] for row in figures["epochs"]] == [0]
+        assert figures["summary"]["seconds"] > 0
+    supernet = found["pieces"]["supernet"]["figures"]
+    fused, roof = supernet["forms"]["fused"], supernet["roofline"]
+    bound = max(roof["seconds_for_operations"], roof["seconds_for_bytes"])
+    steps = -(-25_000 // supernet["settings"]["batch"])
+    own = fused["weight"]["seconds"] + fused["architecture"]["seconds"]
+    assert found["expected"]["weight_step_over_roofline"]["fused"] == fused["weight"]["seconds"] / bound
+    assert found["expected"]["search_of_25_epochs_seconds"] == pytest.approx(25 * steps * own)
+
+    def never(*_):
+        raise AssertionError("what is done is not done again")
+
+    capsys.readouterr()
+    assert record.main(words, never) == 0
+    assert "segmentation done" in capsys.readouterr().out
+
+
+def test_what_failed_or_met_its_limit_is_done_by_the_next_call(record, tmp_path, capsys):
+    asked: list[str] = []
+
+    def badly(command, seconds, log):
+        asked.append(command[1])
+        if "bench" in command:
+            return 1, "no JSON"
+        return (143, "") if "train_search" in command[1] else here(command, seconds, log)
+
+    words = [str(tmp_path / "out"), "--device", "cpu", "--small"]
+    chosen = ["--piece", "tests", "--piece", "supernet", "--piece", "search_fp32"]
+    assert record.main([*words, *chosen], badly) == 1
+    assert "tests done, supernet failed, search_fp32 unfinished" in capsys.readouterr().out
+    assert record.main([*words, *chosen], here) == 0
+    found = json.loads((tmp_path / "out" / "record.json").read_text())["pieces"]
+    assert {name: piece["state"] for name, piece in found.items()} == dict.fromkeys(found, "done")
+    assert len(found) == len(asked) == 3
+
+
+def test_a_call_ends_with_its_time(record, tmp_path, monkeypatch, capsys):
+    clock = [0.0]
+    monkeypatch.setattr(record.time, "monotonic", lambda: clock[0])
+
+    def slowly(command, seconds, log):
+        clock[0] += 100
+        return 0, "5 skipped"
+
+    monkeypatch.setattr(
+        record, "PIECES", [record.Piece(name, "", lambda _: [], record._last_line) for name in "abc"]
+    )
+    record.record_all(record.Options(tmp_path / "out", "cpu", True), "abc", 220, slowly)
+    assert "time is up before c" in capsys.readouterr().out
+
+
+def test_a_process_is_asked_to_end_before_it_is_killed(record, tmp_path, monkeypatch):
+    monkeypatch.setattr(record, "SAVING", 60.0)
+    waits = "import time; print('up', flush=True); time.sleep(600)"
+    code, _ = record.execute([sys.executable, "-S", "-c", waits], 61.0, tmp_path / "log")
+    assert code == -15  # the signal's, which a run answers by 143
+    assert record.execute([sys.executable, "-S", "-c", "print(1)"], 60.0, tmp_path / "log") == (0, "1\n")
+
+
+def test_images_are_called_what_they_are(record, tmp_path):
+    (tmp_path / "a" / "cifar-10-batches-py").mkdir(parents=True)
+    words, label = record.images_of([f"data.root={tmp_path / 'a'}", "seed=1"])
+    assert words == (f"data.root={tmp_path / 'a'}", "seed=1")
+    assert "lossless" in label
+    for suffix, said in ((".jpg", "lossy"), (".png", "image files")):
+        folder = tmp_path / suffix / "train" / "airplane"
+        folder.mkdir(parents=True)
+        (folder / f"0001{suffix}").touch()
+        words, label = record.images_of([f"data.root={tmp_path / suffix}"])
+        assert words[0] == "data.name=folder"
+        assert said in label
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["out"], "name the folder of CIFAR-10"),
+        (["out", "data.root=nowhere"], "holds neither cifar-10-batches-py/ nor train/airplane/"),
+        (["out", "--small", "seed"], "'seed' is not a setting"),
+        (["out", "--small", "--piece", "sarch"], "invalid choice: 'sarch'"),
+        (["out", "--small", "--minutes", "0"], "--minutes=0.0: must be between"),
+        (["out", "--small", "--minutes", "nan"], "--minutes=nan: must be between"),
+        (["out", "--small", "--device", "gpu"], "invalid choice: 'gpu'"),
+        ([], "the following arguments are required: out"),
+        (["taken", "--small"], "is no record that this script began"),
+        (["taken/file", "--small"], "is no record that this script began"),
+        (["other", "--small"], "records device=cpu, not cuda"),
+        (["damaged", "--small"], "is no record of this script"),
+    ],
+)
+def test_what_is_refused(record, tmp_path, monkeypatch, capsys, words, says):
+    monkeypatch.chdir(tmp_path)
+    for name in ("taken", "other", "damaged"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "taken" / "file").touch()
+    (tmp_path / "damaged" / "record.json").write_text("[1]")
+    told = {"format": record.FORMAT, "device": "cpu", "small": True, "images": "digits", "pieces": {}}
+    (tmp_path / "other" / "record.json").write_text(json.dumps(told))
+    assert record.main(words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert says in error
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_the_script_itself(tmp_path):
+    """Every piece in its own process, on the CPU; there the tests are skipped, so that no GPU may be in sight."""
+    command = [str(ROOT / "experiments" / "gpu" / "record.sh"), str(tmp_path / "out"), "--device", "cpu", "--small"]
+    own = {**os.environ, "PYTHON": sys.executable, "CUDA_VISIBLE_DEVICES": ""}
+    for _ in range(9):  # a slow machine meets the limits of pieces; the same command goes on
+        subprocess.run(command, env=own, check=True)
+        found = json.loads((tmp_path / "out" / "record.json").read_text())
+        states = {piece["state"] for piece in found["pieces"].values()}
+        if states == {"done"} and len(found["pieces"]) == len(PIECES):
+            break
+    assert states == {"done"}
+    assert list(found["pieces"]) == PIECES
+    assert "skipped" in found["pieces"]["tests"]["figures"]["result"]

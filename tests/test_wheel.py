@@ -1,0 +1,51 @@
+"""A wheel of the checkout, alone in a folder: its configs, and a search, a training and a query from elsewhere."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NEEDED = ("setup.py", "setup.cfg", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE")
+TINY = ("run.progress=none", "run.tensorboard=false", "data.limit=64", "threads=1")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("setuptools") is None, reason="needs setuptools to build a wheel")
+def test_a_wheel_works_alone(tmp_path):
+    source, place, elsewhere = (tmp_path / name for name in ("source", "installed", "elsewhere"))
+    source.mkdir()
+    elsewhere.mkdir()
+    for name in NEEDED:
+        shutil.copy(ROOT / name, source)
+    for name in ("nge_search", "configs"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    build = [sys.executable, "setup.py", "--quiet", "bdist_wheel", "--dist-dir", str(tmp_path / "wheels")]
+    subprocess.run(build, cwd=source, check=True, capture_output=True)
+    shutil.rmtree(source)
+    (wheel,) = (tmp_path / "wheels").glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(place)
+    shipped = {path.relative_to(place / "nge_search").as_posix() for path in place.glob("nge_search/configs/*/*")}
+    assert shipped == {path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").glob("*/*.yaml")}
+
+    def nge(*words: str) -> str:
+        own = {**os.environ, "PYTHONPATH": str(place)}
+        command = [sys.executable, "-m", "nge_search.cli", *words]
+        done = subprocess.run(command, cwd=elsewhere, env=own, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert {Path(config["path"]).is_relative_to(place) for config in json.loads(nge("configs", "--json"))} == {True}
+    small = ("supernet.channels=2", "supernet.cells=3", "supernet.kernel=reference", "search.baselines=false")
+    nge("search", "--config", "digits", *TINY, *small, "search.epochs=1")
+    nge("eval", "--config", "digits", *TINY, "network.genotype=runs/search/digits", "train.epochs=1")
+    assert (elsewhere / "runs" / "eval" / "digits" / "summary.json").exists()
+    assert "resnet50" in nge("retrieve", "query", "resnet50")
