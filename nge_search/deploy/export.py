@@ -150,7 +150,7 @@ def trained_network(run: Path) -> nn.Module:
         UserError: another folder, or one without a checkpoint.
     """
     trained = _read_run(run, "last")
-    document = _timm_config(trained)
+    document = _timm_config(trained, None)
     return build_network(document["architecture"], document["model_args"], trained.weights, str(run))
 
 

@@ -99,6 +99,11 @@ def read_run_segmenter(run: Path, exact: bool = False) -> TrainedSegmenter:
     return _build(config, genotype, reader.described_images(), weights, saved.state.source, damaged)
 
 
+def trained_network(run: Path) -> DeepLabV3:
+    """The network of `read_run_segmenter`."""
+    return read_run_segmenter(run).network
+
+
 def _read_export(folder: Path) -> TrainedSegmenter:
     path = folder / MODEL_FILE
     document = Reader(str(path), read_json(path))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 #: What makes a trained network out of a run folder of a kind.
 _NETWORKS = {
     "eval": "nge_search.deploy.export:trained_network",
-    "segmentation": "nge_search.deploy.segment:trained_network",
+    "segmentation": "nge_search.deploy.segmenter:trained_network",
 }
 _P = "p_"
 

@@ -424,9 +424,11 @@ class StagePass:
         d_p = [d_skip, d_pools] + [
             changes[name].p.view(edges, -1) for name in ("last", "direct") if name in changes
         ]
-        weights = [changes[name].weight if name in changes else None for name in ("first", "last", "direct")]
-        every = [*self._join_skip(d_p), of_modules.sum(dim=2)]
-        return StageWeights(torch.cat(every, dim=1), inner_taps, outer_taps, *weights, modules=of_weights)
+        first, last, direct = (
+            changes[name].weight if name in changes else None for name in ("first", "last", "direct")
+        )
+        p_EO = torch.cat([*self._join_skip(d_p), of_modules.sum(dim=2)], dim=1)
+        return StageWeights(p_EO, inner_taps, outer_taps, first, last, direct, of_weights)
 
     def _modules_backward(
         self, dys: Sequence[Tensor], dx: Sequence[Tensor] | None, written: bool, need_weights: bool
