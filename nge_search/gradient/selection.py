@@ -1,8 +1,8 @@
 """What becomes of the P that a search ends with: a cell, chosen by more than P, and compared with simple ones.
 
 - Short: the cell that P derives, or one of a likely operation throughout if that learns better, and those one edit
-  away, over the likeliest operations of each edge, are trained for a short time each; the best few again, for longer,
-  and the best of these stays. One round of edits: a second one follows the noise of the first.
+  away, over the likeliest operations of each edge, are trained for a short time each; the best few again, for
+  longer, and the best of these stays. One round of edits: a second one follows the noise of the first.
 - Predictor: the same cells, by what a predictor expects of them.
 - Perturbation: `nge_search.gradient.perturbation`.
 

@@ -228,8 +228,8 @@ class SearchSection(SgdSection):
     )
     selection_convolutions: float = option(
         0.5,
-        "Smallest share of convolutions among the operations that search.selection=short begins with, for it to try "
-        "edits: where there are fewer, short trainings favour skips.",
+        "Smallest share of convolutions among the operations that search.selection=short begins with, for it to "
+        "try edits: where there are fewer, short trainings favour skips.",
         at_least=0,
         at_most=1,
     )
