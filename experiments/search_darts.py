@@ -26,7 +26,11 @@ from nge_search.spaces import DartsSpace
 
 IMAGES = ("data.name=folder", "data.limit=10000", "data.image_size=16")
 SUPERNET = ("supernet.channels=8", "supernet.cells=5", "search.evaluate_every=0")
-SELECTION = short_selection("steps=100", "batch_size=64", "channels=8", "cells=3", "valid_images=1500")
+#: All cells are compared with the same mult-adds, as they are retrained.
+SELECTION = (
+    *short_selection("steps=100", "batch_size=64", "macs=1M", "cells=3", "valid_images=1500"),
+    "search.selection_operations=2",
+)
 TRAINING = ("train.batch_size=64", "train.evaluate_every=15", "network.cells=5")
 #: Of the parts in which cells are retrained the epochs, and the seeds of the searches.
 RETRAINED = {"darts choice": (5, (100,)), "darts cells": (15, (0, 1, 2))}

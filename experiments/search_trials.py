@@ -26,7 +26,7 @@ from nge_search.gradient.selection import Answer, by_short_trainings, candidates
 from nge_search.metrics.ranking import kendall_tau
 from nge_search.networks.families import FAMILIES
 from nge_search.settings.load import load_config
-from nge_search.settings.search import SearchConfig
+from nge_search.settings.search import SearchConfig, SearchSection
 from nge_search.settings.strategies import QueriesConfig
 from nge_search.spaces import Code, NasBench201Space
 from nge_search.tables import Table, open_table
@@ -86,8 +86,6 @@ SEARCHES: dict[str, tuple[str, ...]] = {
 RANKED, RANKED_IMAGES = 100, 1000
 #: What a selection without a search's P tries on each edge.
 TRIED = ("nor_conv_3x3", "nor_conv_1x1", "skip_connect")
-#: Of the best of a selection so many are trained again, for so many steps.
-FINALISTS, LONGER = 5, (300,)
 _CONVOLUTIONS = ("nor_conv_3x3", "nor_conv_1x1")
 
 
@@ -151,12 +149,13 @@ def search(trial: Trial, inputs: Inputs) -> dict[str, Any]:
 
 
 def _shown_selection(table: Table, selection: dict[str, Any]) -> dict[str, Any]:
-    if "off" in selection:
-        return {"off": selection["off"]}
-    trials = {
-        short_text(table.space.parse(own["architecture"])): round(own["value"], 4) for own in selection["trials"]
-    }
-    return {"seconds": selection["seconds"], "values": trials}
+    found = {name: selection[name] for name in ("off", "seconds") if name in selection}
+    for name in ("starts", "trials", "finals"):
+        found[name] = {
+            short_text(table.space.parse(own["architecture"])): round(own["value"], 4)
+            for own in selection.get(name, [])
+        }
+    return found
 
 
 class Trainings:
@@ -170,9 +169,10 @@ class Trainings:
         self.space = NasBench201Space()
         self._asked = open_trainings(config, config.evaluator, self.space, torch.device("cpu"), lambda text: None)
 
-    def best(self, codes: Sequence[Code]) -> tuple[Code, dict[str, float]]:
-        """The best of some cells, and the value of each."""
-        answers = [self._asked(code) for code in codes]
+    def best(self, codes: Sequence[Code], longer: int = 1) -> tuple[Code, dict[str, float]]:
+        """The best of some cells, and the value of each, after so many times the steps."""
+        asked = self._asked if longer == 1 else self._asked.longer(longer)
+        answers = [asked(code) for code in codes]
         chosen, _ = by_short_trainings(self.space, codes, [Answer(answer.value, {}) for answer in answers])
         return chosen, {short_text(code): round(answer.value, 4) for code, answer in zip(codes, answers)}
 
@@ -196,24 +196,17 @@ def neighbours(trial: Trial, inputs: Inputs) -> dict[str, Any]:
     table, space = open_table(inputs.table), NasBench201Space()
     start, operations = _start(trial), space.cell_space.operations
     tried = [[operations.index(name) for name in TRIED]] * space.length
-    chosen, values = Trainings(trial, inputs).best(candidates(space, start, [tried]))
-    return {"start": truth(table, start), "found": truth(table, chosen), "values": values}
-
-
-def finals(trial: Trial, inputs: Inputs) -> dict[str, Any]:
-    """What longer trainings say of the best neighbours of a cell, beside what short ones do."""
-    table, space = open_table(inputs.table), NasBench201Space()
-    start = _start(trial)
-    tried = [[operation for operation, name in enumerate(space.cell_space.operations) if name != "none"]]
-    codes = candidates(space, start, [tried * space.length])
-    first, values = Trainings(trial, inputs).best(codes)
-    ranked = sorted(codes, key=lambda code: -values[short_text(code)])[:FINALISTS]
-    found = {"start": truth(table, start), "found": truth(table, first), "values": values, "longer": {}}
-    for steps in LONGER:
-        _, longer = Trainings(trial, inputs, f"steps={steps}").best(ranked)
-        found["longer"][str(steps)] = longer
-    found["finalists"] = [truth(table, code) for code in ranked]
-    return found
+    codes, trainings = candidates(space, start, [tried]), Trainings(trial, inputs)
+    first, values = trainings.best(codes)
+    ranked = sorted(codes, key=lambda code: -values[short_text(code)])[: SearchSection().selection_finalists]
+    chosen, longer = trainings.best(ranked, SearchSection().selection_longer)
+    return {
+        "start": truth(table, start),
+        "found": truth(table, chosen),
+        "short": truth(table, first),
+        "values": values,
+        "longer": longer,
+    }
 
 
 def random_search(trial: Trial, inputs: Inputs) -> dict[str, Any]:

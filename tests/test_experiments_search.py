@@ -44,8 +44,6 @@ def scripts(tmp_path, monkeypatch, in_this_process) -> tuple[ModuleType, ModuleT
     monkeypatch.setattr(trials, "DRAWN", _DRAWN)
     monkeypatch.setitem(trials.SEARCHES, "nge, drawn", (*_DRAWN, *selection))
     monkeypatch.setattr(trials, "RUNS", tmp_path / "runs")
-    monkeypatch.setattr(trials, "FINALISTS", 2)
-    monkeypatch.setattr(trials, "LONGER", (3,))
     monkeypatch.setattr(trials, "RANKED", 6)
     monkeypatch.setattr(trials, "RANKED_IMAGES", 20)
     monkeypatch.setitem(darts.SEARCHES, darts.REPORTED, _DRAWN)
@@ -81,9 +79,8 @@ def test_searches_selections_and_shared_weights(tmp_path, monkeypatch, capsys, s
     inputs = ["--table", str(tmp_path / "table"), "--package", "none", "--seeds", "3"]
     call(monkeypatch, quality, "search", "shared", *inputs, "--methods", "nge, drawn")
     call(monkeypatch, quality, "neighbours", *inputs, "--methods", "nor_conv_3x3")
-    call(monkeypatch, quality, "finals", *inputs, "--methods", "nor_conv_3x3")
     text = (tmp_path / "rows.jsonl").read_text()
-    searched, ranked, selected, again = map(json.loads, text.splitlines())
+    searched, ranked, selected = map(json.loads, text.splitlines())
     space = table.space
 
     def truth(cell: str) -> float:
@@ -94,11 +91,9 @@ def test_searches_selections_and_shared_weights(tmp_path, monkeypatch, capsys, s
         assert row["cifar10_test_200"] == truth(row["cell"])
     assert selected["start"]["cell"] == "333333"
     assert len(selected["values"]) == 13
-    assert selected["found"]["cell"] == max(selected["values"], key=selected["values"].get)
-    assert len(again["values"]) == 19
-    assert selected["values"].items() <= again["values"].items()
-    best = sorted(again["values"], key=again["values"].get)[-2:]
-    assert set(again["longer"]["3"]) == {row["cell"] for row in again["finalists"]} == set(best)
+    assert selected["short"]["cell"] == max(selected["values"], key=selected["values"].get)
+    assert set(selected["longer"]) == set(sorted(selected["values"], key=selected["values"].get)[-3:])
+    assert selected["found"]["cell"] == max(selected["longer"], key=selected["longer"].get)
     assert len(searched["by_epoch"]) == 2
     assert searched["by_epoch"][-1] == searched["derived"]["cifar10_test_200"]
     random = np.random.default_rng(3)

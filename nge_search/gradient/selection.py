@@ -1,8 +1,8 @@
 """What becomes of the P that a search ends with: a cell, chosen by more than P, and compared with simple ones.
 
-- Short: the cell that P derives and those one edit away, over the likeliest operations of each edge, are trained
-  for a short time each; the best few again, for longer, and the best of these stays. One round of edits: a second
-  one follows the noise of the first.
+- Short: the cell that P derives, or one of a likely operation throughout if that learns better, and those one edit
+  away, over the likeliest operations of each edge, are trained for a short time each; the best few again, for
+  longer, and the best of these stays. One round of edits: a second one follows the noise of the first.
 - Predictor: the same cells, by what a predictor expects of them.
 - Perturbation: `nge_search.gradient.perturbation`.
 
@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from nge_search.architecture.graph import PLAIN
 from nge_search.architecture.load import read_architecture
@@ -159,10 +161,15 @@ def _select(session: Session, task: BilevelSearch, asked: _Asked, code: Code) ->
     elif section.selection == "predictor":
         chosen, found = by_predictor(space, candidates(space, code, likely))
     else:
-        few = too_few_convolutions(space, code, section.selection_convolutions)
+        begin, starts = _start(
+            session, asked, space, [code, *likely_throughout(space, matrices, section.selection_starts)], section
+        )
+        few = too_few_convolutions(space, begin, section.selection_convolutions)
         if few:
-            return code, {"method": "short", "off": few}
-        chosen, found = _by_trainings(session, asked, space, candidates(space, code, likely), section)
+            chosen, found = begin, {"off": few}
+        else:
+            chosen, found = _by_trainings(session, asked, space, candidates(space, begin, likely), section)
+        found |= {**starts, "signal": asked.words, "sign": asked.sign, "longer": section.selection_longer}
     seconds = round(time.perf_counter() - start, 2)
     return chosen, {
         "method": section.selection,
@@ -172,6 +179,29 @@ def _select(session: Session, task: BilevelSearch, asked: _Asked, code: Code) ->
     }
 
 
+def likely_throughout(space: EdgeSpace, matrices: Sequence[Tensor], count: int) -> list[Code]:
+    """The cells of one operation throughout, for the `count` that are likeliest over all edges together.
+
+    Where P is alike on all edges, chance decides between them.
+    """
+    names = space.cell_space.operations
+    ranked = torch.cat([*matrices]).mean(dim=0).argsort(descending=True, stable=True).tolist()
+    return [space.throughout(at) for at in ranked if names[at] != "none"][:count]
+
+
+def _start(
+    session: Session, asked: _Asked, space: EdgeSpace, codes: Sequence[Code], section: SearchSection
+) -> tuple[Code, Document]:
+    """Of the derived cell, the first, and others the best by a longer training, and a record of all."""
+    starts = list({space.key(code): code for code in codes}.values())
+    if len(starts) == 1:
+        return codes[0], {}
+    steps = section.selection_longer * asked.section.steps
+    session.say(f"selection: the derived cell and {len(starts) - 1} simple ones are trained for {steps} steps each")
+    chosen, found = by_short_trainings(space, starts, asked.answers(starts, section.selection_longer))
+    return chosen, {"starts": found["trials"], "start": found["best"]}
+
+
 def _by_trainings(
     session: Session, asked: _Asked, space: EdgeSpace, codes: Sequence[Code], section: SearchSection
 ) -> tuple[Code, Document]:
@@ -179,7 +209,6 @@ def _by_trainings(
     steps, times = asked.section.steps, section.selection_longer
     session.say(f"selection: {len(codes)} cells are trained for {steps} steps each")
     chosen, found = by_short_trainings(space, codes, answers := asked.answers(codes))
-    found |= {"signal": asked.words, "sign": asked.sign}
     best = sorted(range(len(codes)), key=lambda place: (-answers[place].value, place))[
         : section.selection_finalists
     ]
@@ -187,7 +216,7 @@ def _by_trainings(
         session.say(f"selection: the best {len(best)} are trained for {times * steps} steps each")
         finalists = [codes[place] for place in best]
         chosen, longer = by_short_trainings(space, finalists, asked.answers(finalists, times), codes[0])
-        found |= {"best": best[longer["best"]], "finals": longer["trials"], "longer": times}
+        found |= {"best": best[longer["best"]], "finals": longer["trials"]}
     return chosen, found
 
 
@@ -198,7 +227,7 @@ def too_few_convolutions(space: EdgeSpace, code: Code, least: float) -> str:
     if share >= least:
         return ""
     return (
-        f"{100 * share:.0f} % of the derived operations are convolutions, fewer than "
+        f"{100 * share:.0f} % of the operations to begin with are convolutions, fewer than "
         f"search.selection_convolutions={least:g}: among such cells short trainings favour skips"
     )
 
@@ -299,8 +328,8 @@ def result_lines(summary: Document) -> list[str]:
     lines = []
     selection, baselines = summary.get("selection"), summary.get("baselines")
     if selection:
-        edit = selection.get("edit") or "the cell that P derives stays"
-        lines.append(f"selection ({selection['method']}): {selection.get('off') or edit}")
+        parts = [selection.get("off"), selection.get("edit") or "the cell that P derives stays"]
+        lines.append(f"selection ({selection['method']}): {'; '.join(part for part in parts if part)}")
     if baselines:
         lines.append(baselines["verdict"])
     return lines

@@ -27,7 +27,7 @@ def network_size(network: nn.Module, of: str, image_size: int, image_channels: i
 
 
 def nearest_channels(
-    build: Callable[[int], Trainable], of: str, image_size: int, target: float, key: str
+    build: Callable[[int], Trainable], of: str, image_size: int, target: float, key: str, image_channels: int = 3
 ) -> tuple[int, int]:
     """The number of channels with the size nearest to a target, of two the smaller, and that size.
 
@@ -43,7 +43,7 @@ def nearest_channels(
     @functools.cache
     def size(channels: int) -> int:
         with torch.device("meta"):
-            return network_size(build(channels), of, image_size)
+            return network_size(build(channels), of, image_size, image_channels)
 
     channels, guess = 0, 16
     while abs(guess - channels) > 1:  # sizes grow at least linearly and at most with the square: this converges

@@ -7,8 +7,8 @@ import re
 
 from nge_search.errors import UserError, shorten
 
-_UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
-_WRITTEN = re.compile(r"(\d[\d_]{0,30}(?:\.\d{1,30})?(?:e\+?\d{1,2})?)([kmgb]?)", re.IGNORECASE)
+_UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12}
+_WRITTEN = re.compile(r"(\d[\d_]{0,30}(?:\.\d{1,30})?(?:e\+?\d{1,2})?)([kmgbt]?)", re.IGNORECASE)
 
 
 def read_amount(text: str, key: str) -> float:
@@ -26,7 +26,7 @@ def read_amount(text: str, key: str) -> float:
 
 def write_amount(amount: float) -> str:
     """A number of parameters or mult-adds in a few characters."""
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if amount >= size:
             return f"{amount / size:.4g}{unit}"
     return f"{amount:.4g}"

@@ -244,6 +244,13 @@ class SearchSection(SgdSection):
         "Number of an edge's likeliest operations that search.selection=short|predictor tries on it.",
         at_least=1,
     )
+    selection_starts: int = option(
+        2,
+        "Number of operations, the likeliest over all edges together, of which search.selection=short trains cells "
+        "of that operation throughout beside the derived one, as long as finalists, to begin with the best; 0: it "
+        "begins with the derived cell.",
+        at_least=0,
+    )
     selection_finalists: int = option(
         3,
         "Number of the best cells of search.selection=short that are trained once more, longer, from scratch, and "
@@ -256,8 +263,8 @@ class SearchSection(SgdSection):
     )
     selection_convolutions: float = option(
         0.5,
-        "Smallest share of convolutions among the derived cells' operations with which search.selection=short "
-        "trains others: where there are fewer, short trainings favour skips, and P's choice stays.",
+        "Smallest share of convolutions among the operations that search.selection=short begins with, for it to "
+        "try edits: where there are fewer, short trainings favour skips.",
         at_least=0,
         at_most=1,
     )

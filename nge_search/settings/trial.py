@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from nge_search.settings.amounts import read_amount
 from nge_search.settings.base import Section, option
 from nge_search.settings.names import EVALUATORS, SIGNALS, SPACES, TASKS, THREE_STAGES
 from nge_search.settings.optimisation import SgdSection
@@ -38,6 +39,11 @@ class TrialSection(SgdSection):
         at_most=1024,
     )
     channels: int = option(8, "Number of channels of the first cell in a short training.", at_least=1, at_most=1024)
+    macs: str | None = option(
+        None,
+        "Number of mult-adds of the network in a short training, such as 5M: every architecture gets the channels "
+        "that bring it nearest, in place of evaluator.channels, so that all are compared at the same cost.",
+    )
     cells: int = option(
         9,
         "Number of cells that a network has in a short training; a multiple of 3 in nasbench101 and nasbench201.",
@@ -50,6 +56,11 @@ class TrialSection(SgdSection):
         "validation accuracy; train_losses: the sum of all steps' training losses (training speed estimation).",
         choices=SIGNALS,
     )
+
+    def check(self) -> None:
+        super().check()
+        if self.macs is not None:
+            read_amount(self.macs, self.key("macs"))
 
     def check_space(self, space: str) -> None:
         """Raise UserError unless networks of the space can have so many cells."""

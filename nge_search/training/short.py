@@ -24,7 +24,9 @@ from nge_search.engine.optimisers import build_sgd, clip_gradients, cosine, set_
 from nge_search.engine.precision import forward_context, full_precision, weight_dtype
 from nge_search.metrics.classification import Meter
 from nge_search.networks.families import FAMILIES, Family, Trainable
+from nge_search.networks.sizes import nearest_channels
 from nge_search.recipes import LARGE_SIDE
+from nge_search.settings.amounts import read_amount
 from nge_search.settings.data import DataSection
 from nge_search.settings.trial import TrialConfig
 from nge_search.training.phases import EvaluationPhase, NetworkTraining, TrainPhase, classified
@@ -228,8 +230,19 @@ def family_of(space: str, side: int) -> Family:
 
 
 def build_network(config: TrialConfig, architecture: Architecture, dataset: Dataset) -> Trainable:
-    """The untrained network of a short training."""
-    family = family_of(architecture.space, dataset.image_size)
-    section = config.evaluator
-    classes, channels = len(dataset.classes), dataset.channels
-    return family.build(architecture.graphs, section.channels, section.cells, classes, channels)
+    """The untrained network of a short training.
+
+    Raises:
+        UserError: no number of channels gives it the mult-adds of `evaluator.macs`.
+    """
+    family, section = family_of(architecture.space, dataset.image_size), config.evaluator
+
+    def build(channels: int) -> Trainable:
+        return family.build(architecture.graphs, channels, section.cells, len(dataset.classes), dataset.channels)
+
+    if section.macs is None:
+        return build(section.channels)
+    key = section.key("macs")
+    macs = read_amount(section.macs, key)
+    channels, _ = nearest_channels(build, "macs", dataset.image_size, macs, key, dataset.channels)
+    return build(channels)

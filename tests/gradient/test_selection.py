@@ -134,6 +134,7 @@ def words(dense_search: list[str], tmp_path: Path):
             "search.epochs=1",
             "search.selection_operations=2",
             "search.selection_finalists=2",
+            "search.selection_starts=0",
             "search.random_cells=2",
             "device=cpu",
         )
@@ -216,10 +217,40 @@ def test_a_selection_is_off_where_few_convolutions_are(words, torch_kernels: Non
     assert "trials" not in found["selection"]
 
 
+def test_likely_operations_throughout_are_the_likeliest_of_all_edges_together() -> None:
+    for space, seed in ((DENSE, 5), (SMALL, 6)):
+        matrices, names = probabilities(space, seed), space.cell_space.operations
+        sums = [sum(float(p_EO[:, at].sum()) for p_EO in matrices) for at in range(len(names))]
+        ranked = sorted((at for at, name in enumerate(names) if name != "none"), key=lambda at: -sums[at])
+        for count in (0, 1, 3):
+            found = selection.likely_throughout(space, matrices, count)
+            assert found == [space.throughout(at) for at in ranked[:count]]
+
+
+def test_a_selection_begins_with_the_best_start(words, tmp_path: Path, torch_kernels: None) -> None:
+    """And where P derives a cell of one operation throughout, that is one start of two."""
+    whole = tmp_path / "starts"
+    found = nge_search.search(None, *words("starts", "search.selection=short", "search.selection_starts=4"))
+    chosen, values = found["selection"], {}
+    for folder in (whole / "trials").iterdir():
+        if "steps: 9\n" in (folder / "config.yaml").read_text():
+            text = json.loads((folder / "genotype.json").read_text())["architecture"]
+            values[text] = json.loads((folder / "summary.json").read_text())["valid_loss"]
+    starts = [record["architecture"] for record in chosen["starts"]]
+    simple = {DENSE.text(DENSE.throughout(at)) for at in range(1, 5)}
+    assert starts[0] == chosen["derived"]["architecture"]
+    assert {*starts[1:]} == simple - {starts[0]}
+    best = min(starts, key=values.__getitem__)
+    assert starts[chosen["start"]] == best
+    assert chosen["trials"][0] == {**chosen["trials"][0], "architecture": best, "edit": ""}
+    report = (whole / "report.html").read_text()
+    assert "Where the selection may begin, trained 3 times as long" in report
+
+
 def test_too_few_convolutions_is_said() -> None:
     assert selection.too_few_convolutions(DENSE, (3, 3, 3, 0, 1, 4), 0.5) == ""
     assert selection.too_few_convolutions(DENSE, (3, 3, 1, 0, 1, 4), 0.5).startswith(
-        "33 % of the derived operations"
+        "33 % of the operations to begin with"
     )
     space = DartsSpace()
     assert selection.too_few_convolutions(space, space.throughout(0), 0.1).startswith("0 % of")

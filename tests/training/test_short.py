@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from nge_search.architecture.load import load_architecture
 from nge_search.cli import main
+from nge_search.counting import multiply_adds
 from nge_search.engine.checkpoint import CheckpointFolder, seed_everything
 from nge_search.engine.distributed import World
 from nge_search.settings.load import load_config
@@ -108,6 +109,22 @@ def test_a_killed_training_goes_on_bit_for_bit(
         assert torch.equal(ours["task"]["network"][name], tensor)
 
 
+@pytest.mark.parametrize("operation", ["nor_conv_3x3", "skip_connect"])
+def test_architectures_are_compared_at_the_same_cost(
+    tmp_path: Path, short: tuple[str, ...], cell: str, operation: str
+) -> None:
+    """No number of channels has mult-adds that are nearer to those asked for."""
+    name = cell.replace("nor_conv_3x3", operation)
+    architecture = load_architecture(name)
+    images = TrialImages.load(configured(tmp_path, short, name), CPU)
+
+    def distance(word: str) -> int:
+        network = build_network(configured(tmp_path, short, name, word), architecture, images.dataset)
+        return abs(multiply_adds(network, (1, 1, 8, 8)) - 30_000)
+
+    assert distance("evaluator.macs=30k") == min(distance(f"evaluator.channels={own}") for own in range(1, 13))
+
+
 def test_the_command(tmp_path: Path, short: tuple[str, ...], capsys, require_listed) -> None:
     run = tmp_path / "run"
     words = [*(word for word in short if "progress" not in word), "network.genotype=darts_v1", f"run.dir={run}"]
@@ -130,6 +147,11 @@ def test_the_command(tmp_path: Path, short: tuple[str, ...], capsys, require_lis
         (["evaluator.cells=4"], "evaluator.cells=4: networks of nasbench201 have three stages"),
         (["evaluator.side=9"], "data.name=digits has 8x8 images"),
         (["evaluator.signal=loss"], "evaluator.signal=loss: allowed are valid_loss, "),
+        (["evaluator.macs=many"], "evaluator.macs='many': give a number above 0, such as 600M"),
+        (["evaluator.macs=0"], "evaluator.macs='0': give a number above 0"),
+        (["evaluator.macs=-5M"], "evaluator.macs='-5M': give a number above 0"),
+        (["evaluator.macs=1"], "evaluator.macs=1: 1 to 1024 channels give "),
+        (["evaluator.macs=5e15"], "evaluator.macs=5000T: 1 to 1024 channels give "),
     ],
 )
 def test_bad_input_is_one_line(

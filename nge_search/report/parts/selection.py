@@ -36,26 +36,32 @@ def _selection(selection: Mapping[str, Any]) -> str:
         return ""
     method = _text(selection.get("method"))
     off = _text(selection.get("off"))
-    if off:
-        return notice(f"No selection: {off}.", "warning")
+    starts = _trials(
+        selection,
+        "starts",
+        f"Where the selection may begin, trained {_times(selection)} as long",
+        "the derived cell",
+    )
     edit = _text(selection.get("edit"))
     text = notice(f"By {method}: {edit}." if edit else f"By {method}: the cell that P derives stays.")
-    longer = f"The best of them, trained {plain(number(selection.get('longer')))} times as long"
-    finals = _trials(selection, "finals", longer)
-    return (
-        text
-        + finals
-        + _trials(selection, "trials", "Cells that were tried, the best first")
-        + _decisions(selection)
-    )
+    if off:
+        return notice(f"No edits are tried: {off}.", "warning") + text + starts
+    begin = "where it began" if selection.get("start") else "the derived cell"
+    finals = _trials(selection, "finals", f"The best of them, trained {_times(selection)} as long", begin)
+    trials = _trials(selection, "trials", "Cells that were tried, the best first", begin)
+    return text + finals + trials + starts + _decisions(selection)
 
 
-def _trials(selection: Mapping[str, Any], key: str, title: str) -> str:
-    """Cells that were tried, the best first."""
+def _times(selection: Mapping[str, Any]) -> str:
+    return f"{plain(number(selection.get('longer')))} times"
+
+
+def _trials(selection: Mapping[str, Any], key: str, title: str, first: str) -> str:
+    """Cells that were tried, the best first; `first`: what the one is called that the others are edits of."""
     found = _records(selection.get(key))
     ranked = sorted(found, key=lambda trial: -_value(trial.get("value")))[:_MOST_SHOWN]
-    rows = [(_text(trial.get("edit")) or "the derived cell", *_figures(selection, trial)) for trial in ranked]
-    return records(title, ["edit of the derived cell"], _heads(selection), rows)
+    rows = [(_text(trial.get("edit")) or first, *_figures(selection, trial)) for trial in ranked]
+    return records(title, [f"edit of {first}"], _heads(selection), rows)
 
 
 def _decisions(selection: Mapping[str, Any]) -> str:
