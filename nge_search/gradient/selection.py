@@ -153,7 +153,7 @@ class _Asked:
 def _select(session: Session, task: BilevelSearch, asked: _Asked, code: Code) -> tuple[Code, Document]:
     """The chosen architecture, and what the summary says of the choice; empty where P chooses."""
     section, space, start = task.config.search, task.space, time.perf_counter()
-    matrices = [p_EO.double().cpu() for p_EO in task.architecture.probabilities()]
+    matrices = [x_EO.double().cpu() for x_EO in task.strengths()]
     likely = likely_operations(matrices, section.selection_operations)
     if section.selection == "argmax":
         return code, {}

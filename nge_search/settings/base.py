@@ -13,6 +13,9 @@ from typing import Any, ClassVar
 
 from nge_search.errors import UserError, nearest, plain
 
+#: Of `option`: runs from before the setting was there had its default.
+THE_DEFAULT = object()
+
 
 def option(
     default: Any,
@@ -25,12 +28,14 @@ def option(
     below: float | None = None,
     free_on_resume: bool = False,
     path: bool = False,
+    unset: Any = THE_DEFAULT,
 ) -> Any:
     """A dataclass field with its meaning and limits.
 
     Args:
         free_on_resume: a resumed run may change it.
         path: it is a path, whose `~` is expanded.
+        unset: what runs had from before the setting was there.
     """
     metadata = {
         "meaning": meaning,
@@ -41,10 +46,20 @@ def option(
         "below": below,
         "free_on_resume": free_on_resume,
         "path": path,
+        "unset": default if unset is THE_DEFAULT else unset,
     }
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+def with_default(section: type[Section], name: str, default: Any) -> Any:
+    """An option of a section, for one that inherits from it, with another default.
+
+    Runs from before the setting was there had the section's.
+    """
+    item = next(own for own in dataclasses.fields(section) if own.name == name)
+    return field(default=default, metadata=item.metadata)
 
 
 _LARGEST_INTEGER = 2**31 - 1

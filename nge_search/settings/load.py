@@ -152,7 +152,8 @@ def first_difference(old: Mapping[str, Any], config: RunningConfig) -> str | Non
     old_values = dict(flatten(old))
     new_values = dict(flatten(to_dict(config)))
     for setting in _settings(type(config)):
-        before, now = old_values.get(setting.key, setting.default), new_values[setting.key]
+        unset = setting.item.metadata["unset"]
+        before, now = old_values.get(setting.key, unset), new_values[setting.key]
         if setting.key == "task":
             before = kinds.current_task(before)
         if before != now and not setting.item.metadata["free_on_resume"]:

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from nge_search.settings.base import Section, option
+from nge_search.settings.base import Section, option, with_default
 from nge_search.settings.embedding import EmbeddingSection
 from nge_search.settings.names import (
     INPUT_NODES,
@@ -112,13 +112,20 @@ class SearchSection(SgdSection):
         choices=("first", "second"),
     )
     epochs: int = option(25, "Number of epochs of the search.", at_least=1)
-    warmup_epochs: int = option(0, "Number of first epochs, in which the weights alone are trained.", at_least=0)
+    warmup_epochs: int | None = option(
+        None,
+        "Number of first epochs, in which the weights alone are trained; null: half of search.epochs where "
+        "operations are sampled, else none.",
+        at_least=0,
+        unset=0,
+    )
     mixture: str = option(
-        "weighted",
+        "sampled",
         "What the supernet adds up: weighted: all operations, by P; sampled: at each step one operation for each "
         "edge, drawn from P; dirichlet: all, by weights drawn at each step from a Dirichlet distribution whose "
         "concentrations are ELU(logits) + 1, and whose mean is P (DrNAS).",
         choices=("weighted", "sampled", "dirichlet"),
+        unset="weighted",
     )
     gradient: str = option(
         "relaxed",
@@ -185,6 +192,11 @@ class SearchSection(SgdSection):
         "Operations that search.stop_count counts.",
         choices=("skip_connect", "max_pool_3x3", "avg_pool_3x3", "none"),
     )
+    average: bool = option(
+        True,
+        "Derive cells from the mean of P over the epochs in which it has learned, in place of the last P.",
+        unset=False,
+    )
     cuda_graphs: str = option(
         "auto",
         "Whether whole steps are replayed as CUDA graphs, launched at once; auto: on a GPU with one process.",
@@ -198,11 +210,12 @@ class SearchSection(SgdSection):
     # -- what is chosen at the end, and what it is compared with
 
     selection: str = option(
-        "argmax",
+        "short",
         "How a cell is chosen at the end: argmax: by P alone; short: by a short training (evaluator.*) of the cell "
         "that P derives and of those one edit away; perturbation: edge by edge, by what the supernet loses without "
         "an operation (DARTS-PT); predictor: among the same cells as short, by the predictor that ships.",
         choices=SELECTIONS,
+        unset="argmax",
     )
     selection_operations: int = option(
         3,
@@ -248,6 +261,13 @@ class SearchSection(SgdSection):
     )
 
     @property
+    def first_of_p(self) -> int:
+        """The epoch in which P begins to learn."""
+        if self.warmup_epochs is None:
+            return self.epochs // 2 if self.mixture == "sampled" else 0
+        return self.warmup_epochs
+
+    @property
     def last_temperature(self) -> float:
         """In the last epoch."""
         return self.temperature if self.temperature_end is None else self.temperature_end
@@ -255,7 +275,7 @@ class SearchSection(SgdSection):
     def check(self) -> None:
         super().check()
         self.require_distinct("stop_operations")
-        if self.warmup_epochs >= self.epochs:
+        if self.first_of_p >= self.epochs:
             raise self.refuse("warmup_epochs", f"leaves none of {self.key('epochs')}={self.epochs} for P")
         if self.gradient == "score" and self.mixture != "sampled":
             raise self.refuse("gradient", f"needs {self.key('mixture')}=sampled")
@@ -267,6 +287,13 @@ class SearchSection(SgdSection):
             )
         if self.mixture == "dirichlet" and (self.temperature, self.last_temperature) != (1, 1):
             raise self.refuse("mixture", f"it has no temperature; leave {self.key('temperature')} out")
+
+
+@dataclass
+class SupernetEmbeddingSection(EmbeddingSection):
+    """What turns a cell graph into the probabilities of a supernet's operations."""
+
+    edges: str = with_default(EmbeddingSection, "edges", "split")
 
 
 @dataclass
@@ -291,7 +318,7 @@ class SearchConfig(CommandConfig):
         choices=SEARCH_TASKS,
     )
     supernet: SupernetSection = field(default_factory=SupernetSection)
-    embedding: EmbeddingSection = field(default_factory=EmbeddingSection)
+    embedding: SupernetEmbeddingSection = field(default_factory=SupernetEmbeddingSection)
     search: SearchSection = field(default_factory=SearchSection)
     evaluator: TrialsSection = field(default_factory=TrialsSection)
 
