@@ -40,6 +40,7 @@ TINY_SEARCH = (
     "search.epochs=2",
     "search.average=false",
     "search.mixture=weighted",
+    "search.warmup_epochs=0",
     "search.selection=argmax",
 )
 
