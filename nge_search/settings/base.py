@@ -46,7 +46,7 @@ def option(
         "below": below,
         "free_on_resume": free_on_resume,
         "path": path,
-        "unset": default if unset is THE_DEFAULT else unset,
+        "unset": unset,
     }
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
@@ -59,7 +59,7 @@ def with_default(section: type[Section], name: str, default: Any) -> Any:
     Runs from before the setting was there had the section's.
     """
     item = next(own for own in dataclasses.fields(section) if own.name == name)
-    return field(default=default, metadata=item.metadata)
+    return field(default=default, metadata={**item.metadata, "unset": item.default})
 
 
 _LARGEST_INTEGER = 2**31 - 1
