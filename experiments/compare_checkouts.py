@@ -24,7 +24,15 @@ import numpy as np
 BENCHES = {
     "supernet": ["--form", "fused", "--batch", "32", "--channels", "16", "--cells", "5", "--steps", "4"],
     "retrain": ["--json", "--batch", "32", "--channels", "16", "--cells", "8", "--steps", "5", "--workers", "0"],
-    "step": ["--json", "--steps", "9", "supernet.channels=8", "supernet.cells=5", "search.batch_size=32"],
+    "step": [
+        "--json",
+        "--steps",
+        "9",
+        "supernet.channels=8",
+        "supernet.cells=5",
+        "search.batch_size=32",
+        "search.mixture=weighted",
+    ],
 }
 _RESAMPLES = 10_000
 

@@ -34,6 +34,7 @@ def probabilities(kernel: str, precision: str, steps: int, reverse: bool = False
     """Both P in float64 after so many steps, in turn an epoch of weights and one of the architecture, cut short."""
     with tempfile.TemporaryDirectory() as folder:
         words = [f"supernet.kernel={kernel}", f"precision={precision}", f"run.dir={folder}/run", "device=cpu"]
+        words += ["search.mixture=weighted", "embedding.edges=printed"]
         config = load_config(SearchConfig, CONFIG, words)
         with open_session(config) as session:
             task = build_task(session)

@@ -39,7 +39,7 @@ EVAL = (
 )
 SEARCH = (
     *("search", *_COMMON, "supernet.channels=2", "supernet.cells=2", "search.batch_size=16", "search.epochs=1"),
-    *("supernet.kernel=reference", "run.dir=run"),
+    *("supernet.kernel=reference", "search.selection=argmax", "run.dir=run"),
 )
 
 Mutation = Callable[[Path, random.Random], list[str] | None]

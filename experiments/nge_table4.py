@@ -53,6 +53,8 @@ SETTINGS = (
     "supernet.channels=16",
     "supernet.cells=3",
     "search.evaluate_every=0",
+    "search.selection=argmax",
+    "search.average=false",
 )
 PAPER = load_config(SearchConfig, ROOT / "configs" / "search" / "cifar10_paper.yaml")
 #: Free parameters learn at DARTS' rate, the other embeddings at that of the NGE paper.
@@ -67,7 +69,10 @@ WEIGHTED = (
     f"embedding.edges={PAPER.embedding.edges}",
 )
 #: One operation an edge is drawn from P, which starts uniform; the weights alone are trained first.
-SAMPLED = ("search.mixture=sampled", "search.epochs=20", "search.warmup_epochs=12")
+SAMPLED = (
+    *("search.mixture=sampled", "search.epochs=20", "search.warmup_epochs=12"),
+    f"embedding.edges={PAPER.embedding.edges}",
+)
 SCORE, RELAXED = (*SAMPLED, "search.gradient=score"), (*SAMPLED, "search.gradient=relaxed")
 #: Of searches in NAS-Bench-201: embedding, loop, and other settings.
 METHODS = {

@@ -52,18 +52,18 @@ PARTS = {
     "darts cells": search_darts.retrain,
 }
 #: Of searches; other seeds were looked at while the selection was made what it is.
-SEEDS = {name: range(10, 13) if "6 cells" in name else range(10, 15) for name in SEARCHES}
+SEEDS = {name: range(20, 23) if "6 cells" in name else range(20, 25) for name in SEARCHES}
 _SAME = ("sep_conv_3x3", "sep_conv_5x5")
 #: Of each part its methods, and the seeds of each unless --seeds says others.
 METHODS: dict[str, dict[str, Sequence[int]]] = {
     "choice": dict.fromkeys(VARIANTS, (100, 101)),
     "search": SEEDS,
     "neighbours": {"random start": range(20), "nor_conv_3x3": range(5)},
-    "random": {"40 cells": range(5)},
-    "shared": {"uniform": range(3), "nge, drawn": range(10, 13), "nge, weighted, remedies": range(10, 13)},
+    "random": {"40 cells": range(20, 25)},
+    "shared": {"uniform": range(3), "nge, drawn": range(20, 23), "nge, weighted, remedies": range(20, 23)},
     "strategies": dict.fromkeys(("random", "nge_evolution", "nge_reinforce", "predictor"), range(3)),
     "darts search": {
-        name: (*range(3), 100) if name == search_darts.REPORTED else (100,) for name in search_darts.SEARCHES
+        name: (*range(1, 4), 100) if name == search_darts.REPORTED else (100,) for name in search_darts.SEARCHES
     },
     "darts choice": {
         **dict.fromkeys(search_darts.SEARCHES, (100,)),
@@ -71,7 +71,7 @@ METHODS: dict[str, dict[str, Sequence[int]]] = {
         **dict.fromkeys(_SAME, (0,)),
     },
     "darts cells": {
-        search_darts.REPORTED: range(3),
+        search_darts.REPORTED: range(1, 4),
         "random": range(8),
         **dict.fromkeys((*_SAME, "darts_v2"), (0,)),
     },

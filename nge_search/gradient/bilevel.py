@@ -34,6 +34,7 @@ from nge_search.engine.precision import forward_context, full_precision, weight_
 from nge_search.engine.sync_batchnorm import synchronise_statistics
 from nge_search.engine.task import Task
 from nge_search.gradient.architecture import ArchitectureOptimiser
+from nge_search.gradient.averaging import EpochMean
 from nge_search.gradient.cost import ExpectedCost, MeasuredCost
 from nge_search.gradient.dirichlet import DirichletMixture
 from nge_search.gradient.hypergradient import GradientOf, sgd_directions, unrolled_gradient
@@ -96,6 +97,8 @@ class BilevelSearch(Task):
         self.architecture = ArchitectureOptimiser(config, self.space.cell_space, world, owed)
         self.mixture = build_mixture(section, self.space.cell_space, config.seed, world.device, dtype)
         self.early_stop = EarlyStop(section, self.space) if section.stop_count else None
+        shapes = [table.shape for table in self.space.cell_space.tables]
+        self.mean = EpochMean(shapes) if section.average else None
         self.weights = list(self.supernet.parameters())
         self.weight_optimiser = build_sgd(
             self.weights, section.learning_rate, section.momentum, section.weight_decay
@@ -208,12 +211,12 @@ class BilevelSearch(Task):
 
     def trains_architecture(self, epoch: int) -> bool:
         """Whether the warm-up of the weights is over."""
-        return epoch >= self.config.search.warmup_epochs
+        return epoch >= self.config.search.first_of_p
 
     def progress_of_p(self, epoch: int) -> float:
         """From 0 in the first epoch in which P learns, and before, to 1 in the last."""
         section = self.config.search
-        first, last = section.warmup_epochs, section.epochs - 1
+        first, last = section.first_of_p, section.epochs - 1
         return max(0.0, (epoch - first) / (last - first)) if last > first else 1.0
 
     def start_epoch(self, epoch: int) -> None:
@@ -221,7 +224,7 @@ class BilevelSearch(Task):
         section, of_p = self.config.search, self.progress_of_p(epoch)
         rate = cosine(epoch, section.epochs, section.learning_rate, section.learning_rate_min)
         set_learning_rate(self.weight_optimiser, rate)
-        rise = warm_up(max(0, epoch - section.warmup_epochs), section.embedding_warmup_epochs)
+        rise = warm_up(max(0, epoch - section.first_of_p), section.embedding_warmup_epochs)
         set_learning_rate(self.architecture.optimiser, rise * self.config.embedding.learning_rate)
         self.architecture.anneal(epoch / section.epochs, of_p)
         if self.target is not None:
@@ -236,7 +239,18 @@ class BilevelSearch(Task):
 
     def _stops(self, epoch: int) -> bool:
         stop = self.early_stop
-        return stop is not None and self.trains_architecture(epoch) and stop.met(self.architecture.strengths())
+        return stop is not None and self.trains_architecture(epoch) and stop.met(self._strengths_in(epoch))
+
+    def _strengths_in(self, epoch: int) -> tuple[Tensor, ...]:
+        """What cells are derived from at the end of an epoch that is not yet part of the mean."""
+        found = self.architecture.strengths()
+        if self.mean is None or not self.trains_architecture(epoch):
+            return found
+        return self.mean.value(beside=found)
+
+    def strengths(self) -> tuple[Tensor, ...]:
+        """What cells are derived from at the end of the search [E, O], for each kind of cell."""
+        return self.architecture.strengths() if self.mean is None else self.mean.value()
 
     # -- what the loop asks of a task
 
@@ -248,6 +262,7 @@ class BilevelSearch(Task):
             **({} if self.early_stop is None else {"early_stop": self.early_stop.state_dict()}),
             **({} if self.target is None else {"target": self.target.state_dict()}),
             **({} if self.latency is None else {"latency": self.latency.state_dict()}),
+            **({} if self.mean is None else {"mean": self.mean.state_dict()}),
         }
 
     def load_state_dict(self, state: dict[str, Any], source: str) -> None:
@@ -262,6 +277,8 @@ class BilevelSearch(Task):
         if self.latency is not None:
             self.latency.load_state_dict(state.get("latency"), source)
             self.architecture.weigh_costs(self.latency.relative_gradients())
+        if self.mean is not None:
+            self.mean.load_state_dict(state.get("mean"), source)
 
     def modules(self) -> dict[str, nn.Module]:
         return {"supernet": self.supernet, "embedding": self.architecture.embedding}
@@ -279,13 +296,16 @@ class BilevelSearch(Task):
             row.update({f"{name}_{figure}": result[figure] for figure in ("loss", "top1") if figure in result})
         row["learning_rate"] = self.weight_optimiser.param_groups[0]["lr"]
         row["embedding_learning_rate"] = self.architecture.optimiser.param_groups[0]["lr"]
-        row.update(epoch_figures(self.architecture, self.space, self.cost, self.config, self.target))
+        strengths = self._strengths_in(epoch)
+        row.update(epoch_figures(self.architecture, strengths, self.space, self.cost, self.config, self.target))
         if self.latency is not None:
             row["expected_latency"] = self.latency.expected(*self.architecture.probabilities())
+        if self.mean is not None and self.trains_architecture(epoch):
+            self.mean.add(self.architecture.strengths())
         if self.target is not None and self.trains_architecture(epoch):
-            self.target.end_epoch(self.architecture.strengths())
+            self.target.end_epoch(strengths)
         if self.early_stop is not None and self.trains_architecture(epoch):
-            self.early_stop.end_epoch(epoch, self.architecture.strengths(), row["genotype"])
+            self.early_stop.end_epoch(epoch, strengths, row["genotype"])
             self.epochs = self.early_stop.epochs or self.epochs
             row.update({"stopped": text} if (text := self.early_stop.text()) else {})
         return row

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -35,22 +36,21 @@ def parameter_free_share(cell: Graph, count: int) -> float:
 @torch.no_grad()
 def epoch_figures(
     architecture: ArchitectureOptimiser,
+    strengths: Sequence[Tensor],
     space: EdgeSpace,
     cost: ExpectedCost,
     config: SearchConfig,
     target: SizeTarget | None = None,
 ) -> dict[str, Any]:
-    """P, weights of edges, what they derive, and how healthy the embedding is. Read back to the host."""
-    matrices, strengths = (
-        [x_EO.double().cpu() for x_EO in found]
-        for found in (architecture.probabilities(), architecture.strengths())
-    )
+    """P, weights of edges, what `strengths` derive, and how healthy the embedding is. Read back to the host."""
+    matrices = [p_EO.double().cpu() for p_EO in architecture.probabilities()]
     embedding = architecture.embedding
     provenance = {
         "method": f"{config.embedding.kind} {config.search.loop}",
         "dataset": config.data.name,
         "seed": config.seed,
     }
+    strengths = [x_EO.double().cpu() for x_EO in strengths]
     derived, graph = (target or space).derive(strengths, provenance), space.cell_space
     free = [_is_free(name) for name in graph.operations]
     figures: dict[str, Any] = {"operations": list(graph.operations), "edges": [list(edge) for edge in graph.edges]}

@@ -41,7 +41,7 @@ Document = dict[str, Any]
 
 def require_selectable(config: SearchConfig, space: EdgeSpace) -> None:
     """Raise UserError, before anything is trained, unless cells of the space can be chosen as configured."""
-    if config.search.selection == "predictor":
+    if config.search.selected_by == "predictor":
         resolve(SHIPPED)(space)
 
 
@@ -63,7 +63,7 @@ def finish(session: Session, task: BilevelSearch, derived: Document) -> Document
     """
     config = task.config
     code = task.space.code_of(read_architecture(derived, "the last epoch's row"))
-    if config.search.selection == "argmax" and not config.search.baselines:
+    if config.search.selected_by == "argmax" and not config.search.baselines:
         return {"genotype": derived}
     with Interrupts() as interrupts, _Asked(session, task, interrupts) as asked:
         chosen, selection = _select(session, task, asked, code)
@@ -76,7 +76,7 @@ def finish(session: Session, task: BilevelSearch, derived: Document) -> Document
 
 
 def _document(task: BilevelSearch, code: Code, derived: Document) -> Document:
-    provenance = {**derived.get("provenance", {}), "selection": task.config.search.selection}
+    provenance = {**derived.get("provenance", {}), "selection": task.config.search.selected_by}
     return task.space.to_dict(code, provenance)
 
 
@@ -152,13 +152,13 @@ class _Asked:
 def _select(session: Session, task: BilevelSearch, asked: _Asked, code: Code) -> tuple[Code, Document]:
     """The chosen architecture, and what the summary says of the choice; empty where P chooses."""
     section, space, start = task.config.search, task.space, time.perf_counter()
-    matrices = [p_EO.double().cpu() for p_EO in task.architecture.probabilities()]
+    matrices = [x_EO.double().cpu() for x_EO in task.strengths()]
     likely = likely_operations(matrices, section.selection_operations)
-    if section.selection == "argmax":
+    if section.selected_by == "argmax":
         return code, {}
-    if section.selection == "perturbation":
+    if section.selected_by == "perturbation":
         chosen, found = perturb(session, task)
-    elif section.selection == "predictor":
+    elif section.selected_by == "predictor":
         chosen, found = by_predictor(space, candidates(space, code, likely))
     else:
         begin, starts = _start(
@@ -172,7 +172,7 @@ def _select(session: Session, task: BilevelSearch, asked: _Asked, code: Code) ->
         found |= {**starts, "signal": asked.words, "sign": asked.sign, "longer": section.selection_longer}
     seconds = round(time.perf_counter() - start, 2)
     return chosen, {
-        "method": section.selection,
+        "method": section.selected_by,
         **found,
         "edit": difference(space, code, chosen),
         "seconds": seconds,

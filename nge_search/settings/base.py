@@ -14,6 +14,9 @@ from typing import Any, ClassVar
 
 from nge_search.errors import UserError, nearest, plain
 
+#: Of `option`: runs from before the setting was there had its default.
+THE_DEFAULT = object()
+
 
 def option(
     default: Any,
@@ -27,6 +30,7 @@ def option(
     free_on_resume: bool = False,
     may_grow: bool = False,
     path: bool = False,
+    unset: Any = THE_DEFAULT,
 ) -> Any:
     """A dataclass field with its meaning and limits.
 
@@ -35,6 +39,7 @@ def option(
         free_on_resume: a resumed run may change it.
         may_grow: a resumed run may raise it, a finished one too, which then goes on.
         path: it is a path, whose `~` is expanded.
+        unset: what runs had from before the setting was there.
     """
     metadata = {
         "meaning": meaning,
@@ -46,10 +51,20 @@ def option(
         "free_on_resume": free_on_resume,
         "may_grow": may_grow,
         "path": path,
+        "unset": unset,
     }
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+def with_default(section: type[Section], name: str, default: Any) -> Any:
+    """An option of a section, for one that inherits from it, with another default.
+
+    Runs from before the setting was there had the section's.
+    """
+    item = next(own for own in dataclasses.fields(section) if own.name == name)
+    return field(default=default, metadata={**item.metadata, "unset": item.default})
 
 
 _LARGEST_INTEGER = 2**31 - 1

@@ -23,7 +23,7 @@ from nge_search.errors import UserError, from_os_error, nearest, plain, shorten
 from nge_search.files import read_text, user_path
 from nge_search.kinds import Kind
 from nge_search.registry import resolve
-from nge_search.settings.base import Section
+from nge_search.settings.base import THE_DEFAULT, Section
 from nge_search.settings.run import RunningConfig
 from nge_search.settings.shipped import find_config
 from nge_search.settings.values import read_path, read_value, read_word
@@ -60,6 +60,10 @@ def load_config(
         layers.append((str(path), _read_yaml(path)))
     layers.extend(("", _layer(item, schema, settings)) for item in overrides)
     merged = OmegaConf.structured(schema)
+    if path is not None and _is_of_run(Path(path)):
+        for key, setting in settings.items():
+            if setting.unset != setting.default:
+                OmegaConf.update(merged, key, setting.unset)
     given: dict[str, Any] = {}
     typed: set[str] = set()
     for source, layer in layers:
@@ -88,6 +92,13 @@ def load_config(
         _require_folder_name(config.run.name)
         config.run.dir = _default_folder(schema.kind, config.run.name)
     return config
+
+
+def _is_of_run(path: Path) -> bool:
+    """Whether a file holds the settings that a run had: it may be from before some of them were there."""
+    return path.name == kinds.CONFIG and any(
+        (path.parent / name).exists() for name in (kinds.METRICS, "checkpoints")
+    )
 
 
 def _default_folder(kind: str, name: str) -> str:
@@ -196,7 +207,7 @@ def first_difference(old: Mapping[str, Any], config: RunningConfig) -> str | Non
     old_values = dict(flatten(old))
     new_values = dict(flatten(to_dict(config)))
     for setting in _settings(type(config)):
-        before, now = old_values.get(setting.key, setting.default), new_values[setting.key]
+        before, now = old_values.get(setting.key, setting.unset), new_values[setting.key]
         if setting.key == "task":
             before = kinds.current_task(before)
         if before == now or setting.item.metadata["free_on_resume"] or _grows(setting, before, now):
@@ -296,6 +307,12 @@ class _Setting:
     def default(self) -> Any:
         factory = self.item.default_factory
         return self.item.default if factory is dataclasses.MISSING else factory()
+
+    @property
+    def unset(self) -> Any:
+        """What runs had from before the setting was there."""
+        unset = self.item.metadata["unset"]
+        return self.default if unset is THE_DEFAULT else unset
 
     def read(self, value: Any) -> Any:
         """What was written, or a Python object, as a value of the setting; UserError if it is none."""

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from nge_search import operation_registry
 from nge_search.settings.amounts import read_target
-from nge_search.settings.base import Section, option
+from nge_search.settings.base import Section, option, with_default
 from nge_search.settings.embedding import EmbeddingSection
 from nge_search.settings.names import (
     INPUT_NODES,
@@ -116,13 +116,20 @@ class SearchSection(SgdSection):
         choices=("first", "second"),
     )
     epochs: int = option(25, "Number of epochs of the search.", at_least=1)
-    warmup_epochs: int = option(0, "Number of first epochs, in which the weights alone are trained.", at_least=0)
+    warmup_epochs: int | None = option(
+        None,
+        "Number of first epochs, in which the weights alone are trained; null: half of search.epochs where "
+        "operations are sampled, else none.",
+        at_least=0,
+        unset=0,
+    )
     mixture: str = option(
-        "weighted",
+        "sampled",
         "What the supernet adds up: weighted: all operations, by P; sampled: at each step one operation for each "
         "edge, drawn from P; dirichlet: all, by weights drawn at each step from a Dirichlet distribution whose "
         "concentrations are ELU(logits) + 1, and whose mean is P (DrNAS).",
         choices=("weighted", "sampled", "dirichlet"),
+        unset="weighted",
     )
     gradient: str = option(
         "relaxed",
@@ -219,6 +226,11 @@ class SearchSection(SgdSection):
         "Operations that search.stop_count counts.",
         choices=("skip_connect", "max_pool_3x3", "avg_pool_3x3", "none"),
     )
+    average: bool = option(
+        True,
+        "Derive cells from the mean of P over the epochs in which it has learned, in place of the last P.",
+        unset=False,
+    )
     cuda_graphs: str = option(
         "auto",
         "Whether whole steps are replayed as CUDA graphs, launched at once; auto: on a GPU with one process, "
@@ -232,12 +244,14 @@ class SearchSection(SgdSection):
 
     # -- what is chosen at the end, and what it is compared with
 
-    selection: str = option(
-        "argmax",
+    selection: str | None = option(
+        None,
         "How a cell is chosen at the end: argmax: by P alone; short: by a short training (evaluator.*) of the cell "
         "that P derives and of those one edit away; perturbation: edge by edge, by what the supernet loses without "
-        "an operation (DARTS-PT); predictor: among the same cells as short, by the predictor that ships.",
+        "an operation (DARTS-PT); predictor: among the same cells as short, by the predictor that ships; null: "
+        "short, or argmax for cells of a wanted size.",
         choices=SELECTIONS,
+        unset="argmax",
     )
     selection_operations: int = option(
         3,
@@ -288,6 +302,18 @@ class SearchSection(SgdSection):
         return read_target(self.target_macs, self.target_params, self.key("target_"))
 
     @property
+    def selected_by(self) -> str:
+        """What chooses a cell at the end, of SELECTIONS."""
+        return self.selection or ("short" if self.target is None else "argmax")
+
+    @property
+    def first_of_p(self) -> int:
+        """The epoch in which P begins to learn."""
+        if self.warmup_epochs is None:
+            return self.epochs // 2 if self.mixture == "sampled" else 0
+        return self.warmup_epochs
+
+    @property
     def last_temperature(self) -> float:
         """In the last epoch."""
         return self.temperature if self.temperature_end is None else self.temperature_end
@@ -298,14 +324,14 @@ class SearchSection(SgdSection):
         if (target := self.target) is not None:
             key = f"target_{target[0]}"
             for name, value, none in (
-                ("selection", self.selection, "argmax"),
+                ("selection", self.selected_by, "argmax"),
                 ("cost_weight", self.cost_weight, 0),
                 ("cost", self.cost, "macs"),
                 ("stop_count", self.stop_count, 0),
             ):
                 if value != none:
                     raise self.refuse(key, f"leave {self.key(name)} at {none}; it knows of no wanted size")
-        if self.warmup_epochs >= self.epochs:
+        if self.first_of_p >= self.epochs:
             raise self.refuse("warmup_epochs", f"leaves none of {self.key('epochs')}={self.epochs} for P")
         if self.gradient == "score" and self.mixture != "sampled":
             raise self.refuse("gradient", f"needs {self.key('mixture')}=sampled")
@@ -317,6 +343,13 @@ class SearchSection(SgdSection):
             )
         if self.mixture == "dirichlet" and (self.temperature, self.last_temperature) != (1, 1):
             raise self.refuse("mixture", f"it has no temperature; leave {self.key('temperature')} out")
+
+
+@dataclass
+class SupernetEmbeddingSection(EmbeddingSection):
+    """What turns a cell graph into the probabilities of a supernet's operations."""
+
+    edges: str = with_default(EmbeddingSection, "edges", "split")
 
 
 @dataclass
@@ -341,7 +374,7 @@ class SearchConfig(CommandConfig):
         choices=SEARCH_TASKS,
     )
     supernet: SupernetSection = field(default_factory=SupernetSection)
-    embedding: EmbeddingSection = field(default_factory=EmbeddingSection)
+    embedding: SupernetEmbeddingSection = field(default_factory=SupernetEmbeddingSection)
     search: SearchSection = field(default_factory=SearchSection)
     evaluator: TrialsSection = field(default_factory=TrialsSection)
 
@@ -350,5 +383,5 @@ class SearchConfig(CommandConfig):
         if self.search.target is not None and self.supernet.space != "darts":
             why = f"is of cells of DARTS' space; leave it out with supernet.space={self.supernet.space}"
             raise self.search.refuse(f"target_{self.search.target[0]}", why)
-        if self.search.selection == "short" or self.search.baselines:
+        if self.search.selected_by == "short" or self.search.baselines:
             self.evaluator.check_space(self.supernet.space)

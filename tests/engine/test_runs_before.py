@@ -45,8 +45,15 @@ def folder(before: str, name: str) -> Path:
     return Path("runs", before, name)
 
 
+#: Settings of searches that have other defaults now than when the runs were made.
+SEARCH = (
+    *("search.mixture=weighted", "search.warmup_epochs=0", "search.average=false", "search.selection=argmax"),
+    "embedding.edges=printed",
+)
+
+
 def words(made: dict[str, Any], before: str, name: str, *more: str) -> list[str]:
-    return [*made["commands"][before], f"run.name={name}", *more]
+    return [*made["commands"][before], *(SEARCH if before == "search" else ()), f"run.name={name}", *more]
 
 
 def figures(document: dict[str, Any]) -> dict[str, Any]:

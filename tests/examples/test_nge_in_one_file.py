@@ -31,8 +31,7 @@ def test_its_losses_are_the_golden_ones(tmp_path: Path) -> None:
 
     golden = load(ROOT / "tests" / "golden" / "test_golden.py")
     example = load(ROOT / "examples" / "nge_in_one_file.py")
-    words = golden.settings(tmp_path, "supernet.channels=4", "supernet.cells=3", "search.batch_size=12")
-    words.append("supernet.kernel=reference")
+    words = golden.settings(tmp_path, *golden.SEARCH, "supernet.kernel=reference")
     with open_session(load_config(SearchConfig, None, words)) as session:
         task = build_task(session)
         supernet, embedding = example.Supernet(4, 3, 3, 3), example.Embedding(len(example.OPERATIONS))

@@ -38,6 +38,11 @@ SETTINGS = (
     "data.image_size=12",
     "data.cutout=3",
 )
+#: Of searches: the paper's form, and a small supernet.
+SEARCH = (
+    *("search.mixture=weighted", "search.warmup_epochs=0", "search.average=false", "search.selection=argmax"),
+    *("embedding.edges=printed", "supernet.channels=4", "supernet.cells=3", "search.batch_size=12"),
+)
 
 
 def settings(folder: Path, *more: str) -> list[str]:
@@ -66,8 +71,8 @@ def first_losses(task: Task, phases: list[Phase]) -> dict[str, list[float]]:
 
 def search(folder: Path, kernel: str = "reference") -> dict[str, list[float]]:
     """Weight and architecture steps of a small search."""
-    small = (f"supernet.kernel={kernel}", "supernet.channels=4", "supernet.cells=3", "search.batch_size=12")
-    with open_session(load_config(SearchConfig, None, settings(folder, *small))) as session:
+    words = settings(folder, *SEARCH, f"supernet.kernel={kernel}")
+    with open_session(load_config(SearchConfig, None, words)) as session:
         task = build_search(session)
         return first_losses(task, task.phases[:2])
 

@@ -41,7 +41,7 @@ def test_defaults_then_file_then_words(tmp_path):
     assert config.run.dir == "runs/search/mine"
 
 
-def test_the_defaults_are_the_paper_s():
+def test_the_default_sizes_are_the_paper_s():
     config = SearchConfig()
     assert (config.supernet.channels, config.supernet.cells, config.search.epochs) == (16, 8, 25)
     assert (config.search.learning_rate, config.search.momentum, config.search.weight_decay) == (0.025, 0.9, 3e-4)
@@ -74,7 +74,7 @@ def test_the_paper_s_search_has_a_config_of_its_own(checkout):
             "embedding_warmup_epochs": 0, "temperature": 1, "temperature_end": None, "edge_normalisation": False,
             "batch_size": 64, "learning_rate": 0.025, "learning_rate_min": 0, "momentum": 0.9, "stop_count": 0,
             "weight_decay": 3e-4, "clip": 5, "cost_weight": 0, "entropy_weight": 0, "beta_weight": 0,
-            "selection": "argmax", "target_macs": None, "target_params": None,
+            "selection": "argmax", "average": False, "target_macs": None, "target_params": None,
         },
     }  # fmt: skip
     written = yaml.safe_load(path.read_text())
@@ -86,9 +86,9 @@ def test_the_paper_s_search_has_a_config_of_its_own(checkout):
         "embedding": {"recurrent_layers", "init_std"},
         "search": {
             "gradient", "draws", "anchor_weight", "stop_operations", "cuda_graphs", "evaluate_every", "baselines",
-            "random_cells", "perturbation_steps", "selection_operations", "selection_finalists",
-            "selection_longer", "selection_convolutions", "cost", "target_network", "target_channels",
-            "target_cells", "target_classes", "target_image_size",
+            "random_cells", "perturbation_steps", "selection_operations", "selection_starts",
+            "selection_finalists", "selection_longer", "selection_convolutions",
+            "cost", "target_network", "target_channels", "target_cells", "target_classes", "target_image_size",
         },
     }  # fmt: skip
     for section, names in elsewhere.items():
