@@ -63,7 +63,7 @@ METHODS: dict[str, dict[str, Sequence[int]]] = {
     "shared": {"uniform": range(3), "nge, drawn": range(20, 23), "nge, weighted, remedies": range(20, 23)},
     "strategies": dict.fromkeys(("random", "nge_evolution", "nge_reinforce", "predictor"), range(3)),
     "darts search": {
-        name: (*range(1, 4), 100) if name == search_darts.REPORTED else (100,) for name in search_darts.SEARCHES
+        name: (*range(4, 7), 100) if name == search_darts.REPORTED else (100,) for name in search_darts.SEARCHES
     },
     "darts choice": {
         **dict.fromkeys(search_darts.SEARCHES, (100,)),
@@ -71,7 +71,7 @@ METHODS: dict[str, dict[str, Sequence[int]]] = {
         **dict.fromkeys(_SAME, (0,)),
     },
     "darts cells": {
-        search_darts.REPORTED: range(1, 4),
+        search_darts.REPORTED: range(4, 7),
         "random": range(8),
         **dict.fromkeys((*_SAME, "darts_v2"), (0,)),
     },
