@@ -45,13 +45,8 @@ def test_a_damaged_state_is_refused(state) -> None:
 
 def test_a_search_derives_from_the_mean(dense_search: list[str], tmp_path: Path, torch_kernels: None) -> None:
     """After each epoch from those before it in which P has learned, and from its own."""
-    words = [
-        *dense_search,
-        "search.epochs=5",
-        "search.warmup_epochs=2",
-        "embedding.learning_rate=0.1",
-        "device=cpu",
-    ]
+    moving = ("embedding.kind=direct", "embedding.learning_rate=0.1", "search.mixture=sampled", "seed=1")
+    words = [*dense_search, *moving, "search.epochs=6", "search.warmup_epochs=2", "device=cpu"]
     found = nge_search.search(None, *words, "search.average=true", f"run.dir={tmp_path / 'whole'}")
     rows = rows_of(tmp_path / "whole")
     cells = []
