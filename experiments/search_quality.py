@@ -52,7 +52,12 @@ PARTS = {
     "darts cells": search_darts.retrain,
 }
 #: Of searches; other seeds were looked at while the selection was made what it is.
-SEEDS = {name: range(20, 23) if "6 cells" in name else range(20, 25) for name in SEARCHES}
+SEEDS = {
+    **{name: range(20, 23) if "6 cells" in name else range(20, 25) for name in SEARCHES},
+    "nge, drawn, last P": (10,),
+    "nge, drawn, last P, no starts": range(5, 10),
+    "nge, drawn, last P, no starts, no finals": range(5),
+}
 _SAME = ("sep_conv_3x3", "sep_conv_5x5")
 #: Of each part its methods, and the seeds of each unless --seeds says others.
 METHODS: dict[str, dict[str, Sequence[int]]] = {
