@@ -28,15 +28,17 @@ IMAGES = ("data.name=folder", "data.limit=10000", "data.image_size=16")
 SUPERNET = ("supernet.channels=8", "supernet.cells=5", "search.evaluate_every=0")
 TRAINING = ("train.batch_size=64", "train.evaluate_every=15", "network.cells=5")
 #: Of the parts in which cells are retrained the epochs, and the seeds of the searches.
-RETRAINED = {"darts choice": (5, (100,)), "darts cells": (15, (1, 2, 3))}
+RETRAINED = {"darts choice": (5, (100,)), "darts cells": (15, (4, 5, 6))}
 CHANNELS, SIDE, CELLS = 16, 16, 5
 #: Most that a cell's mult-adds may be from the mean of the derived ones, as a share of it.
 TOLERANCE = 0.07
 #: Of a search that takes its 20 minutes of a core.
 DRAWN = (*OPERATIONS_DRAWN, "search.epochs=16", "search.warmup_epochs=8")
+#: Shared weights favour what has none: a search ends once most of its normal cell is of that kind.
+STOP = ("search.stop_count=5", "search.stop_operations=[skip_connect,max_pool_3x3,avg_pool_3x3]")
 SEARCHES = {
-    "nge, drawn, split": (*DRAWN, SPLIT),
-    "direct, drawn": (*DRAWN, "embedding.kind=direct", "embedding.learning_rate=3e-4"),
+    "nge, drawn, split": (*DRAWN, SPLIT, *STOP),
+    "direct, drawn": (*DRAWN, "embedding.kind=direct", "embedding.learning_rate=3e-4", *STOP),
 }
 #: The search whose cells are reported.
 REPORTED = "nge, drawn, split"

@@ -52,7 +52,12 @@ PARTS = {
     "darts cells": search_darts.retrain,
 }
 #: Of searches; other seeds were looked at while the selection was made what it is.
-SEEDS = {name: range(20, 23) if "6 cells" in name else range(20, 25) for name in SEARCHES}
+SEEDS = {
+    **{name: range(20, 23) if "6 cells" in name else range(20, 25) for name in SEARCHES},
+    "nge, drawn, last P": (10,),
+    "nge, drawn, last P, no starts": range(5, 10),
+    "nge, drawn, last P, no starts, no finals": range(5),
+}
 _SAME = ("sep_conv_3x3", "sep_conv_5x5")
 #: Of each part its methods, and the seeds of each unless --seeds says others.
 METHODS: dict[str, dict[str, Sequence[int]]] = {
@@ -63,7 +68,7 @@ METHODS: dict[str, dict[str, Sequence[int]]] = {
     "shared": {"uniform": range(3), "nge, drawn": range(20, 23), "nge, weighted, remedies": range(20, 23)},
     "strategies": dict.fromkeys(("random", "nge_evolution", "nge_reinforce", "predictor"), range(3)),
     "darts search": {
-        name: (*range(1, 4), 100) if name == search_darts.REPORTED else (100,) for name in search_darts.SEARCHES
+        name: (*range(4, 7), 100) if name == search_darts.REPORTED else (100,) for name in search_darts.SEARCHES
     },
     "darts choice": {
         **dict.fromkeys(search_darts.SEARCHES, (100,)),
@@ -71,7 +76,7 @@ METHODS: dict[str, dict[str, Sequence[int]]] = {
         **dict.fromkeys(_SAME, (0,)),
     },
     "darts cells": {
-        search_darts.REPORTED: range(1, 4),
+        search_darts.REPORTED: range(4, 7),
         "random": range(8),
         **dict.fromkeys((*_SAME, "darts_v2"), (0,)),
     },

@@ -82,6 +82,12 @@ REMEDY = (*VARIANTS["split, Dirichlet"], "search.average=true")
 #: Searches that are reported.
 SEARCHES: dict[str, tuple[str, ...]] = {
     "nge, drawn": (*DRAWN, *SELECTION),
+    "nge, drawn, last P": (*DRAWN, LAST, *SELECTION),
+    "nge, drawn, last P, no starts": (*DRAWN, LAST, *SELECTION, "search.selection_starts=0"),
+    "nge, drawn, last P, no starts, no finals": (
+        *(*DRAWN, LAST, *SELECTION),
+        *("search.selection_starts=0", "search.selection_finalists=1"),
+    ),
     "direct, drawn": (*DRAWN, *DIRECT, *SELECTION),
     "nge, drawn, 6 cells": (*DRAWN, *SELECTION, "supernet.cells=6"),
     "nge, weighted, remedies": (*REMEDY, *SELECTION),

@@ -32,6 +32,7 @@ ACCUMULATING = {"plain": (), "mixing": ("train.ema_decay=0.9", "train.mixup=0.4"
 #: Of searches whose ranks share statistics, beside the mixture as it is: drawn weights, and a part of the channels.
 DIRICHLET = (
     "search.mixture=dirichlet", "search.edge_normalisation=true", "search.beta_weight=1", "embedding.edges=split",
+    "search.average=true",
 )  # fmt: skip
 PARTIAL = ("supernet.kernel=reference", "supernet.partial=2", "search.temperature=0.5")
 
