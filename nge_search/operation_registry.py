@@ -23,13 +23,13 @@ from nge_search.errors import UserError, nearest, plain, shorten
 Build = Callable[[int, int, bool], Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # a plugin's `build` may be an object that has no hash
 class Operation:
     """A candidate operation.
 
     Attributes:
         build: "module:function" of the package's own, which take rates besides (`operations.build_operation`).
-        parameter_free: whether it has no weights: those a collapsed search fills its cells with.
+        parameter_free: whether it has no weights at stride 1: those a collapsed search fills its cells with.
         plugin: the module that registered it; empty for the package's own.
     """
 
@@ -74,7 +74,7 @@ def find(name: str) -> Operation:
 
 
 def is_parameter_free(name: str) -> bool:
-    """Whether it is an operation without weights."""
+    """Whether it is an operation without weights, at stride 1."""
     return name in _OPERATIONS and _OPERATIONS[name].parameter_free
 
 
@@ -92,8 +92,10 @@ def register_operation(name: str, build: Build, *, parameter_free: bool = False)
         build: `build(channels, stride, affine)` gives a new `torch.nn.Module` each time. From images
             [B, channels, H, W] it computes [B, channels, ceil(H / stride), ceil(W / stride)], for strides 1 and 2,
             and leaves its input as it is. `affine` is False in a supernet, whose batch normalisations have no scale
-            and shift, and True in a derived network. All its parameters learn; constants and state are buffers.
-        parameter_free: it has no weights; reports count it with skips and pools.
+            and shift, and True in a derived network. All its parameters learn; constants and state are buffers
+            that are saved (no `persistent=False`). It also builds under `torch.device("meta")`, where tensors have
+            no values.
+        parameter_free: it has no weights at stride 1; reports count it with skips and pools.
 
     Raises:
         UserError: a name that is malformed or taken, or a `build` that cannot be called.

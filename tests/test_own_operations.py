@@ -219,6 +219,31 @@ class Frozen(nn.Conv2d):
         self.weight.requires_grad_(False)
 
 
+class Moody(nn.Module):
+    """Another shape, or a change of its input, in training alone, as a module in development may have."""
+
+    def __init__(self, pad: int):
+        super().__init__()
+        self.pad = pad
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x.relu()
+        return nn.functional.pad(x, (0, self.pad)) if self.pad else x.relu_()
+
+
+class Buffered(nn.Module):
+    def __init__(self, persistent: bool, value: float = 0.0):
+        super().__init__()
+        self.register_buffer("scale", torch.full((1,), value), persistent=persistent)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.get_buffer("scale")
+
+
+SHARED = nn.Conv2d(4, 4, 1)
+
+
 class Elsewhere(nn.Module):
     """Holds a constant that does not move with it."""
 
@@ -247,7 +272,13 @@ def broken(channels: int, stride: int, affine: bool) -> nn.Module:
         (lambda *_: Inplace(), 1, "changes the images"),
         (Frozen, 1, "parameter 'weight' does not learn; make it a buffer"),
         (lambda *_: Elsewhere(), 1, "constants are buffers"),
-        (lambda *_: nn.LSTM(7, 7), 1, "fails on images"),
+        (lambda *_: nn.LSTM(7, 7), 1, "in training fails on images"),
+        (lambda *_: Moody(1), 1, r"in training makes \[2, 4, 8, 8\]"),
+        (lambda *_: Moody(0), 1, "in training changes the images"),
+        (lambda *_: Buffered(persistent=False), 1, "buffer 'scale' is not saved; leave persistent=False out"),
+        (lambda *_: Buffered(True, torch.ones(()).item()), 1, r"build\(4, 1, True\) on the meta device.* fails"),
+        (lambda *_: SHARED, 1, "build gives a module that it gave before"),
+        (lambda *_: nn.Sequential(nn.ReLU(), SHARED), 1, "or a part of one; make new ones each time"),
     ],
 )
 def test_what_is_no_operation_is_refused_before_it_is_used(build, stride, says):
@@ -255,6 +286,46 @@ def test_what_is_no_operation_is_refused_before_it_is_used(build, stride, says):
     with pytest.raises(UserError, match=says) as caught:
         build_operation("mine", 4, stride)
     assert "operation 'mine' of the plugin" in str(caught.value)
+
+
+def test_operations_without_weights_have_none_at_stride_1():
+    """As a skip has none, which halves the resolution by convolutions."""
+
+    def build(channels: int, stride: int, affine: bool) -> nn.Module:
+        return nn.Identity() if stride == 1 else nn.Conv2d(channels, channels, 1, stride)
+
+    nge_search.register_operation("mine", build, parameter_free=True)
+    for stride in (1, 2):
+        build_operation("mine", 4, stride)
+    nge_search.register_operation("others", lambda c, stride, _: nn.Conv2d(c, c, 1, stride), parameter_free=True)
+    with pytest.raises(UserError, match="'weight' is a weight; register it without parameter_free=True"):
+        build_operation("others", 4, 1)
+
+
+def test_what_builds_may_be_any_object():
+    class Builder:
+        """Compared by its kernel, and thus without a hash."""
+
+        kernel = 3
+
+        def __eq__(self, other: object) -> bool:
+            return isinstance(other, Builder) and other.kernel == self.kernel
+
+        def __call__(self, channels: int, stride: int, affine: bool) -> nn.Module:
+            return nn.AvgPool2d(self.kernel, stride, padding=1)
+
+    nge_search.register_operation("mine", Builder())
+    assert isinstance(build_operation("mine", 4, 2), nn.AvgPool2d)
+
+
+def test_phases_are_exported_for_images_of_any_size():
+    """torch.export takes heights and widths that are symbols, and what it makes computes the same."""
+    module = in_phases(nn.Conv2d(2, 2, 3, 1, 1), 1, (2, 2)).eval()
+    sides = {2: torch.export.Dim("height", min=8, max=64), 3: torch.export.Dim("width", min=8, max=64)}
+    program = torch.export.export(module, (torch.randn(2, 2, 12, 12),), dynamic_shapes=(sides,))
+    for shape in ((2, 2, 12, 12), (2, 2, 9, 16)):
+        x = torch.randn(shape)
+        torch.testing.assert_close(program.module()(x), module(x), rtol=0, atol=0)
 
 
 def test_trying_an_operation_changes_nothing(own_operations):
