@@ -112,7 +112,7 @@ def parse_architecture(text: str, source: str = "architecture") -> Architecture:
     Raises:
         UserError: none of them, or no architecture; names `source`.
     """
-    if text.lstrip()[:1] not in ("{", "[") and foreign.is_printed(text):
+    if foreign.is_printed(text):
         return of_genotype(foreign.printed_genotype(text, source), source)
     return read_architecture(foreign.read_document(text, source), source)
 

@@ -5,9 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from nge_search import operation_registry
 from nge_search.settings.amounts import read_amount
 from nge_search.settings.base import Section, option
-from nge_search.settings.names import EVALUATORS, SIGNALS, SPACES, TASKS, THREE_STAGES
+from nge_search.settings.names import (
+    EVALUATORS,
+    SEARCH_OPERATIONS,
+    SIGNALS,
+    SPACES,
+    TASKS,
+    THREE_STAGES,
+)
 from nge_search.settings.optimisation import SgdSection
 from nge_search.settings.run import CommandConfig
 
@@ -104,6 +112,11 @@ class EvaluatorSection(TrialsSection):
     space: str = option(
         "darts", "Space that evaluator.kind=training searches; a table has its own.", choices=SPACES
     )
+    operations: list[str] = option(
+        [*SEARCH_OPERATIONS],
+        "Operations that evaluator.space=darts chooses from; also sep_conv_7x7, conv_7x1_1x7 and those of plugins.",
+        choices=operation_registry.names,
+    )
     pending: int = option(
         1,
         "Number of architectures that a strategy asks for before the first of them is answered, for "
@@ -114,7 +127,14 @@ class EvaluatorSection(TrialsSection):
 
     def check(self) -> None:
         super().check()
-        if self.kind != "training":
+        if len(self.operations) < 2:
+            raise self.refuse("operations", "a search needs at least two operations")
+        self.require_distinct("operations")
+        training = self.kind == "training"
+        if self.operations != [*SEARCH_OPERATIONS] and not (training and self.space == SPACES[0]):
+            where = f"{self.key('space')}={self.space}" if training else "a table"
+            raise self.refuse("operations", f"fixed in {where}; leave it out")
+        if not training:
             return
         self.check_space(self.space)
         if self.processes > self.pending:
