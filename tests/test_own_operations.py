@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import shlex
 import shutil
@@ -88,18 +89,25 @@ def test_a_search_finds_them_and_says_whose_they_are(folder, capsys):
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("words", "word"),
     [
-        ["derive", "found"],
-        ["show", "found", "--json"],
-        ["export", "runs/eval/digits", "--out", "again", "--overwrite"],
-        ["classify", "export", "digit.png"],
-        ["eval", *RUN, *SMALL, "network.genotype=found", "run.dir=refused", "run.overwrite=true"],
+        (["derive", "found"], "--trust-code"),
+        (["show", "found", "--json"], "plugins=[my_ops]"),
+        (["export", "runs/eval/digits", "--out", "again"], "--trust-code"),
+        (["classify", "export", "digit.png"], "plugins=[my_ops]"),
+        (["test", "runs/eval/digits"], "--trust-code"),
+        (["eval", *RUN, *SMALL, "network.genotype=found", "run.dir=refused"], "plugins=[my_ops]"),
     ],
-    ids=lambda words: words[0],
 )
-def test_files_import_nothing_until_they_are_trusted(words, folder, capsys):
+def test_files_import_nothing_until_they_are_trusted(words, word, folder, capsys):
     """A command that names no plugin is refused in one line; with the plugin, or with --trust-code, it works."""
+    require_refused(words, capsys)
+    assert main([*words, word]) == 0, capsys.readouterr().err
+    assert "my_ops" in sys.modules
+
+
+def require_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """In one line, which says what to do."""
     assert main(words) == 2
     assert "my_ops" not in sys.modules
     said = capsys.readouterr().err
@@ -107,10 +115,6 @@ def test_files_import_nothing_until_they_are_trusted(words, folder, capsys):
     assert "is of the plugin 'my_ops'" in said
     assert "plugins=[my_ops]" in said
     assert "--trust-code" in said
-    for word in ("plugins=[my_ops]", "--trust-code"):
-        forget()
-        assert main([*words, word]) == 0, capsys.readouterr().err
-        assert "my_ops" in sys.modules
 
 
 def test_the_config_of_a_run_imports_nothing(folder, capsys):
@@ -127,7 +131,7 @@ def test_the_config_of_a_run_imports_nothing(folder, capsys):
     assert "plugins:\n- my_ops\n" in capsys.readouterr().out
 
 
-def test_segmentation_takes_them(folder):
+def test_segmentation_takes_them(folder, capsys):
     words = ["data.name=scenes", "data.crop=32", "data.limit=8", "data.workers=0", "network.head_channels=2"]
     more = ["network.channels=2", "network.cells=3", "network.output_stride=16", "network.weights="]
     words += [*RUN, *more, "train.epochs=1", "train.batch_size=4", "plugins=[my_ops]", "network.genotype=cell.json"]
@@ -135,6 +139,46 @@ def test_segmentation_takes_them(folder):
     Path("cell.json").write_text(Genotype(CELL, CELL).to_json())
     summary = nge_search.evaluate(None, "task=segmentation", *words, "run.dir=segmented")
     assert 0 <= summary["miou"] <= 100
+    forget()
+    words = ["segment", "segmented", "digit.png", "--out", "masks"]
+    require_refused(words, capsys)
+    assert main([*words, "--trust-code"]) == 0
+
+
+def test_a_training_with_them_goes_on(folder):
+    """From its checkpoint, for one more epoch."""
+    shutil.copytree("runs/eval/digits", "longer")
+    words = ["--config", "configs/eval/digits.yaml", "plugins=[my_ops]", "network.genotype=found", *RUN, *SMALL]
+    assert main(["eval", *words, "run.dir=longer", "train.epochs=2"]) == 0
+    before, rows = (Path(run, "metrics.jsonl").read_text().splitlines() for run in ("runs/eval/digits", "longer"))
+    assert rows[:1] == before
+    assert len(rows) == 2
+
+
+#: Of a search by one short training of a step.
+ASK = (
+    *("task=queries", "evaluator.kind=training", "strategy.name=random", "strategy.queries=1", "data.limit=60"),
+    *("evaluator.steps=1", "evaluator.batch_size=8", "evaluator.channels=2", "evaluator.cells=2"),
+)
+
+
+def test_short_trainings_take_them(folder, capsys):
+    words = ["plugins=[my_ops]", "evaluator.operations=[ghost_conv,blur]", "run.dir=asked"]
+    assert main(["search", *RUN, *ASK, *words]) == 0
+    document = json.loads(Path("asked/genotype.json").read_text())
+    assert set(document["plugins"].values()) == {"my_ops"}
+    shown = (capsys.readouterr().out, html.unescape(Path("asked/report.html").read_text()))
+    for text in shown:
+        assert "network.genotype=asked run.name=asked 'plugins=[my_ops]'" in text
+
+
+def test_other_processes_cannot_have_what_a_program_registers():
+    cell = "import nge_search\nnge_search.register_operation('mine', print)\n"
+    exec(compile(cell, "cell", "exec"), {"__name__": "__main__"})
+    words = ["evaluator.operations=[mine,skip_connect]", "evaluator.processes=2", "evaluator.pending=2"]
+    with pytest.raises(UserError, match=r"evaluator\.processes=2: operation 'mine' was registered by a program"):
+        nge_search.search(None, *RUN, *ASK, *words, "run.dir=never")
+    assert not Path("never/metrics.jsonl").exists()
 
 
 @pytest.mark.parametrize(

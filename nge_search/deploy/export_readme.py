@@ -83,8 +83,8 @@ _ANY_SIZE = """
 
 _SEGMENTER = """# {architecture}, trained on {tag}
 
-{num_classes} classes. All below is to be run in this folder, with nge_search installed{needed}. It takes `image.png`: put
-an image of yours there, or try a grey one:
+{num_classes} classes. All below is to be run in this folder, with nge_search installed{needed}. It takes
+`image.png`: put an image of yours there, or try a grey one:
 
 ```sh
 [ -e image.png ] || python -c "from PIL import Image; Image.new('RGB', ({side}, {side}), 'grey').save('image.png')"
