@@ -153,7 +153,10 @@ def require_operation(name: str, plugins: Mapping[str, str]) -> None:
         return
     plugin = plugins[name]
     if plugin == PROGRAM:
-        raise UserError(f"operation {shorten(name)} was registered by a program or notebook; register it first")
+        raise UserError(
+            f"operation {shorten(name)} was registered by a program or notebook; register it first, or put it into "
+            "a module that plugins=[MODULE] names"
+        )
     if not _trusts_files:
         raise UserError(
             f"operation {shorten(name)} is of the plugin {shorten(plugin)}, which is not imported because a file "

@@ -59,6 +59,7 @@ def _build(given: str, operation: Operation, channels: int, stride: int, affine:
     assert callable(operation.build)
     try:
         module = operation.build(channels, stride, affine)
+        parts = [*module.modules()] if isinstance(module, nn.Module) else []
     except Exception as error:
         on_meta = torch.empty(0).device.type == "meta"
         where = " on the meta device, where tensors have no values to be read," if on_meta else ""
@@ -66,7 +67,7 @@ def _build(given: str, operation: Operation, channels: int, stride: int, affine:
         raise UserError(f"{given}: {call}{where} fails: {type(error).__name__}: {plain(str(error), 200)}") from None
     if not isinstance(module, nn.Module):
         raise UserError(f"{given} builds a {type(module).__name__}, not a torch.nn.Module")
-    own = [part for part in module.modules() if part is module or part._parameters or part._buffers]
+    own = [part for part in parts if part is module or part._parameters or part._buffers]
     if any(part in _built for part in own):
         raise UserError(
             f"{given}: build gives a module that it gave before, or a part of one; make new ones each time"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -98,6 +99,19 @@ class TrialsSection(TrialSection):
         free_on_resume=True,
     )
 
+    def check_operations(self, operations: Iterable[str]) -> None:
+        """Raise UserError for operations that processes of their own cannot import."""
+        if self.processes == 1:
+            return
+        plugins = operation_registry.plugins_of(operations)
+        given = next((name for name, plugin in plugins.items() if plugin == operation_registry.PROGRAM), None)
+        if given is not None:
+            raise self.refuse(
+                "processes",
+                f"operation '{given}' was registered by a program or notebook, which no other process can import; "
+                "put it into a module that plugins=[MODULE] names, or set it to 1",
+            )
+
 
 @dataclass
 class EvaluatorSection(TrialsSection):
@@ -137,6 +151,7 @@ class EvaluatorSection(TrialsSection):
         if not training:
             return
         self.check_space(self.space)
+        self.check_operations(self.operations)
         if self.processes > self.pending:
             raise self.refuse(
                 "processes",

@@ -22,7 +22,6 @@ from nge_search.engine.run_reader import RunReader
 from nge_search.engine.session import Session, run
 from nge_search.errors import UserError
 from nge_search.kinds import REPORT
-from nge_search.operation_registry import PROGRAM, plugins_of
 from nge_search.recipes import retrain_command
 from nge_search.registry import resolve
 from nge_search.settings import names
@@ -62,19 +61,7 @@ def _table(session: Session, config: QueriesConfig) -> Iterator[Judge]:
 
 
 def _space(section: EvaluatorSection) -> Space:
-    """What short trainings search.
-
-    Raises:
-        UserError: operations that processes of its own cannot import.
-    """
-    plugins = plugins_of(section.operations)
-    given = next((name for name, plugin in plugins.items() if plugin == PROGRAM), None)
-    if given is not None and section.processes > 1:
-        raise section.refuse(
-            "processes",
-            f"operation '{given}' was registered by a program or notebook, which other processes cannot import; "
-            "put it into a module that plugins=[MODULE] names, or set it to 1",
-        )
+    """What short trainings search."""
     if section.space == DartsSpace.name:
         return DartsSpace(CellSpace(operations=tuple(section.operations)))
     return SPACES[section.space]()
