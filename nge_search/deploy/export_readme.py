@@ -216,7 +216,7 @@ def _files(formats: Sequence[str], onnx: str, images: Images) -> list[str]:
 def _training(config: EvalConfig, plugins: Sequence[str]) -> str:
     """The line that goes on from the exported weights with the settings of the training, and these plugins."""
     own = ("network.genotype", "network.weights", "network.reset_classifier", "data.root", "data.download")
-    settings = {"network.genotype": ".", "network.weights": ".", "run.name": "further"}
+    settings: dict[str, Any] = {"network.genotype": ".", "network.weights": ".", "run.name": "further"}
     if config.data.name != "digits":
         settings["data.root"] = str(Path(config.data.root).absolute())
     settings |= changed(asdict(config), asdict(EvalConfig()), ("run", "device", *own))
