@@ -60,7 +60,7 @@ PLUGINS: dict[str, tuple[str | None, list[str], tuple[str, ...]]] = {
     "of another shape": (
         f"{BEGIN}register_operation('mine', lambda c, stride, affine: nn.Conv2d(c, c, 3, stride))",
         [*SEARCH, "plugins=[my_ops]", "run.progress=none", "device=cpu"],
-        ("operation 'mine' of the plugin 'my_ops' makes [2, ", "rounded up"),
+        ("operation 'mine' of the plugin 'my_ops' in training makes [2, ", "rounded up"),
     ),
     "show": (None, ["show", "darts_v2", "plugins=[my_ops]"], ("no module 'my_ops'",)),
 }
