@@ -59,7 +59,7 @@ def configure(command: str, config: Any, overrides: Sequence[str]) -> tuple[Kind
     """The kind of run, and its checked configuration, from what users hold: nothing, a file, a mapping, or one."""
     own = {"plugins": config.plugins} if isinstance(config, RunningConfig) else config
     layers = [own, *overrides] if isinstance(own, Mapping) else overrides
-    import_named_plugins(config if isinstance(config, (str, Path)) else None, layers)
+    import_named_plugins(config if isinstance(config, (str, Path)) else None, layers, command)
     if isinstance(config, RunningConfig):
         given = next((kind for kind in kinds.of_command(command) if kind.name == config.kind), None)
         if given is not None:

@@ -62,7 +62,7 @@ def _configured(command: str, words: Sequence[str]) -> tuple[Kind, RunningConfig
             if other is not kind:
                 print(f"\n{other.title}: --help task={other.task}")
         return None
-    import_named_plugins(options.config, options.settings)
+    import_named_plugins(options.config, options.settings, command)
     config = load_config(schema_of(kind), options.config, options.settings)
     if options.print_config:
         print(to_yaml(config), end="")

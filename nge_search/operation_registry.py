@@ -15,7 +15,9 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import FrameType, ModuleType
 from typing import Any
+from weakref import WeakSet
 
 from nge_search.errors import UserError, nearest, plain, shorten
 
@@ -23,13 +25,13 @@ from nge_search.errors import UserError, nearest, plain, shorten
 Build = Callable[[int, int, bool], Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # a plugin's `build` may be an object that has no hash
 class Operation:
     """A candidate operation.
 
     Attributes:
         build: "module:function" of the package's own, which take rates besides (`operations.build_operation`).
-        parameter_free: whether it has no weights: those a collapsed search fills its cells with.
+        parameter_free: whether it has no weights at stride 1: those a collapsed search fills its cells with.
         plugin: the module that registered it; empty for the package's own.
     """
 
@@ -58,8 +60,13 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _MODULE = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
 _LONGEST_MODULE = 200
 
-#: The plugin that is being imported, and whether those that files name may be.
-_importing = ""
+#: The plugin of what a program or notebook registers itself.
+PROGRAM = "__main__"
+
+#: Modules that were imported as plugins, and registered operations or imported others that did.
+_plugins: WeakSet[ModuleType] = WeakSet()
+#: Whether a plugin is being imported, and whether those that files name may be.
+_importing = False
 _trusts_files = False
 
 
@@ -74,7 +81,7 @@ def find(name: str) -> Operation:
 
 
 def is_parameter_free(name: str) -> bool:
-    """Whether it is an operation without weights."""
+    """Whether it is an operation without weights, at stride 1."""
     return name in _OPERATIONS and _OPERATIONS[name].parameter_free
 
 
@@ -92,8 +99,10 @@ def register_operation(name: str, build: Build, *, parameter_free: bool = False)
         build: `build(channels, stride, affine)` gives a new `torch.nn.Module` each time. From images
             [B, channels, H, W] it computes [B, channels, ceil(H / stride), ceil(W / stride)], for strides 1 and 2,
             and leaves its input as it is. `affine` is False in a supernet, whose batch normalisations have no scale
-            and shift, and True in a derived network. All its parameters learn; constants and state are buffers.
-        parameter_free: it has no weights; reports count it with skips and pools.
+            and shift, and True in a derived network. All its parameters learn; constants and state are buffers
+            that are saved (no `persistent=False`). It also builds under `torch.device("meta")`, where tensors have
+            no values.
+        parameter_free: it has no weights at stride 1; reports count it with skips and pools.
 
     Raises:
         UserError: a name that is malformed or taken, or a `build` that cannot be called.
@@ -105,12 +114,20 @@ def register_operation(name: str, build: Build, *, parameter_free: bool = False)
         )
     if not callable(build):
         raise UserError(f"operation '{name}': build must be a function of channels, stride and affine")
-    plugin = _importing or str(sys._getframe(1).f_globals.get("__name__") or "__main__")
+    plugin = _caller(sys._getframe(1))
     known = _OPERATIONS.get(name)
-    if known is not None and (known.plugin != plugin or plugin != "__main__"):  # a notebook's cell may run again
+    if known is not None and (known.plugin != plugin or plugin != PROGRAM):  # a notebook's cell may run again
         owner = f"of '{known.plugin}'" if known.plugin else "of the package"
         raise UserError(f"operation '{name}' is registered already, {owner}; choose another name")
     _OPERATIONS[name] = Operation(build, bool(parameter_free), plugin)
+
+
+def _caller(frame: FrameType) -> str:
+    """The module that registers; while plugins are imported it is the innermost of them, and not what it calls."""
+    inner: FrameType | None = frame if _importing else None
+    while inner is not None and inner.f_code.co_name != "<module>":
+        inner = inner.f_back
+    return str((inner or frame).f_globals.get("__name__") or PROGRAM)
 
 
 def trust_files(allowed: bool) -> None:
@@ -135,8 +152,11 @@ def require_operation(name: str, plugins: Mapping[str, str]) -> None:
     if name in _OPERATIONS or name not in plugins:
         return
     plugin = plugins[name]
-    if plugin == "__main__":
-        raise UserError(f"operation {shorten(name)} was registered by a program or notebook; register it first")
+    if plugin == PROGRAM:
+        raise UserError(
+            f"operation {shorten(name)} was registered by a program or notebook; register it first, or put it into "
+            "a module that plugins=[MODULE] names"
+        )
     if not _trusts_files:
         raise UserError(
             f"operation {shorten(name)} is of the plugin {shorten(plugin)}, which is not imported because a file "
@@ -167,32 +187,43 @@ def import_plugins(modules: Iterable[str]) -> None:
             raise UserError(
                 f"plugins=[{plain(str(module))}]: name a Python module, as my_ops for my_ops.py in this folder"
             )
-        _import(module)
-        if not any(own.plugin == module or own.plugin.startswith(f"{module}.") for own in _OPERATIONS.values()):
+        there, known = module in sys.modules, len(_OPERATIONS)
+        imported = _import(module)
+        if len(_OPERATIONS) > known or any(_is_of(own, module) for own in _OPERATIONS.values()):
+            _plugins.add(imported)
+        if imported not in _plugins:
+            if not there:
+                sys.modules.pop(module, None)  # so that a file that was mended is read anew
             raise UserError(
                 f"plugins=[{module}]: it registers no operation; call nge_search.register_operation in it"
             )
 
 
-def _import(module: str) -> None:
-    """Import one, and where it fails leave nothing that it had registered."""
+def _is_of(operation: Operation, module: str) -> bool:
+    """Whether a plugin has registered an operation, or a module of the package that it is."""
+    return f"{operation.plugin}.".startswith(f"{module}.")
+
+
+def _import(module: str) -> ModuleType:
+    """Import one, and where it fails leave nothing that modules registered which failed with it."""
     global _importing
-    before, registered = _importing, dict(_OPERATIONS)
-    _importing = module
-    complete = False
+    before, registered, complete = _importing, set(_OPERATIONS), False
+    _importing = True
     try:
         with _current_folder():
-            importlib.import_module(module)
+            imported = importlib.import_module(module)
         complete = True
+        return imported
     except UserError as error:
         raise UserError(f"plugins=[{module}]: {error}") from None
     except (Exception, SystemExit) as error:
         raise UserError(f"plugins=[{module}]: {_why(module, error)}") from None
     finally:
         _importing = before
-        if not complete:
-            _OPERATIONS.clear()
-            _OPERATIONS.update(registered)
+        if not complete:  # Python has forgotten the modules that failed, and keeps those that were whole
+            lost = [name for name, own in _OPERATIONS.items() if own.plugin not in sys.modules]
+            for name in set(lost) - registered:
+                del _OPERATIONS[name]
 
 
 @contextlib.contextmanager

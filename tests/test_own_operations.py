@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import shlex
 import shutil
@@ -88,18 +89,25 @@ def test_a_search_finds_them_and_says_whose_they_are(folder, capsys):
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("words", "word"),
     [
-        ["derive", "found"],
-        ["show", "found", "--json"],
-        ["export", "runs/eval/digits", "--out", "again", "--overwrite"],
-        ["classify", "export", "digit.png"],
-        ["eval", *RUN, *SMALL, "network.genotype=found", "run.dir=refused", "run.overwrite=true"],
+        (["derive", "found"], "--trust-code"),
+        (["show", "found", "--json"], "plugins=[my_ops]"),
+        (["export", "runs/eval/digits", "--out", "again"], "--trust-code"),
+        (["classify", "export", "digit.png"], "plugins=[my_ops]"),
+        (["test", "runs/eval/digits"], "--trust-code"),
+        (["eval", *RUN, *SMALL, "network.genotype=found", "run.dir=refused"], "plugins=[my_ops]"),
     ],
-    ids=lambda words: words[0],
 )
-def test_files_import_nothing_until_they_are_trusted(words, folder, capsys):
+def test_files_import_nothing_until_they_are_trusted(words, word, folder, capsys):
     """A command that names no plugin is refused in one line; with the plugin, or with --trust-code, it works."""
+    require_refused(words, capsys)
+    assert main([*words, word]) == 0, capsys.readouterr().err
+    assert "my_ops" in sys.modules
+
+
+def require_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """In one line, which says what to do."""
     assert main(words) == 2
     assert "my_ops" not in sys.modules
     said = capsys.readouterr().err
@@ -107,10 +115,6 @@ def test_files_import_nothing_until_they_are_trusted(words, folder, capsys):
     assert "is of the plugin 'my_ops'" in said
     assert "plugins=[my_ops]" in said
     assert "--trust-code" in said
-    for word in ("plugins=[my_ops]", "--trust-code"):
-        forget()
-        assert main([*words, word]) == 0, capsys.readouterr().err
-        assert "my_ops" in sys.modules
 
 
 def test_the_config_of_a_run_imports_nothing(folder, capsys):
@@ -127,7 +131,7 @@ def test_the_config_of_a_run_imports_nothing(folder, capsys):
     assert "plugins:\n- my_ops\n" in capsys.readouterr().out
 
 
-def test_segmentation_takes_them(folder):
+def test_segmentation_takes_them(folder, capsys):
     words = ["data.name=scenes", "data.crop=32", "data.limit=8", "data.workers=0", "network.head_channels=2"]
     more = ["network.channels=2", "network.cells=3", "network.output_stride=16", "network.weights="]
     words += [*RUN, *more, "train.epochs=1", "train.batch_size=4", "plugins=[my_ops]", "network.genotype=cell.json"]
@@ -135,6 +139,46 @@ def test_segmentation_takes_them(folder):
     Path("cell.json").write_text(Genotype(CELL, CELL).to_json())
     summary = nge_search.evaluate(None, "task=segmentation", *words, "run.dir=segmented")
     assert 0 <= summary["miou"] <= 100
+    forget()
+    words = ["segment", "segmented", "digit.png", "--out", "masks"]
+    require_refused(words, capsys)
+    assert main([*words, "--trust-code"]) == 0
+
+
+def test_a_training_with_them_goes_on(folder):
+    """From its checkpoint, for one more epoch."""
+    shutil.copytree("runs/eval/digits", "longer")
+    words = ["--config", "configs/eval/digits.yaml", "plugins=[my_ops]", "network.genotype=found", *RUN, *SMALL]
+    assert main(["eval", *words, "run.dir=longer", "train.epochs=2"]) == 0
+    before, rows = (Path(run, "metrics.jsonl").read_text().splitlines() for run in ("runs/eval/digits", "longer"))
+    assert rows[:1] == before
+    assert len(rows) == 2
+
+
+#: Of a search by one short training of a step.
+ASK = (
+    *("task=queries", "evaluator.kind=training", "strategy.name=random", "strategy.queries=1", "data.limit=60"),
+    *("evaluator.steps=1", "evaluator.batch_size=8", "evaluator.channels=2", "evaluator.cells=2"),
+)
+
+
+def test_short_trainings_take_them(folder, capsys):
+    words = ["plugins=[my_ops]", "evaluator.operations=[ghost_conv,blur]", "run.dir=asked"]
+    assert main(["search", *RUN, *ASK, *words]) == 0
+    document = json.loads(Path("asked/genotype.json").read_text())
+    assert set(document["plugins"].values()) == {"my_ops"}
+    shown = (capsys.readouterr().out, html.unescape(Path("asked/report.html").read_text()))
+    for text in shown:
+        assert "network.genotype=asked run.name=asked 'plugins=[my_ops]'" in text
+
+
+def test_other_processes_cannot_have_what_a_program_registers():
+    cell = "import nge_search\nnge_search.register_operation('mine', print)\n"
+    exec(compile(cell, "cell", "exec"), {"__name__": "__main__"})
+    words = ["evaluator.operations=[mine,skip_connect]", "evaluator.processes=2", "evaluator.pending=2"]
+    with pytest.raises(UserError, match=r"evaluator\.processes=2: operation 'mine' was registered by a program"):
+        nge_search.search(None, *RUN, *ASK, *words, "run.dir=never")
+    assert not Path("never/metrics.jsonl").exists()
 
 
 @pytest.mark.parametrize(
@@ -219,6 +263,31 @@ class Frozen(nn.Conv2d):
         self.weight.requires_grad_(False)
 
 
+class Moody(nn.Module):
+    """Another shape, or a change of its input, in training alone, as a module in development may have."""
+
+    def __init__(self, pad: int):
+        super().__init__()
+        self.pad = pad
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x.relu()
+        return nn.functional.pad(x, (0, self.pad)) if self.pad else x.relu_()
+
+
+class Buffered(nn.Module):
+    def __init__(self, persistent: bool, value: float = 0.0):
+        super().__init__()
+        self.register_buffer("scale", torch.full((1,), value), persistent=persistent)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.get_buffer("scale")
+
+
+SHARED = nn.Conv2d(4, 4, 1)
+
+
 class Elsewhere(nn.Module):
     """Holds a constant that does not move with it."""
 
@@ -247,7 +316,13 @@ def broken(channels: int, stride: int, affine: bool) -> nn.Module:
         (lambda *_: Inplace(), 1, "changes the images"),
         (Frozen, 1, "parameter 'weight' does not learn; make it a buffer"),
         (lambda *_: Elsewhere(), 1, "constants are buffers"),
-        (lambda *_: nn.LSTM(7, 7), 1, "fails on images"),
+        (lambda *_: nn.LSTM(7, 7), 1, "in training fails on images"),
+        (lambda *_: Moody(1), 1, r"in training makes \[2, 4, 8, 8\]"),
+        (lambda *_: Moody(0), 1, "in training changes the images"),
+        (lambda *_: Buffered(persistent=False), 1, "buffer 'scale' is not saved; leave persistent=False out"),
+        (lambda *_: Buffered(True, torch.ones(()).item()), 1, r"build\(4, 1, True\) on the meta device.* fails"),
+        (lambda *_: SHARED, 1, "build gives a module that it gave before"),
+        (lambda *_: nn.Sequential(nn.ReLU(), SHARED), 1, "or a part of one; make new ones each time"),
     ],
 )
 def test_what_is_no_operation_is_refused_before_it_is_used(build, stride, says):
@@ -255,6 +330,46 @@ def test_what_is_no_operation_is_refused_before_it_is_used(build, stride, says):
     with pytest.raises(UserError, match=says) as caught:
         build_operation("mine", 4, stride)
     assert "operation 'mine' of the plugin" in str(caught.value)
+
+
+def test_operations_without_weights_have_none_at_stride_1():
+    """As a skip has none, which halves the resolution by convolutions."""
+
+    def build(channels: int, stride: int, affine: bool) -> nn.Module:
+        return nn.Identity() if stride == 1 else nn.Conv2d(channels, channels, 1, stride)
+
+    nge_search.register_operation("mine", build, parameter_free=True)
+    for stride in (1, 2):
+        build_operation("mine", 4, stride)
+    nge_search.register_operation("others", lambda c, stride, _: nn.Conv2d(c, c, 1, stride), parameter_free=True)
+    with pytest.raises(UserError, match="'weight' is a weight; register it without parameter_free=True"):
+        build_operation("others", 4, 1)
+
+
+def test_what_builds_may_be_any_object():
+    class Builder:
+        """Compared by its kernel, and thus without a hash."""
+
+        kernel = 3
+
+        def __eq__(self, other: object) -> bool:
+            return isinstance(other, Builder) and other.kernel == self.kernel
+
+        def __call__(self, channels: int, stride: int, affine: bool) -> nn.Module:
+            return nn.AvgPool2d(self.kernel, stride, padding=1)
+
+    nge_search.register_operation("mine", Builder())
+    assert isinstance(build_operation("mine", 4, 2), nn.AvgPool2d)
+
+
+def test_phases_are_exported_for_images_of_any_size():
+    """torch.export takes heights and widths that are symbols, and what it makes computes the same."""
+    module = in_phases(nn.Conv2d(2, 2, 3, 1, 1), 1, (2, 2)).eval()
+    sides = {2: torch.export.Dim("height", min=8, max=64), 3: torch.export.Dim("width", min=8, max=64)}
+    program = torch.export.export(module, (torch.randn(2, 2, 12, 12),), dynamic_shapes=(sides,))
+    for shape in ((2, 2, 12, 12), (2, 2, 9, 16)):
+        x = torch.randn(shape)
+        torch.testing.assert_close(program.module()(x), module(x), rtol=0, atol=0)
 
 
 def test_trying_an_operation_changes_nothing(own_operations):

@@ -11,6 +11,7 @@ sees it, and of calls only that of `Genotype` around it and `range` of plain num
 from __future__ import annotations
 
 import ast
+import contextlib
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -50,8 +51,17 @@ _NNI_ANY = re.compile(r"(normal|reduce)/")
 
 
 def is_printed(text: str) -> bool:
-    """Whether a text that is no JSON holds a genotype as DARTS prints it, whatever stands around it."""
-    return _CALL.search(text) is not None
+    """Whether a text holds a genotype as DARTS prints it, whatever stands around it, and is no JSON as a whole.
+
+    Lines of logs may begin as JSON does, with a time in brackets or an object a line.
+    """
+    if _CALL.search(text) is None:
+        return False
+    if text.lstrip()[:1] in ("{", "["):
+        with contextlib.suppress(UserError):
+            parse_json(text, "")
+            return False
+    return True
 
 
 def printed_genotype(text: str, source: str) -> Genotype:
@@ -190,8 +200,9 @@ def _parsed(text: str, source: str) -> ast.expr:
     """Python's parse of what `_end_of` has looked through."""
     try:
         return ast.parse(text, mode="eval").body
-    except SyntaxError as error:
-        raise UserError(f"{source} is no genotype as DARTS or NNI writes it: {error.msg}") from None
+    except (SyntaxError, ValueError) as error:  # of brackets; of characters that Python does not read
+        why = error.msg if isinstance(error, SyntaxError) else str(error)
+        raise UserError(f"{source} is no genotype as DARTS or NNI writes it: {why}") from None
 
 
 def _called(node: ast.expr, source: str) -> Genotype:

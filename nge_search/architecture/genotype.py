@@ -159,7 +159,8 @@ class Genotype:
             raise UserError(f"space {shorten(document['space'])} is unknown; allowed is '{SPACE}'")
         for key in document:
             if key not in _KEYS:
-                raise UserError(f"unknown key {shorten(key)}; allowed are {', '.join(_KEYS)}{nearest(key, _KEYS)}")
+                hint = nearest(str(key), _KEYS)
+                raise UserError(f"unknown key {shorten(key)}; allowed are {', '.join(_KEYS)}{hint}")
         for key in _REQUIRED_KEYS:
             if key not in document:
                 raise UserError(f"key '{key}' is missing")

@@ -87,7 +87,10 @@ def load_architecture(reference: Reference) -> Architecture:
     if space is not None:
         return _of_space(space, text, plain(text))
     if not text.isprintable():
-        raise UserError(f"architecture {shorten(text)}: control characters are not allowed in a name or path")
+        raise UserError(
+            f"architecture {shorten(text)}: control characters are not allowed in a name or path; of a text of "
+            "several lines, give the file"
+        )
     name = text.lower().replace("-", "_")
     if name in PUBLISHED:
         return of_genotype(PUBLISHED[name], name)
@@ -112,7 +115,7 @@ def parse_architecture(text: str, source: str = "architecture") -> Architecture:
     Raises:
         UserError: none of them, or no architecture; names `source`.
     """
-    if text.lstrip()[:1] not in ("{", "[") and foreign.is_printed(text):
+    if foreign.is_printed(text):
         return of_genotype(foreign.printed_genotype(text, source), source)
     return read_architecture(foreign.read_document(text, source), source)
 

@@ -38,7 +38,7 @@ def main(words: Sequence[str], parser_class: type[argparse.ArgumentParser]) -> N
         raise UserError(f"--steps={options.steps}: must be between 1 and 1000")
     with tempfile.TemporaryDirectory() as folder:
         run = (f"run.dir={folder}/run", "run.progress=none")
-        import_named_plugins(options.config, options.settings)
+        import_named_plugins(options.config, options.settings, "search")
         config = load_config(SearchConfig, options.config, [*options.settings, *run])
         with open_session(config) as session:
             result = measure_step(session, options.steps)

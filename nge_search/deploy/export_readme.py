@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from nge_search.deploy.export_formats import Images
+from nge_search.operation_registry import PROGRAM
 from nge_search.recipes import changed, word
 from nge_search.settings.classification import EvalConfig
+from nge_search.settings.names import DATASETS
 
 _HEAD = """# {architecture}, trained on {tag}
 
 {num_classes} classes, images of {side}x{side} pixels. All below is to be run in this folder, with nge_search and
-timm 1.0.26 or newer installed. It takes `image.png`: put an image of yours there, or try a grey one:
+timm 1.0.26 or newer installed{needed}. It takes `image.png`: put an image of yours there, or try a grey one:
 
 ```sh
 [ -e image.png ] || python -c "from PIL import Image; Image.new('RGB', ({side}, {side}), 'grey').save('image.png')"
@@ -81,12 +83,12 @@ _ANY_SIZE = """
 
 _SEGMENTER = """# {architecture}, trained on {tag}
 
-{num_classes} classes. All below is to be run in this folder, with nge_search installed. It takes `image.png`: put
-an image of yours there, or try a grey one:
+{num_classes} classes. All below is to be run in this folder, with nge_search installed{needed}. It takes
+`image.png`: put an image of yours there, or try a grey one:
 
 ```sh
 [ -e image.png ] || python -c "from PIL import Image; Image.new('RGB', ({side}, {side}), 'grey').save('image.png')"
-nge segment . image.png --out masks --overwrite
+nge segment . image.png --out masks --overwrite{word}
 ```
 
 In Python:
@@ -97,7 +99,7 @@ import torch
 from PIL import Image
 
 from nge_search.deploy.segmenter import read_trained
-
+{imports}
 model = read_trained(".")
 with Image.open("image.png") as image:
     pixels = torch.from_numpy(numpy.array(image.convert("RGB"))).permute(2, 0, 1)
@@ -147,7 +149,7 @@ def readme(document: Mapping[str, Any], config: EvalConfig, formats: Sequence[st
     `config` are the settings of the training.
     """
     described = document["pretrained_cfg"]
-    plugins = sorted(set(document["model_args"]["genotype"].get("plugins", {}).values()) - {"__main__"})
+    operations = _operations(document)
     facts = {
         "architecture": document["architecture"],
         "tag": described["tag"],
@@ -156,11 +158,12 @@ def readme(document: Mapping[str, Any], config: EvalConfig, formats: Sequence[st
         "channels": images.channels,
         "side": images.side,
         "smallest": images.smallest,
-        "command": _training(config),
-        "word": f" {word('plugins', plugins)}" if plugins else "",
-        "imports": "".join(f"import {plugin}  # registers operations of the network\n" for plugin in plugins),
+        "command": _training(config, _plugins(operations)),
+        **_facts_of(operations),
     }
-    return "".join(part.format(**facts) for part in [_HEAD, *_files(formats, _ONNX, images), _TRAIN])
+    given = config.data.name == DATASETS[-1]  # from Python: no command can name such images
+    parts = [_HEAD, *_files(formats, _ONNX, images), *([] if given else [_TRAIN])]
+    return "".join(part.format(**facts) for part in parts)
 
 
 def segmentation_readme(document: Mapping[str, Any], formats: Sequence[str], images: Images) -> str:
@@ -176,8 +179,32 @@ def segmentation_readme(document: Mapping[str, Any], formats: Sequence[str], ima
         "smallest": images.smallest,
         "opened": f'pixels = numpy.asarray(image.convert("RGB"){resized}, numpy.float32) / 255',
         "classes": "found[0]" if images.argmax else "found[0].argmax(axis=0)",
+        **_facts_of(_operations(document)),
     }
     return "".join(part.format(**facts) for part in [_SEGMENTER, *_files(formats, _SEGMENTER_ONNX, images)])
+
+
+def _operations(document: Mapping[str, Any]) -> dict[str, str]:
+    """The plugin of each operation of the network that is not of the package, by its name."""
+    return dict(document["model_args"]["genotype"].get("plugins", {}))
+
+
+def _plugins(operations: Mapping[str, str]) -> list[str]:
+    """The modules among the plugins of operations, which can be imported."""
+    return sorted({plugin for plugin in operations.values() if plugin != PROGRAM})
+
+
+def _facts_of(operations: Mapping[str, str]) -> dict[str, str]:
+    """What is needed, typed and imported for operations of plugins."""
+    plugins = _plugins(operations)
+    files = " and ".join(f"`{plugin.replace('.', '/')}.py`" for plugin in plugins)
+    of_program = ", ".join(f"`{name}`" for name, plugin in sorted(operations.items()) if plugin == PROGRAM)
+    return {
+        "needed": (f", and with {files} there, or installed" if plugins else "")
+        + (f", in a program that registers {of_program} first" if of_program else ""),
+        "word": f" {word('plugins', plugins)}" if plugins else "",
+        "imports": "".join(f"import {plugin}  # registers operations of the network\n" for plugin in plugins),
+    }
 
 
 def _files(formats: Sequence[str], onnx: str, images: Images) -> list[str]:
@@ -186,11 +213,13 @@ def _files(formats: Sequence[str], onnx: str, images: Images) -> list[str]:
     return [*([_ANY_SIZE] if parts and images.smallest else []), *parts]
 
 
-def _training(config: EvalConfig) -> str:
-    """The line that goes on from the exported weights with the settings of the training."""
+def _training(config: EvalConfig, plugins: Sequence[str]) -> str:
+    """The line that goes on from the exported weights with the settings of the training, and these plugins."""
     own = ("network.genotype", "network.weights", "network.reset_classifier", "data.root", "data.download")
-    settings = {"network.genotype": ".", "network.weights": ".", "run.name": "further"}
+    settings: dict[str, Any] = {"network.genotype": ".", "network.weights": ".", "run.name": "further"}
     if config.data.name != "digits":
         settings["data.root"] = str(Path(config.data.root).absolute())
     settings |= changed(asdict(config), asdict(EvalConfig()), ("run", "device", *own))
+    if named := list(dict.fromkeys([*config.plugins, *plugins])):
+        settings["plugins"] = named
     return shlex.join(["nge", "eval", *(word(key, value) for key, value in settings.items())])

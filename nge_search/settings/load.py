@@ -37,6 +37,9 @@ _LONGEST_NAME = 255
 #: Of a key, more than any key has.
 _MOST_PARTS = 8
 
+#: What is in the folder of a run, also where its mark was lost on the way, or in that of an export.
+_OF_FOLDERS = (kinds.MARK, kinds.ENVIRONMENT, kinds.SUMMARY, kinds.METRICS, ".nge-export")
+
 
 def load_config(
     schema: type[Config], path: str | Path | None = None, overrides: Sequence[str | Mapping[str, Any]] = ()
@@ -157,17 +160,27 @@ def kind_for(
     return choices[tasks.index(task)]
 
 
-def import_named_plugins(path: str | Path | None = None, overrides: Sequence[str | Mapping[str, Any]] = ()) -> None:
+def import_named_plugins(
+    path: str | Path | None = None,
+    overrides: Sequence[str | Mapping[str, Any]] = (),
+    command: str = "search",
+) -> None:
     """Import the plugins that a user's own config file, or after it an override, names last.
 
     Configurations that are read from run folders go by this function.
 
+    Args:
+        path: as of `load_config`.
+        command: which takes the file, as `search` or `predict train`.
+
     Raises:
-        UserError: a plugin that cannot be imported, or a file that lies in a run folder.
+        UserError: a plugin that cannot be imported, a file that is no config of the command, or one that lies in
+            the folder of a run or an export.
     """
     named, source = None, None
-    if path is not None and (named := _read_yaml(user_path(path)).get("plugins")) is not None:
-        source = user_path(path)
+    if path is not None:
+        source = find_config(path, command)
+        named = _read_yaml(source).get("plugins")
     for item in overrides:
         given = None
         if isinstance(item, Mapping):
@@ -177,12 +190,25 @@ def import_named_plugins(path: str | Path | None = None, overrides: Sequence[str
         if given is not None:
             named, source = given, None
     modules = [] if named is None else read_value("plugins", named, (list,))
-    if modules and source and (source.parent / kinds.MARK).exists() and not operation_registry.files_are_trusted():
+    if modules and source is not None and not operation_registry.files_are_trusted():
+        _require_own_config(source, modules, schema_of(kind_for(command, source, overrides)))
+    operation_registry.import_plugins(modules)
+
+
+def _require_own_config(source: Path, modules: Sequence[str], schema: type[RunningConfig]) -> None:
+    """Refuse a file that is no config, or, links followed, lies in the folder of a run or an export."""
+    try:
+        for _ in _checked(_read_yaml(source), schema):
+            pass
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
+    real = source.resolve()
+    theirs = (*_OF_FOLDERS, *(["checkpoints"] if real.name == kinds.CONFIG else []))
+    if any((real.parent / name).exists() for name in theirs):
         raise UserError(
-            f"{source} is the file of a run, whose plugins are not imported; if you trust them, add "
+            f"{source} is the file of a run or an export, whose plugins are not imported; if you trust them, add "
             f"plugins=[{plain(','.join(modules))}] to the command, or --trust-code"
         )
-    operation_registry.import_plugins(modules)
 
 
 def to_dict(config: RunningConfig) -> dict[str, Any]:

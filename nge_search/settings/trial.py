@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from nge_search import operation_registry
 from nge_search.settings.amounts import read_amount
 from nge_search.settings.base import Section, option
-from nge_search.settings.names import EVALUATORS, SIGNALS, SPACES, TASKS, THREE_STAGES
+from nge_search.settings.names import (
+    EVALUATORS,
+    SEARCH_OPERATIONS,
+    SIGNALS,
+    SPACES,
+    TASKS,
+    THREE_STAGES,
+)
 from nge_search.settings.optimisation import SgdSection
 from nge_search.settings.run import CommandConfig
 
@@ -90,6 +99,19 @@ class TrialsSection(TrialSection):
         free_on_resume=True,
     )
 
+    def check_operations(self, operations: Iterable[str]) -> None:
+        """Raise UserError for operations that processes of their own cannot import."""
+        if self.processes == 1:
+            return
+        plugins = operation_registry.plugins_of(operations)
+        given = next((name for name, plugin in plugins.items() if plugin == operation_registry.PROGRAM), None)
+        if given is not None:
+            raise self.refuse(
+                "processes",
+                f"operation '{given}' was registered by a program or notebook, which no other process can import; "
+                "put it into a module that plugins=[MODULE] names, or set it to 1",
+            )
+
 
 @dataclass
 class EvaluatorSection(TrialsSection):
@@ -104,6 +126,11 @@ class EvaluatorSection(TrialsSection):
     space: str = option(
         "darts", "Space that evaluator.kind=training searches; a table has its own.", choices=SPACES
     )
+    operations: list[str] = option(
+        [*SEARCH_OPERATIONS],
+        "Operations that evaluator.space=darts chooses from; also sep_conv_7x7, conv_7x1_1x7 and those of plugins.",
+        choices=operation_registry.names,
+    )
     pending: int = option(
         1,
         "Number of architectures that a strategy asks for before the first of them is answered, for "
@@ -114,9 +141,17 @@ class EvaluatorSection(TrialsSection):
 
     def check(self) -> None:
         super().check()
-        if self.kind != "training":
+        if len(self.operations) < 2:
+            raise self.refuse("operations", "a search needs at least two operations")
+        self.require_distinct("operations")
+        training = self.kind == "training"
+        if self.operations != [*SEARCH_OPERATIONS] and not (training and self.space == SPACES[0]):
+            where = f"{self.key('space')}={self.space}" if training else "a table"
+            raise self.refuse("operations", f"fixed in {where}; leave it out")
+        if not training:
             return
         self.check_space(self.space)
+        self.check_operations(self.operations)
         if self.processes > self.pending:
             raise self.refuse(
                 "processes",

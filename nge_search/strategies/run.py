@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from nge_search.architecture.cell_space import CellSpace
 from nge_search.architecture.load import read_architecture
 from nge_search.data import load_dataset
 from nge_search.data.distributed import load_everywhere
@@ -25,7 +26,8 @@ from nge_search.recipes import retrain_command
 from nge_search.registry import resolve
 from nge_search.settings import names
 from nge_search.settings.strategies import QueriesConfig
-from nge_search.spaces import SPACES, TRAININGS, Judge, Queries, Trainings
+from nge_search.settings.trial import EvaluatorSection
+from nge_search.spaces import SPACES, TRAININGS, DartsSpace, Judge, Queries, Space, Trainings
 from nge_search.strategies import build_strategy
 from nge_search.strategies.query_loop import run_strategy
 from nge_search.tables import Benchmark, open_table
@@ -58,12 +60,19 @@ def _table(session: Session, config: QueriesConfig) -> Iterator[Judge]:
     yield Benchmark(open_table(section.table), section.signal, section.score, section.repeats, config.seed)
 
 
+def _space(section: EvaluatorSection) -> Space:
+    """What short trainings search."""
+    if section.space == DartsSpace.name:
+        return DartsSpace(CellSpace(operations=tuple(section.operations)))
+    return SPACES[section.space]()
+
+
 @contextlib.contextmanager
 def _training(session: Session, config: QueriesConfig) -> Iterator[Judge]:
     """Short trainings, which end with the search."""
     assert session.folder is not None
     session.folder.recorded_rows()  # refuses other settings: its trainings would not be comparable
-    space, section = SPACES[config.evaluator.space](), config.evaluator
+    space, section = _space(config.evaluator), config.evaluator
     judge: Trainings = resolve(TRAININGS)(
         config,
         section,
@@ -157,9 +166,10 @@ def closing_lines(config: QueriesConfig, summary: dict[str, Any]) -> list[str]:
             f"{config.evaluator.label()} {abs(summary['signal']):.4g}, validation top-1 {summary['score']:.2f} %"
         )
         retrain = []
-        if read_architecture(summary["genotype"]).genotype is not None:
+        if (genotype := read_architecture(summary["genotype"]).genotype) is not None:
             images = RunReader(config.run.dir, lenient=True).searched_images()
-            retrain = [f"retrain it: {retrain_command(config.run.dir, dataclasses.asdict(config.data), images)}"]
+            data, plugins = dataclasses.asdict(config.data), genotype.plugins.values()
+            retrain = [f"retrain it: {retrain_command(config.run.dir, data, images, plugins)}"]
         lines = [summary["architecture"], f"{found} {after}; the trainings took {cost:.1f} s{failed}"]
         return [*lines, report, *retrain]
     judged = f", {summary['score_column']} {summary['score']:.2f} %" if config.benchmark.score else ""

@@ -11,6 +11,8 @@ import pytest
 from nge_search import operation_registry
 from nge_search.architecture.load import load_genotype
 from nge_search.cli import main
+from nge_search.deploy.export_folder import RECORD
+from nge_search.settings import load
 
 BEGIN = "from torch import nn\nfrom nge_search import register_operation\n"
 SEARCH = ["search", "supernet.operations=[skip_connect,mine]"]
@@ -58,7 +60,7 @@ PLUGINS: dict[str, tuple[str | None, list[str], tuple[str, ...]]] = {
     "of another shape": (
         f"{BEGIN}register_operation('mine', lambda c, stride, affine: nn.Conv2d(c, c, 3, stride))",
         [*SEARCH, "plugins=[my_ops]", "run.progress=none", "device=cpu"],
-        ("operation 'mine' of the plugin 'my_ops' makes [2, ", "rounded up"),
+        ("operation 'mine' of the plugin 'my_ops' in training makes [2, ", "rounded up"),
     ),
     "show": (None, ["show", "darts_v2", "plugins=[my_ops]"], ("no module 'my_ops'",)),
 }
@@ -127,3 +129,31 @@ def test_a_run_folder_imports_nothing_on_its_own(finished, require_line, capsys)
         require_line(capsys.readouterr().err, ("evil", "--trust-code"))
     assert main(["report", "finished"]) == 0
     assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize("there", [".nge-run", "environment.json", "summary.json", "metrics.jsonl", ".nge-export"])
+def test_files_beside_those_of_a_run_or_an_export_import_nothing(there, require_line, capsys):
+    """Also through a link from elsewhere, and where the run's mark was lost on the way."""
+    Path("evil.py").write_text("from pathlib import Path\nPath('ran').touch()\n")
+    folder = Path("theirs")
+    folder.mkdir()
+    (folder / there).touch()
+    (folder / "config.yaml").write_text("plugins: [evil]\n")
+    Path("mine.yaml").symlink_to(folder / "config.yaml")
+    for path in ("theirs/config.yaml", "mine.yaml"):
+        assert main(["search", "--config", path, "--print-config"]) == 2
+        require_line(capsys.readouterr().err, ("the file of a run or an export", "plugins=[evil]"))
+    assert not Path("ran").exists()
+
+
+def test_what_is_no_config_imports_nothing(require_line, capsys):
+    """As the config.json of an export, whose mark may be gone."""
+    Path("evil.py").write_text("from pathlib import Path\nPath('ran').touch()\n")
+    Path("config.json").write_text(json.dumps({"plugins": ["evil"], "architecture": "nge_cifar"}))
+    assert main(["search", "--config", "config.json"]) == 2
+    require_line(capsys.readouterr().err, ("config.json: unknown key 'architecture'",))
+    assert not Path("ran").exists()
+
+
+def test_the_mark_of_exports_is_known_to_configs():
+    assert RECORD in load._OF_FOLDERS

@@ -11,11 +11,16 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nge_search.cli import main
 from nge_search.deploy.classify import classify, find_images
+from nge_search.deploy.export_formats import Images
+from nge_search.deploy.export_readme import readme, segmentation_readme
+from nge_search.settings.classification import EvalConfig
+from nge_search.settings.data import DataSection
 
 
 def test_readme_loads_it(digits_model, digit, tmp_path):
@@ -63,6 +68,45 @@ def test_the_readme_speaks_of_what_is_there(digits_model):
     text = (digits_model / "README.md").read_text()
     assert "model.onnx" not in text
     assert "model.pt2" not in text
+
+
+def described(plugins: dict[str, str]) -> dict[str, Any]:
+    """What config.json says of a network with operations of plugins, as far as README.md needs it."""
+    return {
+        "architecture": "nge_cifar",
+        "num_classes": 2,
+        "model_args": {"genotype": {"plugins": plugins}},
+        "pretrained_cfg": {"tag": "own"},
+        "images": {"tag": "own"},
+    }
+
+
+def test_it_says_which_modules_have_the_operations() -> None:
+    """Of retrainings and segmentations: in words, in commands and in scripts."""
+    document = described({"blur": "my_ops", "ghost": "lab.ops"})
+    texts = (
+        readme(document, EvalConfig(plugins=["mine", "my_ops"]), ["timm"], Images(3, 8)),
+        segmentation_readme(document, ["timm"], Images(3, 8)),
+    )
+    for text in texts:
+        assert "installed, and with `lab/ops.py` and `my_ops.py` there, or installed. It" in text
+        (script,) = (part.partition("```")[0] for part in text.split("```python\n")[1:])
+        assert "\nimport my_ops  # registers" in script
+        assert "plugins=[lab.ops,my_ops]\n```" in text.partition("In Python")[0]
+    assert "'plugins=[mine,my_ops,lab.ops]'" in texts[0]
+    plain = segmentation_readme(described({}), ["timm"], Images(3, 8))
+    assert "plugins" not in plain
+    assert "nge_search installed. It takes" in plain
+
+
+def test_it_names_no_images_or_operations_that_a_program_has() -> None:
+    """They were given from Python, where no command finds them."""
+    document = described({"blur": "__main__"})
+    config = EvalConfig(data=DataSection(name="own"))
+    text = readme(document, config, ["timm"], Images(3, 8))
+    assert "nge eval" not in text
+    assert "__main__" not in text
+    assert "in a program that registers `blur` first. It" in text
 
 
 def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from nge_search import kinds
+from nge_search.api import configure
 from nge_search.cli import main
 from nge_search.errors import UserError
 from nge_search.settings import shipped
@@ -44,6 +45,23 @@ def test_names_stand_behind_paths(command, tmp_path, monkeypatch) -> None:
     assert find_config("digits", command) == Path("digits")
     assert load_config(schema_of(kind), "digits").seed == 7
     assert find_config("digits", "predict train") == Path("digits")
+
+
+@pytest.mark.parametrize("command", ["search", "eval"])
+def test_commands_and_python_take_names(command, tmp_path, monkeypatch, capsys) -> None:
+    """From anywhere, and with plugins, which a file may name as well."""
+    monkeypatch.chdir(tmp_path)
+    assert main([command, "--config", "digits", "--print-config"]) == 0
+    assert "  name: digits\n" in capsys.readouterr().out
+    assert configure(command, "digits", [])[1].run.name == "digits"
+    assert main([command, "--config", "digits", "plugins=[nowhere]"]) == 2
+    assert "no module 'nowhere'" in capsys.readouterr().err
+
+
+def test_the_bench_of_a_step_takes_names(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["bench", "step", "--config", "digits", "search.epochs=0"]) == 2
+    assert "search.epochs=0: must be at least 1" in capsys.readouterr().err
 
 
 def test_the_recipes_for_own_images_fit_each_other() -> None:

@@ -180,6 +180,13 @@ def test_a_search_by_trainings_however_it_is_carried_out(
         (["benchmark.table=t"], "benchmark.table=t: evaluator.kind=training asks no table; leave it out"),
         (["evaluator.space=nasbench"], "evaluator.space=nasbench: allowed are darts, "),
         (["evaluator.kind=train"], "did you mean 'training'?"),
+        (
+            ["evaluator.operations=[skip_connect,sep_conv_3x3]"],
+            "fixed in evaluator.space=nasbench201; leave it out",
+        ),
+        (["evaluator.operations=[blurr,sep_conv_3x3]"], "evaluator.operations=blurr: allowed are skip_connect, "),
+        (["evaluator.operations=[skip_connect]"], "a search needs at least two operations"),
+        (["evaluator.operations=[skip_connect,skip_connect]"], "one stands there twice"),
         (["data.name=folder", "data.root=nowhere"], "nowhere"),
     ],
 )

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from nge_search.cli import main
+from nge_search.training.segmentation_results import overlay_image
 
 #: What makes the story's training a short one.
 SHORT = (
@@ -76,6 +78,13 @@ def require_overlay(photo: Path, mask: Path, overlay: Path) -> None:
         expected = bare if classes[y, x] == 0 else [(a + b) // 2 for a, b in zip(bare, colour)]
         assert laid[y, x].tolist() == expected
     assert set(np.unique(classes).tolist()) <= {0, 1}
+
+
+def test_an_overlay_mixes_the_image_with_the_colours_of_classes() -> None:
+    """Half and half for classes 1 and 2, whose VOC colours are (128, 0, 0) and (0, 128, 0); bare for class 0."""
+    pixels_3HW = torch.tensor([[[10, 11, 12]], [[200, 201, 202]], [[30, 31, 33]]], dtype=torch.uint8)
+    overlay = overlay_image(pixels_3HW, torch.tensor([[0, 1, 2]]))
+    assert np.asarray(overlay).tolist() == [[[10, 200, 30], [69, 100, 15], [6, 165, 16]]]
 
 
 def refuse_overlays(segment: list[str], photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -88,9 +88,22 @@ def load_voc(config: MaskedDataSection) -> MaskedDataset:
 
 
 def _own_labels(config: MaskedDataSection, path: Path) -> Labels | None:
-    """The user's own classes, as `data.classes` or the JSON beside the masks names them; None: there are none."""
-    if config.classes:
-        return Labels(tuple(config.classes), by_colour=False)
+    """The user's own classes, as `data.classes` or the JSON beside the masks names them; None: there are none.
+
+    Raises:
+        UserError: a JSON that names none, or others than `data.classes`: the masks' numbers have one meaning.
+    """
+    beside = _names_beside(path)
+    if config.classes and beside is not None and beside != config.classes:
+        raise config.refuse(
+            "classes", f"differs from '{path}', which has {shorten(beside, 200)}; leave it out, or mend that file"
+        )
+    names = config.classes or beside
+    return None if names is None else Labels(tuple(names), by_colour=False)
+
+
+def _names_beside(path: Path) -> list[str] | None:
+    """The classes that a JSON names; None: there is no such file."""
     if not os.path.lexists(path):
         return None
     names = parse_json(read_text(path, _LARGEST_NAMES), str(path))
@@ -101,7 +114,7 @@ def _own_labels(config: MaskedDataSection, path: Path) -> Labels | None:
         )
     if fault := fault_of_classes(names):
         raise UserError(f"'{path}': {fault}")
-    return Labels(tuple(names), by_colour=False)
+    return names
 
 
 class VocImages:

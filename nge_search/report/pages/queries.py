@@ -85,7 +85,8 @@ def _retrain(run: Run) -> str:
     """The line that trains what short trainings have found; a table's cells need none."""
     if not _by_training(run) or run.genotype is None:
         return ""
-    return code(retrain_command(run.path, run.setting("data"), run.searched_images()), "command")
+    plugins = run.genotype.plugins.values()
+    return code(retrain_command(run.path, run.setting("data"), run.searched_images(), plugins), "command")
 
 
 def _best(run: Run) -> str:

@@ -73,10 +73,14 @@ def test_a_json_beside_the_masks_names_them(root: Path) -> None:
     dataset = load(root)
     assert dataset.classes == tuple(CLASSES)
     assert f"classes are those of '{path}': masks hold their numbers" in dataset.notices
-    given = load(root, "background", "a", "b")
-    assert given.classes == ("background", "a", "b")
+    given = load(root, *CLASSES)
+    assert given.classes == tuple(CLASSES)
     assert not any("classes" in notice for notice in given.notices)
-    assert len({dataset.fingerprint, given.fingerprint}) == 2
+    with pytest.raises(UserError, match=r"data\.classes=.* differs from '.*classes\.json', which has \['"):
+        load(root, "background", "a", "b")
+    path.unlink()
+    other = load(root, "background", "a", "b")
+    assert len({dataset.fingerprint, other.fingerprint}) == 2
 
 
 def test_what_masks_of_own_classes_must_not_be(root: Path) -> None:
