@@ -122,17 +122,28 @@ def digit(tmp_path_factory) -> Path:
     return path
 
 
-def _write_run(run: Path, kind: str, side: int, resize: int) -> Path:
+def _write_run(
+    run: Path, kind: str, side: int, resize: int, genotype: Genotype | None = None, cells: int = 3
+) -> Path:
     """A run folder as a retraining leaves it: 5 classes, statistics that are not those of an untrained network."""
     torch.manual_seed(0)
-    genotype = load_genotype("p_darts")
-    network = FAMILIES[kind].build(genotype, 4, 3, 5, auxiliary=True).double()
+    genotype = genotype or load_genotype("p_darts")
+    network = FAMILIES[kind].build(genotype, 4, cells, 5, auxiliary=True).double()
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.uniform_(-1, 1)
             module.running_var.uniform_(0.5, 1.5)
+        elif hasattr(module, "level"):  # of an operation of one's own
+            module.level.fill_(0.5)
     run.mkdir()
-    words = (*WORDS, f"run.dir={run}", f"network.kind={kind}", "network.channels=4", "data.name=tiny_imagenet")
+    words = (
+        *WORDS,
+        f"run.dir={run}",
+        f"network.kind={kind}",
+        "network.channels=4",
+        f"network.cells={cells}",
+        "data.name=tiny_imagenet",
+    )
     (run / "config.yaml").write_text(to_yaml(load_config(EvalConfig, None, words)))
     (run / "genotype.json").write_text(genotype.to_json())
     dataset = {
@@ -156,7 +167,7 @@ def _write_run(run: Path, kind: str, side: int, resize: int) -> Path:
 
 @pytest.fixture
 def write_run() -> Callable[..., Path]:
-    """Writes a run folder: its path, the kind of network, the images' side and what they are resized to."""
+    """Writes a run folder: its path, the kind of network, the images' side and `resize`, genotype and cells."""
     return _write_run
 
 
