@@ -85,7 +85,15 @@ _GENES = (
     ("skip_connect", 0), ("max_pool_3x3", 1), ("avg_pool_3x3", 2), ("skip_connect", 0), ("dil_conv_3x3", 2),
     ("skip_connect", 1), ("max_pool_3x3", 3), ("skip_connect", 2),
 )  # fmt: skip
+_SIMPLE = Genotype(Cell(_GENES, (2, 3, 4, 5)), Cell(_GENES, (2, 3, 4, 5)))
 _CLASSES = ["sky", "road", "tree", "car"]
+
+
+@pytest.fixture(scope="session")
+def simple_run(tmp_path_factory) -> Path:
+    """As `imagenet_run`, of a network that is soon exported."""
+    run = tmp_path_factory.mktemp("simple") / "run"
+    return _write_run(run, "imagenet", side=64, resize=73, genotype=_SIMPLE, cells=2)
 
 
 @pytest.fixture(scope="session")
@@ -95,9 +103,8 @@ def masks_run(tmp_path_factory) -> Path:
     run.mkdir()
     words = ["data.crop=48", "network.channels=2", "network.cells=2", "network.head_channels=4", f"run.dir={run}"]
     config = load_config(SegmentationConfig, None, [*words, "train.eval_flip=true", "network.output_stride=8"])
-    genotype = Genotype(Cell(_GENES, (2, 3, 4, 5)), Cell(_GENES, (2, 3, 4, 5)))
     torch.manual_seed(0)
-    network = build_network(config.network, genotype, len(_CLASSES), auxiliary=True).double()
+    network = build_network(config.network, _SIMPLE, len(_CLASSES), auxiliary=True).double()
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0
@@ -105,7 +112,7 @@ def masks_run(tmp_path_factory) -> Path:
     network(blocks)  # statistics under which several classes occur
     torch.nn.init.zeros_(network.classifier.bias)
     (run / "config.yaml").write_text(to_yaml(config))
-    (run / "genotype.json").write_text(genotype.to_json())
+    (run / "genotype.json").write_text(_SIMPLE.to_json())
     images = {"name": "streets", "classes": _CLASSES, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.25]}
     (run / "dataset.json").write_text(json.dumps(images))
     state = {"kind": "segmentation", "task": {"network": network.state_dict()}, "position": {"epoch": 0}}
