@@ -93,7 +93,7 @@ _CLASSES = ["sky", "road", "tree", "car"]
 def simple_run(tmp_path_factory) -> Path:
     """As `imagenet_run`, of a network that is soon exported."""
     run = tmp_path_factory.mktemp("simple") / "run"
-    return _write_run(run, "imagenet", side=64, resize=73, genotype=_SIMPLE, cells=2)
+    return _write_run(run, "imagenet", side=64, resize=73, genotype=_SIMPLE, cells=1)
 
 
 @pytest.fixture(scope="session")

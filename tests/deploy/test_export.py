@@ -136,7 +136,7 @@ def test_onnx(digits_files, simple_run, tmp_path, capfd):
     out = export_run(simple_run, tmp_path / "model", formats=("onnx",), dynamic_size=True)
     assert capfd.readouterr() == ("", "")
     require_onnx(out, any_size=True)
-    assert "any height and width from 64 pixels on" in (out / "README.md").read_text()
+    assert "any height and width from 32 pixels on" in (out / "README.md").read_text()
     require_onnx(digits_files)
 
 
