@@ -18,10 +18,10 @@ _EPILOG = "plugins=[MODULE] imports modules of yours first, whose operations arc
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line; every command may be told to trust code."""
+    """An argument parser whose errors are one line and whose flags are spelt out; commands may trust code."""
 
     def __init__(self, *args: Any, **more: Any):
-        super().__init__(*args, **{"epilog": _EPILOG, "conflict_handler": "resolve", **more})
+        super().__init__(*args, **{"allow_abbrev": False, "epilog": _EPILOG, "conflict_handler": "resolve", **more})
         self.add_argument(
             TRUST_CODE,
             action="store_true",

@@ -16,7 +16,8 @@ def test(words: Sequence[str]) -> None:
         prog="nge test",
         description="The error of a trained network on labelled images, class by class, and its calibration.",
         epilog="With data.root=FOLDER the images are those of class folders, or of the test folder beside a train "
-        "folder; of a segmentation, images with masks in VOC's layout. Without settings a run's own test set.",
+        "folder; of a segmentation, images in VOC's layout with masks of the network's classes, by number. Without "
+        "settings a run's own test set.",
     )
     parser.add_argument(
         "model", type=given_path, help="run folder of a retraining or of a segmentation, or its export"

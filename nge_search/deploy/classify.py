@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from nge_search.data.class_folders import files_below, is_image_name
 from nge_search.data.decoding import for_each, load, to_tensor
 from nge_search.data.image_transforms import centre, resized_centre
-from nge_search.deploy.export import LARGEST_RESIZE, LARGEST_SIDE, build_network
+from nge_search.deploy.export import build_network
 from nge_search.deploy.segmenter import ARCHITECTURE as SEGMENTATION_ARCHITECTURE
 from nge_search.engine.distributed import choose_device
 from nge_search.engine.precision import allow_tf32
@@ -29,6 +29,7 @@ from nge_search.json_reader import Reader, read_json
 from nge_search.kinds import CONFIG
 from nge_search.networks.timm_models import ARCHITECTURES
 from nge_search.networks.weights import MODEL_FILE, WEIGHTS_FILE, read_weights
+from nge_search.settings.data import LARGEST_RESIZE, LARGEST_SIDE
 
 _MOST_CHANNELS = 1 << 12
 _MOST_PIXELS = 1 << 27  # of an image on its way to be cropped

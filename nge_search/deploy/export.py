@@ -14,16 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from nge_search.architecture.genotype import Genotype
+from nge_search.deploy.building import with_weights
 from nge_search.deploy.export_folder import README_FILE, staged
 from nge_search.deploy.export_formats import FORMATS, Images, require_onnx
 from nge_search.deploy.export_readme import readme
 from nge_search.deploy.export_segmentation import Exportable, describe_segmenter, smallest_side
-from nge_search.engine.checkpoint import require_same_tensors
 from nge_search.engine.run_reader import RunReader
 from nge_search.errors import UserError, nearest, plain
 from nge_search.files import user_path
@@ -32,11 +31,9 @@ from nge_search.kinds import CONFIG, GENOTYPE, SUMMARY
 from nge_search.networks.timm_models import ARCHITECTURES, TimmClassifier
 from nge_search.networks.weights import MODEL_FILE, WEIGHTS_FILE, read_run_weights
 from nge_search.settings.classification import EvalConfig
+from nge_search.settings.data import LARGEST_RESIZE, LARGEST_SIDE
 from nge_search.settings.load import load_config
 from nge_search.settings.segmentation import SegmentationConfig
-
-#: In pixels: of the square that a network sees, and of the short side of an image that it is cropped from.
-LARGEST_SIDE, LARGEST_RESIZE = 1 << 11, 1 << 13
 
 
 def export_run(
@@ -136,11 +133,7 @@ def build_network(
     """timm's model with these weights, in evaluation mode; UserError, naming `source`, if they do not fit."""
     import timm
 
-    with torch.device("meta"):
-        model = timm.create_model(architecture, **model_args)
-    require_same_tensors(model.state_dict(), dict(weights), source)
-    model.load_state_dict(weights, assign=True)
-    return model.eval()
+    return with_weights(lambda: timm.create_model(architecture, **model_args), weights, source)
 
 
 def trained_network(run: Path) -> nn.Module:
@@ -193,6 +186,11 @@ def _timm_config(trained: _Trained, image_size: int | None) -> dict[str, Any]:
         raise UserError(f"{images.source} is damaged: 'resize' is below 'image_size'")
     if image_size is not None:
         side, resize = image_size, round(resize * image_size / side)
+    if resize > LARGEST_RESIZE:
+        raise UserError(
+            f"--image-size={image_size}: images would be resized to {resize} pixels, in proportion; "
+            f"{LARGEST_RESIZE} are the most"
+        )
     architecture = ARCHITECTURES[section.kind]
     defaults = get_pretrained_cfg(architecture)
     assert defaults is not None  # registered with the architecture

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from nge_search.errors import RunFailure, UserError
+from nge_search.errors import RunFailure, UserError, plain
 
 ONNX_FILE, TORCH_FILE = "model.onnx", "model.pt2"
 
@@ -59,6 +59,10 @@ class Images:
             for place, name in ((2, "height"), (3, "width")):
                 dims[place] = torch.export.Dim(name, min=self.smallest, max=_LARGEST_SIDE)
         return (dims,)
+
+    def of(self, network: nn.Module) -> nn.Module:
+        """What a file holds of a network that gives logits [B, K, ...]."""
+        return MostLikely(network).eval() if self.argmax else network
 
     def random(self, batch: int, height: int = 0, width: int = 0) -> Tensor:
         """Images that are the same at every call; by default of `side`."""
@@ -102,9 +106,9 @@ def _write_onnx(network: nn.Module, images: Images, folder: Path) -> None:
     import onnxruntime
 
     path = folder / ONNX_FILE
-    with _quiet():
+    with _exporting(ONNX_FILE):
         program = torch.onnx.export(
-            MostLikely(network).eval() if images.argmax else network,
+            images.of(network),
             (images.random(2),),
             dynamo=True,
             opset_version=_OPSET,
@@ -115,28 +119,23 @@ def _write_onnx(network: nn.Module, images: Images, folder: Path) -> None:
         )
         assert program is not None  # with `dynamo`
         path.write_bytes(program.model_proto.SerializeToString())
-    try:
         onnx.checker.check_model(str(path), full_check=True)
-    except onnx.checker.ValidationError as error:
-        raise RunFailure(f"{ONNX_FILE} is not valid ONNX: {error}") from None
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    require_agreement(
-        ONNX_FILE, network, lambda x: torch.from_numpy(session.run(None, {"images": x.numpy()})[0]), images
-    )
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        require_agreement(
+            ONNX_FILE, network, lambda x: torch.from_numpy(session.run(None, {"images": x.numpy()})[0]), images
+        )
 
 
 def _write_torch(network: nn.Module, images: Images, folder: Path) -> None:
     path = folder / TORCH_FILE
-    with _quiet():
-        model = MostLikely(network).eval() if images.argmax else network
-        program = torch.export.export(model, (images.random(2),), dynamic_shapes=images.dynamic_shapes)
+    with _exporting(TORCH_FILE):
+        program = torch.export.export(images.of(network), (images.random(2),), dynamic_shapes=images.dynamic_shapes)
         content = io.BytesIO()  # whose lack of room is told by the system, not by torch
         torch.export.save(program, content)
         path.write_bytes(content.getbuffer())
-        loaded = torch.export.load(path).module()
-    require_agreement(TORCH_FILE, network, loaded, images)
+        require_agreement(TORCH_FILE, network, torch.export.load(path).module(), images)
 
 
 def _write_nothing(network: nn.Module, images: Images, folder: Path) -> None:
@@ -171,6 +170,22 @@ def require_agreement(name: str, network: nn.Module, exported: Callable[[Tensor]
                 f"{name} does not compute what the network does: its outputs differ by {difference:.3g} on a batch "
                 f"of {len(x)} of {x.shape[2]}x{x.shape[3]} pixels, more than {limit:.3g}"
             )
+
+
+@contextlib.contextmanager
+def _exporting(name: str) -> Iterator[None]:
+    """Within it torch's exporters are quiet, and what they, or the file `name`, raise is one line."""
+    try:
+        with _quiet():
+            yield
+    except (UserError, OSError, MemoryError):  # the system's errors, and ours, are told as everywhere else
+        raise
+    except Exception as error:  # exporters raise whatever stopped them, the caller's own operations among it
+        reason = plain(" ".join(str(error).split()), 300)
+        raise RunFailure(
+            f"{name} cannot be made of this network: {type(error).__name__}: {reason}; operations of your own must "
+            "not decide in Python by what tensors hold, or leave the format out: weights and config.json need none"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -83,9 +83,11 @@ def describe_segmenter(
         raise UserError(f"'{run}' is a segmentation, which keeps no average of its weights; use --weights last")
     trained = read_run_segmenter(run)
     config, network = trained.config, trained.network.to(memory_format=torch.contiguous_format)
-    side = config.data.crop if image_size is None else image_size
+    reduction = network.backbone.reductions[-1]
+    # Crops may be smaller than what files of any size take.
+    side = max(config.data.crop, 2 * reduction) if image_size is None else image_size
     any_size = dynamic_size or image_size is None
-    images = Images(3, side, smallest_side(side, network.backbone.reductions[-1]) if any_size else 0, argmax)
+    images = Images(3, side, smallest_side(side, reduction) if any_size else 0, argmax)
     section = config.network
     sizes = {name: getattr(section, name) for name in ("channels", "cells", "output_stride", "head_channels")}
     document = {

@@ -15,7 +15,7 @@ from nge_search import kinds
 from nge_search.architecture.genotype import Genotype
 from nge_search.architecture.load import read_architecture
 from nge_search.data.segmentation.augmentation import MaskedAugmentation
-from nge_search.engine.checkpoint import require_same_tensors
+from nge_search.deploy.building import with_weights
 from nge_search.engine.run_reader import RunReader, use_of
 from nge_search.errors import UserError
 from nge_search.files import user_path
@@ -152,12 +152,9 @@ def _build(
     classes = images.names("classes")
     if len(classes) > MOST_CLASSES:
         raise UserError(f"{images.source} is damaged: {len(classes)} classes, of which a mask holds {MOST_CLASSES}")
-    with torch.device("meta"):  # takes no memory, whatever sizes the files claim
-        network = build_network(config.network, genotype, len(classes), False)
-    require_same_tensors(network.state_dict(), dict(weights), source)
-    network.load_state_dict(weights, assign=True)
+    network = with_weights(lambda: build_network(config.network, genotype, len(classes), False), weights, source)
     return TrainedSegmenter(
-        network.eval().to(memory_format=torch.channels_last),
+        network.to(memory_format=torch.channels_last),
         tuple(classes),
         MaskedAugmentation(False, images.numbers("mean", 3), images.numbers("std", 3, above=0)),
         config.train.scales,

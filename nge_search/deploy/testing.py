@@ -7,6 +7,7 @@ the settings name. Legend: N images, B images of a batch, K classes, H and W sid
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +20,17 @@ from torch.nn import functional
 from nge_search.architecture.load import load_architecture
 from nge_search.data import Dataset, Loader, load_dataset
 from nge_search.data.folder import load_labelled
-from nge_search.data.segmentation.dataset import IGNORED
+from nge_search.data.own import load_own
+from nge_search.data.segmentation.dataset import IGNORED, MaskedDataset
+from nge_search.data.segmentation.voc import CLASSES, load_voc
+from nge_search.data.segmentation.voc_lists import MASKS, find_root
+from nge_search.data.segmentation.voc_masks import VOC_CLASSES
 from nge_search.data.sources import SelectedImages
 from nge_search.deploy.classify import read_exported
 from nge_search.deploy.segmenter import ARCHITECTURE, read_run_segmenter, read_trained
 from nge_search.engine.checkpoint import load_module
 from nge_search.engine.distributed import World, choose_device
+from nge_search.engine.given import OWN, Images
 from nge_search.engine.precision import allow_tf32, forward_context, full_precision, weight_dtype
 from nge_search.engine.run_reader import RunReader
 from nge_search.errors import UserError, nearest, plain
@@ -37,9 +43,10 @@ from nge_search.metrics.segmentation import Confusion, PixelMeter, intersection_
 from nge_search.networks.families import FAMILIES
 from nge_search.networks.weights import MODEL_FILE, read_run_weights
 from nge_search.settings.classification import EvalConfig
+from nge_search.settings.data import DataSection
 from nge_search.settings.load import load_config
 from nge_search.settings.run import DeviceConfig
-from nge_search.settings.segmentation import SegmentationConfig
+from nge_search.settings.segmentation import MaskedDataSection, SegmentationConfig
 from nge_search.training.evaluation import LARGEST_CONFUSION, confusion
 from nge_search.training.run import build_loader
 from nge_search.training.segmentation import predict
@@ -68,7 +75,11 @@ class _Classifier:
 
 
 def measure(
-    model: str | Path, words: Sequence[str] = (), weights: str = "last", say: Say = lambda line: None
+    model: str | Path,
+    words: Sequence[str] = (),
+    weights: str = "last",
+    say: Say = lambda line: None,
+    dataset: Any = None,
 ) -> dict[str, Any]:
     """What `nge test MODEL key=value ... --json` prints.
 
@@ -78,6 +89,7 @@ def measure(
             images are a folder of class folders, of which all are taken, or those of its test folder.
         weights: of a retraining "last", or "ema" for the average of the weights.
         say: is given a line for each thing the user should know of the images.
+        dataset: `nge_search.Images`, or a pair of datasets, whose test images are taken; from Python alone.
 
     Raises:
         UserError: a model, settings or images that cannot be used.
@@ -90,9 +102,12 @@ def measure(
         is_masked = (model / CONFIG).is_file() and RunReader(model, True).kind == SegmentationConfig.kind
     if weights != "last" and (is_masked or (model / MODEL_FILE).is_file()):
         raise UserError(f"--weights {plain(weights)}: '{model}' has one set of weights; leave it out")
+    if is_masked and dataset is not None:
+        raise UserError(f"dataset=: '{model}' is a segmentation, whose images have masks; give data.root=FOLDER")
     if is_masked:
         return _test_segmenter(model, words, keys, say)
-    return _test_classifier(model, words, keys, weights, say)
+    given = None if dataset is None else Images.of(dataset)
+    return _test_classifier(model, words, keys, weights, say, given)
 
 
 def _key(word: str) -> str:
@@ -112,16 +127,19 @@ def _world(config: DeviceConfig) -> World:
 
 
 def _test_classifier(
-    model: Path, words: Sequence[str], keys: Sequence[str], weights: str, say: Say
+    model: Path, words: Sequence[str], keys: Sequence[str], weights: str, say: Say, given: Images | None
 ) -> dict[str, Any]:
+    named = next((key for key in ("data.name", "data.root") if key in keys), None)
+    if given is not None and named:
+        raise UserError(f"{named}=: the images are those of dataset=; leave it out")
     exported = (model / MODEL_FILE).is_file()
     trained = _exported(model) if exported else _of_run(model, weights)
     own = None if exported else load_config(EvalConfig, model / CONFIG)
-    if own is not None and _are_own(own, words, keys):
+    if own is not None and _are_own(own, words, keys, given is not None):
         config = load_config(EvalConfig, model / CONFIG, words)
-        dataset = load_dataset(config.data)
+        dataset = _load(config.data, given)
     else:
-        config, dataset = _other_images(model, trained, own, words, keys)
+        config, dataset = _other_images(model, trained, own, words, keys, given)
     dataset = _fitted(dataset, trained)
     for notice in dataset.notices:
         say(notice)
@@ -162,8 +180,18 @@ def _of_run(run: Path, weights: str) -> _Classifier:
     )
 
 
-def _are_own(own: EvalConfig, words: Sequence[str], keys: Sequence[str]) -> bool:
-    """Whether the settings name the images that the run was trained and tested on, at another place perhaps."""
+def _load(section: DataSection, given: Images | None) -> Dataset:
+    """The images that are given, or else those that the settings name."""
+    return load_dataset(section) if given is None else load_own(given, section)
+
+
+def _are_own(own: EvalConfig, words: Sequence[str], keys: Sequence[str], is_given: bool) -> bool:
+    """Whether the images are those that the run was trained and tested on, at another place perhaps.
+
+    `is_given`: they come from Python, and no settings name them.
+    """
+    if is_given or own.data.name == OWN:
+        return is_given and own.data.name == OWN
     named = [word for word, key in zip(words, keys) if key in ("data.name", "data.root")]
     given = load_config(EvalConfig, None, named).data
     if "data.name" in keys and given.name != own.data.name:
@@ -177,25 +205,38 @@ def _are_own(own: EvalConfig, words: Sequence[str], keys: Sequence[str]) -> bool
 
 
 def _other_images(
-    model: Path, trained: _Classifier, own: EvalConfig | None, words: Sequence[str], keys: Sequence[str]
+    model: Path,
+    trained: _Classifier,
+    own: EvalConfig | None,
+    words: Sequence[str],
+    keys: Sequence[str],
+    given: Images | None,
 ) -> tuple[EvalConfig, Dataset]:
     """Settings and images, where these are not the run's: a folder's, unless the settings name another dataset."""
-    like: dict[str, Any] = {"data": {"name": "folder", "image_size": trained.side, "resize": trained.resize}}
+    name = "folder" if given is None else OWN
+    like: dict[str, Any] = {"data": {"name": name, "image_size": trained.side, "resize": trained.resize}}
     if own is not None:
         batch = {"eval_batch_size": own.train.eval_batch_size}
         like |= {"precision": own.precision, "threads": own.threads, "device": own.device, "train": batch}
     config = load_config(EvalConfig, None, [like, *words])
-    _require_images(model, keys)
+    if given is None:
+        _require_images(model, keys, own)
     if config.data.name != "folder":
-        return config, load_dataset(config.data)
+        return config, _load(config.data, given)
     if not config.data.image_size:
         raise config.data.refuse("image_size", f"give the side in pixels, as {trained.side}, or leave it out")
     return config, load_labelled(config.data, "data.test_fraction" in keys, trained.channels)
 
 
-def _require_images(model: Path, keys: Sequence[str]) -> None:
-    if "data.root" not in keys and "data.name" not in keys:
-        raise UserError(f"'{model}' does not say which images to test on; give data.root=FOLDER, or data.name=")
+def _require_images(model: Path, keys: Sequence[str], own: EvalConfig | None = None) -> None:
+    if "data.root" in keys or "data.name" in keys:
+        return
+    if own is not None:
+        raise UserError(
+            f"the images of '{model}' were given from Python (dataset=), and no file has them; give "
+            "data.root=FOLDER"
+        )
+    raise UserError(f"'{model}' does not say which images to test on; give data.root=FOLDER, or data.name=")
 
 
 def _fitted(dataset: Dataset, trained: _Classifier) -> Dataset:
@@ -281,11 +322,13 @@ def _test_segmenter(model: Path, words: Sequence[str], keys: Sequence[str], say:
     config = load_config(SegmentationConfig, path, [like, *words])
     if path is None:
         _require_images(model, keys)
-    dataset = load_masked(config.data)
+    dataset = _load_masks(config.data, trained.classes, keys)
     if dataset.classes != trained.classes:
+        of_numbers = config.data.name == "voc" and "data.classes" not in keys
         raise UserError(
             f"{_place(config)} has other classes than the network, which knows {len(trained.classes)}: "
             f"{plain(', '.join(trained.classes), 120)}"
+            f"{'; where masks hold the numbers of these, name them as data.classes=[...]' if of_numbers else ''}"
         )
     for notice in dataset.notices:
         say(notice)
@@ -307,6 +350,24 @@ def _test_segmenter(model: Path, words: Sequence[str], keys: Sequence[str], say:
     }
 
 
+def _load_masks(section: MaskedDataSection, classes: tuple[str, ...], keys: Sequence[str]) -> MaskedDataset:
+    """The images with masks to test on.
+
+    Masks in a `data.root` of which nothing else is said, neither by settings nor by a JSON beside them, hold the
+    numbers of the network's own `classes`; only VOC's may be told by colours.
+    """
+    if section.name != "voc":
+        return load_masked(section)
+    told = False
+    if "data.root" in keys and not {"data.name", "data.classes"} & {*keys}:
+        beside = os.path.lexists(find_root(section) / MASKS / CLASSES)
+        told = not beside and (bool(section.classes) or classes != VOC_CLASSES)
+        section = dataclasses.replace(section, classes=[*classes] if told else [])
+    dataset = load_voc(section, test_only=True)
+    notices = [f"masks hold the numbers of the network's {len(classes)} classes"] if told else []
+    return dataclasses.replace(dataset, notices=(*notices, *dataset.notices))
+
+
 @torch.no_grad()
 def _segment(
     scores: Callable[[Tensor], Tensor], loader: Loader, classes: Sequence[str], world: World
@@ -321,7 +382,8 @@ def _segment(
         loss_sum = functional.cross_entropy(scores_BKHW, truth_BHW, ignore_index=IGNORED, reduction="sum")
         meter.update(predicted_BHW, truth_BHW, IGNORED, loss_sum)
         outcomes.update(predicted_BHW, truth_BHW, IGNORED)
-        calibration.update(scores_BKHW, truth_BHW, IGNORED)
+        for scores_KHW, truth_HW in zip(scores_BKHW, truth_BHW):  # it works in float64, whose batches are large
+            calibration.update(scores_KHW[None], truth_HW[None], IGNORED)
     result, counts_KK = meter.result(world), outcomes.result(world)
     miou = mean_over_union(counts_KK)
     pixels_K, iou_K = counts_KK.sum(dim=1).tolist(), intersection_over_union(counts_KK).tolist()

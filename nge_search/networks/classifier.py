@@ -178,22 +178,37 @@ def drop_path_factors(uniform_BD: Tensor, rate: float | Tensor) -> Tensor:
     return (uniform_BD >= rate).to(uniform_BD.dtype) / (1 - rate)
 
 
-class _StatisticsKept(contextlib.AbstractContextManager[None]):
-    """Within it the batch normalisation of a module leaves its running statistics as they are."""
+class _StateKept(contextlib.AbstractContextManager[None]):
+    """Within it a module computes from the buffers that it had when this was made; after it, it has its own again.
+
+    Batch normalisation, which in training computes without its running statistics, leaves these as they are.
+    """
 
     def __init__(self, module: nn.Module):
         self._norms = [norm for norm in module.modules() if isinstance(norm, _BatchNorm)]
         self._own = [(norm.momentum, norm.num_batches_tracked) for norm in self._norms]
+        self._before = [
+            (part, name, buffer.detach().clone())
+            for part in module.modules()
+            if not isinstance(part, _BatchNorm)
+            for name, buffer in part.named_buffers(recurse=False)
+        ]
+        self._after: list[Tensor | None] = []
 
     def __enter__(self) -> None:
         for norm in self._norms:
             norm.momentum, norm.num_batches_tracked = 0.0, None
+        self._after = [part._buffers[name] for part, name, _ in self._before]
+        for part, name, buffer in self._before:
+            part._buffers[name] = buffer.clone()  # gradients may be asked for twice
 
     def __exit__(self, *error: object) -> None:
         for norm, (momentum, count) in zip(self._norms, self._own):
             norm.momentum, norm.num_batches_tracked = momentum, count
+        for (part, name, _), buffer in zip(self._before, self._after):
+            part._buffers[name] = buffer
 
 
-def _once_counted(module: nn.Module) -> tuple[contextlib.AbstractContextManager[None], _StatisticsKept]:
-    """Contexts of the first pass through a checkpointed module, and of the second, which counts no statistics."""
-    return contextlib.nullcontext(), _StatisticsKept(module)
+def _once_counted(module: nn.Module) -> tuple[contextlib.AbstractContextManager[None], _StateKept]:
+    """Contexts of the first pass through a checkpointed module, and of the second, which leaves no trace in it."""
+    return contextlib.nullcontext(), _StateKept(module)

@@ -66,6 +66,9 @@ _RAND_AUGMENT = re.compile(
 )
 
 
+#: In pixels: of the square that a network sees, and of the short side of an image that it is cropped from.
+LARGEST_SIDE, LARGEST_RESIZE = 1 << 11, 1 << 13
+
 #: Pixels of an image beyond which its header alone has it refused by default, and beyond which Pillow refuses it.
 MAX_PIXELS = 100_000_000
 MOST_PIXELS = 178_956_970
@@ -106,7 +109,7 @@ class DataSection(Section):
         0,
         "Side in pixels to which images are resized; 0: their own (a folder of several sizes needs it).",
         at_least=0,
-        at_most=1024,
+        at_most=LARGEST_SIDE,
     )
     valid_fraction: float = option(
         0.5, "Share of the training images that trains the architecture.", above=0, below=1
@@ -141,7 +144,7 @@ class DataSection(Section):
         "Short side in pixels to which evaluation images are resized before their centre is cropped; 0: the side "
         "of the crop.",
         at_least=0,
-        at_most=1024,
+        at_most=LARGEST_RESIZE,
     )
     jitter: float = option(
         0.0, "Largest relative change of brightness, contrast and saturation in training; 0: no change.", at_least=0

@@ -85,7 +85,15 @@ _GENES = (
     ("skip_connect", 0), ("max_pool_3x3", 1), ("avg_pool_3x3", 2), ("skip_connect", 0), ("dil_conv_3x3", 2),
     ("skip_connect", 1), ("max_pool_3x3", 3), ("skip_connect", 2),
 )  # fmt: skip
+_SIMPLE = Genotype(Cell(_GENES, (2, 3, 4, 5)), Cell(_GENES, (2, 3, 4, 5)))
 _CLASSES = ["sky", "road", "tree", "car"]
+
+
+@pytest.fixture(scope="session")
+def simple_run(tmp_path_factory) -> Path:
+    """As `imagenet_run`, of a network that is soon exported."""
+    run = tmp_path_factory.mktemp("simple") / "run"
+    return _write_run(run, "imagenet", side=64, resize=73, genotype=_SIMPLE, cells=1)
 
 
 @pytest.fixture(scope="session")
@@ -95,9 +103,8 @@ def masks_run(tmp_path_factory) -> Path:
     run.mkdir()
     words = ["data.crop=48", "network.channels=2", "network.cells=2", "network.head_channels=4", f"run.dir={run}"]
     config = load_config(SegmentationConfig, None, [*words, "train.eval_flip=true", "network.output_stride=8"])
-    genotype = Genotype(Cell(_GENES, (2, 3, 4, 5)), Cell(_GENES, (2, 3, 4, 5)))
     torch.manual_seed(0)
-    network = build_network(config.network, genotype, len(_CLASSES), auxiliary=True).double()
+    network = build_network(config.network, _SIMPLE, len(_CLASSES), auxiliary=True).double()
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0
@@ -105,7 +112,7 @@ def masks_run(tmp_path_factory) -> Path:
     network(blocks)  # statistics under which several classes occur
     torch.nn.init.zeros_(network.classifier.bias)
     (run / "config.yaml").write_text(to_yaml(config))
-    (run / "genotype.json").write_text(genotype.to_json())
+    (run / "genotype.json").write_text(_SIMPLE.to_json())
     images = {"name": "streets", "classes": _CLASSES, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.25]}
     (run / "dataset.json").write_text(json.dumps(images))
     state = {"kind": "segmentation", "task": {"network": network.state_dict()}, "position": {"epoch": 0}}
@@ -122,17 +129,28 @@ def digit(tmp_path_factory) -> Path:
     return path
 
 
-def _write_run(run: Path, kind: str, side: int, resize: int) -> Path:
+def _write_run(
+    run: Path, kind: str, side: int, resize: int, genotype: Genotype | None = None, cells: int = 3
+) -> Path:
     """A run folder as a retraining leaves it: 5 classes, statistics that are not those of an untrained network."""
     torch.manual_seed(0)
-    genotype = load_genotype("p_darts")
-    network = FAMILIES[kind].build(genotype, 4, 3, 5, auxiliary=True).double()
+    genotype = genotype or load_genotype("p_darts")
+    network = FAMILIES[kind].build(genotype, 4, cells, 5, auxiliary=True).double()
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.uniform_(-1, 1)
             module.running_var.uniform_(0.5, 1.5)
+        elif hasattr(module, "level"):  # of an operation of one's own
+            module.level.fill_(0.5)
     run.mkdir()
-    words = (*WORDS, f"run.dir={run}", f"network.kind={kind}", "network.channels=4", "data.name=tiny_imagenet")
+    words = (
+        *WORDS,
+        f"run.dir={run}",
+        f"network.kind={kind}",
+        "network.channels=4",
+        f"network.cells={cells}",
+        "data.name=tiny_imagenet",
+    )
     (run / "config.yaml").write_text(to_yaml(load_config(EvalConfig, None, words)))
     (run / "genotype.json").write_text(genotype.to_json())
     dataset = {
@@ -156,7 +174,7 @@ def _write_run(run: Path, kind: str, side: int, resize: int) -> Path:
 
 @pytest.fixture
 def write_run() -> Callable[..., Path]:
-    """Writes a run folder: its path, the kind of network, the images' side and what they are resized to."""
+    """Writes a run folder: its path, the kind of network, the images' side and `resize`, genotype and cells."""
     return _write_run
 
 

@@ -131,18 +131,18 @@ def require_torch_export(out: Path, any_size: bool = False) -> None:
 
 
 @pytest.mark.usefixtures("onnx_packages")
-def test_onnx(digits_files, imagenet_run, tmp_path, capfd):
+def test_onnx(digits_files, simple_run, tmp_path, capfd):
     capfd.readouterr()
-    out = export_run(imagenet_run, tmp_path / "model", formats=("onnx",), dynamic_size=True)
+    out = export_run(simple_run, tmp_path / "model", formats=("onnx",), dynamic_size=True)
     assert capfd.readouterr() == ("", "")
     require_onnx(out, any_size=True)
-    assert "any height and width from 64 pixels on" in (out / "README.md").read_text()
+    assert "any height and width from 32 pixels on" in (out / "README.md").read_text()
     require_onnx(digits_files)
 
 
-def test_torch_export(digits_files, imagenet_run, tmp_path, capfd):
+def test_torch_export(digits_files, simple_run, tmp_path, capfd):
     capfd.readouterr()
-    out = export_run(imagenet_run, tmp_path / "model", formats=("torch",), dynamic_size=True)
+    out = export_run(simple_run, tmp_path / "model", formats=("torch",), dynamic_size=True)
     assert capfd.readouterr() == ("", "")
     require_torch_export(out, any_size=True)
     require_torch_export(digits_files)

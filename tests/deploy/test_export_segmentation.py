@@ -190,8 +190,8 @@ def test_an_export_in_the_wrong_hands(masks_model, digits_model, photo, tmp_path
     refused(["classify", str(masks_model), str(photo)], ("exported segmentation", "nge segment"))
     refused(["segment", str(digits_model), str(photo), "--out", str(tmp_path / "m")], ("exported classifier",))
     refused(["test", str(masks_model)], ("data.root=FOLDER",))
-    images = f"data.root={voc_tree(1, 1)}"
-    refused(["test", str(masks_model), images], ("other classes", "sky, road, tree, car"))
+    images = [f"data.root={voc_tree(1, 1)}", "data.name=voc"]
+    refused(["test", str(masks_model), *images], ("other classes", "sky, road, tree, car"))
 
 
 def test_other_sizes_of_a_classifier(imagenet_run, tmp_path):

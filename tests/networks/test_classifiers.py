@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from nge_search.architecture.genotype import PUBLISHED
+from nge_search.architecture.genotype import PUBLISHED, Cell, Genotype
 from nge_search.architecture.load import load_genotype
 from nge_search.bench.darts import DartsNetwork
 from nge_search.cli import main
@@ -88,3 +88,22 @@ def test_the_auxiliary_head_of_imagenet_networks_fits_224_pixels():
     for size in (64, 192, 257):
         with pytest.raises(UserError, match=r"feature maps of 7 to 8 pixels \(images of 193 to 256"):
             ImageNetNetwork.require_auxiliary_fits(size, cells=3)
+
+
+@pytest.mark.usefixtures("own_operations")
+def test_gradient_checkpointing_of_operations_with_state():
+    """They are computed again from the state that they had, and count each batch once."""
+    cell = Cell((("drift", 0), ("ghost_conv", 1), ("drift", 2), ("blur", 0)), (2, 3))
+
+    def step(checkpointed: bool) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        network = FAMILIES["cifar"].build(Genotype(cell, cell), 2, 1, 3).double()
+        network.checkpointed = checkpointed
+        images = torch.randn(2, 3, 4, 4, dtype=torch.float64)
+        for scale in (1, 3):
+            (network(scale * images)[0] + network(images)[0]).square().sum().backward()
+        calls = [buffer for name, buffer in network.named_buffers() if name.endswith("calls")]
+        assert [int(count) for count in calls] == [4, 4]
+        return [*(parameter.grad for parameter in network.parameters()), *network.buffers()]
+
+    torch.testing.assert_close(step(True), step(False))

@@ -335,3 +335,12 @@ def test_the_line_that_retrains_is_read_as_it_was_meant() -> None:
 def test_a_configuration_given_as_an_object_is_the_same() -> None:
     config = load_config(EvalConfig, None, ["run.name=0x10", "run.dir=007", "data.crop_padding=null"])
     assert load_config(EvalConfig, None, [to_dict(config)]) == config
+
+
+def test_images_may_be_as_large_as_exports_take_them() -> None:
+    words = ["data.name=folder", "data.image_size=2048", "data.resize=8192"]
+    data = load_config(EvalConfig, None, words).data
+    assert (data.image_size, data.resize) == (2048, 8192)
+    for word in ("data.image_size=2049", "data.resize=8193"):
+        with pytest.raises(UserError, match=f"{word}: must be at most"):
+            load_config(EvalConfig, None, [*words, word])

@@ -34,30 +34,21 @@ CLASSES = "classes.json"
 _LARGEST_NAMES = 1 << 20  # bytes
 
 
-def load_voc(config: MaskedDataSection) -> MaskedDataset:
+def load_voc(config: MaskedDataSection, test_only: bool = False) -> MaskedDataset:
     """The images of `data.root`, in PASCAL VOC's layout. Only headers are read here.
+
+    `test_only`: no training image is looked for, and the dataset has none.
 
     Raises:
         UserError: folders, lists or files that are missing or do not fit each other; one line.
     """
     root = find_root(config)
-    lists, augmented = Lists(root), augmented_list(root)
-    if config.train_set == "train_aug" and augmented is None:
-        raise config.refuse(
-            "train_set",
-            f"'{root}' lacks {LISTS / 'train_aug.txt'} or {MORE_MASKS}/; add them, or set it to train",
-        )
-    notices: list[str] = []
+    lists, notices = Lists(root), list[str]()
     beside = root / MASKS / CLASSES
     labels = _own_labels(config, beside) or VOC
     if labels is not VOC and not config.classes:
         notices.append(f"classes are those of '{beside}': masks hold their numbers")
-    if augmented is not None and config.train_set != "train":
-        train = lists.read(augmented, (MORE_MASKS, MASKS))
-    else:
-        train = lists.read(root / LISTS / "train.txt", (MASKS,))
-        if config.train_set == "auto":
-            notices += [f"no train_aug list in '{root}': training on the {len(train)} images of train.txt"]
+    train = [] if test_only else _training_pairs(config, root, lists, notices)
     val = lists.read(root / LISTS / "val.txt", (MASKS,))
     shared = sorted({pair.image for pair in train} & {pair.image for pair in val})
     if shared:
@@ -65,7 +56,7 @@ def load_voc(config: MaskedDataSection) -> MaskedDataset:
             f"'{shared[0]}' is in the training list and in val.txt ({len(shared)} such images); a validation on "
             "training images says nothing, take them out of one list"
         )
-    if config.limit:
+    if config.limit and train:
         chosen = permutation(len(train), seed=0, epoch=0, stream=Stream.LIMIT)[: config.limit]
         train = [train[i] for i in chosen.sort().values.tolist()]
     facts = DATASETS["folder"]
@@ -180,6 +171,22 @@ def read_pair(pair: Pair, max_pixels: int, labels: Labels = VOC) -> Tensor:
     if colours.shape[1:] != classes.shape:
         raise _different_sizes(pair, colours.shape[:0:-1], classes.shape[::-1])
     return torch.cat([colours, classes[None]])
+
+
+def _training_pairs(config: MaskedDataSection, root: Path, lists: Lists, notices: list[str]) -> list[Pair]:
+    """The images of the training list that `data.train_set` names, all of them."""
+    augmented = augmented_list(root)
+    if config.train_set == "train_aug" and augmented is None:
+        raise config.refuse(
+            "train_set",
+            f"'{root}' lacks {LISTS / 'train_aug.txt'} or {MORE_MASKS}/; add them, or set it to train",
+        )
+    if augmented is not None and config.train_set != "train":
+        return lists.read(augmented, (MORE_MASKS, MASKS))
+    train = lists.read(root / LISTS / "train.txt", (MASKS,))
+    if config.train_set == "auto":
+        notices.append(f"no train_aug list in '{root}': training on the {len(train)} images of train.txt")
+    return train
 
 
 def _headers(pair: Pair, max_pixels: int, labels: Labels) -> tuple[Header, MaskHeader]:

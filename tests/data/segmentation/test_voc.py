@@ -48,6 +48,17 @@ def test_the_palette():
     assert len(VOC_CLASSES) == 21
 
 
+def test_a_test_needs_no_training_images(voc_tree):
+    root = voc_tree(1, 2)
+    (root / "ImageSets" / "Segmentation" / "train.txt").unlink()
+    with pytest.raises(UserError, match=r"train\.txt' does not exist"):
+        load(root)
+    section = MaskedDataSection(name="voc", root=str(root), train_set="train_aug", limit=1, workers=0)
+    dataset = load_voc(section, test_only=True)
+    assert (len(dataset.train), len(dataset.test), dataset.notices) == (0, 2, ())
+    assert dataset.test.read([1]).shape == (1, 4, 60, 48)
+
+
 @pytest.mark.parametrize("place", [".", "VOC2012", "VOCdevkit/VOC2012"])
 def test_roots(place, voc_tree, tmp_path):
     tree = voc_tree(3, 2)
