@@ -68,7 +68,11 @@ class _Classifier:
 
 
 def measure(
-    model: str | Path, words: Sequence[str] = (), weights: str = "last", say: Say = lambda line: None
+    model: str | Path,
+    words: Sequence[str] = (),
+    weights: str = "last",
+    say: Say = lambda line: None,
+    dataset: Any = None,
 ) -> dict[str, Any]:
     """What `nge test MODEL key=value ... --json` prints.
 
@@ -78,6 +82,7 @@ def measure(
             images are a folder of class folders, of which all are taken, or those of its test folder.
         weights: of a retraining "last", or "ema" for the average of the weights.
         say: is given a line for each thing the user should know of the images.
+        dataset: `nge_search.Images`, or a pair of datasets, whose test images are taken; from Python alone.
 
     Raises:
         UserError: a model, settings or images that cannot be used.
