@@ -236,8 +236,7 @@ def _label(given: Any, where: str) -> int:
 def _class_names(given: Images, labels: dict[str, Tensor]) -> tuple[str, ...]:
     """The names of the classes, of which each has training images."""
     count = int(max(labels_N.max() for labels_N in labels.values())) + 1
-    found = given.classes or getattr(given.train, "classes", ())
-    names = [str(name) for name in found] if isinstance(found, (list, tuple)) else []
+    names = [str(name) for name in given.classes] or _numbered(getattr(given.train, "classes", ()))
     if names and len(names) < count:
         raise UserError(f"dataset: {len(names)} names of classes, and an item of class {count - 1}")
     names = names or [str(number) for number in range(count)]
@@ -250,6 +249,12 @@ def _class_names(given: Images, labels: dict[str, Tensor]) -> tuple[str, ...]:
     if empty:
         raise UserError(f"dataset: class {empty[0]} ('{plain(names[empty[0]])}') has no training images")
     return tuple(names)
+
+
+def _numbered(given: Any) -> list[str]:
+    """What a dataset calls its classes, with numbers where names would be doubles; none where it has no list."""
+    names = [str(name) for name in given] if isinstance(given, (list, tuple)) else []
+    return [f"{name} ({at})" if names.count(name) > 1 else name for at, name in enumerate(names)]
 
 
 def _statistics(given: Images, train: OwnImages) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -44,7 +44,8 @@ class Images:
                 values = values.tolist()
             if not isinstance(values, (list, tuple)):
                 raise UserError(f"dataset: {name}={shorten(values)}: give a list, one entry for each")
-            object.__setattr__(self, name, tuple(values))
+            plain = (value.tolist() if hasattr(value, "tolist") else value for value in values)
+            object.__setattr__(self, name, tuple(plain))
 
     @classmethod
     def of(cls, given: Any) -> Images:
