@@ -74,11 +74,7 @@ def read_run_weights(run: Path, which: str = "last", exact: bool = False) -> Run
     kind = RunReader(run, lenient=True).kind if saved is None else saved.kind
     if kinds.find(kind) not in (None, kinds.find(EvalConfig.kind)):
         raise UserError(f"'{run}' is {use_of(run, kind)}")
-    if RunReader(run, lenient=True).setting("network.genotype") == OWN and not (run / GENOTYPE).is_file():
-        raise UserError(
-            f"'{run}' trained a module that was given from Python; nge_search.evaluate(..., network=) with the "
-            f"same settings loads its weights into such a module"
-        )
+    require_derived(run)
     if saved is None:
         raise UserError(f"'{run}' has no checkpoint yet, so there are no weights to take")
     epoch = saved.state.section("position").integer("epoch", 0, 1 << 53)
@@ -91,6 +87,15 @@ def read_run_weights(run: Path, which: str = "last", exact: bool = False) -> Run
     return RunWeights(
         own if exact else portable(own), epoch, tuple(f"passed over: {line}" for line in saved.damaged)
     )
+
+
+def require_derived(run: Path) -> None:
+    """Raise UserError for the folder of a run that trained a module of the caller's, which has no architecture."""
+    if RunReader(run, lenient=True).setting("network.genotype") == OWN and not (run / GENOTYPE).is_file():
+        raise UserError(
+            f"'{run}' trained a module that was given from Python; nge_search.evaluate(..., network=) with the "
+            f"same settings loads its weights into such a module"
+        )
 
 
 def portable(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -21,11 +22,12 @@ from nge_search.engine.precision import weight_dtype
 from nge_search.engine.run_reader import RunReader
 from nge_search.engine.session import Session, run
 from nge_search.errors import UserError
+from nge_search.files import user_path
 from nge_search.kinds import DATASET, GENOTYPE
 from nge_search.networks.classifier import Classifier
 from nge_search.networks.families import FAMILIES, Trainable, require_fits
 from nge_search.networks.own import OwnNetwork, own_network, require_module
-from nge_search.networks.weights import read_weights
+from nge_search.networks.weights import read_weights, require_derived
 from nge_search.settings.classification import EvalConfig, NetworkSection
 from nge_search.settings.data import DataSection
 from nge_search.training.classification import ClassifierTraining
@@ -57,7 +59,7 @@ def run_eval(
     """
     if network is not None:
         return _run_own(config, on_epoch, dataset, network)
-    architecture = load_architecture(config.network.genotype)
+    architecture = architecture_of(config.network.genotype)
     require_fits(architecture, config.network.kind, "network.kind")
     return run(
         config,
@@ -65,6 +67,16 @@ def run_eval(
         lambda session: require_same_architecture(session, architecture, config.network.genotype),
         on_epoch=on_epoch,
     )
+
+
+def architecture_of(reference: str) -> Architecture:
+    """What `network.genotype` stands for; of a run that has none, as it trained a module, UserError says that."""
+    try:
+        return load_architecture(reference)
+    except UserError:
+        if os.path.isdir(user_path(reference)):
+            require_derived(user_path(reference))
+        raise
 
 
 def _run_own(

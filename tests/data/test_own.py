@@ -215,7 +215,13 @@ def test_a_finished_run_gives_its_weights_to_a_module(finished: tuple[Path, nn.M
 
 def test_the_run_of_a_module_says_how_its_weights_are_used(finished: tuple[Path, nn.Module]) -> None:
     run, _ = finished
-    for use in (lambda: read_weights(run), lambda: nge_search.Run.load(run).networks, lambda: nge_search.test(run)):
+    for use in (
+        lambda: read_weights(run),
+        lambda: nge_search.Run.load(run).networks,
+        lambda: nge_search.test(run),
+        lambda: nge_search.evaluate(None, f"network.genotype={run}"),
+        lambda: nge_search.evaluate(None, "task=segmentation", f"network.genotype={run}"),
+    ):
         with pytest.raises(UserError, match=r"trained a module that was given from Python; nge_search\.evaluate"):
             use()
 
