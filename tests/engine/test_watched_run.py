@@ -266,7 +266,7 @@ def test_a_training_gives_its_networks_while_it_runs_and_afterwards(place: Path)
     words = ("threads=1", "device=cpu", "run.progress=none", "run.tensorboard=false", "data.limit=40")
     words += (
         "network.channels=2",
-        "network.cells=2",
+        "network.cells=1",
         "train.epochs=2",
         "train.batch_size=20",
         "train.ema_decay=0.5",
