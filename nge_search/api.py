@@ -103,10 +103,10 @@ def evaluate(
     `EvalConfig` or a `SegmentationConfig`.
 
     Args:
-        on_epoch: is called with a `Run` after every epoch, once it is saved; of several processes by the first, but
-            given to all. What it draws from random generators changes nothing, nor do gradients and modes of the
-            networks, which come in evaluation mode; what it raises ends the run, which can be taken up.
-            `run.stop()` ends it in order. A run that had finished before has no epochs.
+        on_epoch: is called with a `Run` after every epoch, once it is saved; of several processes by the first.
+            What it draws from random generators changes nothing, nor do gradients and modes of the networks, which
+            come in evaluation mode; what it raises ends the run, which can be taken up. `run.stop()` ends it in
+            order. A run that had finished before has no epochs.
         dataset: your own images in place of those of `data.name`: an `Images`, or a pair (train, test) of map-style
             datasets of (image, class).
         network: a `torch.nn.Module` from images to logits that is trained, itself, in place of a derived network;
