@@ -248,19 +248,20 @@ class RunFolder:
         epochs, now = before.get(name), getattr(section, name)
         if name not in growing or type(epochs) is not int or now >= epochs:
             return old
-        ended, planned = self._progress(checkpoint or self.checkpoints.load_newest()[0] or {}, part, name)
+        ended, planned = _progress(checkpoint or self.checkpoints.load_newest()[0] or {}, part, name)
         if now <= ended and now != planned:
             raise UserError(
                 f"{part}.{name}={now}: run '{self.path}' has ended {ended} epochs; set at least {ended + 1}"
             )
         return {**old, part: {**before, name: now}}
 
-    def _progress(self, checkpoint: Mapping[str, Any], part: str, name: str) -> tuple[int, Any]:
-        """After how many epochs a checkpoint was saved, and for how many it was trained."""
-        place, settings = checkpoint.get("position"), checkpoint.get("config")
-        ended = place.get("epoch") if isinstance(place, dict) else None
-        section = settings.get(part) if isinstance(settings, dict) else None
-        return ended if type(ended) is int else 0, section.get(name) if isinstance(section, dict) else None
+
+def _progress(checkpoint: Mapping[str, Any], part: str, name: str) -> tuple[int, Any]:
+    """After how many epochs a checkpoint was saved, and how many the setting `name` of a section asked for then."""
+    place, settings = checkpoint.get("position"), checkpoint.get("config")
+    ended = place.get("epoch") if isinstance(place, dict) else None
+    section = settings.get(part) if isinstance(settings, dict) else None
+    return ended if type(ended) is int else 0, section.get(name) if isinstance(section, dict) else None
 
 
 class Stopwatch:

@@ -159,7 +159,7 @@ def test_epochs_that_were_mistyped_are_taken_back(
 
 
 def test_epochs_that_were_mistyped_and_begun_are_taken_back(
-    copied: Path, once: Path, stopped_at: StoppedAt, capsys: pytest.CaptureFixture[str]
+    copied: Path, rows_of: RowsOf, stopped_at: StoppedAt, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["eval", *CONSTANT, f"run.dir={copied}"]
     with stopped_at(1):
@@ -168,8 +168,10 @@ def test_epochs_that_were_mistyped_and_begun_are_taken_back(
     error = capsys.readouterr().err
     assert f"train.epochs=10: run '{copied}' has ended 10 epochs; set at least 11" in error
     assert error.count("\n") == 1
-    assert main([*words, "train.epochs=20"]) == 0
-    assert_same_end(copied, once, 2)
+    assert main([*words, "train.epochs=11"]) == 0
+    stretches = newest(copied)["task"]["stretches"]
+    assert [(one["first"], one["before"], one["epochs"]) for one in stretches] == [(10, 10, 5000), (11, 5000, 11)]
+    assert ["test_top1" in row for row in rows_of(copied)] == [*[False] * 9, True, True]
 
 
 def test_a_segmentation_goes_on_alike(tmp_path: Path, voc_tree: Callable[..., Path], rows_of: RowsOf) -> None:
