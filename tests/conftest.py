@@ -137,6 +137,15 @@ def rows_of() -> Callable[[Path], list[dict[str, Any]]]:
     return read
 
 
+@pytest.fixture(scope="module")
+def unreported() -> Iterator[None]:
+    """Runs end without drawings and reports, which take longer than they do."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("save_drawings", "write_report"):
+            patch.setattr(f"nge_search.report.{name}", lambda *given: [])
+        yield
+
+
 @pytest.fixture(scope="session")
 def stopped_at() -> Callable[[int], AbstractContextManager[None]]:
     """Within it runs receive SIGTERM at the end of the step of this number, counted over all of them."""

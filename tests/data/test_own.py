@@ -24,6 +24,7 @@ from nge_search.networks.weights import read_weights
 from nge_search.report import write_report
 from nge_search.settings.data import DataSection
 
+pytestmark = pytest.mark.usefixtures("unreported")
 DIGITS = ("threads=1", "device=cpu", "run.progress=none", "run.tensorboard=false", "data.limit=40", "seed=3")
 TRAINING = (*DIGITS, "network.channels=2", "network.cells=1", "train.epochs=2", "train.batch_size=20")
 

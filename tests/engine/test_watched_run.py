@@ -6,7 +6,7 @@ import json
 import random
 import shutil
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from nge_search.engine.distributed import World
 from nge_search.engine.loop import Loop
 from nge_search.settings.search import SearchConfig
 
+pytestmark = pytest.mark.usefixtures("unreported")
 TRAINING = (
     "threads=1", "device=cpu", "run.progress=none", "run.tensorboard=false", "data.limit=40", "train.batch_size=20",
 )  # fmt: skip
@@ -37,15 +38,6 @@ StoppedAt = Callable[[int], AbstractContextManager[None]]
 def linear() -> torch.nn.Sequential:
     torch.manual_seed(0)
     return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def unreported() -> Iterator[None]:
-    """Runs end without drawings and reports, which take longer than they do."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("save_drawings", "write_report"):
-            patch.setattr(f"nge_search.report.{name}", lambda *given: [])
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -30,6 +30,7 @@ from nge_search.training import segmentation_run
 from nge_search.training.classification import ClassifierTraining
 from nge_search.training.segmentation import SegmentationTraining
 
+pytestmark = pytest.mark.usefixtures("unreported")
 QUIET = ("threads=1", "device=cpu", "run.progress=none", "run.tensorboard=false")
 #: A cell of one node.
 SMALL = {kind: [["sep_conv_3x3", 0], ["skip_connect", 1]] for kind in ("normal", "reduce")}
