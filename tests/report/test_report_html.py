@@ -13,13 +13,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nge_search import kinds
 from nge_search.architecture.genotype import Genotype
 from nge_search.errors import UserError
 from nge_search.predict import shipped
 from nge_search.recipes import retrain_command
-from nge_search.report import html, write_report
-from nge_search.report.parts.run import Run
+from nge_search.report import write_report
 
 HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(2)>'&\ud800"
 
@@ -336,13 +334,6 @@ def test_hostile_kind_and_folder_name(runs, report) -> None:
     assert "<i>odd</i>" in page.text("p")
     assert "score" in page.text("dl")
     assert "3.5" in page.text("dl")
-
-
-def test_a_run_that_was_stopped_says_so(tmp_path: Path) -> None:
-    summary = {"kind": "eval", "epochs": 2, "stopped": "stopped after epoch 2 of 5 <b>"}
-    (tmp_path / "summary.json").write_text(json.dumps(summary))
-    found = html._progress(Run(tmp_path), kinds.find("eval"))
-    assert "Finished: 2 epochs; stopped after epoch 2 of 5 &lt;b&gt;." in found
 
 
 def test_eval_report(runs, report) -> None:
