@@ -47,12 +47,19 @@ def run(command: str, config: Any = None, *overrides: str, **given: Any) -> dict
 
 
 def _kind(command: str, config: Any, overrides: Sequence[str]) -> Kind:
-    """The kind of run, before its settings are checked."""
+    """The kind of run, before its settings are checked; UserError for no configuration of the command."""
     if isinstance(config, RunningConfig):
-        return next((kind for kind in kinds.of_command(command) if kind.name == config.kind), kinds.KINDS[0])
+        known = next((kind for kind in kinds.of_command(command) if kind.name == config.kind), None)
+        if known is not None:
+            return known
     if isinstance(config, Mapping):
         return kind_for(command, None, [config, *overrides])
-    return kind_for(command, config, overrides)
+    if config is None or isinstance(config, (str, Path)):
+        return kind_for(command, config, overrides)
+    names = " or a ".join(kind.settings.rpartition(":")[2] for kind in kinds.of_command(command))
+    other = kinds.find(config.kind) if isinstance(config, RunningConfig) else None
+    instead = "" if other is None else f", which is one of '{other.command}'"
+    raise UserError(f"a configuration is a file, a mapping or a {names}, not {type(config).__name__}{instead}")
 
 
 def configure(command: str, config: Any, overrides: Sequence[str]) -> tuple[Kind, RunningConfig]:
@@ -60,18 +67,12 @@ def configure(command: str, config: Any, overrides: Sequence[str]) -> tuple[Kind
     own = {"plugins": config.plugins} if isinstance(config, RunningConfig) else config
     layers = [own, *overrides] if isinstance(own, Mapping) else overrides
     import_named_plugins(config if isinstance(config, (str, Path)) else None, layers, command)
+    kind = _kind(command, config, overrides)
     if isinstance(config, RunningConfig):
-        given = next((kind for kind in kinds.of_command(command) if kind.name == config.kind), None)
-        if given is not None:
-            return given, load_config(type(config), None, [to_dict(config), *overrides])
+        return kind, load_config(type(config), None, [to_dict(config), *overrides])
     if isinstance(config, Mapping):
-        kind = kind_for(command, None, [config, *overrides])
         return kind, load_config(schema_of(kind), None, [config, *overrides])
-    if config is None or isinstance(config, (str, Path)):
-        kind = kind_for(command, config, overrides)
-        return kind, load_config(schema_of(kind), config, overrides)
-    names = " or a ".join(kind.settings.rpartition(":")[2] for kind in kinds.of_command(command))
-    raise UserError(f"a configuration is a file, a mapping or a {names}, not {type(config).__name__}")
+    return kind, load_config(schema_of(kind), config, overrides)
 
 
 def search(
@@ -102,24 +103,32 @@ def evaluate(
     `EvalConfig` or a `SegmentationConfig`.
 
     Args:
-        on_epoch: is called with a `Run` after every epoch, once it is saved; of several processes by the first, but
-            given to all. What it draws from random generators changes nothing; what it raises ends the run, which
-            can be taken up. `run.stop()` ends it in order. A run that had finished before has no epochs.
+        on_epoch: is called with a `Run` after every epoch, once it is saved; of several processes by the first.
+            What it draws from random generators changes nothing, nor do gradients and modes of the networks, which
+            come in evaluation mode; what it raises ends the run, which can be taken up. `run.stop()` ends it in
+            order. A run that had finished before has no epochs.
         dataset: your own images in place of those of `data.name`: an `Images`, or a pair (train, test) of map-style
             datasets of (image, class).
-        network: a `torch.nn.Module` from images to logits that is trained, itself, in place of a derived network.
+        network: a `torch.nn.Module` from images to logits that is trained, itself, in place of a derived network;
+            it takes over the weights of a run that had finished before.
             `dataset` and `network` are for classification (and `dataset` for searches by gradients).
     """
     return run("eval", config, *overrides, on_epoch=on_epoch, dataset=dataset, network=network)
 
 
-def test(model: str | Path, *words: str, weights: str = "last") -> dict[str, Any]:  # noqa: PT028 - not pytest's
+def test(
+    model: str | Path,
+    *words: str,
+    weights: str = "last",  # noqa: PT028 - not pytest's
+    dataset: Any = None,  # noqa: PT028
+) -> dict[str, Any]:
     """The figures of a trained network on labelled images, as `nge test --json` prints them.
 
     Args:
         model: run folder of a retraining or of a segmentation, or its export.
         words: `key=value` settings of the images, as "data.root=FOLDER"; none: the run's own test images.
         weights: of a retraining "last", or "ema" for the average of the weights.
+        dataset: of a classifier, your own images, as for `evaluate`; those of its second part count.
 
     Returns:
         "images", and of a classifier "top1_error", "top5_error" and "loss", of a segmentation "miou",
@@ -131,7 +140,7 @@ def test(model: str | Path, *words: str, weights: str = "last") -> dict[str, Any
     """
     from nge_search.deploy.testing import measure
 
-    return measure(model, words, weights)
+    return measure(model, words, weights, dataset=dataset)
 
 
 def predict_train(

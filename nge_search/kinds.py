@@ -31,6 +31,7 @@ class Kind:
         files: what it writes into its folder besides `FILES`.
         unit: what a row of metrics.jsonl is, one and many, and the setting that says how many there will be.
         given: what its function takes from Python besides settings, by name (`nge_search.engine.given`).
+        network: "module:function" from its folder to the network that it has trained; empty where there is none.
         use: what its folder is and is good for; {run} stands for the folder, {retrain} for the line that retrains
             what was found.
         telling: sections of settings that no other kind without a `task` has (run folders from before tasks).
@@ -51,6 +52,7 @@ class Kind:
     unit: tuple[str, str, str]
     use: str
     given: tuple[str, ...] = ()
+    network: str = ""
     telling: tuple[str, ...] = ()
     rows: tuple[str, ...] = ()
     formerly: tuple[str, ...] = ()
@@ -127,6 +129,7 @@ KINDS = (
         unit=("epoch", "epochs", "train.epochs"),
         use="a retraining; export it: nge export {run} --out FOLDER, then: nge classify FOLDER IMAGES",
         given=("on_epoch", "dataset", "network"),
+        network="nge_search.deploy.export:trained_network",
         telling=("network", "train"),
         rows=("test_top1", "drop_path"),
     ),
@@ -144,6 +147,7 @@ KINDS = (
         unit=("epoch", "epochs", "train.epochs"),
         use="a segmentation; use it as it is: nge segment {run} IMAGES --out FOLDER",
         given=("on_epoch",),
+        network="nge_search.deploy.segmenter:trained_network",
         rows=("train_pixel_accuracy", "test_miou"),
         formerly=("voc",),
     ),

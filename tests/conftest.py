@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import resource
 import signal
 import sys
@@ -19,6 +20,7 @@ from PIL import Image
 
 from nge_search import operation_registry
 from nge_search.engine import run_files
+from nge_search.engine.logger import Logger
 from nge_search.supernet.kernels.backends import Backends
 
 ROOT = Path(__file__).parents[1]
@@ -118,6 +120,51 @@ def own_operations(no_plugins, monkeypatch) -> None:
 def checkout() -> Path:
     """The repository's root."""
     return ROOT
+
+
+#: Figures of a row of metrics.jsonl that differ from run to run.
+TIMES = ("seconds", "images_per_second", "peak_memory_mb")
+
+
+@pytest.fixture(scope="session")
+def rows_of() -> Callable[[Path], list[dict[str, Any]]]:
+    """The rows of a run folder's metrics.jsonl, without what differs from run to run."""
+
+    def read(run: Path) -> list[dict[str, Any]]:
+        lines = (run / "metrics.jsonl").read_text().splitlines()
+        return [{key: value for key, value in json.loads(line).items() if key not in TIMES} for line in lines]
+
+    return read
+
+
+@pytest.fixture(scope="module")
+def unreported() -> Iterator[None]:
+    """Runs end without drawings and reports, which take longer than they do."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("save_drawings", "write_report"):
+            patch.setattr(f"nge_search.report.{name}", lambda *given: [])
+        yield
+
+
+@pytest.fixture(scope="session")
+def stopped_at() -> Callable[[int], AbstractContextManager[None]]:
+    """Within it runs receive SIGTERM at the end of the step of this number, counted over all of them."""
+
+    @contextmanager
+    def stop(step: int) -> Iterator[None]:
+        advance, done = Logger.advance, [0]
+
+        def advance_and_signal(logger: Logger) -> None:
+            advance(logger)
+            done[0] += 1
+            if done[0] == step:
+                signal.raise_signal(signal.SIGTERM)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Logger, "advance", advance_and_signal)
+            yield
+
+    return stop
 
 
 @pytest.fixture(scope="session")

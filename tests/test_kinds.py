@@ -119,6 +119,7 @@ def test_what_an_entry_names_is_there(kind: Kind) -> None:
     assert type(resolve("nge_search.settings.load:load_config")(schema)) is schema
     assert callable(resolve(kind.run))
     assert callable(resolve(kind.closing))
+    assert not kind.network or callable(resolve(kind.network))
     page = importlib.import_module(kind.page)
     assert callable(page.figures)
     assert callable(page.sections)

@@ -76,7 +76,7 @@ def content_of(dataset: AnyDataset) -> Content:
         for i in spread:
             samples[files[i][len(root) :]] = _file(files[i], i in sampled)
         if not files:
-            samples[f"{part} images"] = _pixels(source)
+            samples[f"{part} images"] = digest_of_pixels(source)
     return Content(
         tuple(dataset.classes),
         tuple(len(source) for source in sources.values()),
@@ -114,7 +114,7 @@ def _file(path: str, sampled: bool) -> str:
     return f"{size}, {found.hexdigest()[:12]}"
 
 
-def _pixels(source: ImageSource) -> str:
+def digest_of_pixels(source: ImageSource) -> str:
     """A digest of some images that are held in memory, each read by itself: sizes may differ."""
     found = hashlib.sha256()
     try:

@@ -6,9 +6,11 @@ Legend: N images, n images read at once, C channels, S = H = W side in pixels.
 from __future__ import annotations
 
 import functools
+import hashlib
 import math
 import operator
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from nge_search.data.content import digest_of_pixels
 from nge_search.data.datasets import load_dataset
 from nge_search.data.decoding import as_rgb, to_image, to_tensor
 from nge_search.data.image_transforms import Draw, ImageTransforms
@@ -31,6 +34,18 @@ _MEASURED, _COMPARED = 1000, 16
 _GREY, _COLOUR = 1, 3
 #: Smallest deviation of a channel, by which pixels are divided: one step of 8 bits.
 _FLATTEST = 1 / 255
+
+
+@dataclass(frozen=True)
+class OwnDataset(Dataset):
+    """A dataset that a caller gives; `pixels` is a digest of some of its images, empty where these vary."""
+
+    pixels: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with `pixels`, too."""
+        return hashlib.sha256((super().fingerprint + self.pixels).encode()).hexdigest()[:16]
 
 
 class OwnImages:
@@ -86,6 +101,8 @@ def load_own(given: Images, config: DataSection) -> Dataset:
     Raises:
         UserError: datasets that cannot be used; names the first item that is wrong.
     """
+    if config.corrupt != "stop":
+        raise config.refuse("corrupt", "images that are given as dataset= must all be readable; leave it out")
     labels = {part: _labels(getattr(given, part), part) for part in ("train", "test")}
     classes = _class_names(given, labels)
     first = picture(_item(given.train, 0, _describe("train", 0))[0], _describe("train", 0))
@@ -103,7 +120,14 @@ def load_own(given: Images, config: DataSection) -> Dataset:
         for index in _spread(len(sources[part]), _COMPARED):
             sources[part].image(index)
     mean, std = _statistics(given, sources["train"])
-    return Dataset(OWN, sources["train"], sources["test"], classes, side, channels, mean, std)
+    digests = [[digest_of_pixels(source) for source in sources.values()] for _ in range(2)]
+    pixels = " ".join(digests[0]) if digests[0] == digests[1] else ""
+    return OwnDataset(OWN, sources["train"], sources["test"], classes, side, channels, mean, std, pixels=pixels)
+
+
+def origin_of(dataset: Dataset, config: DataSection) -> str:
+    """What a message calls the place that a run's images come from."""
+    return "dataset=" if dataset.name == OWN else f"data.root={config.root}"
 
 
 def loader_of(given: Images | None, config: RunningConfig) -> Callable[[DataSection], Dataset]:
@@ -212,11 +236,13 @@ def _label(given: Any, where: str) -> int:
 def _class_names(given: Images, labels: dict[str, Tensor]) -> tuple[str, ...]:
     """The names of the classes, of which each has training images."""
     count = int(max(labels_N.max() for labels_N in labels.values())) + 1
-    names = given.classes or getattr(given.train, "classes", ())
-    names = [str(name) for name in names] if isinstance(names, (list, tuple)) else []
+    names = [str(name) for name in given.classes] or _numbered(getattr(given.train, "classes", ()))
     if names and len(names) < count:
         raise UserError(f"dataset: {len(names)} names of classes, and an item of class {count - 1}")
     names = names or [str(number) for number in range(count)]
+    twice = next((name for at, name in enumerate(names) if name in names[:at]), None)
+    if twice is not None:
+        raise UserError(f"dataset: two classes are called '{plain(twice)}'; give each a name of its own")
     if len(names) < 2:
         raise UserError("dataset: all items are of one class; there is nothing to tell apart")
     empty = (class_sizes(labels["train"], len(names)) == 0).nonzero().flatten().tolist()
@@ -225,14 +251,20 @@ def _class_names(given: Images, labels: dict[str, Tensor]) -> tuple[str, ...]:
     return tuple(names)
 
 
+def _numbered(given: Any) -> list[str]:
+    """What a dataset calls its classes, with numbers where names would be doubles; none where it has no list."""
+    names = [str(name) for name in given] if isinstance(given, (list, tuple)) else []
+    return [f"{name} ({at})" if names.count(name) > 1 else name for at, name in enumerate(names)]
+
+
 def _statistics(given: Images, train: OwnImages) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation of each channel, of pixels from 0 to 1."""
     for name in ("mean", "std"):
         values = getattr(given, name)
-        fits = all(isinstance(value, (int, float)) and math.isfinite(value) for value in values)
+        fits = all(type(value) in (int, float) and math.isfinite(value) for value in values)
         if values and not (fits and len(values) == train.channels and (name == "mean" or min(values) > 0)):
             raise UserError(
-                f"dataset: {name}={shorten(values)}: give {train.channels} finite numbers, of std above 0"
+                f"dataset: {name}={shorten(list(values))}: give {train.channels} finite numbers, of std above 0"
             )
     if given.mean and given.std:
         return tuple(map(float, given.mean)), tuple(map(float, given.std))

@@ -78,6 +78,20 @@ def read_parts(state: dict[str, Any], source: str, epochs: int, phases: int, cou
     )
 
 
+def read_stopped(state: dict[str, Any], source: str, epoch: int) -> tuple[int, str] | None:
+    """After how many epochs a run that has come to `epoch` was asked to end, and the line that says so.
+
+    None where nobody asked. Raises UserError for anything else.
+    """
+    given = state.get("stopped")
+    if given is None:
+        return None
+    fits = isinstance(given, list) and len(given) == 2 and type(given[0]) is int and isinstance(given[1], str)
+    if not fits or not epoch <= given[0] <= epoch + 1 or not given[1]:
+        raise UserError(f"{source} is damaged: 'stopped' must be a number of epochs and a line")
+    return given[0], given[1]
+
+
 def json_section(reader: Reader, name: str) -> dict[str, Any]:
     """A part of JSON's values alone: tensors, for one, cannot be compared with them."""
     document = reader.section(name).document

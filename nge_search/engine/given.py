@@ -36,6 +36,17 @@ class Images:
     mean: Sequence[float] = ()
     std: Sequence[float] = ()
 
+    def __post_init__(self) -> None:
+        """Make tuples of lists, arrays and tensors; UserError for what is none."""
+        for name in ("classes", "mean", "std"):
+            values = getattr(self, name)
+            if hasattr(values, "tolist"):
+                values = values.tolist()
+            if not isinstance(values, (list, tuple)):
+                raise UserError(f"dataset: {name}={shorten(values)}: give a list, one entry for each")
+            plain = (value.tolist() if hasattr(value, "tolist") else value for value in values)
+            object.__setattr__(self, name, tuple(plain))
+
     @classmethod
     def of(cls, given: Any) -> Images:
         """Images, or a pair of datasets; UserError for anything else."""

@@ -8,6 +8,7 @@ end of a phase and when it saves.
 from __future__ import annotations
 
 import contextlib
+import copy
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from nge_search.engine import environment
 from nge_search.engine.checkpoint import random_state, restore_random_state
-from nge_search.engine.checkpoint_parts import json_section, read_parts
+from nge_search.engine.checkpoint_parts import json_section, read_parts, read_stopped
 from nge_search.engine.distributed import World
 from nge_search.engine.given import OnEpoch
 from nge_search.engine.interrupt import Interrupted, InterruptedUnsaved, Interrupts
@@ -59,7 +60,7 @@ class Loop:
         """
         Args:
             folder: None on all ranks but the first.
-            on_epoch: is called on rank 0, after every epoch and once it is saved; None on all ranks, or on none.
+            on_epoch: is called on rank 0, after every epoch and once it is saved; other ranks' is not called.
         """
         self.task, self.folder, self.config, self.world, self.on_epoch = task, folder, config, world, on_epoch
         self.position = Position()
@@ -107,7 +108,7 @@ class Loop:
             raise UserError(f"{source} is one of a {shorten(state.get('kind'))} run; set another run.dir=")
         assert self.folder is not None
         reader = Reader(source, state)
-        self.folder.refuse_other_config(json_section(reader, "config"), source)
+        self.folder.refuse_other_config(json_section(reader, "config"), source, state)
         if reader.text("data") != self.task.fingerprint:
             raise UserError(
                 f"{source} was trained on other {self.task.unit} than {self.task.origin} holds now; "
@@ -126,11 +127,12 @@ class Loop:
         try:
             for note in self._notes:
                 logger.say(note)
+            watched = any(self.world.agree(self.on_epoch is not None))
             with Interrupts() as interrupts:
                 while self.position.epoch < self.task.epochs:
                     self._run_epoch(logger, interrupts)
-                    if self.on_epoch is not None:
-                        self._show_epoch(self.on_epoch)
+                    if watched:
+                        self._show_epoch()
         except InterruptedUnsaved as stopped:
             logger.end_phase()
             missing = f"no {self.task.unit} came"
@@ -232,24 +234,23 @@ class Loop:
         self.position = Position(self.position.epoch + 1, 0, 0, self.position.total)
         self.save()
 
-    def _show_epoch(self, on_epoch: OnEpoch) -> None:
+    def _show_epoch(self) -> None:
         """Let the caller see the epoch that has just ended, without a trace in what follows."""
         asked = False
-        if self.folder is not None:
-            run = Run(self.folder.path, self.last_row, self.task.modules())
-            before = random_state()
-            try:
-                on_epoch(run)
-            finally:
-                restore_random_state(before)
+        if self.folder is not None and self.on_epoch is not None:
+            modules = self.task.modules()
+            run = Run(self.folder.path, copy.deepcopy(self.last_row), modules)
+            with _looked_at(list(modules.values())):
+                self.on_epoch(run)
             asked = run.stopped
-        if not any(self.world.agree(asked)):
+        if not any(self.world.agree(asked)) or self.stopped:
             return
         epoch, epochs = self.position.epoch, self.task.epochs
         evaluated = all(phase.steps(epoch - 1) for phase in self.task.phases if not phase.trains)
         self.task.epochs = min(epoch if evaluated else epoch + 1, epochs)
         if self.task.epochs < epochs:
             self.stopped = f"stopped after epoch {self.task.epochs} of {epochs}, as on_epoch asked"
+            self.save()
 
     def _require_finite(self, state: Any = None) -> None:
         """Raise RunFailure if a step, or a tensor of `state`, was not finite on any rank."""
@@ -294,6 +295,7 @@ class Loop:
             "buffers": buffers_RN,
             "random": random_state(),
             "exactness": self._exactness(),
+            **({"stopped": [self.task.epochs, self.stopped]} if self.stopped else {}),
         }
         self.folder.require_present()
         return str(self.folder.checkpoints.save(state, self.position.total))
@@ -315,8 +317,13 @@ class Loop:
         self.position = Position(**parts.position)
         self.task.load_state_dict(parts.task, source)
         begun = self.position.epoch + bool(self.position.phase or self.position.step)
-        raised = self.task.take_up(json_section(Reader(source, state), "config"), begun, source)
-        self._notes += [raised] if raised else []
+        stopped = read_stopped(state, source, self.position.epoch)
+        settings = json_section(Reader(source, state), "config")
+        replanned = self.task.take_up(settings, begun, source, stopped[0] if stopped else None)
+        if replanned:
+            self._notes.append(replanned)
+        elif stopped:
+            self.task.epochs, self.stopped = stopped
         self._require_place(source)  # how many steps a phase has may hang on what the task has just loaded
         self.rows, self.last_row = parts.rows, parts.last_row
         self.watch.restore(parts.seconds)
@@ -359,6 +366,26 @@ class Loop:
             raise UserError(
                 f"{self._resumed} is damaged: its 'last_row' lacks what a result needs ({shorten(error)})"
             ) from None
+
+
+@contextlib.contextmanager
+def _looked_at(networks: list[nn.Module]) -> Iterator[None]:
+    """Within it networks are in evaluation mode; what is then drawn, switched or differentiated is undone."""
+    drawn = random_state()
+    modes = {module: module.training for network in networks for module in network.modules()}
+    gradients = [(weight, weight.grad) for network in networks for weight in network.parameters()]
+    for weight, _ in gradients:
+        weight.grad = None  # otherwise the caller's gradients would be added to it
+    for network in networks:
+        network.eval()
+    try:
+        yield
+    finally:
+        for weight, gradient in gradients:
+            weight.grad = gradient
+        for module, training in modes.items():
+            module.training = training
+        restore_random_state(drawn)
 
 
 def float_buffers(module: nn.Module) -> list[Tensor]:

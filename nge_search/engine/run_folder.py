@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from nge_search.engine.run_reader import RunReader
 from nge_search.errors import RunFailure, UserError, plain
 from nge_search.files import write_all, write_atomic, write_json
 from nge_search.json_reader import read_json_lines
-from nge_search.kinds import CONFIG, METRICS, SUMMARY, current_name
+from nge_search.kinds import CONFIG, METRICS, SUMMARY, current_name, find
 from nge_search.settings.load import first_difference, inputs, is_extended, to_yaml
 from nge_search.settings.run import RunningConfig
 
@@ -220,14 +222,46 @@ class RunFolder:
                 f"on from; restore it, set another run.dir=, or run.overwrite=true"
             )
 
-    def refuse_other_config(self, old: dict[str, Any], source: str) -> None:
-        """Raise UserError, naming the first key that differs, unless `old` may be continued."""
-        difference = first_difference(old, self._config)
+    def refuse_other_config(
+        self, old: dict[str, Any], source: str, checkpoint: Mapping[str, Any] | None = None
+    ) -> None:
+        """Raise UserError, naming the first key that differs, unless `old` may be continued.
+
+        Of an unfinished run the number of epochs may fall, too: to any that leaves something to train after what
+        the `checkpoint` (by default the newest) has, and back to what that was trained for.
+        """
+        difference = first_difference(self._with_fewer_epochs(old, checkpoint), self._config)
         if difference:
             raise UserError(
                 f"{source} belongs to another configuration: {difference}; use the old value, another "
                 f"run.dir=, or run.overwrite=true"
             )
+
+    def _with_fewer_epochs(self, old: dict[str, Any], checkpoint: Mapping[str, Any] | None) -> dict[str, Any]:
+        """`old` with the number of epochs that is set now, where that is fewer; UserError where it may not be."""
+        known = find(self._config.kind)
+        part, _, name = ("" if known is None else known.unit[2]).partition(".")
+        section, before = getattr(self._config, part, None), old.get(part)
+        if self.summary is not None or section is None or not isinstance(before, dict):
+            return old
+        growing = [one.name for one in dataclasses.fields(section) if one.metadata.get("may_grow")]
+        epochs, now = before.get(name), getattr(section, name)
+        if name not in growing or type(epochs) is not int or now >= epochs:
+            return old
+        ended, planned = _progress(checkpoint or self.checkpoints.load_newest()[0] or {}, part, name)
+        if now <= ended and now != planned:
+            raise UserError(
+                f"{part}.{name}={now}: run '{self.path}' has ended {ended} epochs; set at least {ended + 1}"
+            )
+        return {**old, part: {**before, name: now}}
+
+
+def _progress(checkpoint: Mapping[str, Any], part: str, name: str) -> tuple[int, Any]:
+    """After how many epochs a checkpoint was saved, and how many the setting `name` of a section asked for then."""
+    place, settings = checkpoint.get("position"), checkpoint.get("config")
+    ended = place.get("epoch") if isinstance(place, dict) else None
+    section = settings.get(part) if isinstance(settings, dict) else None
+    return ended if type(ended) is int else 0, section.get(name) if isinstance(section, dict) else None
 
 
 class Stopwatch:

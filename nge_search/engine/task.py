@@ -109,16 +109,17 @@ class Task(ABC):
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any], source: str) -> None: ...
 
-    def take_up(self, before: Mapping[str, Any], epoch: int, source: str) -> str:
-        """Adapt to settings that were raised since the checkpoint that was just loaded.
+    def take_up(self, before: Mapping[str, Any], epoch: int, source: str, end: int | None = None) -> str:
+        """Adapt to a number of epochs that was changed since the checkpoint that was just loaded.
 
         Args:
             before: the settings of the checkpoint.
             epoch: the first that had not begun then, from 0.
             source: what messages call the checkpoint.
+            end: after how many epochs the run was to end, where it was asked to stop early.
 
         Returns:
-            A line that tells the user what follows from it; empty where nothing was raised.
+            A line that tells the user what follows from it; empty where nothing was changed.
         """
         return ""
 

@@ -5,7 +5,9 @@ Legend: T epochs, E edges of a cell, O operations.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +23,6 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
-#: What makes a trained network out of a run folder of a kind.
-_NETWORKS = {
-    "eval": "nge_search.deploy.export:trained_network",
-    "segmentation": "nge_search.deploy.segmenter:trained_network",
-}
 _P = "p_"
 
 
@@ -44,6 +41,8 @@ class Run:
             row: of the epoch that has just ended, as in metrics.jsonl; None: the last one recorded there.
             networks: what is being trained; None: it is made from the last checkpoint when it is asked for.
         """
+        if not isinstance(folder, (str, os.PathLike)):
+            raise UserError(f"{shorten(folder)} is not the path of a run folder, such as runs/search/digits")
         self._reader = RunReader(folder)
         self._row = None if row is None else {**row, "epoch": row["epoch"] + 1}
         self._networks = networks
@@ -68,10 +67,10 @@ class Run:
         """What kind of run it is: "search", "eval", "segmentation" ..."""
         return self._reader.kind
 
-    @property
+    @cached_property
     def history(self) -> tuple[Row, ...]:
         """The rows of metrics.jsonl; their "epoch" is counted from 1."""
-        return self._reader.rows
+        return tuple({**row, "epoch": _whole(row["epoch"])} for row in self._reader.rows)
 
     @property
     def metrics(self) -> Row:
@@ -87,10 +86,16 @@ class Run:
 
     @property
     def epochs(self) -> int | None:
-        """How many epochs were planned; None where the settings do not say."""
+        """How many epochs were planned; None where the settings do not say, or a run has no epochs."""
         known = kinds.find(self.kind)
-        planned = None if known is None else self._reader.setting(known.unit[2])
+        planned = self._reader.setting(known.unit[2]) if known is not None and self.unit == "epoch" else None
         return planned if type(planned) is int else None
+
+    @property
+    def unit(self) -> str:
+        """What a row of metrics.jsonl is of: "epoch", "query" ..."""
+        known = kinds.find(self.kind)
+        return "epoch" if known is None else known.unit[0]
 
     @property
     def summary(self) -> dict[str, Any] | None:
@@ -193,17 +198,19 @@ class Run:
     def networks(self) -> Mapping[str, nn.Module]:
         """What is being trained, by name.
 
-        In `on_epoch` they are the modules themselves: a search's "supernet" and "embedding", a training's "network"
-        (which gives logits and auxiliary logits) and, where weights are averaged, "ema". Of a folder it is the
-        "network" of a training by its last checkpoint, on the CPU, in evaluation mode: a timm model, or DeepLabv3.
+        In `on_epoch` they are the modules themselves, in evaluation mode: a search's "supernet" and "embedding", a
+        training's "network" (which gives logits and auxiliary logits) and, where weights are averaged, "ema"; what
+        is differentiated or switched there is undone afterwards. Of a folder it is the "network" of a training by
+        its last checkpoint, on the CPU, in evaluation mode: a timm model, or DeepLabv3.
 
         Raises:
             UserError: of a folder, that of another kind of run, or one without a checkpoint.
         """
         if self._networks is None:
-            if self.kind not in _NETWORKS:
+            known = kinds.find(self.kind)
+            if known is None or not known.network:
                 raise UserError(f"'{self.folder}' is not the folder of a training, whose network can be made again")
-            self._networks = {"network": resolve(_NETWORKS[self.kind])(self.folder)}
+            self._networks = {"network": resolve(known.network)(self.folder)}
         return self._networks
 
     def stop(self) -> None:
@@ -216,9 +223,25 @@ class Run:
             raise UserError(f"'{self.folder}' was loaded; only `on_epoch` can stop a run")
         self.stopped = True
 
+    def lenient(self) -> Run:
+        """The same run, from whose folder what cannot be read is left out."""
+        run = Run(self.folder, networks=self._networks)
+        run._reader, run._row = RunReader(self.folder, lenient=True), self._row
+        return run
+
     def __repr__(self) -> str:
-        of = "" if self.epochs is None else f" of {self.epochs}"
-        return f"<Run '{self.folder}': {self.kind or 'of an unknown kind'}, after epoch {self.epoch}{of}>"
+        run = self.lenient()
+        try:
+            of = "" if run.epochs is None else f" of {run.epochs}"
+            known = f"{run.kind or 'of an unknown kind'}, after {run.unit} {run.epoch}{of}"
+        except UserError:  # of the system: a folder that may not be read
+            known = "cannot be read"
+        return f"<Run '{self.folder}': {known}>"
 
     def _repr_html_(self) -> str:
         return resolve("nge_search.report.notebook:run_html")(self)
+
+
+def _whole(epoch: float) -> float:
+    """A whole number as an int; a run folder may hold others."""
+    return int(epoch) if epoch == int(epoch) else epoch

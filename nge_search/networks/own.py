@@ -31,8 +31,21 @@ class OwnNetwork(nn.Module):
         return [self.module]
 
     def forward(self, x_BCHW: Tensor, keep_BD: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Logits, and no auxiliary ones."""
-        return self.module(x_BCHW), None
+        """Logits, and no auxiliary ones; UserError for a module that gives something else than a tensor."""
+        found = self.module(x_BCHW)
+        if not isinstance(found, Tensor):
+            mode = "training" if self.training else "evaluation"
+            raise UserError(
+                f"network: {type(self.module).__name__} gives {type(found).__name__} in {mode} mode; it must give "
+                f"logits alone"
+            )
+        return found, None
+
+
+def require_module(given: object) -> None:
+    """Raise UserError unless `given` is a module."""
+    if not isinstance(given, nn.Module):
+        raise UserError(f"network={shorten(given)}: give a torch.nn.Module")
 
 
 def own_network(module: nn.Module, channels: int, side: int, classes: int) -> OwnNetwork:
@@ -41,8 +54,7 @@ def own_network(module: nn.Module, channels: int, side: int, classes: int) -> Ow
     Raises:
         UserError: no module, one without weights to train, or one that does not give a logit for each class.
     """
-    if not isinstance(module, nn.Module):
-        raise UserError(f"network={shorten(module)}: give a torch.nn.Module")
+    require_module(module)
     weights = [parameter for parameter in module.parameters() if parameter.requires_grad]
     if not weights:
         raise UserError(f"network: {type(module).__name__} has no parameters that learn")

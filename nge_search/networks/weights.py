@@ -11,10 +11,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from nge_search import kinds
+from nge_search.engine.given import OWN
 from nge_search.engine.run_reader import RunReader, use_of
 from nge_search.errors import UserError, plain
 from nge_search.files import user_path
-from nge_search.kinds import CONFIG
+from nge_search.kinds import CONFIG, GENOTYPE
 from nge_search.settings.classification import EvalConfig
 from nge_search.settings.exported import MODEL_FILE as MODEL_FILE
 from nge_search.tensor_reader import check_safetensors
@@ -73,6 +74,7 @@ def read_run_weights(run: Path, which: str = "last", exact: bool = False) -> Run
     kind = RunReader(run, lenient=True).kind if saved is None else saved.kind
     if kinds.find(kind) not in (None, kinds.find(EvalConfig.kind)):
         raise UserError(f"'{run}' is {use_of(run, kind)}")
+    require_derived(run)
     if saved is None:
         raise UserError(f"'{run}' has no checkpoint yet, so there are no weights to take")
     epoch = saved.state.section("position").integer("epoch", 0, 1 << 53)
@@ -85,6 +87,15 @@ def read_run_weights(run: Path, which: str = "last", exact: bool = False) -> Run
     return RunWeights(
         own if exact else portable(own), epoch, tuple(f"passed over: {line}" for line in saved.damaged)
     )
+
+
+def require_derived(run: Path) -> None:
+    """Raise UserError for the folder of a run that trained a module of the caller's, which has no architecture."""
+    if RunReader(run, lenient=True).setting("network.genotype") == OWN and not (run / GENOTYPE).is_file():
+        raise UserError(
+            f"'{run}' trained a module that was given from Python; nge_search.evaluate(..., network=) with the "
+            f"same settings loads its weights into such a module"
+        )
 
 
 def portable(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

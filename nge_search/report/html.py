@@ -67,7 +67,9 @@ def _progress(run: Run, kind: Kind | None) -> str:
     if run.summary is not None:
         epochs = number(run.summary.get("epochs"))
         count = epochs if epochs == epochs else len(run.rows)
-        return notice(f"Finished: {plain(count, 6)} {one if count == 1 else many}.")
+        stopped = run.summary.get("stopped")
+        early = f"; {stopped}" if isinstance(stopped, str) else ""
+        return notice(f"Finished: {plain(count, 6)} {one if count == 1 else many}{early}.")
     if not run.rows:
         return notice(f"Unfinished: still running, or stopped, before the end of its first {one}.", "warning")
     of = f" ({len(run.rows)} of {plain(planned, 6)} {many} recorded)" if planned == planned else ""

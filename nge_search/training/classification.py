@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nge_search.data import Batch, Dataset, Loader
+from nge_search.data.own import origin_of
 from nge_search.engine.checkpoint import load_module
 from nge_search.engine.checkpoint_parts import load_optimiser, read_best
 from nge_search.engine.distributed import World
@@ -71,11 +72,12 @@ class ClassifierTraining(PlannedTraining):
         self, config: EvalConfig, network: Trainable, train: Loader, test: Loader, dataset: Dataset, world: World
     ):
         self.config, self.world, self.dataset = config, world, dataset
-        self.fingerprint, self.origin = dataset.fingerprint, f"data.root={config.data.root}"
+        self.fingerprint, self.origin = dataset.fingerprint, origin_of(dataset, config.data)
         self.train, self.test = train, test
         section = config.train
         network = network.to(world.device, weight_dtype(config.precision))
-        self.network = network.to(memory_format=torch.channels_last)
+        flat = all(tensor.ndim != 5 for tensor in network.state_dict().values())  # torch has another format for 3-d
+        self.network = network.to(memory_format=torch.channels_last) if flat else network
         if section.sync_statistics and world.size > 1:
             synchronise_statistics(self.network)
         self.weights = list(self.network.parameters())

@@ -1,9 +1,10 @@
 """Epochs that are added to a training: what learning rate and drop-path do in them.
 
 A training is planned for a number of epochs, over which its learning rate falls and drop-path rises. Where
-`train.epochs` is raised on a run that has trained `first` epochs, or is in the last of them, the epochs from
+`train.epochs` is changed on a run that has trained `first` epochs, or is in the last of them, the epochs from
 `first` on are a stretch of their own, whose course begins at what the epoch before it had. The epochs before stay
-as they were planned, so that a run goes on alike wherever it was stopped.
+as they were planned, so that a run goes on alike wherever it was stopped. A stretch of which nothing was trained
+is as if it had never been added.
 """
 
 from __future__ import annotations
@@ -30,10 +31,11 @@ class Stretch:
     Attributes:
         first: the first of them, from 0.
         before: how many epochs the training was to have until then.
-        epochs: how many it is to have with them.
+        epochs: how many it is to have with them; `first` where all have begun.
         course: `train.continuation`, when they were added.
         rates: the learning rate with which each group of weights begins them, without warm-up.
         drop_path: the probability in the epoch before them.
+        end: after how many epochs it was to end until then: `before`, unless it was asked to stop early.
     """
 
     first: int
@@ -42,6 +44,7 @@ class Stretch:
     course: str
     rates: tuple[float, ...]
     drop_path: float
+    end: int
 
     def rate(self, group: int, done: float, last: float) -> float:
         """The learning rate of a group once a share `done` of the stretch is over; it may fall towards `last`."""
@@ -57,11 +60,12 @@ class Stretch:
     def read(cls, reader: Reader, groups: int) -> Stretch:
         """One of a checkpoint; UserError where it is none, or of other groups of weights."""
         first, before = reader.integer("first", 0, _MOST), reader.integer("before", 1, _MOST)
-        epochs = reader.integer("epochs", max(first, before) + 1, _MOST)
+        epochs = reader.integer("epochs", max(first, 1), _MOST)
         course = reader.text("course", names.CONTINUATIONS)
         rates = tuple(reader.numbers("rates", groups))
         drop_path = reader.number("drop_path", -1, 1)
-        return cls(first, before, epochs, course, rates, drop_path)
+        end = reader.integer("end", 1, before) if "end" in reader.document else before
+        return cls(first, before, epochs, course, rates, drop_path, end)
 
 
 class Plan:
@@ -82,7 +86,7 @@ class Plan:
 
     def ended(self, epoch: int) -> bool:
         """Whether `epoch` had begun as the last one when more were added: it is evaluated as such."""
-        return any(stretch.before == stretch.first == epoch + 1 for stretch in self.stretches)
+        return any(stretch.end == stretch.first == epoch + 1 for stretch in self.stretches)
 
     def take_up(
         self,
@@ -92,8 +96,9 @@ class Plan:
         initial: tuple[float, ...],
         drop_path: Callable[[int], float],
         source: str,
+        end: int | None = None,
     ) -> Stretch | None:
-        """Add the epochs by which train.epochs was raised; None if it was not.
+        """Plan the epochs that are left anew where train.epochs was changed; None if it was not.
 
         Args:
             before: how many there were to be.
@@ -102,6 +107,7 @@ class Plan:
             initial: those with which the training began.
             drop_path: the probability in an epoch, as planned so far.
             source: what messages call the checkpoint.
+            end: after how many it was to end, where it was asked to stop early.
 
         Raises:
             UserError: another course for epochs that were added before, or a damaged checkpoint.
@@ -110,6 +116,9 @@ class Plan:
         if last is not None and last.epochs != before:
             raise UserError(f"{source} is damaged: its 'stretches' end at epoch {last.epochs} of {before}")
         course = self.section.continuation
+        if last is not None and first <= last.first and self.section.epochs < before and last.end == last.before:
+            self.stretches.pop()
+            return self.take_up(last.before, first, rates, initial, drop_path, source, last.end)
         if before == self.section.epochs:
             if last is not None and last.course != course:
                 raise UserError(
@@ -121,7 +130,7 @@ class Plan:
             self.original = before
         ending = max(first - 1, 0)
         own = initial if course == _RESTART else rates(ending)
-        stretch = Stretch(first, before, self.section.epochs, course, own, drop_path(ending))
+        stretch = Stretch(first, before, self.section.epochs, course, own, drop_path(ending), end or before)
         self.stretches.append(stretch)
         return stretch
 
@@ -148,10 +157,13 @@ def describe(stretch: Stretch, last_rate: float, last_drop_path: float, averages
         last_drop_path: network.drop_path.
         averages: whether the weights are averaged.
     """
+    changed = f"train.epochs was {stretch.before} and is {stretch.epochs}"
+    if stretch.first >= stretch.epochs:
+        return changed
     rates = " and ".join(f"{rate:.4g}" for rate in stretch.rates)
     course = f"stays at {rates}" if stretch.course == _CONSTANT else f"falls from {rates} to {last_rate:.4g}"
     words = [f"from epoch {stretch.first + 1} on the learning rate {course} (train.continuation={stretch.course})"]
     if last_drop_path:
         words.append(f"drop-path rises from {stretch.drop_path:.4g} to {last_drop_path:.4g}")
     words.append(f"momentum{' and the average of the weights go' if averages else ' goes'} on")
-    return f"train.epochs was {stretch.before} and is {stretch.epochs}: {', '.join(words)}"
+    return f"{changed}: {', '.join(words)}"

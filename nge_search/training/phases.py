@@ -88,10 +88,10 @@ class PlannedTraining(NetworkTraining):
         """Drop-path's probability in an epoch."""
         return 0.0
 
-    def take_up(self, before: Mapping[str, Any], epoch: int, source: str) -> str:
+    def take_up(self, before: Mapping[str, Any], epoch: int, source: str, end: int | None = None) -> str:
         planned = Reader(source, dict(before)).section("train").integer("epochs", 1, 1 << 31)
         initial = self.initial_rates()
-        added = self.plan.take_up(planned, epoch, self.rates, initial, self.drop_path_rate, source)
+        added = self.plan.take_up(planned, epoch, self.rates, initial, self.drop_path_rate, source, end)
         if added is None:
             return ""
         return describe(added, self.plan.section.learning_rate_min, self.last_drop_path, self.averages)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -18,13 +19,15 @@ from nge_search.engine.closing import training_lines
 from nge_search.engine.distributed import World
 from nge_search.engine.given import Images, OnEpoch
 from nge_search.engine.precision import weight_dtype
+from nge_search.engine.run_reader import RunReader
 from nge_search.engine.session import Session, run
 from nge_search.errors import UserError
+from nge_search.files import user_path
 from nge_search.kinds import DATASET, GENOTYPE
 from nge_search.networks.classifier import Classifier
 from nge_search.networks.families import FAMILIES, Trainable, require_fits
-from nge_search.networks.own import own_network
-from nge_search.networks.weights import read_weights
+from nge_search.networks.own import OwnNetwork, own_network, require_module
+from nge_search.networks.weights import read_weights, require_derived
 from nge_search.settings.classification import EvalConfig, NetworkSection
 from nge_search.settings.data import DataSection
 from nge_search.training.classification import ClassifierTraining
@@ -46,7 +49,8 @@ def run_eval(
     Args:
         on_epoch: is called after every epoch.
         dataset: images in place of those that `config.data` names.
-        network: a module that is trained, itself, in place of a network of the genotype's cells.
+        network: a module that is trained, itself, in place of a network of the genotype's cells. Of a run that had
+            finished before it takes over the last weights.
 
     Raises:
         UserError: a genotype, data or run folder that cannot be used.
@@ -54,14 +58,8 @@ def run_eval(
         Interrupted: SIGTERM or SIGINT, after the state was saved.
     """
     if network is not None:
-        _require_plain(config.network)
-        return run(
-            config,
-            lambda session: _train_own(session, config, network, dataset),
-            _require_own_before,
-            on_epoch=on_epoch,
-        )
-    architecture = load_architecture(config.network.genotype)
+        return _run_own(config, on_epoch, dataset, network)
+    architecture = architecture_of(config.network.genotype)
     require_fits(architecture, config.network.kind, "network.kind")
     return run(
         config,
@@ -69,6 +67,47 @@ def run_eval(
         lambda session: require_same_architecture(session, architecture, config.network.genotype),
         on_epoch=on_epoch,
     )
+
+
+def architecture_of(reference: str) -> Architecture:
+    """What `network.genotype` stands for; of a run that has none, as it trained a module, UserError says that."""
+    try:
+        return load_architecture(reference)
+    except UserError:
+        if os.path.isdir(user_path(reference)):
+            require_derived(user_path(reference))
+        raise
+
+
+def _run_own(
+    config: EvalConfig, on_epoch: OnEpoch | None, dataset: Images | None, module: nn.Module
+) -> dict[str, Any]:
+    """`run_eval` for a module of the caller's."""
+    require_module(module)
+    _require_plain(config.network)
+    begun: list[Session] = []
+
+    def train(session: Session) -> dict[str, Any]:
+        begun.append(session)
+        return _train_own(session, config, module, dataset)
+
+    summary = run(config, train, _require_own_before, on_epoch=on_epoch)
+    if not begun:
+        _take_over(config, module)
+    return summary
+
+
+def _take_over(config: EvalConfig, module: nn.Module) -> None:
+    """Give a module the last weights of a run that has trained such a one, in evaluation mode, where it is."""
+    saved = RunReader(config.run.dir).checkpoint()
+    if saved is None:
+        raise UserError(
+            f"run '{config.run.dir}' has finished and kept no checkpoint, so its weights cannot be given to the "
+            f"module; restore it, or train anew with run.overwrite=true"
+        )
+    network = OwnNetwork(module.to(weight_dtype(config.precision)), 0)
+    load_module(network, saved.state.section("task").any("network"), saved.state.source)
+    network.eval()
 
 
 def _train(

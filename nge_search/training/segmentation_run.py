@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from nge_search.architecture.genotype import Cells
-from nge_search.architecture.load import Architecture, load_architecture
+from nge_search.architecture.load import Architecture
 from nge_search.counting import count_parameters, multiply_adds
 from nge_search.data import Loader, ResidentImages, StreamedImages, fits
 from nge_search.data.distributed import load_everywhere
@@ -31,7 +31,7 @@ from nge_search.networks.families import require_fits
 from nge_search.networks.weights import read_weights
 from nge_search.settings import names
 from nge_search.settings.segmentation import DeepLabSection, MaskedDataSection, SegmentationConfig
-from nge_search.training.run import require_same_architecture
+from nge_search.training.run import architecture_of, require_same_architecture
 from nge_search.training.segmentation import SegmentationTraining
 
 
@@ -46,7 +46,7 @@ def run_segmentation(config: SegmentationConfig, on_epoch: OnEpoch | None = None
         RunFailure: numbers are no longer finite.
         Interrupted: SIGTERM or SIGINT, after the state was saved.
     """
-    architecture = load_architecture(config.network.genotype)
+    architecture = architecture_of(config.network.genotype)
     require_fits(architecture, "imagenet", "network.kind")
     return run(
         config,

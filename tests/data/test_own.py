@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,16 @@ from nge_search.architecture.load import load_genotype
 from nge_search.data import load_dataset
 from nge_search.data.own import load_own, picture
 from nge_search.networks.cifar import CifarNetwork
+from nge_search.networks.weights import read_weights
 from nge_search.report import write_report
 from nge_search.settings.data import DataSection
 
+pytestmark = pytest.mark.usefixtures("unreported")
 DIGITS = ("threads=1", "device=cpu", "run.progress=none", "run.tensorboard=false", "data.limit=40", "seed=3")
 TRAINING = (*DIGITS, "network.channels=2", "network.cells=1", "train.epochs=2", "train.batch_size=20")
-TIMES = ("seconds", "images_per_second", "peak_memory_mb")
+
+#: A training of one epoch of a module.
+MODULE = (*DIGITS, "train.epochs=1", "train.batch_size=20")
 
 
 class Items:
@@ -51,11 +57,6 @@ class Narrow(nn.Module):
         return self.network(x_BCHW)[0]
 
 
-def rows(run: Path) -> list[dict[str, Any]]:
-    lines = (run / "metrics.jsonl").read_text().splitlines()
-    return [{key: value for key, value in json.loads(line).items() if key not in TIMES} for line in lines]
-
-
 def grey(count: int = 8, side: int = 8) -> Items:
     random = np.random.default_rng(0)
     return Items([(random.integers(0, 256, (side, side), np.uint8), at % 2) for at in range(count)])
@@ -81,7 +82,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_own_images_and_an_own_module_train_as_those_that_ship(
-    trained: Path, digits: Images, tmp_path: Path
+    trained: Path, digits: Images, tmp_path: Path, rows_of: Callable[[Path], list[dict[str, Any]]]
 ) -> None:
     """Bit for bit: the same pixels, and the network of the same genotype with the same first weights."""
     torch.manual_seed(3)
@@ -89,7 +90,7 @@ def test_own_images_and_an_own_module_train_as_those_that_ship(
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     words = (*TRAINING, "data.flip=false", f"run.dir={tmp_path / 'run'}")
     summary = nge_search.evaluate(None, *words, dataset=digits, network=module)
-    assert rows(tmp_path / "run") == rows(trained)
+    assert rows_of(tmp_path / "run") == rows_of(trained)
     theirs = json.loads((trained / "summary.json").read_text())
     assert (summary["params"], summary["macs"]) == (theirs["params"], theirs["macs"])
     assert summary["network"] == "Narrow"
@@ -153,6 +154,119 @@ def test_data_settings_hold(tmp_path: Path) -> None:
     assert dataset.test.read([3]).tolist() == [[[[60] * 3] * 3]]
 
 
+def test_lists_arrays_and_tensors_say_what_images_are_like() -> None:
+    plain = Images(1, 2, ("0", "1"), (0.5, 0.25), (0.5, 0.25))
+    assert Images(1, 2, [0, 1], np.array([0.5, 0.25]), torch.tensor([0.5, 0.25])).mean == plain.mean
+    assert Images(1, 2, [0, 1], [np.float32(0.5), torch.tensor(0.25)], plain.std).mean == plain.mean
+    assert Images(1, 2, np.array(["0", "1"])).classes == plain.classes
+
+
+def test_other_pixels_are_other_images() -> None:
+    """Where a dataset gives other ones each time, they are not compared."""
+    train, test = grey(), grey(4)
+    section = DataSection(name="own")
+    before = load_own(Images(train, test), section).fingerprint
+    image, label = test.items[1]
+    changed = Items([*test.items[:1], (255 - image, label), *test.items[2:]])
+    assert load_own(Images(train, changed), section).fingerprint != before
+
+    class Noisy(Items):
+        def __getitem__(self, position: int) -> Any:
+            return torch.rand(1, 8, 8), self.items[position][1]
+
+    found = {load_own(Images(Noisy(train.items), test), section).fingerprint for _ in range(2)}
+    assert len(found) == 1
+    assert before not in found
+
+
+def test_names_that_a_dataset_has_twice_are_numbered() -> None:
+    train = Items(grey().items, classes=["crane", "crane"])
+    assert load_own(Images(train, grey()), DataSection(name="own")).classes == ("crane (0)", "crane (1)")
+
+
+def linear(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, nn.Module]:
+    """A training of a module of one epoch, and the module."""
+    run, module = tmp_path_factory.mktemp("module") / "run", linear()
+    nge_search.evaluate(None, *MODULE, f"run.dir={run}", network=module)
+    return run, module
+
+
+def test_a_finished_run_gives_its_weights_to_a_module(finished: tuple[Path, nn.Module], tmp_path: Path) -> None:
+    run, module = finished
+    fresh = linear(1).train()
+    nge_search.evaluate(None, *MODULE, f"run.dir={run}", network=fresh)
+    assert not fresh.training
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(fresh.parameters(), module.parameters()))
+    other = nn.Sequential(nn.Flatten(), nn.Linear(64, 10, bias=False))
+    with pytest.raises(UserError, match="belongs to another architecture"):
+        nge_search.evaluate(None, *MODULE, f"run.dir={run}", network=other)
+    with pytest.raises(UserError, match="network=3: give a"):
+        nge_search.evaluate(None, *MODULE, f"run.dir={run}", network=3)
+    copied = shutil.copytree(run, tmp_path / "run")
+    shutil.rmtree(copied / "checkpoints")
+    with pytest.raises(UserError, match="kept no checkpoint"):
+        nge_search.evaluate(None, *MODULE, f"run.dir={copied}", network=fresh)
+
+
+def test_the_run_of_a_module_says_how_its_weights_are_used(finished: tuple[Path, nn.Module]) -> None:
+    run, _ = finished
+    for use in (
+        lambda: read_weights(run),
+        lambda: nge_search.Run.load(run).networks,
+        lambda: nge_search.test(run),
+        lambda: nge_search.evaluate(None, f"network.genotype={run}"),
+        lambda: nge_search.evaluate(None, "task=segmentation", f"network.genotype={run}"),
+    ):
+        with pytest.raises(UserError, match=r"trained a module that was given from Python; nge_search\.evaluate"):
+            use()
+
+
+def test_other_images_are_refused_where_a_run_goes_on(tmp_path: Path) -> None:
+    words = (*MODULE, "data.limit=0", "train.batch_size=4", f"run.dir={tmp_path / 'run'}")
+    first, second = grey(8), Items([(255 - image, label) for image, label in grey(8).items])
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+    nge_search.evaluate(None, *words, dataset=(first, first), network=module)
+    with pytest.raises(UserError, match="was trained on other images than dataset= holds now"):
+        nge_search.evaluate(None, *words, "train.epochs=2", dataset=(second, first), network=module)
+
+
+class Aside(nn.Module):
+    """Gives auxiliary logits in training, as GoogLeNet does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(64, 10)
+
+    def forward(self, x_BCHW: Tensor) -> Any:
+        logits_BK = self.linear(x_BCHW.flatten(1))
+        return (logits_BK, logits_BK) if self.training else logits_BK
+
+
+def test_a_module_that_gives_more_in_training_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="network: Aside gives tuple in training mode; it must give logits alone"):
+        nge_search.evaluate(None, *MODULE, f"run.dir={tmp_path / 'run'}", network=Aside())
+
+
+def test_a_module_may_convolve_in_three_dimensions(tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Unflatten(1, (1, 1)), nn.Conv3d(1, 2, 1), nn.Flatten(), nn.Linear(128, 10))
+    summary = nge_search.evaluate(None, *MODULE, f"run.dir={tmp_path / 'run'}", network=module)
+    assert summary["epochs"] == 1
+
+
+def test_a_test_takes_own_images(monkeypatch: pytest.MonkeyPatch, digits: Images) -> None:
+    monkeypatch.setattr("nge_search.deploy.testing.measure", lambda *given, **named: (given, named))
+    assert nge_search.test("run", "precision=fp32", dataset=digits) == (
+        ("run", ("precision=fp32",), "last"),
+        {"dataset": digits},
+    )
+
+
 # -- what cannot be used
 
 GOOD = [(np.zeros((8, 8), np.uint8), 0), (np.ones((8, 8), np.uint8), 1)]
@@ -184,6 +298,9 @@ def with_first(image: Any) -> Items:
         ((Items(GOOD), Items([(GOOD[0][0], 5)])), "class 2 ('2') has no training images"),
         ((Items(GOOD[:1]), Items(GOOD[:1])), "all items are of one class"),
         (Images(Items(GOOD), Items(GOOD), ["a"]), "1 names of classes, and an item of class 1"),
+        (Images(Items(GOOD), Items(GOOD), ["a", "a"]), "two classes are called 'a'"),
+        (Images(Items(GOOD), Items(GOOD), (), [[0.5]]), "mean=[[0.5]]: give 1 finite numbers"),
+        (Images(Items(GOOD), Items(GOOD), (), ["0.5"]), "mean=['0.5']: give 1 finite numbers"),
         (Images(Items(GOOD), Items(GOOD), (), [0.5, 0.5]), "mean=[0.5, 0.5]: give 1 finite numbers"),
         (Images(Items(GOOD), Items(GOOD), (), (), [0.0]), "give 1 finite numbers, of std above 0"),
     ],
@@ -216,6 +333,11 @@ def test_own_images_have_no_command_and_no_processes(
     words = (*tiny_search, "evaluator.processes=2", f"run.dir={tmp_path / 'run'}")
     with pytest.raises(UserError, match=r"evaluator\.processes=2: other processes lack what dataset= gives"):
         nge_search.search(None, *words, dataset=digits)
+    with pytest.raises(UserError, match=r"data\.corrupt=skip: images that are given as dataset="):
+        load_own(digits, DataSection(name="own", corrupt="skip"))
+    for name, given in (("classes", "ab"), ("classes", {"a": 0, "b": 1}), ("mean", 0.5), ("std", torch.tensor(1))):
+        with pytest.raises(UserError, match=f"dataset: {name}=.*: give a list"):
+            Images(digits.train, digits.test, **{name: given})
     with pytest.raises(UserError, match=r"data\.jitter=0\.4: needs colour images"):
         load_own(digits, DataSection(name="own", jitter=0.4))
 
@@ -244,10 +366,6 @@ def test_modules_that_cannot_be_trained_are_refused(
 
 
 def test_a_module_of_a_run_goes_on_where_it_was(tmp_path: Path) -> None:
-    def linear(seed: int) -> nn.Module:
-        torch.manual_seed(seed)
-        return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-
     words = (*DIGITS, "train.schedule=constant", "train.batch_size=20")
     once, again = linear(0), linear(0)
     nge_search.evaluate(None, *words, "train.epochs=4", f"run.dir={tmp_path / 'once'}", network=once)

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nge_search.report import write_report
+from nge_search import kinds
+from nge_search.report import html, write_report
+from nge_search.report.parts.run import Run
 
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(2)>'&\ud800"
@@ -339,3 +341,11 @@ def test_averaged_weights_and_unreadable_images_join_the_curves(runs, report) ->
     assert page.text("figcaption", within="curves").count("averaged weights") == 3
     runs.rewrite(folder, lambda row: row.update(unreadable_images=row["epoch"]))
     assert "Unreadable images" in report(folder).text("figcaption", within="curves")
+
+
+def test_a_run_that_was_stopped_says_so(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text("")
+    summary = {"kind": "eval", "epochs": 2, "stopped": "stopped after epoch 2 of 5 <b>"}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    found = html._progress(Run(tmp_path), kinds.find("eval"))
+    assert "Finished: 2 epochs; stopped after epoch 2 of 5 &lt;b&gt;." in found

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import signal
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from nge_search.data import Dataset, MemoryImages
 from nge_search.data.segmentation.voc import load_voc
 from nge_search.engine.checkpoint import CheckpointFolder
 from nge_search.engine.distributed import World
-from nge_search.engine.logger import Logger
+from nge_search.engine.loop import Loop
 from nge_search.errors import UserError
 from nge_search.settings.classification import EvalConfig
 from nge_search.settings.load import load_config
@@ -30,6 +30,7 @@ from nge_search.training import segmentation_run
 from nge_search.training.classification import ClassifierTraining
 from nge_search.training.segmentation import SegmentationTraining
 
+pytestmark = pytest.mark.usefixtures("unreported")
 QUIET = ("threads=1", "device=cpu", "run.progress=none", "run.tensorboard=false")
 #: A cell of one node.
 SMALL = {kind: [["sep_conv_3x3", 0], ["skip_connect", 1]] for kind in ("normal", "reduce")}
@@ -47,7 +48,9 @@ SEGMENTATION = (
     "data.workers=0", "network.channels=2", "network.cells=2", "network.head_channels=4",
     "train.batch_size=3", "train.eval_batch_size=4",
 )  # fmt: skip
-#: Figures of a row that differ from run to run.
+RowsOf = Callable[[Path], list[dict[str, Any]]]
+StoppedAt = Callable[[int], AbstractContextManager[None]]
+#: Figures of a summary that differ from run to run.
 TIMES = ("seconds", "images_per_second", "peak_memory_mb")
 
 
@@ -55,11 +58,6 @@ def newest(run: Path) -> dict[str, Any]:
     state, _, _ = CheckpointFolder(run / "checkpoints").load_newest()
     assert state is not None
     return state
-
-
-def rows(run: Path) -> list[dict[str, Any]]:
-    lines = (run / "metrics.jsonl").read_text().splitlines()
-    return [{key: value for key, value in json.loads(line).items() if key not in TIMES} for line in lines]
 
 
 def assert_equal(ours: Any, theirs: Any, name: str = "state") -> None:
@@ -83,25 +81,11 @@ def assert_same_end(folder: Path, reference: Path, stretches: int) -> None:
     assert len(ours["task"].pop("stretches")) == stretches
     for part in ("task", "position", "random"):
         assert_equal(ours[part], theirs[part], part)
-    assert rows(folder) == rows(reference)
     summaries = [json.loads((run / "summary.json").read_text()) for run in (folder, reference)]
     for summary in summaries:
         for figure in TIMES:
             summary.pop(figure)
     assert summaries[0] == summaries[1]
-
-
-def stop_at(patch: pytest.MonkeyPatch, step: int) -> None:
-    """Make runs receive SIGTERM at the end of their step number `step`."""
-    advance, done = Logger.advance, [0]
-
-    def advance_and_signal(logger: Logger) -> None:
-        advance(logger)
-        done[0] += 1
-        if done[0] == step:
-            signal.raise_signal(signal.SIGTERM)
-
-    patch.setattr(Logger, "advance", advance_and_signal)
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +112,9 @@ def copied(ten: Path, tmp_path: Path) -> Path:
     return shutil.copytree(ten, tmp_path / "run")
 
 
-def test_ten_epochs_and_ten_more_are_twenty(once: Path, copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ten_epochs_and_ten_more_are_twenty(
+    once: Path, copied: Path, rows_of: RowsOf, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = [*CONSTANT, f"run.dir={copied}", "run.progress=lines"]
     assert main(["eval", *words, "train.epochs=20"]) == 0
     printed = capsys.readouterr().out
@@ -137,44 +123,92 @@ def test_ten_epochs_and_ten_more_are_twenty(once: Path, copied: Path, capsys: py
         "(train.continuation=constant), momentum and the average of the weights go on"
     ) in printed
     assert_same_end(copied, once, 1)
+    assert rows_of(copied) == rows_of(once)
     assert main(["eval", *words, "train.epochs=20"]) == 0
     assert "has finished" in capsys.readouterr().out
 
 
 def test_an_unfinished_run_is_extended_wherever_it_stands(
-    once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    once: Path, tmp_path: Path, rows_of: RowsOf, stopped_at: StoppedAt
 ) -> None:
     """Stopped inside epoch 4 of 10, extended to 15, stopped in the same epoch, extended to 20."""
     words = ["eval", *CONSTANT, f"run.dir={tmp_path / 'run'}"]
     for epochs, step in ((10, 7), (15, 1), (20, 9)):
-        with monkeypatch.context() as patch:
-            stop_at(patch, step)
+        with stopped_at(step):
             assert main([*words, f"train.epochs={epochs}"]) == 143
     assert [one["first"] for one in newest(tmp_path / "run")["task"]["stretches"]] == [4, 4]
     assert main([*words, "train.epochs=20"]) == 0
     assert_same_end(tmp_path / "run", once, 2)
+    assert rows_of(tmp_path / "run") == rows_of(once)
 
 
-def test_a_segmentation_goes_on_alike(tmp_path: Path, voc_tree: Callable[..., Path]) -> None:
-    """At a constant rate, with dropout: two epochs and two more are four."""
-    words = [*SEGMENTATION, f"data.root={voc_tree(6, 4, ((40, 32),))}", "train.power=0"]
+def test_epochs_that_were_mistyped_are_taken_back(
+    copied: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before a step of them: to what the run had finished with."""
+    words = ["eval", *CONSTANT, f"run.dir={copied}"]
+    summary = json.loads((copied / "summary.json").read_text())
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "run", lambda loop: (_ for _ in ()).throw(UserError("killed")))
+        assert main([*words, "train.epochs=5000"]) == 2
+    assert not (copied / "summary.json").exists()
+    assert main([*words, "train.epochs=9"]) == 2
+    assert "has ended 10 epochs; set at least 11" in capsys.readouterr().err
+    assert main([*words, "train.epochs=10"]) == 0
+    again = json.loads((copied / "summary.json").read_text())
+    assert {**again, **{time: summary[time] for time in TIMES}} == summary
+
+
+def test_epochs_that_were_mistyped_and_begun_are_taken_back(
+    copied: Path, rows_of: RowsOf, stopped_at: StoppedAt, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["eval", *CONSTANT, f"run.dir={copied}"]
+    with stopped_at(1):
+        assert main([*words, "train.epochs=5000"]) == 143
+    assert main([*words, "train.epochs=10"]) == 2
+    error = capsys.readouterr().err
+    assert f"train.epochs=10: run '{copied}' has ended 10 epochs; set at least 11" in error
+    assert error.count("\n") == 1
+    assert main([*words, "train.epochs=11"]) == 0
+    stretches = newest(copied)["task"]["stretches"]
+    assert [(one["first"], one["before"], one["epochs"]) for one in stretches] == [(10, 10, 5000), (11, 5000, 11)]
+    assert ["test_top1" in row for row in rows_of(copied)] == [*[False] * 9, True, True]
+
+
+def test_a_segmentation_goes_on_alike(tmp_path: Path, voc_tree: Callable[..., Path], rows_of: RowsOf) -> None:
+    """At a constant rate, with dropout: two epochs, after which `on_epoch` stops it, and two more are four."""
+    words = [*SEGMENTATION, f"data.root={voc_tree(3, 2, ((40, 32),))}", "train.power=0"]
     nge_search.evaluate(None, *words, "train.epochs=4", f"run.dir={tmp_path / 'once'}")
-    for epochs in (2, 4):
-        summary = nge_search.evaluate(None, *words, f"train.epochs={epochs}", f"run.dir={tmp_path / 'run'}")
-        assert summary["epochs"] == epochs
-    assert_same_end(tmp_path / "run", tmp_path / "once", 1)
+    images, logits, run = torch.rand(1, 3, 32, 32), [], tmp_path / "run"
+
+    def look(seen: nge_search.Run) -> None:
+        with torch.no_grad():
+            logits.append(seen.networks["network"](images)[0])
+        if seen.epoch == 2:
+            seen.stop()
+
+    summary = nge_search.evaluate(None, *words, "train.epochs=3", f"run.dir={run}", on_epoch=look)
+    assert (summary["epochs"], len(logits)) == (2, 2)
+    config = load_config(SegmentationConfig, None, [*words, f"run.dir={run}"])
+    assert segmentation_run.closing_lines(config, summary)[0] == "stopped after epoch 2 of 3, as on_epoch asked"
+    with torch.no_grad():
+        found = nge_search.Run.load(run).networks["network"](images)[0]
+    torch.testing.assert_close(found, logits[-1], rtol=1e-4, atol=1e-6)
+    summary = nge_search.evaluate(None, *words, "train.epochs=4", f"run.dir={run}")
+    assert "stopped" not in summary
+    assert_same_end(run, tmp_path / "once", 1)
+    assert rows_of(run) == rows_of(tmp_path / "once")
 
 
 def test_the_last_epoch_is_evaluated_although_more_were_added_during_its_evaluation(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, rows_of: RowsOf, stopped_at: StoppedAt
 ) -> None:
     words = ["eval", *CONSTANT, "train.evaluate_every=0", f"run.dir={tmp_path / 'run'}"]
-    with monkeypatch.context() as patch:
-        stop_at(patch, 3)
+    with stopped_at(3):
         assert main([*words, "train.epochs=1"]) == 143
     assert newest(tmp_path / "run")["position"]["phase"] == 1
     assert main([*words, "train.epochs=3"]) == 0
-    assert ["test_top1" in row for row in rows(tmp_path / "run")] == [True, False, True]
+    assert ["test_top1" in row for row in rows_of(tmp_path / "run")] == [True, False, True]
 
 
 def classifier(*words: str) -> ClassifierTraining:
@@ -222,6 +256,22 @@ def test_learning_rates_and_drop_path_follow_the_formulas(course: str) -> None:
     assert drops[:4] == pytest.approx([0, 0.075, 0.15, 0.225])
     assert drops[4:6] == pytest.approx([0.225 + 0.075 / 5, 0.225 + 2 * 0.075 / 5])
     assert drops[6:] == pytest.approx([0.255 + 0.045 * step / 4 for step in (1, 2, 3)])
+
+
+def test_epochs_that_are_taken_back_leave_what_has_begun() -> None:
+    """Of 8 epochs, at a cosine, extended to 20 after the fourth: 6 in all, before the fifth epoch and in it."""
+    words = ["train.learning_rate=0.4", "train.continuation=cosine", "train.schedule=constant", "train.epochs=6"]
+    for first, stretches in ((4, [(4, 8, 6)]), (5, [(4, 8, 20), (5, 20, 6)])):
+        task = classifier(*words)
+        state = {**task.state_dict(), "stretches": [{**STRETCH, "before": 8, "epochs": 20, "course": "cosine"}]}
+        task.load_state_dict(state, "a checkpoint")
+        assert "train.epochs was" in task.take_up({"train": {"epochs": 20}}, first, "a checkpoint")
+        assert [(one.first, one.before, one.epochs) for one in task.plan.stretches] == stretches
+        assert task.plan.original == 8
+        assert task.rates(5)[0] == pytest.approx(falling(0.5, 0.4, 0) if first == 4 else falling(0, 0.1, 0))
+    task = classifier(*words, "train.epochs=4")
+    assert task.take_up({"train": {"epochs": 9}}, 4, "a checkpoint") == "train.epochs was 9 and is 4"
+    assert task.rates(3) == (0.4,)
 
 
 def test_growth_within_the_warm_up_keeps_the_rate_that_it_rises_to() -> None:
@@ -305,7 +355,8 @@ STRETCH = {"first": 4, "before": 4, "epochs": 8, "course": "constant", "rates": 
         ([3], "'stretches' must be a list"),
         ([{}], "'first' is missing"),
         ([{**STRETCH, "first": -1}], "'first' must be"),
-        ([{**STRETCH, "epochs": 4}], "'epochs' must be"),
+        ([{**STRETCH, "epochs": 3}], "'epochs' must be"),
+        ([{**STRETCH, "end": 5}], "'end' must be"),
         ([{**STRETCH, "course": "upwards"}], "'course' must be"),
         ([{**STRETCH, "rates": [0.1, 0.2]}], "'rates' must be"),
         ([{**STRETCH, "drop_path": "high"}], "'drop_path' must be"),
