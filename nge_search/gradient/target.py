@@ -109,7 +109,7 @@ class SizeTarget:
         code, alone = (self.space.code_of(own) for own in (derived, self.space.derive(strengths)))
         kept = [_genes(self.space, own) for own in (code, alone)]
         scores = _logarithms(strengths)
-        own, best = (sum(float(scores[kind][edge, operation]) for kind, edge, operation in genes) for genes in kept)
+        own, best = (math.fsum(float(scores[kind][edge, at]) for kind, edge, at in genes) for genes in kept)
         return {
             "target_size": self.sizes.size(code),
             "target_size_of_p": self.sizes.size(alone),
