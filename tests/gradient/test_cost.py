@@ -88,15 +88,8 @@ def test_measured_costs_are_kept(make_measured):
     assert second.how == first.how
     uniform = torch.full(SPACE.shape, 1 / 7, dtype=torch.float64)
     assert first.expected(uniform, uniform) == pytest.approx(sum(float(m.mean(1).sum()) for m in first.matrices))
-    seconds, whole = first.state_dict()["seconds"], torch.ones(2, 14, 7)
-    for damaged in (
-        None,
-        {},
-        {"seconds": 3},
-        {"seconds": torch.ones(2, 3)},
-        {"seconds": whole},
-        {"seconds": seconds},
-    ):
+    no_seconds = ({"seconds": given} for given in (3, torch.ones(2, 3), torch.ones(2, 14, 7)))
+    for damaged in (None, {}, {"seconds": first.state_dict()["seconds"]}, *no_seconds):
         with pytest.raises(UserError, match="here is damaged: 'latency'"):
             second.load_state_dict(damaged, "here")
 
