@@ -1,4 +1,4 @@
-"""`search_quality.py`, `target_sizes.py` on digits and a made table: rows, tables, what shared weights are asked."""
+"""`search_quality.py` and `target_sizes.py`, on digits and a made table: rows, tables, what shared weights say."""
 
 from __future__ import annotations
 
