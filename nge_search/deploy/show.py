@@ -18,7 +18,7 @@ from nge_search.predict.shipped import expected
 from nge_search.settings.amounts import write_amount
 
 #: Of which network, sizes and images it is told what to expect: DARTS' own.
-_EXPECTED_OF = ("cifar", (36, 20, 10), 32)
+_EXPECTED_OF = ("cifar", (36, 20, 10), 32, 3)
 
 
 def describe_network(
@@ -38,7 +38,8 @@ def describe_network(
     of the published networks. `params` leaves the auxiliary head out, as papers do; `macs` are mult-adds per image
     of convolutions and matrix products. `target`, a size ("macs" or "params") and how much of it, chooses the
     channels. With `latency`, a device and the images of a batch, the network is timed there. Of cells of DARTS'
-    space in their published network there is `expected`, too: what they are expected to reach.
+    space in their published network, for images of three channels, there is `expected`, too: what they are expected
+    to reach.
 
     Raises:
         UserError: no architecture, a network of another space, or a size that the network cannot have.
@@ -79,7 +80,7 @@ def describe_network(
         measured = measure_latency(plain, side, *latency, image_channels=image_channels)
         document["latency"] = measured.to_dict()
         lines.append(measured.line())
-    expectation = expected(architecture.genotype) if (kind, size, side) == _EXPECTED_OF else None
+    expectation = expected(architecture.genotype) if (kind, size, side, image_channels) == _EXPECTED_OF else None
     if expectation is not None:
         lines += expectation.lines()
         document["expected"] = expectation.to_dict()

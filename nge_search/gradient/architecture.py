@@ -102,7 +102,7 @@ class ArchitectureOptimiser:
 
     def _strengths(self, outputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """`strengths` of what mixtures are made of."""
-        kinds = len(self.cost_gradients)
+        kinds = len(outputs) if self.edge_weights is None else len(outputs) // 2
         found, edges = tuple(map(self._mean, outputs[:kinds])), outputs[kinds:]
         return tuple(p_EO * own_E[:, None] for p_EO, own_E in zip(found, edges)) if edges else found
 

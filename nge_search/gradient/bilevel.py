@@ -281,7 +281,8 @@ class BilevelSearch(Task):
             self.multiplier.load_state_dict(state.get("target"), source)
         if self.latency is not None:
             self.latency.load_state_dict(state.get("latency"), source)
-            self.architecture.weigh_costs(self.latency.relative_gradients())
+            if self.latency.known:  # the first epoch had begun
+                self.architecture.weigh_costs(self.latency.relative_gradients())
         if self.mean is not None:
             self.mean.load_state_dict(state.get("mean"), source)
 

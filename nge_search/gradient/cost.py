@@ -94,7 +94,7 @@ class MeasuredCost(ExpectedCost):
         if not isinstance(given, Tensor) or given.shape != own.shape or given.dtype != own.dtype:
             raise UserError(f"{source} is damaged: 'latency' holds no {own.dtype} {tuple(own.shape)}")
         how = state.get("how")
-        if not isinstance(how, dict) or not how:
+        if not isinstance(how, dict):
             raise UserError(f"{source} is damaged: 'latency' does not say how it was measured")
         self.matrices, self.how = list(given), how
 
