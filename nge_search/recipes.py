@@ -123,14 +123,18 @@ def retrain_command(
 def _meant(sizes: Any, recipe: str | None) -> dict[str, Any]:
     """Settings of the network that cells are meant for; without a recipe's auxiliary head that does not fit it."""
     given = sizes if isinstance(sizes, Mapping) else {}
-    kind, counts = given.get("kind"), [given.get(name) for name in ("channels", "cells")]
-    whole = all(type(count) is int and 0 < count <= _MOST_OF_A_SIZE for count in counts)
-    if kind not in _KINDS or not whole:
+    kind, channels, cells = given.get("kind"), _count(given.get("channels")), _count(given.get("cells"))
+    if kind not in _KINDS or not channels or not cells:
         return {}
-    channels, cells = counts
     settings = {"network.kind": kind, "network.channels": channels, "network.cells": cells}
-    fits = kind == _HEADS.get(recipe, kind) and cells >= _REDUCED_TWICE
-    return settings if fits or recipe not in _HEADS else {**settings, "network.auxiliary": False}
+    if recipe in _HEADS and (kind != _HEADS[recipe] or cells < _REDUCED_TWICE):
+        settings["network.auxiliary"] = False
+    return settings
+
+
+def _count(given: Any) -> int:
+    """A number of channels or cells; 0 for what is none."""
+    return given if type(given) is int and 0 < given <= _MOST_OF_A_SIZE else 0
 
 
 def train_command(architecture: str | Path, space: str) -> str:

@@ -86,10 +86,11 @@ class SizeMultiplier:
     def load_state_dict(self, state: Any, source: str) -> None:
         """Raises UserError, naming `source`, for what `state_dict` never gave."""
         given = state.get("multiplier") if isinstance(state, dict) else None
-        known = isinstance(given, Tensor) and given.shape == () and given.is_floating_point()
-        if not known or not math.isfinite(given) or not abs(float(given)) <= _MOST:
+        scalar = isinstance(given, Tensor) and given.shape == () and given.is_floating_point()
+        value = float(given) if scalar and given is not None else math.nan
+        if not abs(value) <= _MOST:
             raise UserError(f"{source} is damaged: 'multiplier' holds no number of up to {_MOST:g}")
-        self.value.copy_(given)
+        self.value.fill_(value)
 
 
 def _length(matrices: Sequence[Tensor]) -> Tensor:

@@ -66,6 +66,7 @@ class SizeTarget:
             raise section.refuse("target_channels", why)
         side = section.target_image_size or family.image_size
         names = ("channels", "cells", "classes", "image_size")
+        self._kind, self._counts = kind, counts
         self.settings = {"kind": kind, **dict(zip(names, (*counts, side)))}
         self.sizes = OperationSizes(space, kind, self.of, counts, side, image_channels)
         self.network = (
@@ -135,11 +136,9 @@ class SizeTarget:
 
     def _size_on(self, architecture: Architecture, image_size: int, classes: int) -> int:
         """Of the architecture's network for other images."""
-        channels, cells = self.settings["channels"], self.settings["cells"]
+        channels, cells, _ = self._counts
         with torch.device("meta"):
-            network = FAMILIES[self.settings["kind"]].build(
-                architecture.graphs, channels, cells, classes, self.image_channels
-            )
+            network = FAMILIES[self._kind].build(architecture.graphs, channels, cells, classes, self.image_channels)
             return network_size(network, self.of, image_size, self.image_channels)
 
 

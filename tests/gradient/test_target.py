@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import json
@@ -40,7 +41,7 @@ TINY = ("search.target_channels=4", "search.target_cells=3", "search.target_imag
 @pytest.mark.parametrize("of", ["macs", "params"])
 def test_sizes_are_those_of_the_networks(network, side, of):
     """Of odd images, too, whose halves are rounded up, and of grey ones."""
-    space, sizes, image_channels = DartsSpace(), (4, 5, 7), side % 4
+    space, sizes, image_channels = DartsSpace(), (4, 4, 7), side % 4
     found = OperationSizes(space, network, of, sizes, side, image_channels)
     code = space.random(np.random.default_rng(side))
     with torch.device("meta"):
@@ -275,7 +276,7 @@ def aimed(tiny_search, tmp_path_factory):
     """Words of a search for a size, the size, and its run folder."""
     wanted = round(target_at(0.6, nodes=2, image_channels=1))
     run = tmp_path_factory.mktemp("aimed") / "run"
-    words = [*tiny_search, *TINY, f"search.target_params={wanted}", "search.epochs=3", "search.evaluate_every=2"]
+    words = [*tiny_search, *TINY, f"search.target_params={wanted}", "search.evaluate_every=2"]
     nge_search.search(None, *words, f"run.dir={run}")
     return words, wanted, run
 
@@ -308,17 +309,16 @@ def test_a_search_finds_cells_of_the_size(aimed, capsys):
 
 def test_the_size_on_the_searched_images_is_told_beside_that_of_the_network():
     """Of grey images of 5 pixels and three classes, where the target is of images of 8 and ten classes."""
-    target, p = SizeTarget(section(target_at(0.5)), DartsSpace(), 1, 3), drawn_p(0)
-    assert target.settings["classes"] == 3  # where nothing else is wanted, those of the images
-    counted = OperationSizes(target.space, "cifar", "macs", (4, 3, 10), 8, 1)
-    wanted = str(counted.size(target.space.throughout(3)))
-    sizes = {"target_channels": 4, "target_cells": 3, "target_classes": 10, "target_image_size": 8}
-    wider = SizeTarget(SearchSection(target_macs=wanted, **sizes), target.space, 1, 3)
+    given, p = section(target_at(0.5)), drawn_p(0)
+    assert (
+        SizeTarget(given, DartsSpace(), 1, 3).settings["classes"] == 3
+    )  # unless others are wanted, the images' own
+    wider = SizeTarget(dataclasses.replace(given, target_classes=10), DartsSpace(), 1, 3)
     derived = wider.derive(p)
     summary = wider.summary({**wider.figures(p, derived), "target_multiplier": 0.5}, derived, 5, 3)
     with torch.device("meta"):
         built = FAMILIES["cifar"].build(derived.graphs, 4, 3, 3, 1)
-    assert summary["on_images"] == network_size(built, "macs", 5, 1)
+    assert summary["on_images"] == network_size(built, "params", 5, 1) < summary["size"]
     first, second = target_lines({"target": summary})
     assert "10 classes, 8x8" in first
     assert second.startswith("on the searched images that network has")
