@@ -126,7 +126,7 @@ def _meant(sizes: Any, recipe: str | None) -> dict[str, Any]:
     kind, channels, cells = given.get("kind"), _count(given.get("channels")), _count(given.get("cells"))
     if kind not in _KINDS or not channels or not cells:
         return {}
-    settings = {"network.kind": kind, "network.channels": channels, "network.cells": cells}
+    settings: dict[str, Any] = {"network.kind": kind, "network.channels": channels, "network.cells": cells}
     if recipe in _HEADS and (kind != _HEADS[recipe] or cells < _REDUCED_TWICE):
         settings["network.auxiliary"] = False
     return settings

@@ -67,7 +67,7 @@ class SizeTarget:
         side = section.target_image_size or family.image_size
         names = ("channels", "cells", "classes", "image_size")
         self._kind, self._counts = kind, counts
-        self.settings = {"kind": kind, **dict(zip(names, (*counts, side)))}
+        self.settings: dict[str, Any] = {"kind": kind, **dict(zip(names, (*counts, side)))}
         self.sizes = OperationSizes(space, kind, self.of, counts, side, image_channels)
         self.network = (
             f"{family.title} network, C={counts[0]}, {counts[1]} {'cell' if counts[1] == 1 else 'cells'}, "
