@@ -49,12 +49,12 @@ IMAGES = ("data.name=digits",)
 QUIET = ("threads=1", "run.progress=none", "run.tensorboard=false", "device=cpu")
 SEARCH = (
     *("supernet.channels=4", "supernet.cells=3", "search.batch_size=32", "search.evaluate_every=0"),
-    *("search.epochs=8", "search.warmup_epochs=3", "search.selection=argmax"),
+    *("search.epochs=7", "search.warmup_epochs=3", "search.selection=argmax"),
 )
 #: The network of the wanted sizes, in which all cells are trained, too: channels and cells, on grey images of 8
 #: pixels of ten classes.
 CHANNELS, CELLS, SIDE, CLASSES, GREY = 8, 5, 8, 10, 1
-TRAINING = ("steps=100", "batch_size=32")
+TRAINING = ("steps=80", "batch_size=32")
 #: What the searches are accepted by: of each target's seeds so many within the first share, all within the second.
 WITHIN, ACCEPTED = (0.05, 0.1), 4
 _CELLS = ("aimed", "chosen", "free")
