@@ -156,6 +156,7 @@ def _show(words: Sequence[str]) -> None:
         ("image-size", "side of the images in pixels"),
     ):
         parser.add_argument(f"--{name}", type=int, help=f"{meaning} (that of the published network)")
+    parser.add_argument("--image-channels", type=int, default=3, help="number of the images' channels (3)")
     for name, meaning in (("macs", "mult-adds per image"), ("params", "parameters")):
         parser.add_argument(
             f"--target-{name}",
@@ -165,13 +166,14 @@ def _show(words: Sequence[str]) -> None:
     parser.add_argument("--latency", action="store_true", help="measure the network's latency on this device")
     parser.add_argument("--batch", type=int, default=1, help="number of images that --latency passes at once (1)")
     parser.add_argument("--threads", type=int, help="number of the CPU's threads for --latency (as torch chooses)")
-    parser.add_argument("--device", choices=DEVICES, default="auto", help=DEVICE_HELP)
+    parser.add_argument("--device", choices=DEVICES, help=f"for --latency, {DEVICE_HELP}")
     parser.add_argument(
         "--draw", type=given_path, metavar="FOLDER", help="folder to write drawings of the cells into"
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     options = parser.parse_args(words)
     sizes = {name: getattr(options, name) for name in ("channels", "cells", "classes", "image_size")}
+    sizes["image_channels"] = options.image_channels
     for name, size in (sizes | {"batch": options.batch, "threads": options.threads}).items():
         if size is not None and not 1 <= size <= 4096:
             raise UserError(f"--{name.replace('_', '-')}={size}: must be between 1 and 4096")
@@ -198,8 +200,8 @@ def _show(words: Sequence[str]) -> None:
 def _latency(options: argparse.Namespace) -> tuple[torch.device, int] | None:
     """The device on which --latency measures, and the images at once; None where it is not asked for."""
     if not options.latency:
-        if options.batch != 1 or options.threads is not None:
-            raise UserError("--batch and --threads are of --latency; add it")
+        if options.batch != 1 or options.threads is not None or options.device is not None:
+            raise UserError("--batch, --threads and --device are of --latency; add it")
         return None
     import torch
 
@@ -207,7 +209,7 @@ def _latency(options: argparse.Namespace) -> tuple[torch.device, int] | None:
 
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    return choose_device(options.device), options.batch
+    return choose_device(options.device or "auto"), options.batch
 
 
 def _classify(words: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nge_search.settings.data import DataSection
-from nge_search.settings.names import DATASETS, SPACES
+from nge_search.settings.names import DATASETS, NETWORKS, SPACES
 from nge_search.settings.values import as_word
 
 _PUBLISHED = ("digits", "cifar10", "cifar100", "imagenet", "tiny_imagenet")
@@ -23,6 +23,11 @@ _CIFAR10 = _PUBLISHED[1]
 _OWN = DATASETS[-1]
 #: Channels and cells of benchmarks' published networks.
 _SIZES = {"nasbench101": (128, 9), "nasbench201": (16, 15)}
+#: Networks of DARTS' cells, the most channels and cells of one, and the recipes that train an auxiliary head, with
+#: the network that it is for, and the cells that this has at least.
+_KINDS = NETWORKS[:2]
+_MOST_OF_A_SIZE = 4096
+_HEADS, _REDUCED_TWICE = {"cifar10": _KINDS[0], "cifar100": _KINDS[0], "imagenet": _KINDS[1]}, 3
 #: The recipe that takes its sizes from the command line.
 _OPEN = "folder"
 
@@ -71,7 +76,13 @@ def fitted(images: Images) -> dict[str, Any]:
     }
 
 
-def retrain_command(run: str | Path, data: Any, images: Images | None = None, plugins: Iterable[str] = ()) -> str:
+def retrain_command(
+    run: str | Path,
+    data: Any,
+    images: Images | None = None,
+    plugins: Iterable[str] = (),
+    sizes: Any = None,
+) -> str:
     """A shell line that trains the genotype in `run`, on the images of the search and for as long as suits them.
 
     Where the search was given its images from Python, it is a line of Python, in which they are `images`.
@@ -81,6 +92,8 @@ def retrain_command(run: str | Path, data: Any, images: Images | None = None, pl
         data: the data section of the search's configuration; if it is no mapping, it is ignored.
         images: what the search had; None: that is not known.
         plugins: modules that register operations of the genotype.
+        sizes: "kind", "channels" and "cells" of the network that the cells are meant for, as the summary of a
+            search for cells of a wanted size has them in "target"; whatever else it is, it is ignored.
     """
     data = data if isinstance(data, Mapping) else {}
     name = data.get("name", "cifar10")
@@ -99,11 +112,29 @@ def retrain_command(run: str | Path, data: Any, images: Images | None = None, pl
     settings.update(changed(data, asdict(DataSection()), left_out, "data."))
     if images is not None and recipe in (_OPEN, None):
         settings.update(fitted(images))
+    settings.update(_meant(sizes, recipe))
     words = [word(key, value) for key, value in settings.items()]
     if name == _OWN:
         given = [repr(one) for one in words if not one.startswith(("data.name=", "data.root="))]
         return f"nge_search.evaluate(None, {', '.join(given)}, dataset=images)"
     return shlex.join([*launcher, *words])
+
+
+def _meant(sizes: Any, recipe: str | None) -> dict[str, Any]:
+    """Settings of the network that cells are meant for; without a recipe's auxiliary head that does not fit it."""
+    given = sizes if isinstance(sizes, Mapping) else {}
+    kind, channels, cells = given.get("kind"), _count(given.get("channels")), _count(given.get("cells"))
+    if kind not in _KINDS or not channels or not cells:
+        return {}
+    settings: dict[str, Any] = {"network.kind": kind, "network.channels": channels, "network.cells": cells}
+    if recipe in _HEADS and (kind != _HEADS[recipe] or cells < _REDUCED_TWICE):
+        settings["network.auxiliary"] = False
+    return settings
+
+
+def _count(given: Any) -> int:
+    """A number of channels or cells; 0 for what is none."""
+    return given if type(given) is int and 0 < given <= _MOST_OF_A_SIZE else 0
 
 
 def train_command(architecture: str | Path, space: str) -> str:

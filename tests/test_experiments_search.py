@@ -1,4 +1,4 @@
-"""`experiments/search_quality.py` on digits and a made table: rows, tables, and what shared weights are asked."""
+"""`search_quality.py` and `target_sizes.py`, on digits and a made table: rows, tables, what shared weights say."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 import torch
 
+from nge_search.architecture.load import load_architecture
 from nge_search.engine.session import open_session
 from nge_search.errors import UserError
 from nge_search.gradient.run import build_task
 from nge_search.metrics.ranking import kendall_tau
 from nge_search.networks.families import FAMILIES
+from nge_search.networks.sizes import network_size
 from nge_search.settings.load import load_config
 from nge_search.settings.search import SearchConfig
 from nge_search.spaces import DartsSpace, NasBench201Space
@@ -158,3 +160,35 @@ def test_cells_are_retrained_with_nearly_the_same_mult_adds(tmp_path, monkeypatc
     assert same["channels"] == min(off, key=off.get)
     with pytest.raises(UserError, match="target=100: 1 to 1024 channels give"):
         darts.channels_of(architecture, 100)
+
+
+def test_searches_for_sizes_are_paired_with_one_without(tmp_path, monkeypatch, capsys, tiny_search):
+    """Sizes that rows tell are those of networks; what has a row is not done again."""
+    monkeypatch.syspath_prepend(EXPERIMENTS)
+    sizes = importlib.import_module("target_sizes")
+    own = tuple(word for word in tiny_search if not word.startswith(("threads", "run.", "data.", "supernet.nodes")))
+    small = {"RESULTS": tmp_path, "RUNS": tmp_path / "runs", "CHANNELS": 2, "CELLS": 3}
+    small |= {"IMAGES": ("data.name=digits", "data.limit=64"), "TRAINING": ("steps=1", "batch_size=8")}
+    small["SEARCH"] = (*own, "search.epochs=1", "search.evaluate_every=0")
+    for name, value in small.items():
+        monkeypatch.setattr(sizes, name, value)
+    monkeypatch.setattr(sys, "argv", ["target_sizes.py", "--shares", "40", "--seeds", "3"])
+    sizes.main()
+    rows = (tmp_path / "target_sizes_rows.jsonl").read_text()
+    (row,) = map(json.loads, rows.splitlines())
+    assert row["trial"] == {"share": 40, "seed": 3}
+    architecture = load_architecture(str(tmp_path / "runs" / "40-3"))
+    with torch.device("meta"):
+        size = network_size(FAMILIES["cifar"].build(architecture.graphs, 2, 3, 10, 1), "macs", 8, 1)
+    assert row["aimed"]["macs"] == size
+    assert row["aimed"]["off"] == pytest.approx(size / row["wanted"] - 1, abs=1e-4)
+    free = load_architecture(str(tmp_path / "runs" / "free-3"))
+    with torch.device("meta"):
+        assert row["free"]["macs"] == network_size(FAMILIES["cifar"].build(free.graphs, 2, 3, 10, 1), "macs", 8, 1)
+    for of in ("aimed", "chosen"):
+        assert abs(row[of]["off"]) <= 0.021
+    assert json.loads((tmp_path / "target_sizes.json").read_text())["accepted"]
+    capsys.readouterr()
+    sizes.main()
+    assert (tmp_path / "target_sizes_rows.jsonl").read_text() == rows
+    assert capsys.readouterr().out.startswith("40 %: wanted")

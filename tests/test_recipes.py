@@ -94,6 +94,34 @@ def test_fewer_images_never_take_larger_steps_or_fewer_epochs():
             assert smaller["train.epochs"] >= larger["train.epochs"]
 
 
+@pytest.mark.parametrize(
+    ("name", "device", "sizes", "auxiliary"),
+    [
+        ("digits", "cpu", ("cifar", 36, 20), False),
+        ("cifar10", "cuda", ("cifar", 20, 8), True),
+        ("cifar10", "cuda", ("cifar", 20, 2), False),
+        ("cifar10", "cuda", ("imagenet", 48, 14), False),
+        ("folder", "cpu", ("imagenet", 12, 5), False),
+        ("folder", "cpu", ("cifar", 0, 5), None),
+        ("digits", "cpu", ("nasbench201", 12, 5), None),
+        ("digits", "cpu", ("cifar", "12", True), None),
+    ],
+)
+def test_cells_of_a_wanted_size_are_retrained_in_their_network(
+    name, device, sizes, auxiliary, tmp_path, checkout, monkeypatch
+):
+    """Damaged sizes change nothing; nor does a head that the network cannot have stop the training."""
+    monkeypatch.chdir(checkout)
+    run = searched(tmp_path / "mine", 50_000, 32, device)
+    given, images = dict(zip(("kind", "channels", "cells"), sizes)), RunReader(run).searched_images()
+    command = shlex.split(retrain_command(run, {"name": name}, images, sizes=given))
+    if auxiliary is None:
+        assert command == shlex.split(retrain_command(run, {"name": name}, images))
+        return
+    network = load_config(EvalConfig, command[3], command[4:]).network
+    assert (network.kind, network.channels, network.cells, network.auxiliary) == (*sizes, auxiliary)
+
+
 def test_settings_of_the_images_go_along(tmp_path, checkout, monkeypatch):
     monkeypatch.chdir(checkout)
     data = {

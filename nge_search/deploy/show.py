@@ -18,7 +18,7 @@ from nge_search.predict.shipped import expected
 from nge_search.settings.amounts import write_amount
 
 #: Of which network, sizes and images it is told what to expect: DARTS' own.
-_EXPECTED_OF = ("cifar", (36, 20, 10), 32)
+_EXPECTED_OF = ("cifar", (36, 20, 10), 32, 3)
 
 
 def describe_network(
@@ -30,6 +30,7 @@ def describe_network(
     image_size: int | None = None,
     target: tuple[str, float] | None = None,
     latency: tuple[torch.device, int] | None = None,
+    image_channels: int = 3,
 ) -> tuple[list[str], dict[str, Any]]:
     """Lines for people, and the same as a JSON object with `params`, `params_with_aux` and `macs`.
 
@@ -37,7 +38,8 @@ def describe_network(
     of the published networks. `params` leaves the auxiliary head out, as papers do; `macs` are mult-adds per image
     of convolutions and matrix products. `target`, a size ("macs" or "params") and how much of it, chooses the
     channels. With `latency`, a device and the images of a batch, the network is timed there. Of cells of DARTS'
-    space in their published network there is `expected`, too: what they are expected to reach.
+    space in their published network, for images of three channels, there is `expected`, too: what they are expected
+    to reach.
 
     Raises:
         UserError: no architecture, a network of another space, or a size that the network cannot have.
@@ -51,30 +53,34 @@ def describe_network(
     if size[1] % family.stages:
         raise UserError(f"--cells={size[1]}: networks of {family.title} have three stages; give a multiple of 3")
     if target is not None:
-        build = functools.partial(_of_channels, family, architecture, size[1], size[2])
-        size = nearest_channels(build, target[0], side, target[1], f"--target-{target[0]}")[0], *size[1:]
-    plain = family.build(architecture.graphs, *size)
+        build = functools.partial(_of_channels, family, architecture, size[1:], image_channels)
+        key, least = f"--target-{target[0]}", family.least_channels
+        size = nearest_channels(build, target[0], side, target[1], key, image_channels, least)[0], *size[1:]
+    plain = family.build(architecture.graphs, *size, image_channels)
     document: dict[str, Any] = {
         "genotype": architecture.document,
         "network": kind,
         **dict(zip(("channels", "cells", "classes"), size)),
         "image_size": side,
+        "image_channels": image_channels,
         "params": count_parameters(plain),
-        "macs": multiply_adds(plain, (1, 3, side, side)),
+        "macs": multiply_adds(plain, (1, image_channels, side, side)),
     }
     lines, aside = _architecture_lines(reference, architecture), ""
     if "auxiliary" in family.own:
-        document["params_with_aux"] = count_parameters(family.build(architecture.graphs, *size, auxiliary=True))
+        document["params_with_aux"] = count_parameters(
+            family.build(architecture.graphs, *size, image_channels, auxiliary=True)
+        )
         aside = f" ({document['params_with_aux']:,} with the auxiliary head)"
     lines.append(_size_line(family.title, document, aside))
     if target is not None:
         document["target"] = dict([target])
         lines.append(_nearest_line(document, *target))
     if latency is not None:
-        measured = measure_latency(plain, side, *latency)
+        measured = measure_latency(plain, side, *latency, image_channels=image_channels)
         document["latency"] = measured.to_dict()
         lines.append(measured.line())
-    expectation = expected(architecture.genotype) if (kind, size, side) == _EXPECTED_OF else None
+    expectation = expected(architecture.genotype) if (kind, size, side, image_channels) == _EXPECTED_OF else None
     if expectation is not None:
         lines += expectation.lines()
         document["expected"] = expectation.to_dict()
@@ -86,9 +92,14 @@ def _size_line(title: str, document: dict[str, Any], aside: str) -> str:
     cells, side = document["cells"], document["image_size"]
     return (
         f"{title} network, C={document['channels']}, {cells} {'cell' if cells == 1 else 'cells'}, "
-        f"{document['classes']} classes, {side}x{side}: "
+        f"{document['classes']} classes, {side}x{side}{_of_image_channels(document['image_channels'])}: "
         f"{document['params']:,} parameters{aside}, {document['macs'] / 1e6:.2f}M mult-adds"
     )
+
+
+def _of_image_channels(count: int) -> str:
+    """Of images that are not those of the published networks."""
+    return "" if count == 3 else f" of {count} {'channel' if count == 1 else 'channels'}"
 
 
 def _nearest_line(document: dict[str, Any], of: str, wanted: float) -> str:
@@ -107,8 +118,11 @@ def _architecture_lines(reference: str, architecture: Architecture) -> list[str]
     return lines
 
 
-def _of_channels(family: Family, architecture: Architecture, cells: int, classes: int, channels: int) -> Trainable:
-    return family.build(architecture.graphs, channels, cells, classes)
+def _of_channels(
+    family: Family, architecture: Architecture, sizes: tuple[int, int], image_channels: int, channels: int
+) -> Trainable:
+    """The network of so many channels; `sizes` are its cells and classes."""
+    return family.build(architecture.graphs, channels, *sizes, image_channels)
 
 
 def _origin(architecture: Architecture) -> str:

@@ -16,6 +16,7 @@ from nge_search.engine.distributed import World
 from nge_search.engine.optimisers import step_capturable
 from nge_search.engine.precision import weight_dtype
 from nge_search.gradient import dirichlet
+from nge_search.gradient.multiplier import SizeMultiplier
 from nge_search.gradient.regularisers import anchor_gradient, beta_decay_gradient, entropy_gradient
 from nge_search.settings.search import SearchConfig
 
@@ -28,6 +29,7 @@ class ArchitectureOptimiser:
 
     Args:
         cost_gradients: gradients of the expected cost with respect to each P, [E, O].
+        multiplier: what leads to a wanted size, if one is wanted.
 
     Attributes:
         embedding: the module that gives P.
@@ -35,7 +37,14 @@ class ArchitectureOptimiser:
         finite: a boolean scalar on the device, cleared by a gradient that is not finite.
     """
 
-    def __init__(self, config: SearchConfig, space: CellSpace, world: World, cost_gradients: Sequence[Tensor]):
+    def __init__(
+        self,
+        config: SearchConfig,
+        space: CellSpace,
+        world: World,
+        cost_gradients: Sequence[Tensor],
+        multiplier: SizeMultiplier | None = None,
+    ):
         dtype, section = weight_dtype(config.precision), config.search
         self.finite = torch.ones((), dtype=torch.bool, device=world.device)
         self.dtype = dtype
@@ -44,7 +53,7 @@ class ArchitectureOptimiser:
         if section.edge_normalisation:
             self.edge_weights = EdgeWeights(space).to(world.device, dtype)
         self.weigh_costs(cost_gradients)
-        self.cost_weight = section.cost_weight
+        self.cost_weight, self.multiplier = section.cost_weight, multiplier
         self.first_entropy_weight = self.entropy_weight = section.entropy_weight
         self.last_beta_weight, self.beta_weight = section.beta_weight, 0.0
         self.dirichlet = section.mixture == "dirichlet"
@@ -89,10 +98,13 @@ class ArchitectureOptimiser:
     @torch.no_grad()
     def strengths(self) -> tuple[Tensor, ...]:
         """What cells are derived from: P times the weight of the edge."""
-        found = self.probabilities()
-        if self.edge_weights is None:
-            return found
-        return tuple(p_EO * own_E[:, None] for p_EO, own_E in zip(found, self.edge_weights()))
+        return self._strengths(self.mixing())
+
+    def _strengths(self, outputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """`strengths` of what mixtures are made of."""
+        kinds = len(outputs) if self.edge_weights is None else len(outputs) // 2
+        found, edges = tuple(map(self._mean, outputs[:kinds])), outputs[kinds:]
+        return tuple(p_EO * own_E[:, None] for p_EO, own_E in zip(found, edges)) if edges else found
 
     def _outputs(self, logits: Sequence[Tensor]) -> list[Tensor]:
         return self._matrices(logits) + list(self.edge_weights() if self.edge_weights else ())
@@ -121,6 +133,8 @@ class ArchitectureOptimiser:
         outputs = self._outputs(logits)
         leaves = [x.detach().requires_grad_() for x in outputs]
         gradients = gradient(leaves)
+        if self.multiplier is not None:
+            self._lead_to_size(self.multiplier, gradients, leaves)
         self._add_regularisers(gradients, leaves)
         self.optimiser.zero_grad(set_to_none=True)
         if self.beta_weight:
@@ -130,6 +144,14 @@ class ArchitectureOptimiser:
         step_capturable(self.optimiser)
         self.optimiser.zero_grad(set_to_none=True)
         self.finite &= torch.stack([torch.isfinite(g).all() for g in gradients]).all()
+
+    @torch.no_grad()
+    def _lead_to_size(self, multiplier: SizeMultiplier, gradients: list[Tensor], leaves: list[Tensor]) -> None:
+        """Add to the loss's gradients what leads to cells of the wanted size."""
+        directions = multiplier.directions
+        if self.dirichlet:
+            directions = [dirichlet.mean_backward(c_EO, d_EO) for c_EO, d_EO in zip(leaves, directions)]
+        multiplier.push(gradients[: len(directions)], self._strengths(leaves), directions)
 
     @torch.no_grad()
     def _add_regularisers(self, gradients: list[Tensor], leaves: list[Tensor]) -> None:

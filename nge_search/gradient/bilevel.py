@@ -39,6 +39,7 @@ from nge_search.gradient.cost import ExpectedCost, MeasuredCost
 from nge_search.gradient.dirichlet import DirichletMixture
 from nge_search.gradient.hypergradient import GradientOf, sgd_directions, unrolled_gradient
 from nge_search.gradient.mixture import Mixture, Tempered
+from nge_search.gradient.multiplier import SizeMultiplier
 from nge_search.gradient.phases import build_phases
 from nge_search.gradient.progress import TAGS, describe_epoch, epoch_figures, more_scalars
 from nge_search.gradient.sampling import Sampler, score_gradient
@@ -89,12 +90,15 @@ class BilevelSearch(Task):
         fused = config.supernet.kernel == "fused"
         self.supernet: nn.Module = fuse(supernet) if fused else supernet
         section = config.search
-        self.target = None if section.target is None else SizeTarget(section, self.space)
-        self.latency = None
-        if section.cost == "latency":
-            self.latency = MeasuredCost(supernet, dataset.image_size, world)
-        owed = self.target.gradients() if self.target else (self.latency or self.cost).relative_gradients()
-        self.architecture = ArchitectureOptimiser(config, self.space.cell_space, world, owed)
+        self.target: SizeTarget | None = None
+        self.multiplier: SizeMultiplier | None = None
+        if section.target is not None:
+            self.target = SizeTarget(section, self.space, dataset.channels, len(dataset.classes))
+            steps = (valid if section.loop == "epochwise" else train).steps
+            self.multiplier = SizeMultiplier(self.target.sizes, self.target.wanted, steps, world.device, dtype)
+        self.latency = MeasuredCost(supernet, dataset.image_size) if section.cost == "latency" else None
+        owed = self.cost.relative_gradients()  # where latency is weighed, until that is measured or loaded
+        self.architecture = ArchitectureOptimiser(config, self.space.cell_space, world, owed, self.multiplier)
         self.mixture = build_mixture(section, self.space.cell_space, config.seed, world.device, dtype)
         self.early_stop = EarlyStop(section, self.space) if section.stop_count else None
         shapes = [table.shape for table in self.space.cell_space.tables]
@@ -227,8 +231,9 @@ class BilevelSearch(Task):
         rise = warm_up(max(0, epoch - section.first_of_p), section.embedding_warmup_epochs)
         set_learning_rate(self.architecture.optimiser, rise * self.config.embedding.learning_rate)
         self.architecture.anneal(epoch / section.epochs, of_p)
-        if self.target is not None:
-            self.architecture.cost_weight = self.target.multiplier
+        if self.latency is not None and not self.latency.known:
+            self.latency.measure(self.world)
+            self.architecture.weigh_costs(self.latency.relative_gradients())
         if self.mixture is not None:
             self.mixture.temperature = section.temperature + of_p * (section.last_temperature - section.temperature)
         self.supernet.train()
@@ -260,7 +265,7 @@ class BilevelSearch(Task):
             "weight_optimiser": state_dict.optimiser_state(self.supernet, self.weight_optimiser),
             **self.architecture.state_dict(),
             **({} if self.early_stop is None else {"early_stop": self.early_stop.state_dict()}),
-            **({} if self.target is None else {"target": self.target.state_dict()}),
+            **({} if self.multiplier is None else {"target": self.multiplier.state_dict()}),
             **({} if self.latency is None else {"latency": self.latency.state_dict()}),
             **({} if self.mean is None else {"mean": self.mean.state_dict()}),
         }
@@ -272,11 +277,12 @@ class BilevelSearch(Task):
         if self.early_stop is not None:
             self.early_stop.load_state_dict(state.get("early_stop"), source)
             self.epochs = self.early_stop.epochs or self.epochs
-        if self.target is not None:
-            self.target.load_state_dict(state.get("target"), source)
+        if self.multiplier is not None:
+            self.multiplier.load_state_dict(state.get("target"), source)
         if self.latency is not None:
             self.latency.load_state_dict(state.get("latency"), source)
-            self.architecture.weigh_costs(self.latency.relative_gradients())
+            if self.latency.known:  # the first epoch had begun
+                self.architecture.weigh_costs(self.latency.relative_gradients())
         if self.mean is not None:
             self.mean.load_state_dict(state.get("mean"), source)
 
@@ -302,8 +308,8 @@ class BilevelSearch(Task):
             row["expected_latency"] = self.latency.expected(*self.architecture.probabilities())
         if self.mean is not None and self.trains_architecture(epoch):
             self.mean.add(self.architecture.strengths())
-        if self.target is not None and self.trains_architecture(epoch):
-            self.target.end_epoch(strengths)
+        if self.multiplier is not None:
+            row["target_multiplier"] = float(self.multiplier.value)
         if self.early_stop is not None and self.trains_architecture(epoch):
             self.early_stop.end_epoch(epoch, strengths, row["genotype"])
             self.epochs = self.early_stop.epochs or self.epochs

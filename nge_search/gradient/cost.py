@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from nge_search.counting import multiply_adds
 from nge_search.engine.distributed import World
+from nge_search.engine.environment import device_name
 from nge_search.errors import UserError
-from nge_search.networks.latency import pass_seconds
+from nge_search.networks.latency import WARM_UP, pass_seconds
 from nge_search.supernet import DenseSupernet, Supernet
 
 #: What an operation costs on an input of a shape.
@@ -38,16 +39,8 @@ class ExpectedCost:
             over the cells of the kind.
     """
 
-    def __init__(self, supernet: Supernet | DenseSupernet, image_size: int, cost: OperationCost = multiply_adds):
-        space = supernet.space
-        self.matrices = [torch.zeros(space.shape, dtype=torch.float64) for _ in space.kinds]
-        known: dict[tuple[int, ...], Tensor] = {}
-        for kind, edge, operations, shape in supernet.mixed_operations(image_size):
-            which = kind, space.edges[edge][0] < space.inputs, *shape
-            if which not in known:
-                costs = [cost(operation, (1, *shape)) for operation in operations]
-                known[which] = torch.tensor(costs, dtype=torch.float64)
-            self.matrices[kind][edge] += known[which]
+    def __init__(self, supernet: Supernet | DenseSupernet, image_size: int):
+        self.matrices = _summed(supernet, image_size, multiply_adds)
 
     def expected(self, *matrices: Tensor) -> float:
         """Mult-adds per image under the given probabilities (read back to the host)."""
@@ -61,30 +54,67 @@ class ExpectedCost:
 
 
 class MeasuredCost(ExpectedCost):
-    """As `ExpectedCost`, in seconds per image: the median of forward passes of each operation by itself.
+    """As `ExpectedCost`, in seconds per image: the median of forward passes of each operation by itself, in fp32.
 
-    What the first rank measures holds on all of them, and in a search that is taken up again.
+    What the first rank measures holds on all of them, and in a search that is taken up again: there nothing is
+    measured.
+
+    Attributes:
+        known: whether it has been measured, or loaded.
+        how: how and where; empty until then.
     """
 
-    def __init__(self, supernet: Supernet | DenseSupernet, image_size: int, world: World):
-        super().__init__(supernet, image_size, functools.partial(_operation_seconds, world.device))
-        measured = torch.stack(self.matrices)
-        agreed = world.gather_rows(measured.flatten())[0]
-        self.matrices = list(agreed.view_as(measured))
+    def __init__(self, supernet: Supernet | DenseSupernet, image_size: int):
+        self._supernet, self._image_size = supernet, image_size
+        self.matrices = [torch.zeros(supernet.space.shape, dtype=torch.float64) for _ in supernet.space.kinds]
+        self.how: dict[str, Any] = {}
 
-    def state_dict(self) -> dict[str, Tensor]:
-        return {"seconds": torch.stack(self.matrices)}
+    @property
+    def known(self) -> bool:
+        return bool(self.how)
+
+    def measure(self, world: World) -> None:
+        """Measure on the first rank; every rank calls this."""
+        seconds = functools.partial(_operation_seconds, world.device)
+        how = {
+            "batch": _BATCH,
+            "passes": _PASSES,
+            "warm_up": WARM_UP,
+            "threads": torch.get_num_threads(),
+            "device": device_name(world.device),
+        }
+        self.matrices, self.how = world.on_main(lambda: (_summed(self._supernet, self._image_size, seconds), how))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seconds": torch.stack(self.matrices), "how": self.how}
 
     def load_state_dict(self, state: Any, source: str) -> None:
         """Raises UserError, naming `source`, for what `state_dict` never gave."""
         own, given = torch.stack(self.matrices), state.get("seconds") if isinstance(state, dict) else None
         if not isinstance(given, Tensor) or given.shape != own.shape or given.dtype != own.dtype:
             raise UserError(f"{source} is damaged: 'latency' holds no {own.dtype} {tuple(own.shape)}")
-        self.matrices = list(given)
+        how = state.get("how")
+        if not isinstance(how, dict):
+            raise UserError(f"{source} is damaged: 'latency' does not say how it was measured")
+        self.matrices, self.how = list(given), how
+
+
+def _summed(supernet: Supernet | DenseSupernet, image_size: int, cost: OperationCost) -> list[Tensor]:
+    """What each operation on each edge costs, over the cells of a kind: float64 [E, O] for each kind."""
+    space = supernet.space
+    found = [torch.zeros(space.shape, dtype=torch.float64) for _ in space.kinds]
+    known: dict[tuple[int, ...], Tensor] = {}
+    for kind, edge, operations, shape in supernet.mixed_operations(image_size):
+        which = kind, space.edges[edge][0] < space.inputs, *shape
+        if which not in known:
+            costs = [cost(operation, (1, *shape)) for operation in operations]
+            known[which] = torch.tensor(costs, dtype=torch.float64)
+        found[kind][edge] += known[which]
+    return found
 
 
 def _operation_seconds(device: torch.device, operation: nn.Module, shape: tuple[int, ...]) -> float:
     """Seconds per image; a copy is measured, and the operation left as it is."""
-    twin = copy.deepcopy(operation).to(device).eval()
+    twin = copy.deepcopy(operation).to(device, torch.float32).eval()
     images_BCHW = torch.zeros(_BATCH, *shape[1:], device=device)
     return statistics.median(pass_seconds(twin, images_BCHW, _PASSES)) / _BATCH

@@ -48,12 +48,15 @@ def _search(session: Session, images: Images | None) -> dict[str, Any]:
     loop = session.train(task, {DATASET: _describe(task.dataset)})
     with loop.closing() as row:
         found = task.found_in(row)
-        task.space.code_of(read_architecture(found, "the last checkpoint"))  # it may hold anything there
+        derived = read_architecture(found, "the last checkpoint")
+        task.space.code_of(derived)  # it may hold anything there
+        shape = task.dataset.image_size, len(task.dataset.classes)
         figures = {
             "valid_top1": float(row["valid_top1"]),
             "expected_macs": float(row["expected_macs"]),
             **({"stopped": str(row["stopped"])} if "stopped" in row else {}),
-            **({} if task.target is None else {"target": task.target.summary(row)}),
+            **({} if task.target is None else {"target": task.target.summary(row, derived, *shape)}),
+            **({} if task.latency is None else {"latency": task.latency.how}),
         }
     chosen = finish(session, task, found)
     return session.summary(loop, genotype=chosen.pop("genotype"), **figures, **chosen)
@@ -73,7 +76,8 @@ def closing_lines(config: SearchConfig, summary: dict[str, Any]) -> list[str]:
         ]
         images = RunReader(folder, lenient=True).searched_images()
         own = found.genotype.plugins.values()
-        after = f"retrain it: {retrain_command(folder, dataclasses.asdict(config.data), images, own)}"
+        data, sizes = dataclasses.asdict(config.data), summary.get("target")
+        after = f"retrain it: {retrain_command(folder, data, images, own, sizes)}"
     return [
         *cells,
         *([summary["stopped"]] if "stopped" in summary else []),

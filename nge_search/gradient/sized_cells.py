@@ -18,8 +18,9 @@ import numpy as np
 from nge_search.spaces.base import Code
 from nge_search.spaces.darts import DartsSpace
 
-#: Of partial sums of sizes that fall into one of so many bins over the space's range, only the likeliest is kept.
-_BINS = 2000
+#: Of partial sums of sizes that fall into one bin only the likeliest is kept. The range of sizes has so many bins,
+#: or more, up to the second number, where those of all nodes could be off by half of the tolerance together.
+_BINS, _MOST_BINS = 2000, 100_000
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ def likeliest(options: Sequence[NodeOptions], wanted: float, tolerance: float) -
     Where no size that is kept is within it, the one that is nearest to what is wanted.
     """
     low, high = size_range(options)
-    width = max((high - low) / _BINS, 1e-9)
+    width = min((high - low) / _BINS, tolerance / (2 * len(options)))
+    width = max(width, (high - low) / _MOST_BINS, 1e-9)
     sizes_S, scores_S = np.zeros(1), np.zeros(1)
     came: list[tuple[np.ndarray, np.ndarray]] = []
     for node in options:

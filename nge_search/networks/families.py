@@ -35,6 +35,7 @@ class Family:
     Attributes:
         own: which of `auxiliary` and `stem_multiplier` the class takes.
         stages: what the number of cells is a multiple of.
+        least_channels: fewer leave some layer without any.
     """
 
     space: str
@@ -46,6 +47,7 @@ class Family:
     image_size: int
     own: tuple[str, ...] = ()
     stages: int = 1
+    least_channels: int = 1
 
     def build(
         self,
@@ -61,7 +63,12 @@ class Family:
 
         `auxiliary` is for networks that have such a head, `stem_multiplier` for those whose stem has a width of its
         own.
+
+        Raises:
+            UserError: too few channels.
         """
+        if channels < self.least_channels:
+            raise UserError(f"{channels} channels: the {self.title} network has at least {self.least_channels}")
         given = {"auxiliary": auxiliary, "stem_multiplier": stem_multiplier}
         own = {name: given[name] for name in self.own if given[name] is not None}
         stacked: Callable[..., Trainable] = self.network
@@ -70,7 +77,7 @@ class Family:
 
 FAMILIES = {
     "cifar": Family(SPACE, CifarNetwork, "CIFAR", 36, 20, 10, 32, own=("auxiliary", "stem_multiplier")),
-    "imagenet": Family(SPACE, ImageNetNetwork, "ImageNet", 48, 14, 1000, 224, own=("auxiliary",)),
+    "imagenet": Family(SPACE, ImageNetNetwork, "ImageNet", 48, 14, 1000, 224, own=("auxiliary",), least_channels=2),
     "nasbench101": Family(
         "nasbench101",
         NasBench101Network,

@@ -49,11 +49,16 @@ class Latency:
 
 @torch.inference_mode()
 def measure_latency(
-    network: nn.Module, image_size: int, device: torch.device, batch: int = 1, passes: int = PASSES
+    network: nn.Module,
+    image_size: int,
+    device: torch.device,
+    batch: int = 1,
+    passes: int = PASSES,
+    image_channels: int = 3,
 ) -> Latency:
-    """The time of forward passes on images of three channels; the network is left on the device, in evaluation."""
+    """The time of forward passes; the network is left on the device, in evaluation."""
     network = network.to(device).to(memory_format=torch.channels_last).eval()
-    images_BCHW = torch.zeros(batch, 3, image_size, image_size, device=device)
+    images_BCHW = torch.zeros(batch, image_channels, image_size, image_size, device=device)
     images_BCHW = images_BCHW.contiguous(memory_format=torch.channels_last)
     laps = pass_seconds(network, images_BCHW, passes)
     threads, name = torch.get_num_threads(), device_name(device)

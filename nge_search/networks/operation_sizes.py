@@ -6,8 +6,9 @@ Legend: E edges, O operations.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from nge_search.errors import UserError, plain
 from nge_search.networks.classifier import Classifier
 from nge_search.networks.families import FAMILIES
 from nge_search.networks.sizes import network_size
@@ -27,21 +28,33 @@ class OperationSizes:
         network: "cifar" or "imagenet"; without its auxiliary head.
         of: "macs", mult-adds per image, or "params".
         sizes: channels of the first cell, cells, classes.
-        image_size: side of the images, of three channels, in pixels.
+        image_size: side of the images in pixels.
+        image_channels: of the images.
 
     Attributes:
         rest: size of the stem, of the cells' preprocessing and of the classifier.
         matrices: float64 [E, O] for the normal and the reduction cell: what an operation on an edge adds, over all
             cells of its kind.
+
+    Raises:
+        UserError: too few channels for such a network, or an operation of a plugin that fails on the meta device.
     """
 
-    def __init__(self, space: DartsSpace, network: str, of: str, sizes: tuple[int, int, int], image_size: int):
+    def __init__(
+        self,
+        space: DartsSpace,
+        network: str,
+        of: str,
+        sizes: tuple[int, int, int],
+        image_size: int,
+        image_channels: int = 3,
+    ):
         self.space = space
         first = space.throughout(0)
         with torch.device("meta"):
-            built = FAMILIES[network].build(space.graphs(first), *sizes)
+            built = FAMILIES[network].build(space.graphs(first), *sizes, image_channels)
             assert isinstance(built, Classifier)
-            whole = network_size(built, of, image_size)
+            whole = _counted("the network", built, of, image_size, image_channels)
         self.matrices = [torch.zeros(space.cell_space.shape, dtype=torch.float64) for _ in space.cell_space.kinds]
         known: dict[tuple[int, int, int], list[int]] = {}
         reduced = [built.stem_reduction, *built.reductions]
@@ -60,8 +73,10 @@ class OperationSizes:
     def _operations(self, of: str, channels: int, stride: int, side: int) -> list[int]:
         """The size of each operation on inputs of so many channels and pixels."""
         with torch.device("meta"):
-            built = [build_operation(name, channels, stride) for name in self.space.cell_space.operations]
-            return [network_size(operation, of, side, channels) for operation in built]
+            built = {name: build_operation(name, channels, stride) for name in self.space.cell_space.operations}
+            return [
+                _counted(f"operation '{name}'", operation, of, side, channels) for name, operation in built.items()
+            ]
 
     def size(self, code: Code) -> int:
         """The size of the network of an architecture."""
@@ -84,3 +99,18 @@ class OperationSizes:
         owed = [matrix_EO * shares_E[:, None] for matrix_EO in self.matrices]
         uniform = sum(float(matrix_EO.mean(dim=1).sum()) for matrix_EO in owed)
         return [matrix_EO / max(uniform, 1.0) for matrix_EO in owed]
+
+
+def _counted(what: str, module: nn.Module, of: str, side: int, channels: int) -> int:
+    """`network_size`; operations of plugins may fail there, where those of the package do not.
+
+    Raises:
+        UserError: the module does not compute on the meta device.
+    """
+    try:
+        return network_size(module, of, side, channels)
+    except Exception as error:
+        raise UserError(
+            f"{what} has no size on {channels} channels of {side}x{side} pixels: {type(error).__name__}: "
+            f"{plain(str(error), 200)} (it is built and counted on the meta device, which has no numbers)"
+        ) from None

@@ -27,7 +27,13 @@ def network_size(network: nn.Module, of: str, image_size: int, image_channels: i
 
 
 def nearest_channels(
-    build: Callable[[int], Trainable], of: str, image_size: int, target: float, key: str, image_channels: int = 3
+    build: Callable[[int], Trainable],
+    of: str,
+    image_size: int,
+    target: float,
+    key: str,
+    image_channels: int = 3,
+    least: int = 1,
 ) -> tuple[int, int]:
     """The number of channels with the size nearest to a target, of two the smaller, and that size.
 
@@ -35,9 +41,10 @@ def nearest_channels(
         build: the network of a number of channels; it is built on the meta device.
         of: "macs" or "params".
         key: the setting or flag that gave the target.
+        least: the fewest channels that the network can have.
 
     Raises:
-        UserError: the target is beyond what 1 to MOST_CHANNELS channels have.
+        UserError: the target is beyond what `least` to MOST_CHANNELS channels have.
     """
 
     @functools.cache
@@ -48,14 +55,15 @@ def nearest_channels(
     channels, guess = 0, 16
     while abs(guess - channels) > 1:  # sizes grow at least linearly and at most with the square: this converges
         channels = guess
-        guess = round(min(max(channels * math.sqrt(target / size(channels)), 1), MOST_CHANNELS))
-    while size(channels) > target and channels > 1:
+        guess = round(min(max(channels * math.sqrt(target / size(channels)), least), MOST_CHANNELS))
+    while size(channels) > target and channels > least:
         channels -= 1
     while channels < MOST_CHANNELS and size(channels + 1) <= target:
         channels += 1
     beyond = size(channels) > target or (channels == MOST_CHANNELS and size(channels) < target)
     if beyond:
-        raise out_of_range(key, target, of, size(1), size(MOST_CHANNELS), f"1 to {MOST_CHANNELS} channels")
+        which = f"{least} to {MOST_CHANNELS} channels"
+        raise out_of_range(key, target, of, size(least), size(MOST_CHANNELS), which)
     found = min((channels, min(channels + 1, MOST_CHANNELS)), key=lambda own: abs(size(own) - target))
     return found, size(found)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,7 @@ class Benchmark:
         dataset, _, epochs = signal.split("_", 2) if signal.count("_") >= 2 else ("", "", "")
         time = f"{dataset}_seconds_{epochs}"
         self._seconds_N = table.column(time) if time in table.columns else None
+        self._sizes = {name: table.column(name) for name in ("params", "macs") if name in table.columns}
 
     def __call__(self, code: Code) -> Evaluation:
         """The signal of an architecture, and how long its training took where the table knows.
@@ -72,8 +74,10 @@ class Benchmark:
         return dict(self.table.figures(self.table.find(code)))
 
     def row(self, code: Code) -> dict[str, Any]:
-        """Nothing besides the signal."""
-        return {}
+        """Its parameters and mult-adds, as far as the table knows them."""
+        at = self.table.find(code)
+        found = {name: float(column_N[at]) for name, column_N in self._sizes.items()}
+        return {name: size for name, size in found.items() if math.isfinite(size)}
 
     def queries(self, budget: int) -> Queries:
         """Queries of this table; raises UserError for a budget that it does not allow."""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import signal
+
 import pytest
 import torch
 
 from nge_search.architecture.cell_space import CellSpace
+from nge_search.cli import main
 from nge_search.counting import multiply_adds
 from nge_search.engine.distributed import World
 from nge_search.errors import UserError
+from nge_search.gradient.bilevel import BilevelSearch
 from nge_search.gradient.cost import ExpectedCost, MeasuredCost
 from nge_search.supernet import Supernet
 
@@ -72,18 +77,48 @@ def test_gradient_is_that_of_the_relative_cost():
 def test_measured_costs_are_kept(make_measured):
     """What is measured is positive, of the same edges, and comes back from a checkpoint in place of what is new."""
     first, second = make_measured(), make_measured()
+    assert not first.known
+    first.measure(World(torch.device("cpu")))
+    assert (first.how["threads"], first.how["passes"], first.how["batch"]) == (torch.get_num_threads(), 7, 8)
     assert all((seconds_EO > 0).all() for seconds_EO in first.matrices)
     assert [seconds_EO.shape for seconds_EO in first.matrices] == [SPACE.shape] * 2
     second.load_state_dict(first.state_dict(), "here")
     assert all(map(torch.equal, first.matrices, second.matrices))
+    assert second.known
+    assert second.how == first.how
     uniform = torch.full(SPACE.shape, 1 / 7, dtype=torch.float64)
     assert first.expected(uniform, uniform) == pytest.approx(sum(float(m.mean(1).sum()) for m in first.matrices))
-    for damaged in (None, {}, {"seconds": 3}, {"seconds": torch.ones(2, 3)}, {"seconds": torch.ones(2, 14, 7)}):
+    no_seconds = ({"seconds": given} for given in (3, torch.ones(2, 3), torch.ones(2, 14, 7)))
+    for damaged in (None, {}, {"seconds": first.state_dict()["seconds"]}, *no_seconds):
         with pytest.raises(UserError, match="here is damaged: 'latency'"):
             second.load_state_dict(damaged, "here")
 
 
 @pytest.fixture
 def make_measured():
-    supernet = Supernet(SPACE, channels=2, cells=3, classes=10)
-    return lambda: MeasuredCost(supernet, 4, World(torch.device("cpu")))
+    """Of fp64 weights, which are measured in fp32."""
+    supernet = Supernet(SPACE, channels=2, cells=3, classes=10).double()
+    return lambda: MeasuredCost(supernet, 4)
+
+
+def test_a_search_weighs_latency_that_is_measured_once(tiny_search, tmp_path, monkeypatch):
+    """In fp64, too; a search that was cut goes on with what it had, and measures nothing anew."""
+    words = [*tiny_search, "search.cost=latency", "search.cost_weight=1", "precision=fp64"]
+    run, step, cut = tmp_path / "run", BilevelSearch.evaluation_step, []
+
+    def stop(self, *given):
+        if not cut:
+            cut.append(self.latency.matrices)
+            signal.raise_signal(signal.SIGTERM)
+        return step(self, *given)
+
+    monkeypatch.setattr(BilevelSearch, "evaluation_step", stop)
+    assert main(["search", *words, f"run.dir={run}"]) == 128 + signal.SIGTERM
+    monkeypatch.setattr(MeasuredCost, "measure", None)
+    assert main(["search", *words, f"run.dir={run}"]) == 0
+    summary = json.loads((run / "summary.json").read_text())
+    assert (summary["latency"]["batch"], summary["latency"]["threads"]) == (8, 1)
+    row = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    matrices = [torch.tensor(row[f"p_{kind}"], dtype=torch.float64) for kind in ("normal", "reduce")]
+    expected = sum(float((seconds_EO * p_EO).sum()) for seconds_EO, p_EO in zip(cut[0], matrices))
+    assert row["expected_latency"] == pytest.approx(expected)

@@ -59,6 +59,15 @@ def test_show_chooses_the_channels(capsys):
     assert network_size(FAMILIES["cifar"].build(graphs, found["channels"], 2, 10), "macs", 32) == found["macs"]
 
 
+def test_show_counts_grey_images(capsys):
+    words = ["show", "darts_v1", "--channels", "4", "--cells", "1", "--image-size", "8", "--image-channels", "1"]
+    assert main([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    built = FAMILIES["cifar"].build(GRAPHS, 4, 1, 10, 1)
+    assert found["macs"] == network_size(built, "macs", 8, 1)
+    assert found["params"] == network_size(built, "params", 8)
+
+
 def test_show_measures_latency(capsys):
     words = ["show", "darts_v1", "--channels", "4", "--cells", "1", "--image-size", "8", "--latency", "--json"]
     assert main([*words, "--batch", "3", "--threads", "1", "--device", "cpu"]) == 0
@@ -72,7 +81,11 @@ def test_show_measures_latency(capsys):
     [
         (["--latency", "--batch", "0"], "--batch=0: must be between 1 and 4096"),
         (["--latency", "--threads", "-1"], "--threads=-1: must be between 1 and 4096"),
-        (["--batch", "8"], "--batch and --threads are of --latency; add it"),
+        (["--batch", "8"], "--batch, --threads and --device are of --latency; add it"),
+        (["--device", "cpu"], "--batch, --threads and --device are of --latency; add it"),
+        (["--image-channels", "0"], "--image-channels=0: must be between 1 and 4096"),
+        (["--network", "imagenet", "--target-params", "300", "--cells", "1"], "2 to 1024 channels give"),
+        (["--network", "imagenet", "--channels", "1", "--cells", "1"], "1 channels: the ImageNet network has at"),
         (["--latency", "--device", "tpu"], "--device"),
         (["--latency", "--batch", "many"], "--batch"),
         (["--target-macs", "many"], "--target-macs='many': give a number above 0"),

@@ -45,6 +45,13 @@ def test_a_benchmark_evaluates_by_its_signal_and_judges_by_its_score(table: Tabl
     assert queries.seconds().tolist() == [10, 20, 30]
 
 
+def test_rows_have_the_sizes_that_the_table_knows() -> None:
+    figures = {(0,) * 6: {"made": 1.0, "params": 3.0}, CODE: {"made": 2.0, "macs": 5e6}}
+    made = build_table(SPACE, figures.items(), "a made table", "architecture")
+    benchmark = Benchmark(made, "made")
+    assert [benchmark.row(code) for code in figures] == [{"params": 3.0}, {"macs": 5e6}]
+
+
 def test_without_times_trainings_cost_nothing(table: Table) -> None:
     assert Benchmark(table, "made_test_200")(CODE) == Evaluation(9.0, 0.0)
 

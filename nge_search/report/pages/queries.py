@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from nge_search.kinds import GENOTYPE
@@ -16,6 +17,8 @@ from nge_search.report.parts.run import Run
 from nge_search.report.parts.sections import cells, chart, configuration
 
 _MOST_SHOWN = 10
+#: Columns of a table that are sizes.
+_SIZES = ("params", "macs")
 
 
 def figures(run: Run) -> list[Figure]:
@@ -76,9 +79,19 @@ def sections(run: Run) -> list[Section]:
         Section("retrain", "How to retrain", _retrain(run)),
         Section("curves", "Queries", grid(curves)),
         Section("best", "Best by signal", _best(run)),
-        pareto_section(run.rows),
+        pareto_section(_judged(run)),
         *configuration(run),
     ]
+
+
+def _judged(run: Run) -> Sequence[dict[str, Any]]:
+    """The queries with what is known of an architecture's accuracy, percent; none where signals are none."""
+    if _by_training(run):
+        return run.rows
+    signal = str(run.setting("benchmark.signal"))
+    if signal in _SIZES or "_seconds_" in signal:
+        return []
+    return [{**row, "valid_top1": row.get("signal")} for row in run.rows]
 
 
 def _retrain(run: Run) -> str:

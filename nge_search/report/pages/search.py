@@ -49,7 +49,7 @@ _TARGET = {"target_size": "derived", "target_size_of_p": "of P alone"}
 _SHOWN = (
     *("train_loss", "train_top1", "architecture_loss", "architecture_top1", "valid_loss", "valid_top1"),
     *("learning_rate", "embedding_learning_rate", "images_per_second", "peak_memory_mb"),
-    *("dead_units", "expected_macs", "target_multiplier", "expected_latency"),
+    *("dead_units", "expected_macs", "target_multiplier", "expected_latency", "target_changed"),
     *_TARGET,
     *_ENTROPY,
     *_PARAMETER_FREE,
@@ -155,7 +155,8 @@ def _retrain(run: Run) -> str:
     if run.genotype is None:
         return hint("No cells have been derived yet.")
     plugins = run.genotype.plugins.values()
-    text = code(retrain_command(run.path, run.setting("data"), run.searched_images(), plugins), "command")
+    sizes, images = (run.summary or {}).get("target"), run.searched_images()
+    text = code(retrain_command(run.path, run.setting("data"), images, plugins, sizes), "command")
     if not run.genotype_saved:
         text += hint("The folder has no genotype.json yet; the command works once the search has written it.")
     return text
@@ -172,6 +173,7 @@ def _curves(run: Run) -> list[str]:
         chart(run, f"Size of the derived network, {_target_words(run)}", _TARGET),
         chart(run, "Expected latency of the supernet", {"expected_latency": _counted_edges(run)}, "ms", 1000),
         chart(run, "Multiplier of the expected size", {"target_multiplier": "multiplier"}),
+        chart(run, "Operations that are not those of P alone", {"target_changed": "changed"}, from_zero=True),
         chart(run, "Expected mult-adds of the supernet", {"expected_macs": _counted_edges(run)}, from_zero=True),
     ]
 

@@ -13,8 +13,8 @@ from nge_search.report.parts.page import Section, grid, records
 from nge_search.report.parts.scatter import Point, scatter
 from nge_search.report.parts.sections import hint
 
-_COSTS = {"macs": "mult-adds", "params": "parameters", "latency": "latency, s"}
-_FEWEST, _LONGEST, _MOST_SHOWN = 3, 400, 50
+_COSTS = {"macs": "mult-adds", "params": "parameters"}
+_FEWEST, _LONGEST, _MOST_SHOWN, _MOST_DRAWN = 3, 1000, 50, 2000
 
 
 def pareto_section(trained: Sequence[Mapping[str, Any]], name: str = "architecture") -> Section:
@@ -28,7 +28,7 @@ def pareto_section(trained: Sequence[Mapping[str, Any]], name: str = "architectu
     remark = hint(
         "No other cell of the search has both a smaller error and a smaller size than one of the front. The "
         "hypervolume is the share of the square from no error, and no size, to 100 % and the largest size seen "
-        "that the front dominates. Errors are those of short trainings."
+        "that the front dominates. Errors are those of short trainings, or of a table's signal."
     )
     return Section("pareto", "Error and size", remark + "".join(parts) if parts else "")
 
@@ -37,8 +37,8 @@ def _front(trained: Sequence[Mapping[str, Any]], cost: str, name: str) -> str:
     found = {}  # a cell that was trained twice counts once
     for record in trained:
         pair = 100 - number(record.get("valid_top1")), number(record.get(cost))
-        if all(map(math.isfinite, pair)) and pair[1] >= 0:
-            found[shown_text(str(record.get(name, "")))[:_LONGEST]] = pair[1], pair[0]
+        if 0 <= pair[0] <= 100 and 0 <= pair[1] < math.inf:
+            found[str(record.get(name, ""))] = pair[1], pair[0]
     if len(found) < _FEWEST:
         return ""
     names, points = list(found), list(found.values())
@@ -46,7 +46,21 @@ def _front(trained: Sequence[Mapping[str, Any]], cost: str, name: str) -> str:
     largest = max(size for size, _ in points) or 1.0
     covered = hypervolume([(size / largest, error / 100) for size, error in points], (1, 1))
     title = f"Validation error against {_COSTS[cost]}"
-    drawn = scatter(title, [Point(*pair) for pair in points], _COSTS[cost], "%", diagonal=False)
-    rows = [(names[at], scaled(points[at][0]), percent(points[at][1])) for at in front[:_MOST_SHOWN]]
-    heading = f"The front: {len(front)} of {len(points)} cells, hypervolume {plain(covered)}"
+    drawn = scatter(title, [Point(*points[at]) for at in _drawn(front, len(points))], _COSTS[cost], "%", False)
+    rows = [
+        (shown_text(names[at], _LONGEST), scaled(points[at][0]), percent(points[at][1]))
+        for at in front[:_MOST_SHOWN]
+    ]
+    heading = (
+        f"The front: {len(front)} of {len(points)} cells, hypervolume {plain(covered)} below 100 % and "
+        f"{scaled(largest)} {_COSTS[cost]}"
+    )
     return grid([drawn]) + records(heading, ["cell"], [_COSTS[cost], "validation error"], rows)
+
+
+def _drawn(front: Sequence[int], count: int) -> list[int]:
+    """Positions of the points to draw: the front, and of the others so many that all are few enough."""
+    on_it = set(front)
+    others = [at for at in range(count) if at not in on_it]
+    step = -(-len(others) // max(_MOST_DRAWN - len(on_it), 1)) or 1
+    return [*others[::step], *front]

@@ -26,7 +26,8 @@ def selection_sections(run: Run) -> list[Section]:
     selection, baselines = _mapping(summary.get("selection")), _mapping(summary.get("baselines"))
     sections = [Section("selection", "Selection", _selection(selection)), _derived(selection)]
     beside = Section("baselines", "Beside simple cells", _baselines(baselines))
-    groups = [selection.get("trials"), baselines.get("throughout"), baselines.get("random")]
+    compared = [[baselines.get("found")], baselines.get("throughout"), baselines.get("random")]
+    groups = [selection.get("trials"), *compared]
     trained = [record for group in groups for record in _records(group)]
     return [*sections, beside, pareto_section(trained)]
 
