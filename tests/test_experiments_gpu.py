@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -17,7 +18,8 @@ from nge_search.cli import main
 
 ROOT = Path(__file__).parents[1]
 PIECES = [
-    "tests", "supernet", "search", "retrain", "search_eager", "search_fp32", "classification", "segmentation",
+    "tests_supernet", "tests_training", "tests_engine", "supernet", "search", "retrain", "search_eager",
+    "search_fp32", "tests_retrieve", "classification", "segmentation",
 ]  # fmt: skip
 
 
@@ -49,11 +51,14 @@ def test_every_piece_on_the_cpu(record, tmp_path, monkeypatch, capsys):
     assert list(found["pieces"]) == [piece.name for piece in record.PIECES] == PIECES
     assert {piece["state"] for piece in found["pieces"].values()} == {"done"}
     assert (found["images"], found["device"]) == ("digits", "cpu")
-    assert found["pieces"]["tests"]["figures"]["result"] == "5 skipped in 1.00s"
+    assert found["pieces"]["tests_engine"]["figures"]["result"] == "5 skipped in 1.00s"
     for name in ("search", "search_eager", "search_fp32", "classification", "segmentation"):
         figures = found["pieces"][name]["figures"]
-        assert [row["epoch"] for row in figures["epochs"]] == [0]
+        assert [row["epoch"] for row in figures["epochs"]] == [1]
         assert figures["summary"]["seconds"] > 0
+        assert figures["precision"] == ("fp32" if name == "search_fp32" else "bf16")
+        assert figures["packages"]["torch"]
+        assert figures["device_name"] == figures["summary"]["device"]
     supernet = found["pieces"]["supernet"]["figures"]
     fused, roof = supernet["forms"]["fused"], supernet["roofline"]
     bound = max(roof["seconds_for_operations"], roof["seconds_for_bytes"])
@@ -80,13 +85,65 @@ def test_what_failed_or_met_its_limit_is_done_by_the_next_call(record, tmp_path,
         return (143, "") if "train_search" in command[1] else here(command, seconds, log)
 
     words = [str(tmp_path / "out"), "--device", "cpu", "--small"]
-    chosen = ["--piece", "tests", "--piece", "supernet", "--piece", "search_fp32"]
+    chosen = ["--piece", "tests_engine", "--piece", "supernet", "--piece", "search_fp32"]
     assert record.main([*words, *chosen], badly) == 1
-    assert "tests done, supernet failed, search_fp32 unfinished" in capsys.readouterr().out
+    assert "tests_engine done, supernet failed, search_fp32 unfinished" in capsys.readouterr().out
     assert record.main([*words, *chosen], here) == 0
     found = json.loads((tmp_path / "out" / "record.json").read_text())["pieces"]
     assert {name: piece["state"] for name, piece in found.items()} == dict.fromkeys(found, "done")
     assert len(found) == len(asked) == 3
+
+
+def test_what_was_not_begun_comes_first_and_what_met_its_limit_last(record, tmp_path, monkeypatch):
+    asked: list[tuple[str, float]] = []
+
+    def run(command, seconds, log):
+        asked.append((command[0], seconds))
+        return {"a": 143, "b": 1}.get(command[0], 0), ""
+
+    monkeypatch.setattr(
+        record,
+        "PIECES",
+        [record.Piece(name, "", lambda _, name=name: [name], record._last_line, 70.0) for name in "abc"],
+    )
+    record.record_all(record.Options(tmp_path / "out", "cuda"), "ab", 600, run)
+    record.record_all(record.Options(tmp_path / "out", "cuda"), "abc", 600, run)
+    assert [name for name, _ in asked] == ["a", "b", "c", "b", "a"]
+    assert {seconds for _, seconds in asked} == {70.0}
+
+
+def test_a_record_says_only_what_happened(record, tmp_path):
+    """On a GPU searches have to be recorded as graphs, or fail; pieces keep to twelve minutes."""
+    for device, recorded in (("cuda", "always"), ("cpu", "auto")):
+        options = record.Options(tmp_path, device, data=("data.root=/data",))
+        words = {piece.name: piece.command(options) for piece in record.PIECES}
+        for name in ("search", "search_fp32"):
+            assert f"search.cuda_graphs={recorded}" in words[name]
+        assert "search.cuda_graphs=never" in words["search_eager"]
+        assert {"data.limit=5000", "search.epochs=1"} <= set(words["search_fp32"])
+        assert not any(word.startswith("data.limit") for word in words["search"])
+        assert [word for word in words["tests_engine"] if word.endswith("test_cuda.py")] == [
+            str(ROOT / "tests" / "engine" / "test_cuda.py")
+        ]
+    assert all(record.LEAST <= piece.limit <= record.LONGEST for piece in record.PIECES)
+
+
+def test_what_a_failed_bench_has_printed_is_kept(record, tmp_path):
+    whole = (ROOT / "experiments" / "results" / "supernet_cpu.json").read_text()
+    found = record.record_all(
+        record.Options(tmp_path / "out", "cuda"), ["supernet", "retrain"], 600, lambda *_: (2, whole)
+    )
+    piece = found["pieces"]["supernet"]
+    assert (piece["state"], piece["code"]) == ("failed", 2)
+    assert piece["figures"]["forms"]["fused"]
+    assert found["expected"]["search_of_25_epochs_seconds"] > 0
+
+
+def test_tests_that_failed_are_named(record, tmp_path):
+    out = "FAILED tests/a.py::b - assert 1\nERROR tests/a.py::c - no\nSKIPPED [1] d\n1 failed in 2.00s\n"
+    figures = record._last_line(out, tmp_path)
+    assert figures["result"] == "1 failed in 2.00s"
+    assert [len(figures[name]) for name in ("failed", "error", "skipped")] == [1, 1, 1]
 
 
 def test_a_call_ends_with_its_time(record, tmp_path, monkeypatch, capsys):
@@ -100,7 +157,7 @@ def test_a_call_ends_with_its_time(record, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
         record, "PIECES", [record.Piece(name, "", lambda _: [], record._last_line) for name in "abc"]
     )
-    record.record_all(record.Options(tmp_path / "out", "cpu", True), "abc", 220, slowly)
+    record.record_all(record.Options(tmp_path / "out", "cpu", True), "abc", 250, slowly)
     assert "time is up before c" in capsys.readouterr().out
 
 
@@ -110,6 +167,28 @@ def test_a_process_is_asked_to_end_before_it_is_killed(record, tmp_path, monkeyp
     code, _ = record.execute([sys.executable, "-S", "-c", waits], 61.0, tmp_path / "log")
     assert code == -15  # the signal's, which a run answers by 143
     assert record.execute([sys.executable, "-S", "-c", "print(1)"], 60.0, tmp_path / "log") == (0, "1\n")
+
+
+def test_no_process_of_a_piece_outlives_it(record, tmp_path):
+    """Such as the other forms of a bench, or pytest's."""
+    child = "import time; time.sleep(600)"
+    parent = (
+        "import subprocess, sys; "
+        f"print(subprocess.Popen([sys.executable, '-S', '-c', {child!r}], stdout=subprocess.DEVNULL).pid)"
+    )
+    code, out = record.execute([sys.executable, "-S", "-c", parent], 600.0, tmp_path / "log")
+    assert code == 0
+
+    def lives() -> bool:
+        try:
+            return Path(f"/proc/{int(out)}/stat").read_text().split()[2] != "Z"
+        except OSError:
+            return False
+
+    deadline = time.monotonic() + 60
+    while lives():  # until the kernel is done with it
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_images_are_called_what_they_are(record, tmp_path):
@@ -137,19 +216,21 @@ def test_images_are_called_what_they_are(record, tmp_path):
         (["out", "--small", "--minutes", "nan"], "--minutes=nan: must be between"),
         (["out", "--small", "--device", "gpu"], "invalid choice: 'gpu'"),
         ([], "the following arguments are required: out"),
-        (["taken", "--small"], "is no record that this script began"),
-        (["taken/file", "--small"], "is no record that this script began"),
-        (["other", "--small"], "records device=cpu, not cuda"),
-        (["damaged", "--small"], "is no record of this script"),
+        (["out", "--small"], "device=cuda: torch finds no GPU here"),
+        (["taken", "--small", "--device", "cpu"], "is no record that this script began"),
+        (["taken/file", "--small", "--device", "cpu"], "is no record that this script began"),
+        (["other", "--small", "--device", "cpu"], "records device=cuda, not cpu"),
+        (["damaged", "--small", "--device", "auto"], "is no record of this script"),
     ],
 )
 def test_what_is_refused(record, tmp_path, monkeypatch, capsys, words, says):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     for name in ("taken", "other", "damaged"):
         (tmp_path / name).mkdir()
     (tmp_path / "taken" / "file").touch()
     (tmp_path / "damaged" / "record.json").write_text("[1]")
-    told = {"format": record.FORMAT, "device": "cpu", "small": True, "images": "digits", "pieces": {}}
+    told = {"format": record.FORMAT, "device": "cuda", "small": True, "images": "digits", "pieces": {}}
     (tmp_path / "other" / "record.json").write_text(json.dumps(told))
     assert record.main(words) == 2
     error = capsys.readouterr().err
@@ -172,4 +253,4 @@ def test_the_script_itself(tmp_path):
             break
     assert states == {"done"}
     assert list(found["pieces"]) == PIECES
-    assert "skipped" in found["pieces"]["tests"]["figures"]["result"]
+    assert "skipped" in found["pieces"]["tests_engine"]["figures"]["result"]
