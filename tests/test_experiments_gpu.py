@@ -240,6 +240,23 @@ def test_what_is_refused(record, tmp_path, monkeypatch, capsys, words, says):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("script", ["search", "retrain"])
+def test_slurm_hands_on_the_cores_of_a_task(script, tmp_path):
+    """`srun`, which stands in for itself here, takes them from a variable of its own."""
+    for name, does in (("scontrol", "echo node0"), ("srun", 'echo "$SRUN_CPUS_PER_TASK" "$@"')):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    own = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_NODELIST": "node0", "SLURM_JOB_NUM_NODES": "1",
+        "SLURM_GPUS_PER_NODE": "h200:2", "SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "12",
+    }  # fmt: skip
+    command = ["bash", str(ROOT / "experiments" / "slurm" / f"{script}.slurm"), "seed=1"]
+    words = subprocess.run(command, env=own, check=True, capture_output=True, text=True).stdout.split()
+    assert words[0] == "12"
+    assert "--nproc_per_node=2" in words
+    assert words[-1] == "seed=1"
+
+
 @pytest.mark.slow
 def test_the_script_itself(tmp_path):
     """Every piece in its own process, on the CPU; there the tests are skipped, so that no GPU may be in sight."""
