@@ -6,6 +6,7 @@ a training that fit their images: see `fitted`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,8 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from nge_search.errors import UserError
 from nge_search.settings.data import DataSection
 from nge_search.settings.names import DATASETS, NETWORKS, SPACES
+from nge_search.settings.shipped import shipped_configs
 from nge_search.settings.values import as_word
 
 _PUBLISHED = ("digits", "cifar10", "cifar100", "imagenet", "tiny_imagenet")
@@ -155,12 +158,15 @@ def _recipe(name: str, images: Images | None) -> str:
 
 
 def _launcher(recipe: str) -> tuple[list[str], str | None]:
-    """The words that start a training from the current folder, and the recipe they name; None: no checkout."""
+    """The words that start a training from the current folder, and the recipe they name; None: there is no such."""
     config, checkout = Path("configs") / "eval" / f"{recipe}.yaml", Path(__file__).resolve().parent.parent
     if config.is_file():
         return ["python", "train_eval.py", "--config", str(config)], recipe
     if (checkout / config).is_file():
         return ["python", str(checkout / "train_eval.py"), "--config", str(checkout / config)], recipe
+    with contextlib.suppress(UserError):
+        if recipe in {shipped.name for shipped in shipped_configs("eval")}:
+            return ["nge", "eval", "--config", recipe], recipe
     return ["nge", "eval"], None
 
 

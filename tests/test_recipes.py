@@ -54,7 +54,12 @@ def test_the_line_that_trains_an_architecture_names_its_space_s_recipe(checkout,
     monkeypatch.setattr("nge_search.recipes.__file__", "/elsewhere/nge_search/recipes.py")
     monkeypatch.chdir("/")
     words = shlex.split(train_command("cell.json", "nasbench101"))
-    assert words[:2] == ["nge", "eval"]
+    assert words[:4] == ["nge", "eval", "--config", "nasbench101"]  # an installation has the recipes
+    config = load_config(EvalConfig, words[3], words[4:])
+    assert (config.network.kind, config.train.epochs) == ("nasbench101", 108)
+    monkeypatch.setattr("nge_search.settings.shipped._PLACES", ())
+    words = shlex.split(train_command("cell.json", "nasbench101"))
+    assert words[:3] == ["nge", "eval", "network.genotype=cell.json"]
     assert load_config(EvalConfig, None, words[2:]).network.kind == "nasbench101"
 
 

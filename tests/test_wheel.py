@@ -44,8 +44,10 @@ def test_a_wheel_works_alone(tmp_path):
         return done.stdout
 
     assert {Path(config["path"]).is_relative_to(place) for config in json.loads(nge("configs", "--json"))} == {True}
-    small = ("supernet.channels=2", "supernet.cells=3", "supernet.kernel=reference", "search.baselines=false")
+    small = ("supernet.channels=2", "supernet.cells=3", "supernet.kernel=reference", "search.selection=argmax")
     nge("search", "--config", "digits", *TINY, *small, "search.epochs=1")
     nge("eval", "--config", "digits", *TINY, "network.genotype=runs/search/digits", "train.epochs=1")
-    assert (elsewhere / "runs" / "eval" / "digits" / "summary.json").exists()
+    summary = json.loads((elsewhere / "runs" / "eval" / "digits" / "summary.json").read_text())
+    tested = json.loads(nge("test", "runs/eval/digits", "--json", "threads=1"))
+    assert tested["top1_error"] == summary["top1_error"]
     assert "resnet50" in nge("retrieve", "query", "resnet50")

@@ -1,13 +1,17 @@
 """What one GPU does, recorded in pieces: `record.sh` starts it and says how.
 
 Each piece is a command of its own, with a limit of time. A run that meets its limit saves its state, and goes on in
-the next call; any other piece is done anew. Nothing here needs a GPU to be tried: --device cpu --small.
+the next call; any other piece is done anew, behind those that were not begun yet. Nothing here needs a GPU to be
+tried: --device cpu --small.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib.util
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -18,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from nge_search.commands.parser import Parser
+from nge_search.engine.distributed import choose_device
+from nge_search.engine.run_reader import RunReader
 from nge_search.errors import UserError
 from nge_search.files import write_atomic
 from nge_search.json_reader import parse_json
@@ -28,7 +34,9 @@ FORMAT = "nge-gpu-record/1"
 #: Seconds of a piece, at most, and of them those that a run has to save its state once it is asked to end.
 LONGEST, SAVING = 240.0, 20.0
 #: A piece is not begun with less time than this, in seconds; it is more than SAVING.
-LEAST = 30.0
+LEAST = 60.0
+#: Processes of pytest, which wait for Python more than for the GPU that they share.
+WORKERS = 4
 #: Images that train the weights in an epoch of the paper's search.
 HALF = 25_000
 NGE = (sys.executable, "-m", "nge_search.cli")
@@ -37,6 +45,8 @@ SMALL_SEARCH = (
     "search.batch_size=16", "search.epochs=1", "supernet.kernel=reference",
 )  # fmt: skip
 SMALL_NETWORK = ("threads=1", "data.limit=64", "network.channels=4", "network.cells=3", "train.epochs=1")
+#: Of an epoch that is compared with another: 39 steps of each kind.
+SHORT = ("search.epochs=1", "data.limit=5000")
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,7 @@ class Piece:
         what: what it records.
         command: its words.
         read: figures from its standard output and its run folder.
+        limit: seconds that it may take on a GPU; small pieces, on whatever there is, may take LONGEST.
         run: the run folder's name below OUT, for a run that goes on where it was stopped.
     """
 
@@ -70,6 +81,7 @@ class Piece:
     what: str
     command: Callable[[Options], list[str]]
     read: Callable[[str, Path], dict[str, Any]]
+    limit: float = LONGEST
     run: str = ""
 
 
@@ -83,11 +95,16 @@ class Done:
     figures: dict[str, Any] = field(default_factory=dict)
 
 
-def _tests(options: Options) -> list[str]:
-    rooms = "supernet" if options.small else "*"
-    files = sorted(str(path) for path in (ROOT / "tests").glob(f"{rooms}/test_cuda.py"))
-    quietly = ["-q", "-rs", "-p", "no:cacheprovider", f"--rootdir={ROOT}"]
-    return [sys.executable, "-m", "pytest", *quietly, "-m", "cuda", *files]
+def _tests(room: str) -> Callable[[Options], list[str]]:
+    """The tests of a room that need a GPU, several at once where pytest can do that."""
+
+    def command(options: Options) -> list[str]:
+        words = ["-q", "-rsfE", "-p", "no:cacheprovider", f"--rootdir={ROOT}", "-m", "cuda"]
+        if not options.small and importlib.util.find_spec("xdist"):
+            words += ["-n", str(WORKERS), "--dist", "load"]
+        return [sys.executable, "-m", "pytest", *words, str(ROOT / "tests" / room / "test_cuda.py")]
+
+    return command
 
 
 def _bench(name: str, small: Sequence[str], full: Sequence[str]) -> Callable[[Options], list[str]]:
@@ -97,12 +114,14 @@ def _bench(name: str, small: Sequence[str], full: Sequence[str]) -> Callable[[Op
     return command
 
 
-def _search(name: str, *more: str, short: bool = False) -> Callable[[Options], list[str]]:
-    """The paper's search; `short`: of one epoch."""
+def _search(name: str, precision: str, graphs: bool, short: bool = False) -> Callable[[Options], list[str]]:
+    """The paper's search, `short`: an epoch of few images; on a GPU with CUDA graphs, or without any."""
 
     def command(options: Options) -> list[str]:
         config = ROOT / "configs" / "search" / "cifar10_paper.yaml"
-        words = SMALL_SEARCH if options.small else (*options.data, *(["search.epochs=1"] if short else []))
+        words = SMALL_SEARCH if options.small else (*options.data, *(SHORT if short else ()))
+        recorded = "never" if not graphs else "always" if options.device == "cuda" else "auto"
+        more = f"precision={precision}", f"search.cuda_graphs={recorded}"
         place = [f"device={options.device}", f"run.dir={options.out / name}", "run.progress=lines"]
         return [sys.executable, str(ROOT / "train_search.py"), f"--config={config}", *more, *words, *place]
 
@@ -123,8 +142,9 @@ def _training(name: str, config: str, *more: str) -> Callable[[Options], list[st
 
 def _last_line(out: str, _: Path) -> dict[str, Any]:
     lines = [line for line in out.splitlines() if line.strip()]
+    found = {name.lower(): [line for line in lines if line.startswith(name)] for name in ("FAILED", "ERROR")}
     skipped = [line for line in lines if line.startswith("SKIPPED")]
-    return {"result": lines[-1].strip("= ") if lines else "", "skipped": skipped}
+    return {"result": lines[-1].strip("= ") if lines else "", "skipped": skipped, **found}
 
 
 def _document(out: str, _: Path) -> dict[str, Any]:
@@ -137,30 +157,38 @@ def _document(out: str, _: Path) -> dict[str, Any]:
 def _rows(_: str, folder: Path) -> dict[str, Any]:
     """What a run's epochs took and came to; of an unfinished one, those that are over."""
     names = ("epoch", "seconds", "images_per_second", "peak_memory_mb", "valid_top1", "test_top1", "test_miou")
-    path, summary = folder / "metrics.jsonl", folder / "summary.json"
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    run = RunReader(folder, lenient=True)
     return {
-        "epochs": [{name: row[name] for name in names if name in row} for row in rows],
-        "summary": json.loads(summary.read_text()) if summary.exists() else None,
+        "precision": run.setting("precision"),
+        **{name: run.environment.get(name) for name in ("device_name", "git_commit", "packages")},
+        "epochs": [{name: row[name] for name in names if name in row} for row in run.rows],
+        "summary": run.summary,
     }
 
 
-_TINY_BENCH = ("--batch=2", "--cells=3", "--channels=2", "--steps=1")
+#: Of 16 channels, for which, and their multiples, a CPU compiles kernels once.
+_TINY_BENCH = ("--batch=2", "--cells=3", "--channels=16", "--steps=1")
 
 #: The most valuable first: no figure counts before the tests have passed.
 PIECES = (
-    Piece("tests", "tests that need a GPU", _tests, _last_line),
+    Piece(
+        "tests_supernet", "tests on a GPU: the supernet, and replayed steps", _tests("supernet"), _last_line, 60.0
+    ),
+    Piece("tests_training", "tests on a GPU: runs of each kind", _tests("training"), _last_line, 110.0),
+    Piece("tests_engine", "tests on a GPU: NCCL, and runs under torchrun", _tests("engine"), _last_line, 90.0),
     Piece(
         "supernet",
         "steps of the supernet, fast and textbook, and the roofline",
         _bench("supernet", (*_TINY_BENCH, "--size=8"), ("--batch=64", "--steps=20")),
         _document,
+        170.0,
     ),
     Piece(
         "search",
         "the paper's search, bf16, with CUDA graphs",
-        _search("search", "precision=bf16"),
+        _search("search", "bf16", graphs=True),
         _rows,
+        150.0,
         "search",
     ),
     Piece(
@@ -168,26 +196,31 @@ PIECES = (
         "steps of a retraining, bf16 and compiled, beside DARTS'",
         _bench("retrain", (*_TINY_BENCH, "--workers=0"), ("--batch=128", "--steps=30", "--workers=8")),
         _document,
+        180.0,
     ),
     Piece(
         "search_eager",
-        "an epoch of that search, without CUDA graphs",
-        _search("search_eager", "precision=bf16", "search.cuda_graphs=never", short=True),
+        "an epoch of that search on 5,000 images, without CUDA graphs",
+        _search("search_eager", "bf16", graphs=False, short=True),
         _rows,
+        60.0,
         "search_eager",
     ),
     Piece(
         "search_fp32",
-        "an epoch of that search in fp32, with CUDA graphs",
-        _search("search_fp32", "precision=fp32", short=True),
+        "an epoch of that search on 5,000 images in fp32, with CUDA graphs",
+        _search("search_fp32", "fp32", graphs=True, short=True),
         _rows,
+        60.0,
         "search_fp32",
     ),
+    Piece("tests_retrieve", "tests on a GPU: graphs of networks, encoders", _tests("retrieve"), _last_line, 60.0),
     Piece(
         "classification",
         "a retraining of digits, bf16 and compiled",
         _training("classification", "digits", "precision=bf16", "train.compile=true"),
         _rows,
+        120.0,
         "classification",
     ),
     Piece(
@@ -195,6 +228,7 @@ PIECES = (
         "DeepLabv3 on generated scenes, bf16",
         _training("segmentation", "scenes", "precision=bf16"),
         _rows,
+        120.0,
         "segmentation",
     ),
 )
@@ -203,10 +237,12 @@ PIECES = (
 def execute(command: Sequence[str], seconds: float, log: Path) -> tuple[int, str]:
     """Exit code and standard output of a command; SIGTERM a while before `seconds` are over, then SIGKILL.
 
-    Its standard error is kept in `log`.
+    Its standard error is kept in `log`. It has a session of its own, and no process that it started outlives it.
     """
     with log.open("w") as errors:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True
+        )
         try:
             out, _ = process.communicate(timeout=max(1.0, seconds - SAVING))
         except subprocess.TimeoutExpired:
@@ -214,9 +250,17 @@ def execute(command: Sequence[str], seconds: float, log: Path) -> tuple[int, str
             try:
                 out, _ = process.communicate(timeout=SAVING)
             except subprocess.TimeoutExpired:
-                process.kill()
+                _kill(process)
                 out, _ = process.communicate()
+        finally:
+            _kill(process)
     return process.returncode, out
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    """End what is left of a command's session."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 Execute = Callable[[Sequence[str], float, Path], tuple[int, str]]
@@ -231,11 +275,11 @@ def do(piece: Piece, options: Options, seconds: float, run: Execute = execute) -
     stopped = code in (143, -signal.SIGTERM, -signal.SIGKILL)
     state = "done" if code == 0 else "unfinished" if stopped else "failed"
     figures: dict[str, Any] = {}
-    if code == 0 or piece.read is not _document:  # a bench that ended early has printed nothing to read
+    if code == 0 or out.strip() or piece.read is not _document:  # a bench that failed may have printed some of it
         try:
             figures = piece.read(out, options.out / piece.run)
         except (UserError, ValueError) as error:
-            state, figures = "failed", {"why": str(error)}
+            state, figures = state if stopped else "failed", {"why": str(error)}
     return Done(state, took, code, figures)
 
 
@@ -246,7 +290,7 @@ def expected(supernet: dict[str, Any]) -> dict[str, Any]:
     float32, and for its bytes at the bandwidth of a copy: bf16 may pass the former.
     """
     forms, roof = supernet["forms"], supernet["roofline"]
-    fastest = forms.get("fused_bf16_graphs", forms["fused"])
+    fastest = forms["fused_bf16_graphs" if "fused_bf16_graphs" in forms else "fused"]
     bound = max(roof["seconds_for_operations"], roof["seconds_for_bytes"])
     steps = -(-HALF // supernet["settings"]["batch"])
     both = fastest["weight"]["seconds"] + fastest["architecture"]["seconds"]
@@ -305,22 +349,25 @@ def load(out: Path, told: dict[str, Any]) -> dict[str, Any]:
     return record
 
 
+#: What was not begun comes first, then what failed, then what takes longer than its limit.
+_TURN = {"failed": 1, "unfinished": 2}
+
+
 def record_all(options: Options, names: Sequence[str], seconds: float, run: Execute = execute) -> dict[str, Any]:
     """All pieces of these names that are not done yet, as far as the time goes; the record is kept after each."""
     told = {"device": options.device, "small": options.small, "images": options.label}
     record, end = load(options.out, told), time.monotonic() + seconds
-    for piece in PIECES:
-        before = record["pieces"].get(piece.name, {})
-        if piece.name not in names or before.get("state") == "done":
-            continue
+    states = {piece.name: record["pieces"].get(piece.name, {}).get("state", "to do") for piece in PIECES}
+    due = [piece for piece in PIECES if piece.name in names and states[piece.name] != "done"]
+    for piece in sorted(due, key=lambda piece: _TURN.get(states[piece.name], 0)):
         left = end - time.monotonic()
         if left < LEAST:
             print(f"time is up before {piece.name}; the same command goes on with it", flush=True)
             break
         print(f"{piece.name}: {piece.what} ...", flush=True)
-        done = do(piece, options, min(left, LONGEST), run)
+        done = do(piece, options, min(left, LONGEST if options.small else piece.limit), run)
         record["pieces"][piece.name] = vars(done)
-        if piece.name == "supernet" and done.state == "done":
+        if piece.name == "supernet" and {"forms", "roofline"} <= done.figures.keys():
             record["expected"] = expected(done.figures)
         write_atomic(options.out / "record.json", json.dumps(record, indent=2) + "\n")
         print(f"{piece.name}: {done.state} after {done.seconds} s", flush=True)
@@ -341,7 +388,8 @@ def main(words: Sequence[str], run: Execute = execute) -> int:
         options = _options(parser, words)
         names = options.piece or [piece.name for piece in PIECES]
         data, label = ((), "digits") if options.small else images_of(options.settings)
-        told = Options(options.out.absolute(), options.device, options.small, data, label)
+        device = choose_device(options.device).type
+        told = Options(options.out.absolute(), device, options.small, data, label)
         record = record_all(told, names, 60 * options.minutes, run)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -361,5 +409,10 @@ def _options(parser: Parser, words: Sequence[str]) -> argparse.Namespace:
     return options
 
 
+def _leave(number: int, _: object) -> None:
+    raise SystemExit(128 + number)
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _leave)  # so that `execute` ends its command
     sys.exit(main(sys.argv[1:]))

@@ -31,6 +31,7 @@ from nge_search.data.class_folders import read_tree
 from nge_search.engine.distributed import choose_device
 from nge_search.engine.environment import describe
 from nge_search.engine.memory import keep_freed_memory
+from nge_search.engine.precision import allow_tf32
 from nge_search.errors import UserError
 from nge_search.files import user_path
 from nge_search.networks.families import FAMILIES
@@ -55,6 +56,7 @@ def main(words: Sequence[str], parser_class: type[argparse.ArgumentParser]) -> N
         if not low <= getattr(options, name) <= high:
             raise UserError(f"--{name}={getattr(options, name)}: must be between {low} and {high}")
     device = choose_device(options.device)
+    allow_tf32(False)
     with _training_images(options) as root, keep_freed_memory():
         result = _compare(options, root, device)
     print(json.dumps(result, indent=2) if options.json else "\n".join(_lines(result)))

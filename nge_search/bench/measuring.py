@@ -1,9 +1,12 @@
-"""What benchmarks share: a clock that waits for the device, and the line that says what was measured where."""
+"""What benchmarks share: a clock that waits for the device, and how they say what was measured where."""
 
 from __future__ import annotations
 
 import contextlib
+import json
+import signal
 import statistics
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -65,6 +68,23 @@ class Clock:
     def _wait(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+
+
+@contextlib.contextmanager
+def printed(result: dict[str, Any], as_json: bool, lines: Callable[[dict[str, Any]], list[str]]) -> Iterator[None]:
+    """Print a result at the end of this context, in which it may grow: also where a failure or SIGTERM ends it."""
+
+    def leave(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    in_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, leave) if in_main else None
+    try:
+        yield
+    finally:
+        if in_main:
+            signal.signal(signal.SIGTERM, before)
+        print(json.dumps(result, indent=2) if as_json else "\n".join(lines(result)), flush=True)
 
 
 def heading(result: dict[str, Any]) -> str:

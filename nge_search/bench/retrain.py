@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -24,12 +23,13 @@ from torch.utils.data import Dataset as TorchDataset
 
 from nge_search.architecture.load import load_genotype
 from nge_search.bench.darts import DartsNetwork
-from nge_search.bench.measuring import Clock, heading
+from nge_search.bench.measuring import Clock, heading, printed
 from nge_search.bench.serving import Served, in_turn, serve
 from nge_search.data import Dataset, MemoryImages
 from nge_search.engine.distributed import World, choose_device
 from nge_search.engine.environment import describe, peak_memory_mb
 from nge_search.engine.memory import keep_freed_memory
+from nge_search.engine.precision import allow_tf32
 from nge_search.errors import UserError
 from nge_search.networks.cifar import CifarNetwork
 from nge_search.settings.classification import EvalConfig
@@ -72,12 +72,14 @@ def main(words: Sequence[str], parser_class: type[argparse.ArgumentParser]) -> N
     if options.threads:
         torch.set_num_threads(options.threads)
     device = choose_device(options.device)
+    allow_tf32(False)
     if options.form:
         form = _Form(options, device)
         serve({}, form.seconds)
         return
     result = _compare(options, device, list(words))
-    print(json.dumps(result, indent=2) if options.json else "\n".join(_lines(result)))
+    with printed(result, options.json, _lines):
+        result["differences"] = _differences(options)
 
 
 def _dataset() -> Dataset:
@@ -244,7 +246,6 @@ def _compare(options: argparse.Namespace, device: torch.device, words: list[str]
         "forms": forms,
         "speedup": {"median": statistics.median(ratios), "spread": max(ratios) - min(ratios)},
         "memory": fast["peak_memory_mb"] / slow["peak_memory_mb"],
-        "differences": _differences(options),
     }
 
 
@@ -260,6 +261,7 @@ def _lines(result: dict[str, Any]) -> list[str]:
         f"ours: {speedup['median']:.2f}x the images per second, round by round (spread {speedup['spread']:.2f}), "
         f"{result['memory']:.2f} of the memory"
     )
-    worst = ", ".join(f"{name} {value:.1e}" for name, value in result["differences"].items())
-    lines.append(f"largest relative difference in float64: {worst}")
+    if "differences" in result:
+        worst = ", ".join(f"{name} {value:.1e}" for name, value in result["differences"].items())
+        lines.append(f"largest relative difference in float64: {worst}")
     return lines

@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nge_search.bench.measuring import Clock, heading
+from nge_search.bench.measuring import Clock, heading, printed
 from nge_search.bench.serving import Served, in_turn, serve
 from nge_search.engine.cuda_graphs import record_cuda_graph, warm_up
 from nge_search.engine.distributed import choose_device
 from nge_search.engine.environment import describe, peak_memory_mb
-from nge_search.engine.precision import forward_context, full_precision
+from nge_search.engine.precision import allow_tf32, forward_context, full_precision
 from nge_search.errors import UserError
 from nge_search.gradient.cost import ExpectedCost
 from nge_search.settings.run import DEVICE_HELP, DEVICES
@@ -84,6 +84,7 @@ def main(words: Sequence[str], parser_class: type[argparse.ArgumentParser]) -> N
     if options.threads:
         torch.set_num_threads(options.threads)
     device = choose_device(options.device)
+    allow_tf32(False)
     if options.form:
         if options.form not in _forms(device):
             raise UserError(f"--form={options.form}: needs a GPU; use one of {', '.join(FORMS)}")
@@ -94,7 +95,11 @@ def main(words: Sequence[str], parser_class: type[argparse.ArgumentParser]) -> N
             print(json.dumps(_measure(options, {options.form: form})[options.form]))
         return
     result = _compare(options, device, list(words))
-    print(json.dumps(result, indent=2) if options.json else "\n".join(_lines(result)))
+    with printed(result, options.json, _lines):
+        result["roofline"] = _roofline(options, device)
+        result["differences"] = _differences(options)
+    if "failed" in result:
+        raise UserError("; ".join(f"not measured: {why}" for why in result["failed"].values()))
 
 
 def _settings(options: argparse.Namespace) -> SupernetSection:
@@ -263,10 +268,16 @@ def _differences(options: argparse.Namespace) -> dict[str, float]:
 
 
 def _compare(options: argparse.Namespace, device: torch.device, words: list[str]) -> dict[str, Any]:
+    failed: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
         served: dict[str, _Form | Served] = {}
         for form in _forms(device):
-            served[form] = stack.enter_context(contextlib.closing(Served("supernet", form, words)))
+            try:
+                served[form] = stack.enter_context(contextlib.closing(Served("supernet", form, words)))
+            except UserError as error:
+                if form in FORMS:
+                    raise
+                failed[form] = str(error)  # the others are worth their minutes
         forms = _measure(options, served)
     speedups = {
         f"speedup_of_{fast}": {slow: _ratios(forms[slow], forms[fast]) for slow in list(FORMS)[:2]}
@@ -279,8 +290,7 @@ def _compare(options: argparse.Namespace, device: torch.device, words: list[str]
         "settings": {name: getattr(options, name) for name in ("space", "batch", "channels", "cells", "size")},
         "forms": forms,
         **speedups,
-        "differences": _differences(options),
-        "roofline": _roofline(options, device),
+        **({"failed": failed} if failed else {}),
     }
 
 
@@ -304,10 +314,13 @@ def _roofline(options: argparse.Namespace, device: torch.device) -> dict[str, fl
     macs = float(sum(matrix.sum() for matrix in cost.matrices))
     bytes_moved = 5 * 4 * outputs * options.batch
     operations = 3 * 2 * macs * options.batch
-    big, matrix = torch.zeros(2, 1 << 26, device=device), torch.randn(2048, 2048, device=device)
+    count, side = (
+        (1 << 29, 8192) if device.type == "cuda" else (1 << 26, 2048)
+    )  # beyond what caches and clocks hide
+    big, matrix = torch.rand(2, count, device=device), torch.randn(side, side, device=device)
     clock = Clock(device)
     bandwidth = 4 * big.numel() / clock.median(lambda: big[0].copy_(big[1]), 7)
-    rate = 2 * 2048**3 / clock.median(lambda: matrix @ matrix, 7)
+    rate = 2 * side**3 / clock.median(lambda: matrix @ matrix, 7)
     return {
         "operations": operations,
         "bytes": bytes_moved,
@@ -350,12 +363,14 @@ def _lines(result: dict[str, Any]) -> list[str]:
     for form, figures in forms.items():
         share = figures["drawn"]["seconds"] / figures["weight"]["seconds"]
         lines.append(f"{_TITLES[form]}: with drawn operations, a weight step takes {share:.2f} of the time")
-    worst = ", ".join(f"{name} {value:.1e}" for name, value in result["differences"].items())
-    roofline = result["roofline"]
-    lines.append(f"largest relative difference in float64: {worst}")
-    lines.append(
-        f"roofline of a weight step: {roofline['operations'] / 1e9:.0f} GFLOP take "
-        f"{roofline['seconds_for_operations']:.2f} s at this machine's matrix rate, "
-        f"{roofline['bytes'] / 1e9:.1f} GB {roofline['seconds_for_bytes']:.2f} s at its copy bandwidth"
-    )
+    if "differences" in result:
+        worst = ", ".join(f"{name} {value:.1e}" for name, value in result["differences"].items())
+        lines.append(f"largest relative difference in float64: {worst}")
+    if "roofline" in result:
+        roofline = result["roofline"]
+        lines.append(
+            f"roofline of a weight step: {roofline['operations'] / 1e9:.0f} GFLOP take "
+            f"{roofline['seconds_for_operations']:.3g} s at this machine's matrix rate, "
+            f"{roofline['bytes'] / 1e9:.1f} GB {roofline['seconds_for_bytes']:.3g} s at its copy bandwidth"
+        )
     return lines

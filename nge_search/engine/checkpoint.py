@@ -145,7 +145,9 @@ def random_state() -> dict[str, Any]:
         "python": (version, values, gauss),
         "numpy": (name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached),
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+        "cuda": torch.cuda.get_rng_state()
+        if torch.cuda.is_initialized()
+        else None,  # a run on the CPU takes no GPU
     }
 
 
@@ -163,7 +165,7 @@ def restore_random_state(state: dict[str, Any], source: str = "the state") -> No
         random.setstate(state["python"])
         np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
         torch.set_rng_state(state["torch"])
-        if on_gpu is not None and torch.cuda.is_available():
+        if on_gpu is not None and torch.cuda.is_initialized():
             torch.cuda.set_rng_state(on_gpu)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
         raise UserError(f"{source} is damaged: 'random' holds no random generators ({shorten(error)})") from None

@@ -64,7 +64,7 @@ def choose_record(setting: str, world: World) -> Record | None:
     Raises:
         UserError: graphs are asked for where there is no GPU, or with several processes, which have to talk.
     """
-    possible = world.device.type == "cuda" and world.size == 1
+    possible = world.device.type == "cuda" and world.alone
     if setting == "always" and not possible:
         why = "needs device=cuda" if world.device.type != "cuda" else "works with one process only"
         raise UserError(f"search.cuda_graphs=always {why}; use search.cuda_graphs=auto")

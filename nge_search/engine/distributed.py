@@ -29,7 +29,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class World:
-    """This process's place among all. Every method is a no-op or the identity for a single process.
+    """This process's place among all. Every method is a no-op or the identity for a process that is `alone`.
 
     Attributes:
         group: of the processes, for what the host exchanges; None: torch's default one.
@@ -45,6 +45,11 @@ class World:
     def is_main(self) -> bool:
         return self.rank == 0
 
+    @property
+    def alone(self) -> bool:
+        """Whether there is nobody to talk to; a group of one process talks to itself, which tests try."""
+        return self.size == 1 and self.group is None
+
     def _enter(self) -> None:
         """Count a collective, so that ranks which do not come to it can be told."""
         if self._heartbeats is not None:
@@ -52,7 +57,7 @@ class World:
 
     def sum_tensors(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its sum over the ranks, with one collective per type."""
-        if self.size > 1:
+        if not self.alone:
             self._enter()
             sum_over_ranks(tensors)
 
@@ -61,7 +66,7 @@ class World:
 
     def agree(self, *flags: bool) -> list[bool]:
         """Which flags are set on any rank. Host memory only: a GPU is not waited for."""
-        if self.size == 1:
+        if self.alone:
             return list(flags)
         self._enter()
         votes = torch.tensor([int(flag) for flag in flags])
@@ -71,7 +76,7 @@ class World:
     def gather_rows(self, row_N: Tensor) -> Tensor:
         """[ranks, N] on the CPU: the 1-d tensor of every rank, which must agree in length."""
         row_N = row_N.cpu()
-        if self.size == 1:
+        if self.alone:
             return row_N[None]
         self._enter()
         rows = [torch.empty_like(row_N) for _ in range(self.size)]
@@ -80,7 +85,7 @@ class World:
 
     def gather_objects(self, value: Result) -> list[Result]:
         """The (picklable) value of every rank."""
-        if self.size == 1:
+        if self.alone:
             return [value]
         self._enter()
         values: list[Any] = [None] * self.size
@@ -89,7 +94,7 @@ class World:
 
     def on_main(self, action: Callable[[], Result]) -> Result:
         """Run `action` on rank 0 and hand its (picklable) result, or its UserError, to all ranks."""
-        if self.size == 1:
+        if self.alone:
             return action()
         outcome: list[Any] = [None, None, None]
         if self.is_main:
@@ -113,7 +118,7 @@ class World:
 
         It names the rank, unless all have the same.
         """
-        if self.size == 1:
+        if self.alone:
             return action()
         message = None
         try:
@@ -129,7 +134,7 @@ class World:
 
     def assert_identical(self, tensors: dict[str, Tensor]) -> None:
         """Raise RunFailure, naming the first difference, unless all ranks hold the same bits."""
-        if self.size == 1:
+        if self.alone:
             return
         digests = {name: _digest(tensor) for name, tensor in tensors.items()}
         everyone = self.gather_objects(digests)

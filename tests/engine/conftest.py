@@ -4,14 +4,39 @@ from __future__ import annotations
 
 import os
 import runpy
+import socket
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
+import torch
+import torch.distributed as dist
+import torch.distributed.nn  # which keeps the group that there is when it is imported
 from PIL import Image
 
+from nge_search.engine.distributed import World, _group
+from nge_search.engine.launch import Launch
+
 WORKER = Path(__file__).with_name("worker.py")
+
+
+@contextmanager
+def _group_of_one(device: torch.device) -> Iterator[World]:
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))
+        port = place.getsockname()[1]
+    with _group(Launch(0, 1, 0, 1, "127.0.0.1", port), device, 60.0) as group:
+        yield World(device, group=group or dist.group.WORLD)
+
+
+@pytest.fixture
+def group_of_one() -> Callable[[torch.device], AbstractContextManager[World]]:
+    """A group of this process alone, as runs make it for several, in place of `join_world`."""
+    return _group_of_one
+
 
 SMALL_TRAINING = (
     "threads=1", "run.progress=none", "run.tensorboard=false", "precision=fp64", "network.channels=4",

@@ -7,7 +7,10 @@ import json
 import pytest
 import torch
 
-from nge_search.engine.distributed import World, choose_device
+from nge_search.cli import main
+from nge_search.engine import distributed, session
+from nge_search.engine.cuda_graphs import choose_record
+from nge_search.engine.distributed import World, choose_device, sum_over_ranks
 from nge_search.errors import UserError
 from nge_search.settings.load import load_config
 from nge_search.settings.names import SIGNALS
@@ -180,6 +183,40 @@ def test_a_single_process_is_a_world_of_one():
     assert torch.equal(tensor, torch.arange(3.0))
     assert world.agree(True, False) == [True, False]
     assert torch.equal(world.gather_rows(tensor), tensor[None])
+
+
+def test_a_group_of_one_talks_to_itself(group_of_one):
+    """As several do; a GPU's steps are then not recorded."""
+
+    def refuse():
+        raise UserError("no")
+
+    with group_of_one(torch.device("cpu")) as world:
+        assert not world.alone
+        tensor = torch.arange(3.0)
+        world.sum_tensors([tensor])
+        assert torch.equal(tensor, torch.arange(3.0))
+        assert world.agree(True, False) == [True, False]
+        assert torch.equal(world.gather_rows(tensor), tensor[None])
+        assert world.gather_objects({"host": 1}) == [{"host": 1}]
+        assert world.on_main(lambda: 7) == world.everywhere(lambda: 7) == 7
+        for way in (world.on_main, world.everywhere):
+            with pytest.raises(UserError, match="no"):
+                way(refuse)
+        world.assert_identical({"weight": tensor})
+        assert choose_record("auto", World(torch.device("cuda", 0), group=world.group)) is None
+
+
+def test_a_search_by_a_group_of_one_equals_one_alone(tiny_search, group_of_one, tmp_path, monkeypatch):
+    sums, found = [], []
+    monkeypatch.setattr(distributed, "sum_over_ranks", lambda own: (sums.append(len(own)), sum_over_ranks(own))[1])
+    for name in ("alone", "group"):
+        assert main(["search", *tiny_search, "search.epochs=1", f"run.dir={tmp_path / name}"]) == 0
+        row = json.loads((tmp_path / name / "metrics.jsonl").read_text())
+        found.append([row[key] for key in ("train_loss", "architecture_loss", "valid_loss")])
+        assert bool(sums) == (name == "group")
+        monkeypatch.setattr(session, "join_world", lambda *_: group_of_one(torch.device("cpu")))
+    assert found[0] == found[1]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

@@ -118,6 +118,17 @@ def test_states_that_do_not_fit_name_the_tensor():
         load_module(layer, {**layer.state_dict(), "extra": torch.zeros(1)}, "here")
 
 
+def test_a_run_on_the_cpu_leaves_a_gpu_alone(monkeypatch):
+    """A context there takes hundreds of MB of somebody else's memory."""
+    state = checkpoint.random_state()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    monkeypatch.delattr(torch.cuda, "get_rng_state")
+    monkeypatch.delattr(torch.cuda, "set_rng_state")
+    assert checkpoint.random_state()["cuda"] is None
+    checkpoint.restore_random_state({**state, "cuda": torch.zeros(16, dtype=torch.uint8)})
+
+
 def test_random_states_come_back(tmp_path):
     checkpoint.seed_everything(5)
     folder = CheckpointFolder(tmp_path)

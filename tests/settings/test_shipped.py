@@ -33,6 +33,12 @@ def test_every_config_says_what_it_is_and_what_it_takes() -> None:
     assert "two minutes" in lines[2]
 
 
+def test_only_what_asks_a_table_is_expected_to_take_minutes_beside_one() -> None:
+    for config in shipped_configs("search"):
+        told = "beside the table" in config.expected
+        assert not told or kind_for("search", config.path).name == "queries", config.path
+
+
 @pytest.mark.parametrize("command", ["search", "eval"])
 def test_names_stand_behind_paths(command, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -9,13 +9,14 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from nge_search.architecture.cell_space import CellSpace
+from nge_search.engine.precision import allow_tf32
 from nge_search.engine.session import open_session
 from nge_search.gradient.run import build_task
 from nge_search.settings.load import load_config
 from nge_search.settings.search import SearchConfig
 from nge_search.supernet import FusedSupernet, Supernet
 
-pytestmark = pytest.mark.cuda
+pytestmark = [pytest.mark.cuda, pytest.mark.filterwarnings("default")]
 
 
 def gradients(network, images, matrices):
@@ -26,8 +27,9 @@ def gradients(network, images, matrices):
     return [logits.detach(), *torch.autograd.grad(loss, leaves)]
 
 
-@pytest.mark.parametrize(("precision", "tolerance"), [("fp64", 1e-9), ("fp32", 1e-2), ("bf16", 0.3)])
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp64", 1e-9), ("fp32", 1e-4), ("bf16", 0.5)])
 def test_equals_the_textbook_on_the_cpu(precision, tolerance):
+    allow_tf32(False)  # which convolutions may use unless they are told
     torch.manual_seed(0)
     dtype = torch.float64 if precision == "fp64" else torch.float32
     textbook = Supernet(CellSpace(), 16, 3, 5).double()
@@ -41,11 +43,13 @@ def test_equals_the_textbook_on_the_cpu(precision, tolerance):
         assert float((one.cpu().double() - other).norm() / other.norm()) < tolerance
 
 
-@pytest.mark.parametrize(("loop", "order"), [("epochwise", "first"), ("batchwise", "second")])
+@pytest.mark.parametrize(
+    ("loop", "order", "warmup"), [("epochwise", "first", 0), ("batchwise", "second", 0), ("batchwise", "first", 1)]
+)
 @pytest.mark.parametrize("precision", ["fp64", "bf16"])
-def test_replayed_searches_equal_those_step_by_step(tiny_search, tmp_path, loop, order, precision):
+def test_replayed_searches_equal_those_step_by_step(tiny_search, tmp_path, loop, order, warmup, precision):
     words = [*tiny_search, "device=cuda", f"precision={precision}", f"search.loop={loop}", f"search.order={order}"]
-    words += ["search.epochs=2", "data.limit=96", "search.batch_size=8"]
+    words += ["search.epochs=2", "data.limit=96", "search.batch_size=8", f"search.warmup_epochs={warmup}"]
     ends = []
     for graphs in ("never", "always"):
         folder = f"run.dir={tmp_path / graphs}"

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.cuda, pytest.mark.filterwarnings("default")]
 
 COMMON = ("threads=1", "run.progress=none", "run.tensorboard=false")
 SIZES = ("network.channels=4", "network.cells=3", "train.epochs=2", "train.batch_size=16")
-CLASSIFICATION = ("eval", *COMMON, *SIZES, "data.limit=64", "network.drop_path=0.2", "train.eval_batch_size=250")
+CLASSIFICATION = ("eval", *COMMON, *SIZES, "data.limit=64", "network.drop_path=0.2", "train.eval_batch_size=599")
 SEGMENTATION = (
     "eval", "task=segmentation", *COMMON, *SIZES, "data.name=voc", "data.crop=48", "data.workers=0",
     "network.head_channels=8", "network.output_stride=8", "network.dropout=0",
@@ -30,8 +30,11 @@ SEGMENTATION = (
 
 @pytest.fixture
 def kinds(tiny_search, voc_tree) -> dict[str, list[str]]:
-    """The words of a tiny run of each kind; the search with the fast supernet, of all operations."""
-    search = [word for word in tiny_search if not word.startswith("supernet.kernel")]
+    """The words of a tiny run of each kind; the search with the fast supernet, of all operations.
+
+    Its phases have four steps: of more than WARM_UP, the last are recorded.
+    """
+    search = [word for word in tiny_search if not word.startswith("supernet.kernel")] + ["search.batch_size=8"]
     return {
         "search": ["search", *search],
         "classification": list(CLASSIFICATION),
@@ -87,6 +90,8 @@ def test_compiled_cells_train_as_others_do(kinds, precision, tmp_path):
 def test_a_stopped_run_goes_on_to_the_same_end(kinds, kind, tmp_path, monkeypatch):
     """After an epoch, in another Loop; up to rounding, since a GPU adds up in no fixed order."""
     words = [*kinds[kind], "device=cuda", "precision=fp64"]
+    if kind == "search":
+        words.append("search.cuda_graphs=always")
     run(words, tmp_path / "whole")
     end_epoch = Loop._end_epoch
 
