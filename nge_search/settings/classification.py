@@ -127,7 +127,7 @@ class EvalConfig(CommandConfig):
     @classmethod
     def implied(cls, given: Mapping[str, Any]) -> Mapping[str, Any]:
         sizes = ("channels", "cells", "stem_multiplier")
-        return settings_of_export(given.get("network.weights", ""), tuple(EXPORTED), sizes)
+        return settings_of_export(given, tuple(EXPORTED), sizes)
 
     def check(self) -> None:
         if self.network.auxiliary and not self.data.facts.auxiliary:

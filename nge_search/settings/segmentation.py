@@ -200,7 +200,7 @@ class SegmentationConfig(DeviceConfig):
 
     @classmethod
     def implied(cls, given: Mapping[str, Any]) -> Mapping[str, Any]:
-        return settings_of_export(given.get("network.weights", ""), ("imagenet",), ("channels", "cells"))
+        return settings_of_export(given, ("imagenet",), ("channels", "cells"))
 
     def check(self) -> None:
         if self.train.freeze_statistics and not self.network.weights:

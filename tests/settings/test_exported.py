@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from nge_search.errors import UserError
 from nge_search.settings.classification import EvalConfig
-from nge_search.settings.load import load_config
+from nge_search.settings.load import load_config, to_yaml
 from nge_search.settings.segmentation import SegmentationConfig
 
 
@@ -76,6 +77,18 @@ def test_exports_that_are_damaged(content, says, exported):
     (exported / "config.json").write_text(content)
     with pytest.raises(UserError, match=says):
         load_config(EvalConfig, None, [f"network.weights={exported}"])
+
+
+@pytest.mark.parametrize("schema", [EvalConfig, SegmentationConfig])
+def test_the_file_of_a_run_outlives_the_export(schema, exported, tmp_path):
+    """It has all that follows from the weights, which are looked at only where something does."""
+    path, weights = tmp_path / "config.yaml", f"network.weights={exported}"
+    path.write_text(to_yaml(load_config(schema, None, [weights])))
+    for content in ("{", '{"architecture": "nge_cifar"}', None):
+        (exported / "config.json").unlink() if content is None else (exported / "config.json").write_text(content)
+        assert load_config(schema, path).network.cells == 5
+    shutil.rmtree(exported)
+    assert load_config(schema, path).network.genotype == str(exported)
 
 
 def test_a_network_of_another_kind_for_a_backbone(exported):
