@@ -258,7 +258,7 @@ def _segment(words: Sequence[str]) -> None:
     parser.add_argument(
         "--overlay",
         action="store_true",
-        help="also write NAME_overlay.png: the image, half covered by the colours of its classes but the first",
+        help="write NAME_overlay.png besides: the image, half covered by the colours of its classes but the first",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace PNGs that FOLDER holds already")
     parser.add_argument("--device", choices=DEVICES, default="auto", help=DEVICE_HELP)

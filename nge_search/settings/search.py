@@ -385,3 +385,4 @@ class SearchConfig(CommandConfig):
             raise self.search.refuse(f"target_{self.search.target[0]}", why)
         if self.search.selected_by == "short" or self.search.baselines:
             self.evaluator.check_space(self.supernet.space)
+            self.evaluator.check_operations(self.supernet.operations)

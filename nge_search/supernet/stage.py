@@ -190,6 +190,11 @@ class _Maps:
         )
 
 
+def _weight_of(changes: dict[str, FoldGradients], name: str) -> Tensor | None:
+    """The gradient of a stack of pointwise weights, where there is one."""
+    return changes[name].weight if name in changes else None
+
+
 class StagePass:
     """A stage in one pass.
 
@@ -424,9 +429,7 @@ class StagePass:
         d_p = [d_skip, d_pools] + [
             changes[name].p.view(edges, -1) for name in ("last", "direct") if name in changes
         ]
-        first, last, direct = (
-            changes[name].weight if name in changes else None for name in ("first", "last", "direct")
-        )
+        first, last, direct = (_weight_of(changes, name) for name in ("first", "last", "direct"))
         p_EO = torch.cat([*self._join_skip(d_p), of_modules.sum(dim=2)], dim=1)
         return StageWeights(p_EO, inner_taps, outer_taps, first, last, direct, of_weights)
 
