@@ -53,9 +53,7 @@ def describe_network(
     if size[1] % family.stages:
         raise UserError(f"--cells={size[1]}: networks of {family.title} have three stages; give a multiple of 3")
     if target is not None:
-        build = functools.partial(_of_channels, family, architecture, size[1:], image_channels)
-        key, least = f"--target-{target[0]}", family.least_channels
-        size = nearest_channels(build, target[0], side, target[1], key, image_channels, least)[0], *size[1:]
+        size = _nearest(family, architecture, size[1:], side, image_channels, target), *size[1:]
     plain = family.build(architecture.graphs, *size, image_channels)
     document: dict[str, Any] = {
         "genotype": architecture.document,
@@ -68,9 +66,8 @@ def describe_network(
     }
     lines, aside = _architecture_lines(reference, architecture), ""
     if "auxiliary" in family.own:
-        document["params_with_aux"] = count_parameters(
-            family.build(architecture.graphs, *size, image_channels, auxiliary=True)
-        )
+        whole = family.build(architecture.graphs, *size, image_channels, auxiliary=True)
+        document["params_with_aux"] = count_parameters(whole)
         aside = f" ({document['params_with_aux']:,} with the auxiliary head)"
     lines.append(_size_line(family.title, document, aside))
     if target is not None:
@@ -85,6 +82,20 @@ def describe_network(
         lines += expectation.lines()
         document["expected"] = expectation.to_dict()
     return lines, document
+
+
+def _nearest(
+    family: Family,
+    architecture: Architecture,
+    others: tuple[int, int],
+    side: int,
+    image_channels: int,
+    target: tuple[str, float],
+) -> int:
+    """The channels that come nearest to a target; `others`: cells and classes."""
+    build = functools.partial(_of_channels, family, architecture, others, image_channels)
+    key, least = f"--target-{target[0]}", family.least_channels
+    return nearest_channels(build, target[0], side, target[1], key, image_channels, least)[0]
 
 
 def _size_line(title: str, document: dict[str, Any], aside: str) -> str:

@@ -182,13 +182,17 @@ class SearchSection(SgdSection):
     )
     target_channels: int | None = option(
         None,
-        "Number of channels of that network's first cell; null: the published one, as of the next three.",
+        "Number of channels of that network's first cell; null: the published one, as of its cells and images.",
         at_least=1,
         at_most=1024,
     )
     target_cells: int | None = option(None, "Number of cells of that network.", at_least=1, at_most=200)
     target_classes: int | None = option(
-        None, "Number of classes that the network of the wanted size tells apart.", at_least=1, at_most=1_000_000
+        None,
+        "Number of classes that the network of the wanted size tells apart; null: that of the searched images, and "
+        "1000 for imagenet.",
+        at_least=1,
+        at_most=1_000_000,
     )
     target_image_size: int | None = option(
         None, "Side, in pixels, of the images of the network of the wanted size.", at_least=1, at_most=4096

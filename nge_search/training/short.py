@@ -244,5 +244,7 @@ def build_network(config: TrialConfig, architecture: Architecture, dataset: Data
         return build(section.channels)
     key = section.key("macs")
     macs = read_amount(section.macs, key)
-    channels, _ = nearest_channels(build, "macs", dataset.image_size, macs, key, dataset.channels)
+    channels, _ = nearest_channels(
+        build, "macs", dataset.image_size, macs, key, dataset.channels, family.least_channels
+    )
     return build(channels)
