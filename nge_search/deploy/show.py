@@ -41,8 +41,7 @@ def describe_network(
     space in their published network, for images of three channels, there is `expected`, too: what they are expected
     to reach.
 
-    Raises:
-        UserError: no architecture, a network of another space, or a size that the network cannot have.
+    Raises UserError for no architecture, a network of another space, or a size that the network cannot have.
     """
     architecture = load_architecture(reference)
     kind = network or next(name for name, family in FAMILIES.items() if family.space == architecture.space)
