@@ -28,6 +28,11 @@ class SearchPhase(Phase):
     def __init__(self, task: BilevelSearch):
         self.task = task
 
+    @property
+    def kind(self) -> str:
+        """What a step does; the first steps of each kind set up optimisers, and are not recorded."""
+        return self.name
+
     def start(self, epoch: int) -> None:
         self.task.recorder.forget()
         self.task.start_epoch(epoch)
@@ -43,7 +48,7 @@ class SearchPhase(Phase):
     def step(self, *batches: Batch) -> None:
         if self.task.mixture is not None:
             self.draw(self.task.mixture)
-        self.task.recorder.run(self.name, self.act, batches)
+        self.task.recorder.run(self.kind, self.act, batches)
 
     def draw(self, mixture: Mixture) -> None:
         """New weights of operations for a step."""
@@ -107,6 +112,10 @@ class AlternatingPhase(SearchPhase):
     def start(self, epoch: int) -> None:
         super().start(epoch)
         self.moves_architecture = self.task.trains_architecture(epoch)
+
+    @property
+    def kind(self) -> str:
+        return "train and architecture" if self.moves_architecture else "train"
 
     def inputs(self, epoch: int, first: int) -> Iterator[tuple[Batch, ...]]:
         return zip(self.task.train.iterate(epoch, first), self.task.valid.endless(epoch, first))

@@ -174,7 +174,8 @@ def test_the_tape_notices_what_a_graph_cannot_do():
      ("nasbench201", "direct", "epochwise", "first", ()), ("darts", "nge", "epochwise", "first", SAMPLED),
      ("nasbench201", "nge", "epochwise", "first", ()), ("nasbench201", "rnn", "batchwise", "second", SAMPLED),
      ("nasbench201", "nge", "epochwise", "first", (*SAMPLED, "search.gradient=score")),
-     ("nasbench201", "nge", "epochwise", "first", DIRICHLET)],
+     ("nasbench201", "nge", "epochwise", "first", DIRICHLET),
+     ("nasbench201", "nge", "batchwise", "first", ("search.warmup_epochs=1",))],
 )  # fmt: skip
 def test_replayed_searches_equal_those_step_by_step(
     tiny_search, dense_search, tmp_path, torch_kernels, space, loop, order, embedding, more
