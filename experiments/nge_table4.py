@@ -46,28 +46,29 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "experiments" / "results"
 COLUMNS = 5  # of panels
 QUIET = ("threads=1", "run.progress=none", "run.tensorboard=false")
+#: The cell is that of the last P.
+LAST_P = ("search.average=false", "search.selection=argmax")
 SETTINGS = (
+    *LAST_P,
     "data.name=folder",
     "data.limit=20000",
     "data.image_size=16",
     "supernet.channels=16",
     "supernet.cells=3",
     "search.evaluate_every=0",
-    "search.selection=argmax",
-    "search.average=false",
 )
 PAPER = load_config(SearchConfig, ROOT / "configs" / "search" / "cifar10_paper.yaml")
 #: Free parameters learn at DARTS' rate, the other embeddings at that of the NGE paper.
 RATES = {"direct": 3e-4, **dict.fromkeys(("plain", "rnn", "nge"), PAPER.embedding.learning_rate)}
 #: P weighs all operations, as in DARTS and in the NGE paper.
-WEIGHTED = (
+PRINTED = (
     f"search.mixture={PAPER.search.mixture}",
     f"search.gradient={PAPER.search.gradient}",
-    "search.epochs=12",
     f"search.warmup_epochs={PAPER.search.warmup_epochs}",
     f"embedding.initialisation={PAPER.embedding.initialisation}",
     f"embedding.edges={PAPER.embedding.edges}",
 )
+WEIGHTED = (*PRINTED, "search.epochs=12")
 #: One operation an edge is drawn from P, which starts uniform; the weights alone are trained first.
 SAMPLED = (
     *("search.mixture=sampled", "search.epochs=20", "search.warmup_epochs=12"),
@@ -235,7 +236,7 @@ def search_digits(kind: str, seed: int) -> float:
     common = (*QUIET, f"seed={seed}")
     nge_search.search(
         ROOT / "configs" / "search" / "digits.yaml",
-        *common,
+        *(*common, *PRINTED, *LAST_P, "search.epochs=5", "search.stop_count=0"),
         f"embedding.kind={kind}",
         f"embedding.learning_rate={RATES[kind]}",
         f"run.dir={folder}",

@@ -45,18 +45,13 @@ REPORTED = "nge, drawn, split"
 
 
 def search(trial: Trial, inputs: Inputs) -> dict[str, Any]:
-    """A search, its cells before and after the selection, and what the predictor that ships expects of them."""
+    """A search, its cells, the last that P derived, and what the predictor that ships expects of the former."""
     words = (*QUIET, *IMAGES, f"data.root={inputs.images}", f"seed={trial.seed}", f"run.dir={trial.folder}")
-    summary = nge_search.search(None, *words, *SUPERNET, *SEARCHES[trial.method])
+    nge_search.search(None, *words, *SUPERNET, *SEARCHES[trial.method])
     rows = [json.loads(line) for line in (trial.folder / "metrics.jsonl").read_text().splitlines()]
-    selection = dict(summary.get("selection", {}))
-    kept = {name: selection[name] for name in ("off", "edit", "seconds") if name in selection}
-    if "trials" in selection:
-        kept["values"] = [round(own["value"], 4) for own in selection["trials"]]
     return {
         "found": _cell(load_architecture(str(trial.folder))),
         "derived": _genes(rows[-1]["genotype"]),
-        "selection": kept,
         "search_seconds": rows[-1]["seconds"],
         "p": {name: rows[-1][name] for name in rows[-1] if name.startswith("p_")},
     }
