@@ -125,6 +125,9 @@ def test_cells_of_a_wanted_size_are_retrained_in_their_network(
         return
     network = load_config(EvalConfig, command[3], command[4:]).network
     assert (network.kind, network.channels, network.cells, network.auxiliary) == (*sizes, auxiliary)
+    (run / "config.yaml").write_text(f"task: supernet\ndata: {{name: {name}}}\n")
+    (run / "summary.json").write_text(json.dumps({"target": given}))
+    assert use_of(run).endswith(shlex.join(command))
 
 
 def test_settings_of_the_images_go_along(tmp_path, checkout, monkeypatch):

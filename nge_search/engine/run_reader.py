@@ -284,7 +284,8 @@ def use_of(run: str | Path, kind: str = "") -> str:
     retrain = ""
     if "{retrain}" in known.use:
         plugins = reader.genotype.plugins.values() if reader.genotype else ()
-        retrain = retrain_command(run, reader.setting("data"), reader.searched_images(), plugins)
+        sizes = (reader.summary or {}).get("target")
+        retrain = retrain_command(run, reader.setting("data"), reader.searched_images(), plugins, sizes)
     return f"the run folder of {known.use.format(run=shlex.quote(str(run)), retrain=retrain)}"
 
 

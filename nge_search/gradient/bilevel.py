@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from nge_search.architecture.cell_space import CellSpace
 from nge_search.data import Batch, Dataset, Loader, load_dataset
+from nge_search.data.own import origin_of
 from nge_search.engine.cuda_graphs import Recorder, choose_record
 from nge_search.engine.distributed import World
 from nge_search.engine.logger import Logger
@@ -78,7 +79,7 @@ class BilevelSearch(Task):
         world: World,
     ):
         self.config, self.world, self.dataset = config, world, dataset
-        self.fingerprint, self.origin = dataset.fingerprint, f"data.root={config.data.root}"
+        self.fingerprint, self.origin = dataset.fingerprint, origin_of(dataset, config.data)
         self.train, self.valid, self.evaluation = train, valid, evaluation
         self.space = build_space(config.supernet)
         dtype = weight_dtype(config.precision)

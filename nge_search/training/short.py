@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from nge_search.architecture.load import Architecture
 from nge_search.data import Augmentation, Batch, Dataset, Loader, Store, load_dataset, split_train_valid, store
+from nge_search.data.own import origin_of
 from nge_search.data.split import few_per_class
 from nge_search.engine.checkpoint import load_module
 from nge_search.engine.checkpoint_parts import load_optimiser
@@ -140,7 +141,7 @@ class ShortTraining(NetworkTraining):
 
     def __init__(self, config: TrialConfig, network: Trainable, images: TrialImages, world: World):
         self.config, self.world = config, world
-        self.fingerprint, self.origin = images.dataset.fingerprint, f"data.root={config.data.root}"
+        self.fingerprint, self.origin = images.dataset.fingerprint, origin_of(images.dataset, config.data)
         self.train, self.test = images.loaders(config, world)
         section, dtype = config.evaluator, weight_dtype(config.precision)
         self.network = network.to(world.device, dtype).to(memory_format=torch.channels_last)
