@@ -30,7 +30,7 @@ def test_every_config_says_what_it_is_and_what_it_takes() -> None:
     lines = config_lines([digits])
     assert lines[0] == "nge search ... --config NAME"
     assert digits.meaning in lines[1]
-    assert "two minutes" in lines[2]
+    assert "four minutes" in lines[2]
 
 
 def test_only_what_asks_a_table_is_expected_to_take_minutes_beside_one() -> None:
