@@ -48,7 +48,7 @@ def scripts(tmp_path, monkeypatch, in_this_process) -> tuple[ModuleType, ModuleT
     monkeypatch.setattr(trials, "RUNS", tmp_path / "runs")
     monkeypatch.setattr(trials, "RANKED", 6)
     monkeypatch.setattr(trials, "RANKED_IMAGES", 20)
-    monkeypatch.setitem(darts.SEARCHES, darts.REPORTED, _DRAWN)
+    monkeypatch.setitem(darts.SEARCHES, darts.REPORTED, (*_DRAWN, trials.ARGMAX))
     monkeypatch.setattr(darts, "CELLS", 3)
     monkeypatch.setitem(darts.RETRAINED, "darts cells", (1, (0,)))
     monkeypatch.setattr(quality, "ROWS", tmp_path / "rows.jsonl")
