@@ -77,7 +77,7 @@ GENOTYPES: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
         ("'49999' is given twice",),
     ),
     "python, no whole genotype": ("Genotype(normal=[('skip_connect', 0)])", ("key 'normal_concat' is missing",)),
-    "python, something else": ("Network(normal=[('skip_connect', 0)])", ("not valid JSON", "line 1")),
+    "python, something else": ("Network(normal=[('skip_connect', 0)])", ("'Network' is not allowed",)),
     "truncated": (TEXT[:200], ("not valid JSON",)),
     "something after the end": (TEXT + "x", ("not valid JSON", "extra data")),
     "empty file": ("", ("not valid JSON",)),
