@@ -10,10 +10,10 @@ Parts: `choice`, settings of a weighted mixture on seeds that nothing is reporte
 gradients with what is selected at their end; `neighbours`, the same selection from random cells and from one
 operation throughout, without a search; `random`, as many short trainings of random cells as a search takes the
 time of; `shared`, how shared weights rank random cells; `strategies`, 24 short trainings each; `darts search`,
-searches in DARTS' space; `darts choice` and `darts cells`, what they derive and other cells, retrained. --methods
-and --seeds
-choose among a part's trials. Trials that have finished are kept in search_quality_rows.jsonl below
-experiments/results; one that was stopped goes on. Writes search_quality.json there.
+searches in DARTS' space; `darts cells`, what they derive and other cells, retrained. --methods and --seeds choose
+among a part's trials. Those that have finished are kept in search_quality_rows.jsonl below experiments/results; one
+that was stopped goes on. Writes search_quality.json there, and search_quality.png: how true accuracies of the cells
+that searches derive move over time.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import search_darts
 import search_trials
 import torch
@@ -39,6 +40,8 @@ from nge_search.files import write_json
 
 RESULTS = ROOT / "experiments" / "results"
 ROWS = RESULTS / "search_quality_rows.jsonl"
+#: Of a figure's scale, in percent.
+_HIGHEST, _MARKS = 95, (10, 54.3, 80, 90, 93, 94)
 #: What carries out a trial of each part.
 PARTS = {
     "choice": search_trials.search,
@@ -48,37 +51,32 @@ PARTS = {
     "shared": search_trials.shared,
     "strategies": search_trials.strategy,
     "darts search": search_darts.search,
-    "darts choice": search_darts.retrain,
     "darts cells": search_darts.retrain,
 }
 #: Of searches; other seeds were looked at while the selection was made what it is.
 SEEDS = {
-    **{name: range(20, 23) if "6 cells" in name else range(20, 25) for name in SEARCHES},
+    **dict.fromkeys(SEARCHES, range(20, 25)),
+    "nge, drawn, 6 cells": range(20, 23),
+    "direct, drawn": range(20, 23),
+    "nge, drawn, batchwise": range(20, 23),
+    "direct, weighted, remedies": range(20, 22),
     "nge, drawn, last P": (10,),
     "nge, drawn, last P, no starts": range(5, 10),
     "nge, drawn, last P, no starts, no finals": range(5),
 }
-_SAME = ("sep_conv_3x3", "sep_conv_5x5")
 #: Of each part its methods, and the seeds of each unless --seeds says others.
 METHODS: dict[str, dict[str, Sequence[int]]] = {
     "choice": dict.fromkeys(VARIANTS, (100, 101)),
     "search": SEEDS,
-    "neighbours": {"random start": range(20), "nor_conv_3x3": range(5)},
+    "neighbours": {"random start": range(20), "nor_conv_3x3": range(3)},
     "random": {"40 cells": range(20, 25)},
     "shared": {"uniform": range(3), "nge, drawn": range(20, 23), "nge, weighted, remedies": range(20, 23)},
     "strategies": dict.fromkeys(("random", "nge_evolution", "nge_reinforce", "predictor"), range(3)),
-    "darts search": {
-        name: (*range(4, 7), 100) if name == search_darts.REPORTED else (100,) for name in search_darts.SEARCHES
-    },
-    "darts choice": {
-        **dict.fromkeys(search_darts.SEARCHES, (100,)),
-        "random": range(100, 104),
-        **dict.fromkeys(_SAME, (0,)),
-    },
+    "darts search": dict.fromkeys(search_darts.SEARCHES, search_darts.SEEDS),
     "darts cells": {
-        search_darts.REPORTED: range(4, 7),
+        **dict.fromkeys(search_darts.SEARCHES, search_darts.SEEDS),
         "random": range(8),
-        **dict.fromkeys((*_SAME, "darts_v2"), (0,)),
+        **dict.fromkeys(("sep_conv_3x3", "sep_conv_5x5", "darts_v2"), (0,)),
     },
 }
 
@@ -99,9 +97,11 @@ def main() -> None:
         if not options.parts or not options.table or not options.package:
             parser.error("give parts, --table and --package; or --show")
         perform(options)
-    results = report(list(read_rows(ROWS, Trial).values()))
+    rows = list(read_rows(ROWS, Trial).values())
+    results = report(rows)
     header = results_header("python experiments/search_quality.py", *PARTS)
     write_json(RESULTS / "search_quality.json", {**header, "results": results})
+    plot(rows, RESULTS / "search_quality.png")
 
 
 def perform(options: argparse.Namespace) -> None:
@@ -176,6 +176,38 @@ def summarise(rows: list[Row]) -> dict[str, Any]:
 def spread(values: list[float]) -> dict[str, float | None]:
     error = round(statistics.stdev(values) / len(values) ** 0.5, 3) if len(values) > 1 else None
     return {"mean": round(statistics.mean(values), 3), "standard_error": error}
+
+
+def plot(rows: Sequence[Row], path: Path) -> None:
+    """True accuracy of the cell that P derives after each epoch, over the time of the search, a line a seed.
+
+    Accuracies are drawn over the logarithm of their distance from 95 %, so that those near the best are told apart.
+    """
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    curves = {
+        method: own
+        for method in METHODS["search"]
+        if "last P" not in method
+        and (own := [row for row in rows if "by_epoch" in row and row["trial"]["method"] == method])
+    }
+    count = max(len(curves), 1)
+    figure, axes = pyplot.subplots(1, count, figsize=(2.6 * count, 2.6), squeeze=False, sharey=True)
+    for axis, (method, own) in zip(axes.flat, curves.items()):
+        for row in own:
+            minutes = [seconds / 60 for seconds in row["epoch_seconds"]]
+            axis.plot(minutes, [_HIGHEST - value for value in row["by_epoch"]], alpha=0.7)
+        axis.set_title(method, fontsize=7)
+        axis.set_yscale("log")
+        axis.set_yticks([_HIGHEST - value for value in _MARKS], [str(value) for value in _MARKS], minor=False)
+        axis.minorticks_off()
+    axes[0][0].invert_yaxis()
+    axes[0][0].set_ylabel("accuracy, %")
+    figure.supxlabel("minutes", fontsize=9)
+    figure.tight_layout()
+    figure.savefig(path, dpi=100)
+    pyplot.close(figure)
 
 
 if __name__ == "__main__":

@@ -92,8 +92,7 @@ SEARCHES: dict[str, tuple[str, ...]] = {
     "nge, drawn, 6 cells": (*DRAWN, *SELECTION, "supernet.cells=6"),
     "nge, weighted, remedies": (*REMEDY, *SELECTION),
     "direct, weighted, remedies": (*REMEDY, *DIRECT, PRINTED, *SELECTION),
-    "nge, weighted, as published": PAPER,
-    "direct, weighted, batchwise (DARTS)": (*WEIGHTED, *DIRECT, "search.loop=batchwise"),
+    "nge, drawn, batchwise": (*DRAWN, "search.loop=batchwise"),
 }
 #: Cells of the space that a ranking by shared weights is tried on, and images of each.
 RANKED, RANKED_IMAGES = 100, 1000
