@@ -157,11 +157,11 @@ def _show(words: Sequence[str]) -> None:
     ):
         parser.add_argument(f"--{name}", type=int, help=f"{meaning} (that of the published network)")
     parser.add_argument("--image-channels", type=int, default=3, help="number of the images' channels (3)")
-    for name, meaning in (("macs", "mult-adds per image"), ("params", "parameters")):
+    for name, meaning, number in (("macs", "mult-adds per image", "600M"), ("params", "parameters", "3.3M")):
         parser.add_argument(
             f"--target-{name}",
             metavar="NUMBER",
-            help=f"number of {meaning}, such as 600M, that chooses the channels",
+            help=f"number of {meaning}, such as {number}, that chooses the channels",
         )
     parser.add_argument("--latency", action="store_true", help="measure the network's latency on this device")
     parser.add_argument("--batch", type=int, default=1, help="number of images that --latency passes at once (1)")

@@ -156,16 +156,15 @@ def sync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[None]:
-    """Make a folder and those above it; where the body raises, those that were made go again, if they are empty."""
+    """Make a folder and those above it; those that were made and are empty behind the body go again."""
     made = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
     try:
         yield
-    except BaseException:
-        with contextlib.suppress(OSError):  # somebody else has put a file there
+    finally:
+        with contextlib.suppress(OSError):  # the first one that holds something ends it
             for folder in made:
                 folder.rmdir()
-        raise
 
 
 def write_json(path: Path, document: Any) -> None:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from nge_search.deploy.export_formats import Images
+from nge_search.deploy.export_formats import ONNX_FILE, TORCH_FILE, Images
 from nge_search.operation_registry import PROGRAM
 from nge_search.recipes import changed, word
 from nge_search.settings.classification import EvalConfig
@@ -78,7 +78,7 @@ print(network(torch.zeros(2, {channels}, {side}, {side})).shape)
 """
 
 _ANY_SIZE = """
-`model.onnx` and `model.pt2` take images of any height and width from {smallest} pixels on.
+{files} of any height and width from {smallest} pixels on.
 """
 
 _SEGMENTER = """# {architecture}, trained on {tag}
@@ -210,7 +210,11 @@ def _facts_of(operations: Mapping[str, str]) -> dict[str, str]:
 def _files(formats: Sequence[str], onnx: str, images: Images) -> list[str]:
     """What is said of ONNX and torch.export files."""
     parts = [part for name, part in (("onnx", onnx), ("torch", _TORCH)) if name in formats]
-    return [*([_ANY_SIZE] if parts and images.smallest else []), *parts]
+    if not parts or not images.smallest:
+        return parts
+    names = [f"`{file}`" for name, file in (("onnx", ONNX_FILE), ("torch", TORCH_FILE)) if name in formats]
+    takes = f"{' and '.join(names)} {'take' if len(names) > 1 else 'takes'} images"
+    return [_ANY_SIZE.replace("{files}", takes), *parts]
 
 
 def _training(config: EvalConfig, plugins: Sequence[str]) -> str:

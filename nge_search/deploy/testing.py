@@ -114,8 +114,11 @@ def _key(word: str) -> str:
     """The key of a setting that a test may change."""
     key = word.partition("=")[0]
     if not (key.startswith("data.") or key in _SETTINGS):
-        known = ", ".join(_SETTINGS)
-        raise UserError(f"'{plain(word)}': a test takes settings of the images, data.*, and {known}")
+        if "=" not in word and Path(word).is_dir():
+            raise UserError(f"'{plain(word)}': images of a folder are given as data.root={plain(word)}")
+        known = (*_SETTINGS, "plugins")
+        takes = f"a test takes settings of the images, data.*, and {', '.join(known)}{nearest(key, known)}"
+        raise UserError(f"'{plain(word)}': {takes}")
     return key
 
 

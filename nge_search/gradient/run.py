@@ -9,6 +9,7 @@ from typing import Any
 
 from nge_search.architecture.load import read_architecture
 from nge_search.data import Augmentation, Dataset, Loader, load_dataset, split_train_valid, store
+from nge_search.data.class_folders import some
 from nge_search.data.distributed import load_everywhere
 from nge_search.data.own import loader_of
 from nge_search.engine.closing import epochs
@@ -97,9 +98,10 @@ def build_task(session: Session, load: Callable[[DataSection], Dataset] = load_d
     assert isinstance(config, SearchConfig)
     dataset = load_everywhere(session, config.data, load)
     train_index, valid_index = split_train_valid(dataset.train.labels_N, dataset.classes, config.data, config.seed)
+    names = f" ({some(dataset.classes)})" if dataset.name == "folder" else ""
     session.say(
         f"{dataset.name}: {len(train_index)} images train the weights, {len(valid_index)} the architecture; "
-        f"{len(dataset.classes)} classes, {dataset.image_size}x{dataset.image_size} pixels"
+        f"{len(dataset.classes)} classes{names}, {dataset.image_size}x{dataset.image_size} pixels"
     )
     images = store(dataset.train, config.data, world.device, config.run.worker_patience)
     augmentation = Augmentation(config.data, dataset)

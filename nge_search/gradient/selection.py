@@ -33,6 +33,9 @@ from nge_search.registry import resolve
 from nge_search.settings.search import SearchConfig, SearchSection
 from nge_search.spaces import TRAININGS, Code, EdgeSpace, Trainings, likely_operations
 
+#: Between two remarks on how far short trainings are.
+_TOLD_SECONDS = 60
+
 #: What opens the predictor that ships with the package for a space.
 SHIPPED = "nge_search.predict.shipped_predictor:open_shipped"
 
@@ -117,13 +120,17 @@ class _Asked:
         """
         world = self._session.world
         world.on_main(lambda: self._prepare(codes, longer))
-        found = []
+        found, start = [], time.monotonic()
+        told = start
         for code in codes:  # one by one, since other ranks wait for each
             answer = world.on_main(functools.partial(self._answer, code, longer))
             received = self._interrupts.received
             if any(world.agree(received is not None or answer is None)) or answer is None:
                 raise Interrupted(received or signal.SIGTERM)
             found.append(answer)
+            if (now := time.monotonic()) - told > _TOLD_SECONDS and len(found) < len(codes):
+                minutes, told = (now - start) / 60 * (len(codes) / len(found) - 1), now
+                self._session.say(f"short trainings: {len(found)} of {len(codes)}, some {minutes:.0f} min to go")
         return found
 
     def _open(self, longer: int) -> Trainings:

@@ -109,14 +109,15 @@ class Section:
                 raise self.refuse(name, "one stands there twice")
 
     def _check_field(self, name: str, value: Any, limits: Any) -> None:
-        choices = limits["choices"]
-        choices = choices() if callable(choices) else choices
+        choices, own = limits["choices"], ""
+        if callable(choices):  # of operations
+            choices, own = choices(), "; operations of your own: plugins=[MODULE]"
         for element in value if isinstance(value, list) else [value]:
             if element is None:
                 continue
             if choices and element not in choices:
                 hint = nearest(str(element), choices)
-                raise UserError(f"{self.key(name)}={plain(element)}: allowed are {', '.join(choices)}{hint}")
+                raise UserError(f"{self.key(name)}={plain(element)}: allowed are {', '.join(choices)}{hint}{own}")
             if isinstance(element, float) and not math.isfinite(element):
                 raise UserError(f"{self.key(name)}={element}: must be a finite number")
             if isinstance(element, int) and abs(element) > _LARGEST_INTEGER:

@@ -334,7 +334,13 @@ class SearchSection(SgdSection):
                 ("stop_count", self.stop_count, 0),
             ):
                 if value != none:
-                    raise self.refuse(key, f"leave {self.key(name)} at {none}; it knows of no wanted size")
+                    raise self.refuse(key, f"needs {self.key(name)}={none}; {value} knows of no wanted size")
+        else:
+            for name in ("target_channels", "target_cells", "target_classes", "target_image_size"):
+                if getattr(self, name):
+                    raise self.refuse(
+                        name, "is of a wanted size: give search.target_macs or search.target_params, too"
+                    )
         if self.first_of_p >= self.epochs:
             raise self.refuse("warmup_epochs", f"leaves none of {self.key('epochs')}={self.epochs} for P")
         if self.gradient == "score" and self.mixture != "sampled":

@@ -19,6 +19,7 @@ from nge_search.data.segmentation.dataset import MaskedDataset, MaskedSource
 from nge_search.data.segmentation.scenes import load_scenes
 from nge_search.data.segmentation.shares import Shares, count_shares, notice, to_document
 from nge_search.data.segmentation.voc import load_voc
+from nge_search.data.segmentation.voc_masks import VOC_CLASSES
 from nge_search.engine.checkpoint import load_module
 from nge_search.engine.closing import training_lines
 from nge_search.engine.distributed import World
@@ -61,6 +62,8 @@ def _train(session: Session, config: SegmentationConfig, architecture: Architect
     dataset = load_everywhere(session, config.data, load_masked)
     shares = session.world.on_main(lambda: count_shares(dataset, config.data))
     session.say(notice(shares, dataset.classes))
+    if dataset.classes == VOC_CLASSES and sum(map(bool, shares["train"].pixels_K)) <= _FEW:
+        session.say("these count as VOC's classes; masks of other classes need data.classes=[background,...]")
     task = build_task(config, cells, dataset, session.world)
     plain = build_network(config.network, cells, len(dataset.classes), auxiliary=False)
     shape = (1, 3, config.data.crop, config.data.crop)
@@ -101,6 +104,8 @@ def _figure(row: dict[str, Any], key: str) -> float | None:
     return None if math.isnan(value) else value
 
 
+#: Of VOC's classes in training masks: those are of something else, perhaps.
+_FEW = 3
 _DATASETS: dict[str, Callable[[MaskedDataSection], MaskedDataset]] = {"scenes": load_scenes, "voc": load_voc}
 names.require_names(_DATASETS, names.SEGMENTATION_DATASETS)
 
