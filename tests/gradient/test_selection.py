@@ -157,8 +157,12 @@ def test_a_search_that_selects_and_compares(
     """Once at a go, and once killed within a training of the selection: the same, bit for bit."""
     own = ("search.selection=short", "search.baselines=true")
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    assert main(["search", *words("whole", *own)]) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("nge_search.gradient.selection._TOLD_SECONDS", -1)
+        assert main(["search", *words("whole", *own, "run.progress=lines")]) == 0
     printed = capsys.readouterr().out
+    assert "short trainings: 6 of 7, some 0 min to go" in printed
+    assert "short trainings: 7 of 7" not in printed
     summary = json.loads((whole / "summary.json").read_text())
     chosen, compared = summary["selection"], summary["baselines"]
     losses, longer = {}, {}  # by what each folder says that it trained
