@@ -12,6 +12,7 @@ Baselines are cells of one operation throughout, and random ones, under the same
 from __future__ import annotations
 
 import functools
+import math
 import signal
 import time
 from collections.abc import Sequence
@@ -129,8 +130,8 @@ class _Asked:
                 raise Interrupted(received or signal.SIGTERM)
             found.append(answer)
             if (now := time.monotonic()) - told > _TOLD_SECONDS and len(found) < len(codes):
-                minutes, told = (now - start) / 60 * (len(codes) / len(found) - 1), now
-                self._session.say(f"short trainings: {len(found)} of {len(codes)}, some {minutes:.0f} min to go")
+                minutes, told = math.ceil((now - start) / 60 * (len(codes) / len(found) - 1)), now
+                self._session.say(f"short trainings: {len(found)} of {len(codes)}, some {minutes} min to go")
         return found
 
     def _open(self, longer: int) -> Trainings:

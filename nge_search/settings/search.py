@@ -334,7 +334,9 @@ class SearchSection(SgdSection):
                 ("stop_count", self.stop_count, 0),
             ):
                 if value != none:
-                    raise self.refuse(key, f"needs {self.key(name)}={none}, not {value}, which knows of no wanted size")
+                    raise self.refuse(
+                        key, f"needs {self.key(name)}={none}, not {value}, which knows of no wanted size"
+                    )
         else:
             for name in ("target_channels", "target_cells", "target_classes", "target_image_size"):
                 if getattr(self, name):

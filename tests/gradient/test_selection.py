@@ -161,7 +161,7 @@ def test_a_search_that_selects_and_compares(
         patch.setattr("nge_search.gradient.selection._TOLD_SECONDS", -1)
         assert main(["search", *words("whole", *own, "run.progress=lines")]) == 0
     printed = capsys.readouterr().out
-    assert "short trainings: 6 of 7, some 0 min to go" in printed
+    assert "short trainings: 6 of 7, some 1 min to go" in printed
     assert "short trainings: 7 of 7" not in printed
     summary = json.loads((whole / "summary.json").read_text())
     chosen, compared = summary["selection"], summary["baselines"]
