@@ -9,7 +9,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -155,16 +155,26 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def new_folder(path: Path) -> Iterator[None]:
-    """Make a folder and those above it; those that were made and are empty behind the body go again."""
+def new_folder(path: Path, for_content: bool = False) -> Iterator[None]:
+    """Make a folder and those above it; where the body raises, those that were made go again, if they are empty.
+
+    With `for_content` they go, too, where the body has put nothing there.
+    """
     made = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
     try:
         yield
-    finally:
-        with contextlib.suppress(OSError):  # the first one that holds something ends it
-            for folder in made:
-                folder.rmdir()
+    except BaseException:
+        _remove_empty(made)
+        raise
+    if for_content:
+        _remove_empty(made)
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    with contextlib.suppress(OSError):  # the first one that holds something ends it
+        for folder in folders:
+            folder.rmdir()
 
 
 def write_json(path: Path, document: Any) -> None:

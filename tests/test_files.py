@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nge_search.errors import UserError
-from nge_search.files import TEMPORARY, read_bytes, read_text, require_regular, user_path, write_atomic
+from nge_search.files import TEMPORARY, new_folder, read_bytes, read_text, require_regular, user_path, write_atomic
 
 
 def test_home_folders_are_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -99,3 +99,15 @@ def test_what_a_killed_writer_leaves_is_told_from_others(tmp_path: Path, monkeyp
     assert TEMPORARY.fullmatch(seen[0])
     assert not list(tmp_path.iterdir())
     assert not any(TEMPORARY.fullmatch(name) for name in (".draft.tmp", ".a.1a2b3c4d.tmp", "a.1a2b3c4d.nge-tmp"))
+
+
+def test_a_new_folder_that_is_for_content_goes_where_there_is_none(tmp_path):
+    for for_content, content, stays in ((False, False, True), (True, False, False), (True, True, True)):
+        folder = tmp_path / f"{for_content}{content}" / "inner"
+        with new_folder(folder, for_content):
+            if content:
+                (folder / "file").touch()
+        assert folder.exists() is folder.parent.exists() is stays
+    with pytest.raises(KeyError), new_folder(tmp_path / "a" / "b"):
+        raise KeyError
+    assert not (tmp_path / "a").exists()

@@ -63,7 +63,7 @@ def segment(
     trained = read_trained(model)
     trained.network.to(chosen)
     allow_tf32(False)
-    with new_folder(out), _none_of_few() as written:
+    with new_folder(out, for_content=True), _none_of_few() as written:
         for path, (mask, *overlays) in targets.items():
             try:
                 (image,) = for_each(load, [path], threads=1)  # which silences what Pillow says of metadata

@@ -189,6 +189,9 @@ def test_exports_that_cannot_segment(name, masks_model, photo, tmp_path, monkeyp
 def test_an_export_in_the_wrong_hands(masks_model, digits_model, photo, tmp_path, refused, voc_tree):
     refused(["classify", str(masks_model), str(photo)], ("exported segmentation", "nge segment"))
     refused(["segment", str(digits_model), str(photo), "--out", str(tmp_path / "m")], ("exported classifier",))
+    (tmp_path / "note.png").write_text("no picture")
+    refused(["segment", str(masks_model), str(tmp_path / "note.png"), "--out", str(tmp_path / "m")], ("note.png",))
+    assert not (tmp_path / "m").exists()
     refused(["test", str(masks_model)], ("data.root=FOLDER",))
     images = [f"data.root={voc_tree(1, 1)}", "data.name=voc"]
     refused(["test", str(masks_model), *images], ("other classes", "sky, road, tree, car"))
