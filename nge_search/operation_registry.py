@@ -63,6 +63,9 @@ _LONGEST_MODULE = 200
 #: The plugin of what a program or notebook registers itself.
 PROGRAM = "__main__"
 
+#: What is said where operations are named and none fits.
+OF_YOURS = "operations of your own are known once plugins=[MODULE] names their module"
+
 #: Modules that were imported as plugins, and registered operations or imported others that did.
 _plugins: WeakSet[ModuleType] = WeakSet()
 #: Whether a plugin is being imported, and whether those that files name may be.
@@ -169,11 +172,8 @@ def require_operation(name: str, plugins: Mapping[str, str]) -> None:
 
 def unknown_operation(name: object) -> str:
     """What is said of a name that no operation has."""
-    known = names()
-    return (
-        f"unknown operation {shorten(name)}; allowed are {', '.join(known)}{nearest(shorten(name), known)}; "
-        f"operations of your own are known once plugins=[MODULE] names their module"
-    )
+    known, given = names(), shorten(name)
+    return f"unknown operation {given}; allowed are {', '.join(known)}{nearest(given, known)}; {OF_YOURS}"
 
 
 def import_plugins(modules: Iterable[str]) -> None:

@@ -141,13 +141,12 @@ def random_state() -> dict[str, Any]:
     of_numpy = np.random.get_state()  # noqa: NPY002
     assert isinstance(of_numpy, tuple)  # a dictionary only where somebody put another generator in its place
     name, keys, position, has_gauss, cached = of_numpy
+    on_gpu = torch.cuda.is_initialized()  # a run on the CPU takes no GPU
     return {
         "python": (version, values, gauss),
         "numpy": (name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached),
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state()
-        if torch.cuda.is_initialized()
-        else None,  # a run on the CPU takes no GPU
+        "cuda": torch.cuda.get_rng_state() if on_gpu else None,
     }
 
 

@@ -238,6 +238,12 @@ class RunReader:
             return None
         return Images(count, side, device == "cpu")
 
+    def retraining(self) -> str:
+        """The line that trains what was found, in the network that it is meant for (`retrain_command`)."""
+        plugins = self.genotype.plugins.values() if self.genotype else ()
+        sizes = (self.summary or {}).get("target")
+        return retrain_command(self.path, self.setting("data"), self.searched_images(), plugins, sizes)
+
     def checkpoint(self) -> Saved | None:
         """The newest undamaged checkpoint, read anew at each call; None where there is none.
 
@@ -281,11 +287,7 @@ def use_of(run: str | Path, kind: str = "") -> str:
     known = kinds.find(kind or reader.kind)
     if known is None:
         return ""
-    retrain = ""
-    if "{retrain}" in known.use:
-        plugins = reader.genotype.plugins.values() if reader.genotype else ()
-        sizes = (reader.summary or {}).get("target")
-        retrain = retrain_command(run, reader.setting("data"), reader.searched_images(), plugins, sizes)
+    retrain = reader.retraining() if "{retrain}" in known.use else ""
     return f"the run folder of {known.use.format(run=shlex.quote(str(run)), retrain=retrain)}"
 
 

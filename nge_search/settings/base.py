@@ -13,6 +13,7 @@ from dataclasses import field
 from typing import Any, ClassVar
 
 from nge_search.errors import UserError, nearest, plain
+from nge_search.operation_registry import OF_YOURS
 
 #: Of `option`: runs from before the setting was there had its default.
 THE_DEFAULT = object()
@@ -110,8 +111,8 @@ class Section:
 
     def _check_field(self, name: str, value: Any, limits: Any) -> None:
         choices, own = limits["choices"], ""
-        if callable(choices):  # of operations
-            choices, own = choices(), "; operations of your own: plugins=[MODULE]"
+        if callable(choices):  # those of operations, which grow
+            choices, own = choices(), f"; {OF_YOURS}"
         for element in value if isinstance(value, list) else [value]:
             if element is None:
                 continue

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from nge_search.kinds import GENOTYPE
-from nge_search.recipes import retrain_command
 from nge_search.report.parts.charts import Reference
 from nge_search.report.parts.numbers import duration, number, percent, plain
 from nge_search.report.parts.page import Figure, Section, code, grid, records
@@ -98,8 +97,7 @@ def _retrain(run: Run) -> str:
     """The line that trains what short trainings have found; a table's cells need none."""
     if not _by_training(run) or run.genotype is None:
         return ""
-    plugins = run.genotype.plugins.values()
-    return code(retrain_command(run.path, run.setting("data"), run.searched_images(), plugins), "command")
+    return code(run.retraining(), "command")
 
 
 def _best(run: Run) -> str:

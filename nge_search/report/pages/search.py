@@ -10,7 +10,6 @@ from nge_search.architecture.genotype import Genotype
 from nge_search.architecture.load import of_genotype
 from nge_search.errors import UserError
 from nge_search.predict.shipped import expected, of_space
-from nge_search.recipes import retrain_command
 from nge_search.report.drawing.inline_svg import node_name
 from nge_search.report.drawing.palette import CELL_TITLES
 from nge_search.report.parts.charts import Reference
@@ -154,9 +153,7 @@ def _nearest(genotype: Genotype) -> str:
 def _retrain(run: Run) -> str:
     if run.genotype is None:
         return hint("No cells have been derived yet.")
-    plugins = run.genotype.plugins.values()
-    sizes, images = (run.summary or {}).get("target"), run.searched_images()
-    text = code(retrain_command(run.path, run.setting("data"), images, plugins, sizes), "command")
+    text = code(run.retraining(), "command")
     if not run.genotype_saved:
         text += hint("The folder has no genotype.json yet; the command works once the search has written it.")
     return text
