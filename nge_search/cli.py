@@ -132,6 +132,7 @@ def _derive(words: Sequence[str]) -> None:
     text = found.to_json() if isinstance(found, Genotype) else json.dumps(found, indent=2) + "\n"
     if options.out:
         write_atomic(Path(options.out), text)
+        show(f"genotype: {options.out}")
     else:
         print(text, end="")
     expectation = expected(found) if isinstance(found, Genotype) else None

@@ -113,7 +113,7 @@ def test_derive_says_what_to_expect(search_run, capsys, tmp_path):
     assert printed.err.splitlines() == lines
     assert lines[0].startswith("expected test error 2.")
     assert main(["derive", str(tmp_path), "--out", str(tmp_path / "found.json")]) == 0
-    assert capsys.readouterr().out.splitlines() == lines
+    assert capsys.readouterr().out.splitlines() == [f"genotype: {tmp_path / 'found.json'}", *lines]
     assert main(["derive", str(search_run)]) == 0
     assert not capsys.readouterr().err
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -97,9 +99,10 @@ def load_architecture(reference: Reference) -> Architecture:
     path = user_path(text)
     path = path / GENOTYPE if path.is_dir() else path
     if not path.exists():
+        hint = nearest(name, PUBLISHED) or nearest(path.name, _beside(path))
         raise UserError(
             f"architecture '{plain(text, 250)}' does not exist: it is neither a file, a run folder with a "
-            f"genotype.json, the notation of a space, nor one of {', '.join(PUBLISHED)}{nearest(name, PUBLISHED)}"
+            f"genotype.json, the notation of a space, nor one of {', '.join(PUBLISHED)}{hint}"
         )
     return parse_architecture(read_text(path, LARGEST_FILE), str(path))
 
@@ -164,6 +167,13 @@ def _of_space(name: str, text: str, source: str) -> Architecture:
     """The architecture in the notation of a space."""
     space = resolve(SPACES[name].place)()
     return dataclasses.replace(space.architecture(space.parse(text)), source=source)
+
+
+def _beside(path: Path) -> list[str]:
+    """Names of what is where a file or folder was looked for."""
+    with contextlib.suppress(OSError):
+        return sorted(os.listdir(path.parent))
+    return []
 
 
 def _named_parts(reference: tuple[Any, ...]) -> dict[str, Any]:

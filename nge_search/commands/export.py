@@ -46,12 +46,11 @@ def export(words: Sequence[str]) -> None:
         "--overwrite", action="store_true", help="replace an earlier export; other files in FOLDER are kept"
     )
     options = parser.parse_args(words)
-    from nge_search.deploy.export import FORMATS, export_run
+    from nge_search.deploy.export import export_run
     from nge_search.deploy.export_folder import FILES
 
-    formats = tuple(FORMATS) if "all" in options.format else tuple(options.format)
     names = ("weights", "image_size", "dynamic_size", "argmax", "overwrite")
     given = {name: getattr(options, name) for name in names}
-    out = export_run(options.run, options.out, formats=formats, say=show, **given)
+    out = export_run(options.run, options.out, formats=options.format, say=show, **given)
     wrote = [path.name for path in sorted(out.iterdir()) if path.name in FILES]
     show(f"wrote {', '.join(wrote)} in {out}; README.md says how to load it")

@@ -100,6 +100,12 @@ def read_tree(root: Path, *, strict: bool = True) -> Tree:
     notices = [
         f"classes whose names differ in letter case alone: {some(group)}" for group in _groups(classes, folded)
     ]
+    common = _common_folders(root, classes, files)
+    if len(common) > 1:
+        notices.append(
+            f"classes are {some(classes)}; each holds {some(common)}: if these are the classes, data.root is one "
+            "folder too high"
+        )
     stray = images_in(root)
     if stray:
         notices.append(f"not used, as in no class folder: {len(stray)} image(s) in '{root}', as {some(stray)}")
@@ -182,6 +188,17 @@ def _require_different(root: Path, classes: Sequence[str]) -> None:
         )
     for group in _groups(classes, lambda name: os.path.realpath(root / name)):
         raise UserError(f"class folders {some(group)} of '{root}' are one and the same folder; remove a link")
+
+
+def _common_folders(root: Path, classes: Sequence[str], files: Sequence[Sequence[str]]) -> list[str]:
+    """Sorted names of the folders that every class has its images in; none where one has an image outside any."""
+    inner = []
+    for name, paths in zip(classes, files):
+        below = [path[len(str(root / name)) + 1 :].partition(os.sep) for path in paths]
+        if not all(rest for _, _, rest in below):
+            return []
+        inner.append({first for first, _, _ in below})
+    return sorted(set.intersection(*inner))
 
 
 def _names(root: Path, kind: Callable[[os.DirEntry], bool]) -> list[str]:

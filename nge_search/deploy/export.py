@@ -35,6 +35,9 @@ from nge_search.settings.data import LARGEST_RESIZE, LARGEST_SIDE
 from nge_search.settings.load import load_config
 from nge_search.settings.segmentation import SegmentationConfig
 
+#: Stands for all formats.
+_ALL = "all"
+
 
 def export_run(
     run: str | Path,
@@ -52,7 +55,7 @@ def export_run(
 
     Args:
         run: run folder of a retraining or of a segmentation.
-        formats: of `FORMATS`; weights and config.json are always written.
+        formats: of `FORMATS`, or "all"; weights and config.json are always written.
         weights: "last", or "ema" for the average of the weights.
         image_size: side in pixels of the images to export for; None: as trained. Files of a segmentation take that
             size alone, and by default any.
@@ -67,6 +70,7 @@ def export_run(
         RunFailure: an exported file does not compute what the network does.
     """
     run, out = user_path(run), user_path(out)
+    formats = tuple(FORMATS) if _ALL in formats else formats
     _check(formats, image_size, dynamic_size or argmax)
     if RunReader(run, lenient=True).kind == SegmentationConfig.kind:
         model = describe_segmenter(run, weights, image_size, dynamic_size, argmax)
@@ -88,10 +92,11 @@ def export_run(
 
 def _check(formats: Sequence[str], image_size: int | None, of_files: bool) -> None:
     """Refuse formats that there are not, or cannot be written here, and a size that no image has."""
+    known = [*FORMATS, _ALL]
     for name in formats:
         if name not in FORMATS:
             raise UserError(
-                f"format '{plain(name)}' is unknown; allowed are {', '.join(FORMATS)}{nearest(name, FORMATS)}"
+                f"format '{plain(name)}' is unknown; allowed are {', '.join(known)}{nearest(name, known)}"
             )
     if "onnx" in formats:
         require_onnx()

@@ -8,13 +8,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from nge_search.data.segmentation.voc_masks import VOC_CLASSES
 from nge_search.deploy.export_formats import ONNX_FILE, TORCH_FILE, Images
 from nge_search.operation_registry import PROGRAM
 from nge_search.recipes import changed, word
 from nge_search.settings.classification import EvalConfig
-from nge_search.settings.names import DATASETS
+from nge_search.settings.names import DATASETS, SEGMENTATION_DATASETS
 
-_HEAD = """# {architecture}, trained on {tag}
+_HEAD = """# {architecture}, trained on {images}
 
 {num_classes} classes, images of {side}x{side} pixels. All below is to be run in this folder, with nge_search and
 timm 1.0.26 or newer installed{needed}. It takes `image.png`: put an image of yours there, or try a grey one:
@@ -81,7 +82,7 @@ _ANY_SIZE = """
 {files} of any height and width from {smallest} pixels on.
 """
 
-_SEGMENTER = """# {architecture}, trained on {tag}
+_SEGMENTER = """# {architecture}, trained on {images}
 
 {num_classes} classes. All below is to be run in this folder, with nge_search installed{needed}. It takes
 `image.png`: put an image of yours there, or try a grey one:
@@ -152,7 +153,7 @@ def readme(document: Mapping[str, Any], config: EvalConfig, formats: Sequence[st
     operations = _operations(document)
     facts = {
         "architecture": document["architecture"],
-        "tag": described["tag"],
+        "images": _images(described["tag"], True),
         "num_classes": document["num_classes"],
         "mode": "L" if images.channels == 1 else "RGB",
         "channels": images.channels,
@@ -172,7 +173,7 @@ def segmentation_readme(document: Mapping[str, Any], formats: Sequence[str], ima
     resized = "" if images.smallest else f".resize(({side}, {side}), Image.Resampling.BILINEAR)"
     facts = {
         "architecture": document["architecture"],
-        "tag": document["images"]["tag"],
+        "images": _images(document["images"]["tag"], document["label_names"] != list(VOC_CLASSES)),
         "num_classes": document["num_classes"],
         "channels": images.channels,
         "side": side,
@@ -182,6 +183,11 @@ def segmentation_readme(document: Mapping[str, Any], formats: Sequence[str], ima
         **_facts_of(_operations(document)),
     }
     return "".join(part.format(**facts) for part in [_SEGMENTER, *_files(formats, _SEGMENTER_ONNX, images)])
+
+
+def _images(tag: str, other_classes: bool) -> str:
+    """What the images are called; `other_classes`: than VOC's."""
+    return "own images" if tag in DATASETS[-2:] or (tag == SEGMENTATION_DATASETS[-1] and other_classes) else tag
 
 
 def _operations(document: Mapping[str, Any]) -> dict[str, str]:

@@ -18,7 +18,7 @@ from nge_search.errors import RunFailure, UserError, plain
 from nge_search.files import write_all, write_atomic, write_json
 from nge_search.json_reader import read_json_lines
 from nge_search.kinds import CONFIG, METRICS, SUMMARY, current_name, find
-from nge_search.settings.load import first_difference, inputs, is_extended, to_yaml
+from nge_search.settings.load import differences, inputs, is_extended, to_yaml
 from nge_search.settings.run import RunningConfig
 
 
@@ -225,15 +225,15 @@ class RunFolder:
     def refuse_other_config(
         self, old: dict[str, Any], source: str, checkpoint: Mapping[str, Any] | None = None
     ) -> None:
-        """Raise UserError, naming the first key that differs, unless `old` may be continued.
+        """Raise UserError, naming keys that differ, unless `old` may be continued.
 
         Of an unfinished run the number of epochs may fall, too: to any that leaves something to train after what
         the `checkpoint` (by default the newest) has, and back to what that was trained for.
         """
-        difference = first_difference(self._with_fewer_epochs(old, checkpoint), self._config)
-        if difference:
+        different = differences(self._with_fewer_epochs(old, checkpoint), self._config)
+        if different:
             raise UserError(
-                f"{source} belongs to another configuration: {difference}; use the old value, another "
+                f"{source} belongs to another configuration: {different}; use what it was, another "
                 f"run.dir=, or run.overwrite=true"
             )
 

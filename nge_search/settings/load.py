@@ -37,6 +37,9 @@ _LONGEST_NAME = 255
 #: Of a key, more than any key has.
 _MOST_PARTS = 8
 
+#: How many settings a message names that are not as they were.
+_DIFFERENCES = 3
+
 #: What is in the folder of a run, also where its mark was lost on the way, or in that of an export.
 _OF_FOLDERS = (kinds.MARK, kinds.ENVIRONMENT, kinds.SUMMARY, kinds.METRICS, ".nge-export")
 
@@ -228,8 +231,9 @@ def inputs(config: RunningConfig) -> Iterator[tuple[str, str]]:
             yield setting.key, values[setting.key]
 
 
-def first_difference(old: Mapping[str, Any], config: RunningConfig) -> str | None:
-    """`key was X, now Y` for the first setting that a resumed run may not change; None if there is none."""
+def differences(old: Mapping[str, Any], config: RunningConfig) -> str:
+    """`key was X, now Y` for up to three settings that a resumed run may not change; empty if there is none."""
+    found = []
     old_values = dict(flatten(old))
     new_values = dict(flatten(to_dict(config)))
     for setting in _settings(type(config)):
@@ -239,8 +243,9 @@ def first_difference(old: Mapping[str, Any], config: RunningConfig) -> str | Non
         if before == now or setting.item.metadata["free_on_resume"] or _grows(setting, before, now):
             continue
         only = ", and may only grow" if setting.item.metadata["may_grow"] else ""
-        return f"{setting.key} was {shorten(before)}, now {shorten(now)}{only}"
-    return None
+        found.append(f"{setting.key} was {shorten(before)}, now {shorten(now)}{only}")
+    more = f", and {len(found) - _DIFFERENCES} more" if len(found) > _DIFFERENCES else ""
+    return ", ".join(found[:_DIFFERENCES]) + more
 
 
 def is_extended(old: Mapping[str, Any], config: RunningConfig) -> bool:

@@ -90,6 +90,12 @@ def test_what_is_no_architecture(text: str, says: str) -> None:
         load_architecture(text)
 
 
+def test_a_run_folder_that_is_misspelt_is_found_beside(tmp_path: Path) -> None:
+    (tmp_path / "digits").mkdir()
+    with pytest.raises(UserError, match=r"nor one of darts_v1.*; did you mean 'digits'"):
+        load_architecture(tmp_path / "digts")
+
+
 def test_spaces_refuse_what_is_not_of_them() -> None:
     of_five = load_architecture("0100000100000100000100000 input,conv3x3-bn-relu,maxpool3x3,maxpool3x3,output")
     with pytest.raises(UserError, match=r"not in DARTS' notation; .* network.kind=nasbench101 trains it"):

@@ -71,6 +71,24 @@ def test_plain_tree_is_held_out_by_class(write_tree: Callable) -> None:
     assert set(again.train.paths) < set(dataset.train.paths)
 
 
+@pytest.mark.parametrize(
+    ("folders", "too_high"),
+    [
+        (("new/cat", "new/dog", "old/cat", "old/dog"), True),
+        (("new/images", "old/images"), False),  # as in Tiny-ImageNet
+        (("new", "new/cat", "new/dog", "old/cat", "old/dog"), False),
+        (("new/cat", "new/dog", "old/cat", "old/cow"), False),
+    ],
+)
+def test_a_folder_too_high_is_said(folders: tuple[str, ...], too_high: bool, write_tree: Callable) -> None:
+    """Where every class has its images in the same folders, which are then the classes, perhaps."""
+    remark = (
+        "classes are 'new', 'old'; each holds 'cat', 'dog': if these are the classes, "
+        "data.root is one folder too high"
+    )
+    assert (remark in load_dataset(folder(write_tree(*folders))).notices) is too_high
+
+
 def test_train_folder_alone_is_held_out_too(write_tree: Callable) -> None:
     dataset = load_dataset(folder(write_tree("train/a", "train/b", "extra/c", count=5)))
     assert dataset.classes == ("a", "b")

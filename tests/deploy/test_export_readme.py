@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from nge_search.cli import main
+from nge_search.data.segmentation.voc_masks import VOC_CLASSES
 from nge_search.deploy.classify import classify, find_images
 from nge_search.deploy.export_formats import Images
 from nge_search.deploy.export_readme import readme, segmentation_readme
@@ -78,6 +79,7 @@ def described(plugins: dict[str, str]) -> dict[str, Any]:
         "model_args": {"genotype": {"plugins": plugins}},
         "pretrained_cfg": {"tag": "own"},
         "images": {"tag": "own"},
+        "label_names": ["background", "crack"],
     }
 
 
@@ -97,6 +99,29 @@ def test_it_says_which_modules_have_the_operations() -> None:
     plain = segmentation_readme(described({}), ["timm"], Images(3, 8))
     assert "plugins" not in plain
     assert "nge_search installed. It takes" in plain
+
+
+@pytest.mark.parametrize(
+    ("tag", "classes", "expected"),
+    [
+        ("voc", list(VOC_CLASSES), "voc"),
+        ("voc", ["background", "crack"], "own images"),
+        ("scenes", ["background", "disc"], "scenes"),
+    ],
+)
+def test_its_title_names_the_images(tag, classes, expected) -> None:
+    document = described({}) | {"images": {"tag": tag}, "label_names": classes}
+    assert segmentation_readme(document, ["timm"], Images(3, 8)).startswith(f"# nge_cifar, trained on {expected}\n")
+
+
+@pytest.mark.parametrize(
+    ("tag", "expected"), [("folder", "own images"), ("own", "own images"), ("cifar10", "cifar10")]
+)
+def test_its_title_names_the_images_of_a_classifier(tag, expected) -> None:
+    document = described({}) | {"pretrained_cfg": {"tag": tag}}
+    assert readme(document, EvalConfig(), ["timm"], Images(3, 8)).startswith(
+        f"# nge_cifar, trained on {expected}\n"
+    )
 
 
 def test_it_names_no_images_or_operations_that_a_program_has() -> None:

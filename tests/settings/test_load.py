@@ -10,7 +10,7 @@ from nge_search.cli import main
 from nge_search.errors import UserError
 from nge_search.settings.classification import EvalConfig
 from nge_search.settings.load import (
-    first_difference,
+    differences,
     help_text,
     kind_for,
     load_config,
@@ -142,9 +142,13 @@ def test_print_config_gives_a_config_file_back(tmp_path, capsys):
 
 def test_only_settings_that_matter_forbid_a_resume():
     old = to_dict(load_config(SearchConfig, None, ["run.log_every=7", "data.root=/elsewhere", "threads=3"]))
-    assert first_difference(old, load_config(SearchConfig)) is None
+    assert differences(old, load_config(SearchConfig)) == ""
     old["embedding"]["kind"] = "rnn"
-    assert first_difference(old, load_config(SearchConfig)) == "embedding.kind was 'rnn', now 'nge'"
+    assert differences(old, load_config(SearchConfig)) == "embedding.kind was 'rnn', now 'nge'"
+    changes = ("search.epochs=9", "seed=3", "search.batch_size=8", "data.image_size=16")
+    listed = differences(old, load_config(SearchConfig, None, changes))
+    assert [*map(str.split, listed.split(", "))][-1] == ["and", "2", "more"]
+    assert listed.count(" was ") == 3
 
 
 @pytest.mark.parametrize(

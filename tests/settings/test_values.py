@@ -26,7 +26,7 @@ from nge_search.networks.weights import read_weights
 from nge_search.recipes import retrain_command
 from nge_search.report import save_drawings, write_report
 from nge_search.settings.classification import EvalConfig
-from nge_search.settings.load import first_difference, kind_for, load_config, to_dict, to_yaml
+from nge_search.settings.load import differences, kind_for, load_config, to_dict, to_yaml
 from nge_search.settings.search import SearchConfig
 from nge_search.settings.segmentation import SegmentationConfig
 from nge_search.settings.strategies import QueriesConfig
@@ -106,7 +106,7 @@ def test_what_a_run_writes_is_read_back_as_it_was(tmp_path: Path) -> None:
         config = load_config(SegmentationConfig, None, [f"run.name={text}", f"network.weights={text}"])
         path.write_text(to_yaml(config))
         assert load_config(SegmentationConfig, path) == config
-        assert first_difference(yaml.safe_load(to_yaml(config)), config) is None
+        assert differences(yaml.safe_load(to_yaml(config)), config) == ""
 
 
 def test_a_name_is_never_that_of_another_run() -> None:
