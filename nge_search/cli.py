@@ -22,7 +22,7 @@ from nge_search.commands.retrieve import query as retrieve_query
 from nge_search.commands.testing import test
 from nge_search.console import escape_what_cannot_be_shown, show
 from nge_search.engine.interrupt import Interrupted
-from nge_search.engine.launch import Launch, read_launch
+from nge_search.engine.launch import Launch, busy_threads, read_launch, waiting
 from nge_search.errors import UserError, from_os_error, nearest, plain, shorten
 from nge_search.kinds import Kind
 from nge_search.registry import resolve
@@ -414,6 +414,8 @@ def _named(words: Sequence[str]) -> tuple[str, Sequence[str]]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 2 for bad input, 1 for a failed run, 128 + n for signal n."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if "torch" not in sys.modules:
+        os.environ.update(waiting(os.environ, busy_threads(), os.cpu_count() or 1))
     escape_what_cannot_be_shown()
     try:
         if not words or words[0] in ("-h", "--help"):

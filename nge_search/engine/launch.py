@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from nge_search.errors import UserError, plain
 
 _MOST_PROCESSES = 10**6
 _HIGHEST_PORT = 2**16 - 1
+#: At what else the machine does, and seconds from one to the next.
+_LOOKS, _BETWEEN_LOOKS = 5, 0.005
 _FOR_ONE = "unset it for a single process, or start several with torchrun"
 _USUALLY = "torchrun sets both; for a single process unset"
 
@@ -32,6 +36,35 @@ class Launch:
     port: int = 0
     agent: bool = False
     attempt: int = 0
+
+
+def waiting(variables: Mapping[str, str], busy: int, cores: int) -> dict[str, str]:
+    """Variables that say how OpenMP's threads wait for each other; they count if set before torch is loaded.
+
+    By default a thread that waits spins for a while, which is fastest where its core has nothing else to do. Where
+    other programs want it, spinning keeps them, and the thread that is waited for, from running: steps of small
+    networks take three times as long. There threads sleep at once. It changes no result.
+
+    Args:
+        variables: the environment's; what they say stays.
+        busy: other threads that run or want to, as `busy_threads` counts them.
+        cores: of the machine.
+    """
+    if busy <= cores / 2 or not variables.keys().isdisjoint(("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")):
+        return {}
+    return {"GOMP_SPINCOUNT": "0"}
+
+
+def busy_threads(table: str = "/proc/loadavg") -> int:
+    """How many other threads of the machine run or want to: the fewest of a few looks; 0 where nothing tells."""
+    found = []
+    for _ in range(_LOOKS):
+        try:
+            found.append(int(Path(table).read_text().split()[3].partition("/")[0]) - 1)
+        except (OSError, ValueError, IndexError):
+            return 0
+        time.sleep(_BETWEEN_LOOKS)
+    return max(0, min(found))
 
 
 def read_launch(variables: Mapping[str, str]) -> Launch:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
-from nge_search.engine.launch import Launch, read_launch
+from nge_search.engine.launch import Launch, busy_threads, read_launch, waiting
 from nge_search.errors import UserError
 
 WHOLE = {
@@ -80,3 +84,41 @@ def test_a_number_alone_must_be_one_too() -> None:
 def test_one_of_several_without_their_number_is_not_taken_for_a_single_process() -> None:
     with pytest.raises(UserError, match="RANK=1 and MASTER_PORT without WORLD_SIZE"):
         read_launch({"RANK": "1", "MASTER_PORT": "29500"})
+
+
+@pytest.mark.parametrize(
+    ("variables", "busy", "passive"),
+    [
+        ({}, 3, True),
+        ({}, 2, False),
+        ({"GOMP_SPINCOUNT": "1000"}, 3, False),
+        ({"OMP_WAIT_POLICY": "active"}, 3, False),
+    ],
+)
+def test_threads_sleep_where_the_machine_has_other_work(variables, busy, passive) -> None:
+    """Unless the user has said how they wait."""
+    assert waiting(variables, busy, cores=4) == ({"GOMP_SPINCOUNT": "0"} if passive else {})
+
+
+@pytest.mark.parametrize(
+    ("text", "busy"), [("3.8 2.3 1.1 5/101 5018\n", 4), ("0.0 0.0 0.0 1/90 17", 0), ("", 0), ("a b c d", 0)]
+)
+def test_busy_threads_are_those_of_others(text, busy, tmp_path) -> None:
+    table = tmp_path / "loadavg"
+    assert busy_threads(str(table)) == 0
+    table.write_text(text)
+    assert busy_threads(str(table)) == busy
+
+
+def test_a_command_settles_it_before_torch_is_loaded() -> None:
+    """OpenMP's library reads it once, when it is loaded."""
+    script = (
+        "import os, sys, nge_search.cli as cli; cli.busy_threads = lambda: 99; cli.main(['--help']); "
+        "assert 'torch' not in sys.modules; print(os.environ['GOMP_SPINCOUNT'])"
+    )
+    left_out = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    variables = {name: value for name, value in os.environ.items() if name not in left_out}
+    ended = subprocess.run(
+        [sys.executable, "-c", script], env=variables, capture_output=True, text=True, check=True
+    )
+    assert ended.stdout.splitlines()[-1] == "0"
