@@ -17,10 +17,12 @@ import torch.distributed as dist
 import torch.distributed.nn  # which keeps the group that there is when it is imported
 from PIL import Image
 
+from nge_search import operation_registry
 from nge_search.engine.distributed import World, _group
 from nge_search.engine.launch import Launch
 
 WORKER = Path(__file__).with_name("worker.py")
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @contextmanager
@@ -59,6 +61,9 @@ DIRICHLET = (
     "search.mixture=dirichlet", "search.edge_normalisation=true", "search.beta_weight=1", "embedding.edges=split",
     "search.average=true",
 )  # fmt: skip
+#: Operations of one's own, in examples/my_ops.py: with statistics, without any, and in `STATEFUL` with a state.
+OWN = ("plugins=[my_ops]", "supernet.operations=[skip_connect,sep_conv_3x3,ghost_conv,blur]")
+STATEFUL = ("plugins=[my_ops]", "supernet.operations=[skip_connect,ghost_conv,drift]")
 PARTIAL = ("supernet.kernel=reference", "supernet.partial=2", "search.temperature=0.5")
 
 #: Selections at the end of a search: five short trainings and three of baselines; decisions on a trained supernet.
@@ -94,6 +99,7 @@ def launch(processes: int, jobs: list[list[str]]) -> subprocess.CompletedProcess
         capture_output=True,
         text=True,
         timeout=900,
+        cwd=EXAMPLES,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert finished.returncode == 0, finished.stdout + finished.stderr
@@ -111,6 +117,8 @@ def statistics_jobs(folder: Path, tiny_search: tuple[str, ...], dense_search: li
     jobs.append(job("steps", folder / "score", 6, *dense_words, *score))
     jobs.append(job("steps", folder / "dirichlet", 6, *dense_words, *DIRICHLET))
     jobs.append(job("steps", folder / "partial", 4, *dense_words, *PARTIAL))
+    shared = ("precision=fp64", "supernet.sync_statistics=true")
+    jobs.append(job("steps", folder / "own", 4, *common, *shared, *OWN))
     for kernel, precision, steps, order in STATISTICS:
         words = (f"supernet.kernel={kernel}", f"precision={precision}", f"search.order={order}")
         own = folder / f"{kernel}-{precision}-{order}"
@@ -154,6 +162,7 @@ def search_jobs(folder: Path, tiny_search: tuple[str, ...]) -> list[list[str]]:
     """Whole searches; then ranks that are not alike, that drift apart, and one that stands still."""
     loops = ("epochwise", "batchwise")
     jobs = [job("epochs", folder / loop, 2, *tiny_search, f"search.loop={loop}") for loop in loops]
+    jobs.append(job("epochs", folder / "stateful", 2, *tiny_search, *STATEFUL))
     for rank in range(2):
         for k, name in enumerate("ab"):
             (folder / "disagree" / str(rank) / name).mkdir(parents=True)
@@ -185,6 +194,9 @@ def one_rank(worlds: Path, tiny_search, dense_search) -> Path:
     jobs = [evaluation_job(worlds), *segmentation_jobs(worlds, 1), *accumulating_jobs(worlds, 4)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WORLD_SIZE", "1")
+        patch.chdir(EXAMPLES)
+        patch.setattr(operation_registry, "_OPERATIONS", dict(operation_registry._OPERATIONS))
+        patch.delitem(sys.modules, "my_ops", raising=False)
         perform = runpy.run_path(str(WORKER))["perform"]
         for words in [*jobs, *statistics_jobs(worlds, tiny_search, dense_search)]:
             perform(*words)

@@ -28,7 +28,7 @@ from nge_search.engine.task import Phase
 from nge_search.errors import RunFailure, UserError
 from nge_search.gradient.run import build_task, run_search
 from nge_search.settings.classification import EvalConfig
-from nge_search.settings.load import load_config
+from nge_search.settings.load import import_named_plugins, load_config
 from nge_search.settings.search import SearchConfig
 from nge_search.settings.segmentation import SegmentationConfig
 from nge_search.training.run import build_task as build_training
@@ -198,6 +198,7 @@ def perform(action: str, folder: str, count: str, *words: str) -> None:
     actions = {"steps": steps, "train": train, "segment": segment, "epochs": epochs, "drift": drift}
     actions |= {"disagree": disagree, "stall": stall, "retrain": retrain, "choose": choose}
     run = Path(folder) / f"run{os.environ['WORLD_SIZE']}"
+    import_named_plugins(None, words)
     actions[action](Path(folder), int(count), [*words, f"run.dir={run}"])
 
 
