@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from nge_search.errors import UserError, plain
+
 
 def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
@@ -23,3 +25,19 @@ def multiply_adds(module: nn.Module, shape: tuple[int, ...]) -> int:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         twin(torch.empty(shape, device="meta"))
     return counter.get_total_flops() // 2
+
+
+def sizes_of(network: nn.Module, shape: tuple[int, ...]) -> dict[str, int]:
+    """A network's parameters, "params", and its mult-adds on an input of `shape`, "macs".
+
+    Raises:
+        UserError: it does not take such an input, as an operation of a plugin may not take small maps.
+    """
+    try:
+        macs = multiply_adds(network, shape)
+    except RuntimeError as error:
+        raise UserError(
+            f"the network does not take images of {list(shape[1:])} (channels, height, width): "
+            f"{plain(str(error), 200)}; an operation of a plugin may need larger ones, or fewer cells"
+        ) from None
+    return {"params": count_parameters(network), "macs": macs}

@@ -117,12 +117,14 @@ def register_operation(name: str, build: Build, *, parameter_free: bool = False)
         )
     if not callable(build):
         raise UserError(f"operation '{name}': build must be a function of channels, stride and affine")
+    if not isinstance(parameter_free, bool):
+        raise UserError(f"operation '{name}': parameter_free={shorten(parameter_free)}: give True or False")
     plugin = _caller(sys._getframe(1))
     known = _OPERATIONS.get(name)
     if known is not None and (known.plugin != plugin or plugin != PROGRAM):  # a notebook's cell may run again
         owner = f"of '{known.plugin}'" if known.plugin else "of the package"
         raise UserError(f"operation '{name}' is registered already, {owner}; choose another name")
-    _OPERATIONS[name] = Operation(build, bool(parameter_free), plugin)
+    _OPERATIONS[name] = Operation(build, parameter_free, plugin)
 
 
 def _caller(frame: FrameType) -> str:
@@ -194,8 +196,10 @@ def import_plugins(modules: Iterable[str]) -> None:
         if imported not in _plugins:
             if not there:
                 sys.modules.pop(module, None)  # so that a file that was mended is read anew
+            place = getattr(imported, "__file__", None)
             raise UserError(
-                f"plugins=[{module}]: it registers no operation; call nge_search.register_operation in it"
+                f"plugins=[{module}]: {f'{place!r}' if place else 'it'} registers no operation; call "
+                "nge_search.register_operation in it, or give your module a name that no other has"
             )
 
 

@@ -60,7 +60,7 @@ def _build(given: str, operation: Operation, channels: int, stride: int, affine:
     try:
         module = operation.build(channels, stride, affine)
         parts = [*module.modules()] if isinstance(module, nn.Module) else []
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         on_meta = torch.empty(0).device.type == "meta"
         where = " on the meta device, where tensors have no values to be read," if on_meta else ""
         call = f"build({channels}, {stride}, {affine})"
@@ -100,7 +100,7 @@ def _try(given: str, module: nn.Module, channels: int, stride: int) -> None:
                 found = twin.train(training)(images)
                 if not training:
                     multiply_adds(module, (1, channels, height, width))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UserError(
                 f"{said} fails on images of {channels} channels at stride {stride}: {type(error).__name__}: "
                 f"{plain(str(error), 200)} (constants are buffers, so that they move with it)"
@@ -112,6 +112,10 @@ def _try(given: str, module: nn.Module, channels: int, stride: int) -> None:
                 f"{said} makes {list(found.shape)} of images {list(images.shape)} at stride {stride}, not "
                 f"{list(expected)}: channels stay, and sides divided by the stride are rounded up"
             )
+        if found.dtype != images.dtype:
+            raise UserError(f"{said} gives {found.dtype} where it is given {images.dtype}; keep the type")
+        if not found.isfinite().all():
+            raise UserError(f"{said} gives numbers that are not finite, of images from -1 to 1")
         if not torch.equal(images, before):
             raise UserError(f"{said} changes the images that it is given, which others read too (inplace=True?)")
 

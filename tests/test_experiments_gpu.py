@@ -227,17 +227,28 @@ def test_images_are_called_what_they_are(record, tmp_path):
         (["taken/file", "--small", "--device", "cpu"], "is no record that this script began"),
         (["other", "--small", "--device", "cpu"], "records device=cuda, not cpu"),
         (["damaged", "--small", "--device", "auto"], "is no record of this script"),
+        (["lists", "--small", "--device", "auto"], "is no record of this script"),
+        (["stateless", "--small", "--device", "auto"], "is no record of this script"),
+        (["folder", "--small", "--device", "cpu"], "is a folder"),
+        (["taken/file/out", "--small", "--device", "cpu"], "choose a path whose parents are folders"),
+        (["out", "data.root=~nobody-of-this-name"], "there is no such home folder"),
+        (["out", "data.root=.", "search.epoch=3"], "did you mean"),
+        (["out", "--small", "seed=1"], "'seed=1': --small takes no settings"),
     ],
 )
 def test_what_is_refused(record, tmp_path, monkeypatch, capsys, words, says):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    for name in ("taken", "other", "damaged"):
-        (tmp_path / name).mkdir()
+    for name in ("taken", "other", "damaged", "lists", "stateless", "folder", "train/airplane"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "folder" / "record.json").mkdir()
     (tmp_path / "taken" / "file").touch()
     (tmp_path / "damaged" / "record.json").write_text("[1]")
     told = {"format": record.FORMAT, "device": "cuda", "small": True, "images": "digits", "pieces": {}}
     (tmp_path / "other" / "record.json").write_text(json.dumps(told))
+    for name, piece in (("lists", []), ("stateless", {"state": []})):
+        own = {**told, "device": "cpu", "pieces": {"tests_supernet": piece}}
+        (tmp_path / name / "record.json").write_text(json.dumps(own))
     assert record.main(words) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
@@ -261,6 +272,46 @@ def test_slurm_hands_on_the_cores_of_a_task(script, tmp_path):
     assert words[0] == "12"
     assert "--nproc_per_node=2" in words
     assert words[-1] == "seed=1"
+
+
+@pytest.mark.parametrize("script", ["search", "retrain"])
+def test_slurm_puts_a_job_back_that_it_ends(script, tmp_path):
+    """At TERM the processes are asked to save; once they have ended, the job goes back into the queue."""
+    log, ready = tmp_path / "log", tmp_path / "ready"
+    saves = f"trap 'echo saved >> {log}; exit 0' TERM; touch {ready}; while true; do sleep 0.05; done"
+    for name, does in (("scontrol", f'echo "$@" >> {log}; echo node0'), ("srun", saves)):
+        (tmp_path / name).write_text(f"#!/bin/bash\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    own = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_NODELIST": "node0", "SLURM_JOB_NUM_NODES": "1",
+        "SLURM_GPUS_PER_NODE": "2", "SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "12",
+    }  # fmt: skip
+    with subprocess.Popen(
+        ["bash", str(ROOT / "experiments" / "slurm" / f"{script}.slurm"), "seed=1"], env=own
+    ) as job:
+        while not ready.exists() and job.poll() is None:
+            time.sleep(0.01)
+        job.terminate()
+        job.wait()
+    assert log.read_text().splitlines() == ["show hostnames node0", "saved", "requeue 7"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "says"), [({}, "SLURM_JOB_NODELIST"), ({"SLURM_JOB_NODELIST": "a"}, "SLURM")]
+)
+@pytest.mark.parametrize("script", ["search", "retrain"])
+def test_slurm_scripts_outside_slurm(script, variables, says, tmp_path):
+    """Nothing is started, and the variable that is missing is named."""
+    (tmp_path / "scontrol").write_text("#!/bin/sh\necho node0\n")
+    (tmp_path / "srun").write_text(f"#!/bin/sh\ntouch {tmp_path / 'started'}\n")
+    for name in ("scontrol", "srun"):
+        (tmp_path / name).chmod(0o755)
+    own = {"PATH": f"{tmp_path}:{os.environ['PATH']}", **variables}
+    command = ["bash", str(ROOT / "experiments" / "slurm" / f"{script}.slurm")]
+    ended = subprocess.run(command, env=own, capture_output=True, text=True)
+    assert ended.returncode != 0
+    assert says in ended.stderr
+    assert not (tmp_path / "started").exists()
 
 
 @pytest.mark.slow

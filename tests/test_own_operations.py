@@ -7,7 +7,7 @@ import json
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -285,6 +285,15 @@ class Buffered(nn.Module):
         return x * self.get_buffer("scale")
 
 
+class Casts(nn.Module):
+    def __init__(self, change: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.change = change
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.change(x)
+
+
 SHARED = nn.Conv2d(4, 4, 1)
 
 
@@ -321,6 +330,14 @@ def broken(channels: int, stride: int, affine: bool) -> nn.Module:
         (lambda *_: Moody(0), 1, "in training changes the images"),
         (lambda *_: Buffered(persistent=False), 1, "buffer 'scale' is not saved; leave persistent=False out"),
         (lambda *_: Buffered(True, torch.ones(()).item()), 1, r"build\(4, 1, True\) on the meta device.* fails"),
+        (lambda *_: sys.exit(3), 1, "fails: SystemExit: 3"),
+        (lambda *_: Casts(sys.exit), 1, "in training fails on images .*: SystemExit"),
+        (
+            lambda *_: Casts(Tensor.double),
+            1,
+            r"gives torch\.float64 where it is given torch\.float32; keep the type",
+        ),
+        (lambda *_: Casts(torch.log), 1, "gives numbers that are not finite, of images from -1 to 1"),
         (lambda *_: SHARED, 1, "build gives a module that it gave before"),
         (lambda *_: nn.Sequential(nn.ReLU(), SHARED), 1, "or a part of one; make new ones each time"),
     ],
@@ -330,6 +347,31 @@ def test_what_is_no_operation_is_refused_before_it_is_used(build, stride, says):
     with pytest.raises(UserError, match=says) as caught:
         build_operation("mine", 4, stride)
     assert "operation 'mine' of the plugin" in str(caught.value)
+
+
+def test_maps_that_are_too_small_for_an_operation_are_named(tmp_path):
+    """As a search counts it, and where a network is made of it: padding by reflection needs four pixels."""
+
+    def build(channels: int, stride: int, affine: bool) -> nn.Module:
+        return nn.Conv2d(channels, channels, 7, stride, padding=3, padding_mode="reflect")
+
+    nge_search.register_operation("mirrored", build)
+    words = (*RUN, "supernet.operations=[skip_connect,mirrored]", "supernet.cells=3", "supernet.channels=2")
+    with pytest.raises(UserError, match=r"operation 'mirrored' does not take maps of \[\d, 2, 2\].* larger images"):
+        nge_search.search(None, "data.name=digits", *words, f"run.dir={tmp_path / 'search'}")
+    cell = Cell((("mirrored", 0), ("skip_connect", 1)) * 4, (2, 3, 4, 5))
+    (tmp_path / "cell.json").write_text(Genotype(cell, cell).to_json())
+    words = (*RUN, *SMALL, f"network.genotype={tmp_path / 'cell.json'}", f"run.dir={tmp_path / 'eval'}")
+    with pytest.raises(
+        UserError, match=r"not take images of \[1, 8, 8\].*; an operation of a plugin may need larger"
+    ):
+        nge_search.evaluate(None, "data.name=digits", *words, "network.cells=5")
+
+
+@pytest.mark.parametrize("given", ["no", 1, None])
+def test_whether_an_operation_has_weights_is_yes_or_no(given):
+    with pytest.raises(UserError, match=r"operation 'mine': parameter_free=.*: give True or False"):
+        nge_search.register_operation("mine", lambda *_: nn.Identity(), parameter_free=given)
 
 
 def test_operations_without_weights_have_none_at_stride_1():

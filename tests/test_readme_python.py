@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import create_autospec
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import nge_search
 from nge_search.cli import main
@@ -73,6 +76,56 @@ def short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, checkout: Path, tiny_
     search = (*tiny_search, "search.baselines=false")
     monkeypatch.setattr(nge_search, "search", shortened(nge_search.search, checkout, search))
     monkeypatch.setattr(nge_search, "evaluate", shortened(nge_search.evaluate, checkout, SMALL))
+
+
+def test_every_call_is_one_that_its_function_takes(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they do is tested where they are; here, that README's arguments are theirs."""
+    code = text.split("\n## From Python\n")[1].split("```python\n")[1].split("```")[0]
+    called = dict.fromkeys(re.findall(r"nge_search\.(\w+)\(", code))
+    for name in called:
+        monkeypatch.setattr(nge_search, name, create_autospec(getattr(nge_search, name)))
+    exec(code, {})
+    assert len(called) == 9
+    assert all(getattr(nge_search, name).call_count == 1 for name in called)
+
+
+def test_the_recipes_for_own_images(
+    text: str, checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """README's search and retraining of a folder of images, with fewer and smaller ones."""
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    for name in ("ant", "bee"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for number in range(30):
+            Image.fromarray(random.integers(0, 256, (16, 16, 3), np.uint8)).save(f"images/{name}/{number}.png")
+    small = {
+        "search": ("supernet.channels=2", "supernet.cells=3", "supernet.kernel=reference", "search.epochs=1"),
+        "eval": ("network.channels=2", "network.cells=3", "train.epochs=1"),
+    }
+    for command, own in small.items():
+        (line,) = re.findall(rf"`python train_{command}\.py (--config configs/{command}/images\.yaml [^`]*)`", text)
+        words = line.replace("configs/", f"{checkout}/configs/").replace("=/images", "=images").split()
+        quiet = ("data.image_size=16", "threads=1", "device=cpu", "run.progress=none", "run.tensorboard=false")
+        assert main([command, *words, *own, *quiet]) == 0
+    summary = json.loads(Path("runs/eval/images/summary.json").read_text())
+    found = json.loads(Path("runs/search/images/genotype.json").read_text())
+    assert summary["genotype"] == found
+    assert Path("runs/eval/images/report.html").exists()
+
+
+def test_sizes_that_are_shown(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """README's `nge show` of a wanted size, of latency, and of the network whose half is to be searched for."""
+    part = text.split("\n**Cells of a wanted size.**")[1].split("\n**")[0]
+    lines = [line for line in re.findall(r"nge show [^`\n#]+", part) if " --" in line]
+    printed = []
+    for line in lines:
+        assert main(shlex.split(line.replace("RUN", "darts_v2"))[1:]) == 0
+        printed.append(capsys.readouterr().out)
+    assert len(printed) == 3
+    assert "comes nearest to 600M mult-adds" in printed[0]
+    assert "latency" in printed[1]
+    assert "528.36M mult-adds" in printed[2]
 
 
 def test_looking_in(text: str, short: None, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,8 @@ import os
 import shutil
 import subprocess
 import sys
-import zipfile
+import sysconfig
+import venv
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,32 @@ NEEDED = ("setup.py", "setup.cfg", "pyproject.toml", "MANIFEST.in", "README.md",
 TINY = ("run.progress=none", "run.tensorboard=false", "data.limit=64", "threads=1")
 
 
+def environment(folder: Path, wheel: Path) -> tuple[Path, Path]:
+    """A virtual environment that has the wheel, and this one's other packages; its bin and site-packages."""
+    venv.create(folder, symlinks=True)
+    python = folder / "bin" / "python"
+    where = [str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    place = Path(subprocess.run(where, check=True, capture_output=True, text=True).stdout.strip())
+    (place / "beside.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        str(python),
+        "install",
+        "--quiet",
+        "--no-index",
+        "--no-deps",
+    ]
+    subprocess.run([*install, str(wheel)], check=True, capture_output=True)
+    return folder / "bin", place
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("setuptools") is None, reason="needs setuptools to build a wheel")
 def test_a_wheel_works_alone(tmp_path):
-    source, place, elsewhere = (tmp_path / name for name in ("source", "installed", "elsewhere"))
+    source, elsewhere = tmp_path / "source", tmp_path / "elsewhere"
     source.mkdir()
     elsewhere.mkdir()
     for name in NEEDED:
@@ -32,14 +55,15 @@ def test_a_wheel_works_alone(tmp_path):
     subprocess.run(build, cwd=source, check=True, capture_output=True)
     shutil.rmtree(source)
     (wheel,) = (tmp_path / "wheels").glob("*.whl")
-    zipfile.ZipFile(wheel).extractall(place)
+    bin_folder, place = environment(tmp_path / "environment", wheel)
     shipped = {path.relative_to(place / "nge_search").as_posix() for path in place.glob("nge_search/configs/*/*")}
     assert shipped == {path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").glob("*/*.yaml")}
 
     def nge(*words: str) -> str:
-        own = {**os.environ, "PYTHONPATH": str(place)}
-        command = [sys.executable, "-m", "nge_search.cli", *words]
-        done = subprocess.run(command, cwd=elsewhere, env=own, capture_output=True, text=True, check=False)
+        own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        done = subprocess.run(
+            [bin_folder / "nge", *words], cwd=elsewhere, env=own, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 

@@ -24,19 +24,25 @@ from typing import Any
 from nge_search.commands.parser import Parser
 from nge_search.engine.distributed import choose_device
 from nge_search.engine.run_reader import RunReader
-from nge_search.errors import UserError
-from nge_search.files import write_atomic
+from nge_search.errors import UserError, from_os_error
+from nge_search.files import read_text, user_path, write_atomic
 from nge_search.json_reader import parse_json
+from nge_search.settings.load import load_config
 from nge_search.settings.run import DEVICES
+from nge_search.settings.search import SearchConfig
 
 ROOT = Path(__file__).parents[2]
 FORMAT = "nge-gpu-record/1"
+#: Of a record, in bytes.
+LARGEST = 1 << 26
 #: Seconds of a piece, at most, and of them those that a run has to save its state once it is asked to end.
 LONGEST, SAVING = 240.0, 20.0
 #: A piece is not begun with less time than this, in seconds; it is more than SAVING.
 LEAST = 60.0
 #: Processes of pytest, which wait for Python more than for the GPU that they share.
 WORKERS = 4
+#: The search that is recorded.
+PAPER = ROOT / "configs" / "search" / "cifar10_paper.yaml"
 #: Images that train the weights in an epoch of the paper's search.
 HALF = 25_000
 NGE = (sys.executable, "-m", "nge_search.cli")
@@ -118,7 +124,7 @@ def _search(name: str, precision: str, graphs: bool, short: bool = False) -> Cal
     """The paper's search, `short`: an epoch of few images; on a GPU with CUDA graphs, or without any."""
 
     def command(options: Options) -> list[str]:
-        config = ROOT / "configs" / "search" / "cifar10_paper.yaml"
+        config = PAPER
         words = SMALL_SEARCH if options.small else (*options.data, *(SHORT if short else ()))
         recorded = "never" if not graphs else "always" if options.device == "cuda" else "auto"
         more = f"precision={precision}", f"search.cuda_graphs={recorded}"
@@ -312,7 +318,8 @@ def images_of(words: Sequence[str]) -> tuple[tuple[str, ...], str]:
     others = tuple(word for word in words if not word.startswith("data.root="))
     if not roots:
         raise UserError("name the folder of CIFAR-10: data.root=FOLDER; or --small for a dry run on digits")
-    root = Path(roots[-1]).expanduser().absolute()
+    root = user_path(roots[-1]).absolute()
+    load_config(SearchConfig, PAPER, others)  # so that a misspelt setting is said now, and not in a piece's log
     if (root / "cifar-10-batches-py").is_dir():
         return (f"data.root={root}", *others), "CIFAR-10, lossless (torchvision's files)"
     if (root / "train" / "airplane").is_dir():
@@ -340,8 +347,10 @@ def load(out: Path, told: dict[str, Any]) -> dict[str, Any]:
         record = {"format": FORMAT, **told, "pieces": {}}
         write_atomic(path, json.dumps(record, indent=2) + "\n")
         return record
-    record = parse_json(path.read_text(errors="replace"), str(path))
-    if not isinstance(record, dict) or record.get("format") != FORMAT or not isinstance(record.get("pieces"), dict):
+    record = parse_json(read_text(path, LARGEST), str(path))
+    pieces = record.get("pieces") if isinstance(record, dict) and record.get("format") == FORMAT else None
+    known = isinstance(pieces, dict) and all(isinstance(piece, dict) for piece in pieces.values())
+    if not known or not all(isinstance(piece.get("state"), str) for piece in pieces.values()):
         raise UserError(f"{path} is no record of this script; name a new folder")
     for name, value in told.items():
         if record.get(name) != value:
@@ -391,9 +400,12 @@ def main(words: Sequence[str], run: Execute = execute) -> int:
         device = choose_device(options.device).type
         told = Options(options.out.absolute(), device, options.small, data, label)
         record = record_all(told, names, 60 * options.minutes, run)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    except (UserError, OSError) as error:
+        known = error if isinstance(error, UserError) else from_os_error(error)
+        if known is None:
+            raise
+        print(f"error: {known}", file=sys.stderr)
+        return known.exit_code
     states = {name: record["pieces"].get(name, {}).get("state", "to do") for name in names}
     print(f"{told.out / 'record.json'}: " + ", ".join(f"{name} {state}" for name, state in states.items()))
     return 1 if "failed" in states.values() else 0
@@ -406,6 +418,8 @@ def _options(parser: Parser, words: Sequence[str]) -> argparse.Namespace:
     wrong = next((word for word in options.settings if "=" not in word), None)
     if wrong is not None:
         raise UserError(f"'{wrong}' is not a setting; write key=value, for example data.root=/data")
+    if options.small and options.settings:
+        raise UserError(f"'{options.settings[0]}': --small takes no settings, since it searches digits")
     return options
 
 

@@ -47,8 +47,10 @@ def given_path(given: str) -> str:
 
 
 def require_free(paths: Iterable[str | Path], overwrite: bool) -> None:
-    """Raise UserError if something is where a command would write, unless it may replace it."""
+    """Raise UserError if something is where a command would write a file, unless that may be replaced."""
     for path in paths:
+        if os.path.isdir(path):
+            raise UserError(f"'{path}' is a folder; name the file to write")
         if not overwrite and os.path.lexists(path):
             raise UserError(f"'{path}' is there already; choose another place, or add --overwrite")
 

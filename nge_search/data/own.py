@@ -201,7 +201,12 @@ def _labels(dataset: Any, part: str) -> Tensor:
     """The class of every item: int64 [N], from the dataset's `targets` where items agree with them, else read."""
     if not hasattr(type(dataset), "__getitem__") or not hasattr(type(dataset), "__len__"):
         raise UserError(f"dataset: {part} is {shorten(dataset)}; give a map-style dataset, with a length and items")
-    count = len(dataset)
+    try:
+        count = len(dataset)
+    except Exception as error:  # the caller's own code may raise anything
+        raise UserError(
+            f"dataset: {part} has no length ({type(error).__name__}: {plain(str(error), 200)})"
+        ) from error
     if not count:
         raise UserError(f"dataset: {part} has no items")
 

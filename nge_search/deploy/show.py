@@ -9,7 +9,7 @@ import torch
 
 from nge_search.architecture.graph import CONCAT, OUTPUT, SUM, Graph
 from nge_search.architecture.load import Architecture, load_architecture
-from nge_search.counting import count_parameters, multiply_adds
+from nge_search.counting import count_parameters, sizes_of
 from nge_search.errors import UserError
 from nge_search.networks.families import FAMILIES, Family, Trainable, require_fits
 from nge_search.networks.latency import measure_latency
@@ -60,8 +60,7 @@ def describe_network(
         **dict(zip(("channels", "cells", "classes"), size)),
         "image_size": side,
         "image_channels": image_channels,
-        "params": count_parameters(plain),
-        "macs": multiply_adds(plain, (1, image_channels, side, side)),
+        **sizes_of(plain, (1, image_channels, side, side)),
     }
     lines, aside = _architecture_lines(reference, architecture), ""
     if "auxiliary" in family.own:

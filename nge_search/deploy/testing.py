@@ -33,7 +33,7 @@ from nge_search.engine.distributed import World, choose_device
 from nge_search.engine.given import OWN, Images
 from nge_search.engine.precision import allow_tf32, forward_context, full_precision, weight_dtype
 from nge_search.engine.run_reader import RunReader
-from nge_search.errors import UserError, nearest, plain
+from nge_search.errors import UserError, nearest, plain, shorten
 from nge_search.files import user_path
 from nge_search.json_reader import read_json
 from nge_search.kinds import CONFIG
@@ -94,7 +94,12 @@ def measure(
     Raises:
         UserError: a model, settings or images that cannot be used.
     """
+    if not isinstance(model, (str, os.PathLike)):
+        raise UserError(f"{shorten(model)}: give the folder of a run or of an export")
     model = user_path(model)
+    wrong = next((word for word in words if not isinstance(word, str)), None)
+    if wrong is not None:
+        raise UserError(f"{shorten(wrong)}: give settings one by one, as 'data.root=FOLDER'")
     keys = [_key(word) for word in words]
     if (model / MODEL_FILE).is_file():
         is_masked = read_json(model / MODEL_FILE).get("architecture") == ARCHITECTURE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -69,8 +70,8 @@ def check(kind: Kind, given: dict[str, Any]) -> dict[str, Any]:
             takes = " and ".join(f"{one}=" for one in kind.given) or "nothing"
             what = f"task={kind.task}" if kind.task else kind.name
             raise UserError(f"{name}=: {what} takes {takes} besides settings")
-        if name == "on_epoch" and not callable(value):
-            raise UserError(f"on_epoch={shorten(value)}: give a function, which is called with a run")
+        if name == "on_epoch" and (not callable(value) or inspect.iscoroutinefunction(value)):
+            raise UserError(f"on_epoch={shorten(value)}: give a function (not `async`), which is called with a run")
     if "dataset" in found:
         found["dataset"] = Images.of(found["dataset"])
     return found

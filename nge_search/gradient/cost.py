@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from nge_search.counting import multiply_adds
 from nge_search.engine.distributed import World
 from nge_search.engine.environment import device_name
-from nge_search.errors import UserError
+from nge_search.errors import UserError, plain
 from nge_search.networks.latency import WARM_UP, pass_seconds
 from nge_search.supernet import DenseSupernet, Supernet
 
@@ -107,10 +107,23 @@ def _summed(supernet: Supernet | DenseSupernet, image_size: int, cost: Operation
     for kind, edge, operations, shape in supernet.mixed_operations(image_size):
         which = kind, space.edges[edge][0] < space.inputs, *shape
         if which not in known:
-            costs = [cost(operation, (1, *shape)) for operation in operations]
+            costs = [
+                _cost_of(cost, name, operation, shape) for name, operation in zip(space.operations, operations)
+            ]
             known[which] = torch.tensor(costs, dtype=torch.float64)
         found[kind][edge] += known[which]
     return found
+
+
+def _cost_of(cost: OperationCost, name: str, operation: nn.Module, shape: tuple[int, ...]) -> float:
+    """What an operation costs; UserError, naming it, where it does not take such maps, as a plugin's may not."""
+    try:
+        return cost(operation, (1, *shape))
+    except RuntimeError as error:
+        raise UserError(
+            f"operation '{name}' does not take maps of {list(shape)} (channels, height, width), which the supernet "
+            f"has: {plain(str(error), 200)}; larger images have larger maps (data.image_size)"
+        ) from None
 
 
 def _operation_seconds(device: torch.device, operation: nn.Module, shape: tuple[int, ...]) -> float:

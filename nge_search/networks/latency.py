@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from nge_search.engine.environment import device_name
 from nge_search.engine.precision import allow_tf32
+from nge_search.errors import UserError, plain
 
 WARM_UP, PASSES = 3, 15
 
@@ -63,9 +64,15 @@ def measure_latency(
     """
     allow_tf32(False)
     network = network.to(device).to(memory_format=torch.channels_last).eval()
-    images_BCHW = torch.randn(batch, image_channels, image_size, image_size, device=device)
-    images_BCHW = images_BCHW.contiguous(memory_format=torch.channels_last)
-    laps = pass_seconds(network, images_BCHW, passes)
+    shape = batch, image_channels, image_size, image_size
+    try:
+        images_BCHW = torch.randn(shape, device=device).contiguous(memory_format=torch.channels_last)
+        laps = pass_seconds(network, images_BCHW, passes)
+    except RuntimeError as error:  # torch's kinds of having no memory are this, too
+        raise UserError(
+            f"the network cannot be measured on images {list(shape)}: {plain(str(error), 200)}; take fewer or "
+            "smaller ones"
+        ) from None
     threads, name = torch.get_num_threads(), device_name(device)
     return Latency(statistics.median(laps), min(laps), max(laps), passes, batch, threads, name)
 

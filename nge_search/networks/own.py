@@ -22,22 +22,22 @@ class OwnNetwork(nn.Module):
 
     drop_slots = 0
 
-    def __init__(self, module: nn.Module, macs: int):
+    def __init__(self, module: nn.Module, classes: int, macs: int):
         super().__init__()
-        self.module, self.macs, self.compiled = module, macs, False
+        self.module, self.classes, self.macs, self.compiled = module, classes, macs, False
 
     @property
     def cells(self) -> list[nn.Module]:
         return [self.module]
 
     def forward(self, x_BCHW: Tensor, keep_BD: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Logits, and no auxiliary ones; UserError for a module that gives something else than a tensor."""
+        """Logits, and no auxiliary ones; UserError for a module that gives something else."""
         found = self.module(x_BCHW)
-        if not isinstance(found, Tensor):
+        if not isinstance(found, Tensor) or found.shape != (len(x_BCHW), self.classes):
             mode = "training" if self.training else "evaluation"
             raise UserError(
-                f"network: {type(self.module).__name__} gives {type(found).__name__} in {mode} mode; it must give "
-                f"logits alone"
+                f"network: {type(self.module).__name__} gives {_what(found)} in {mode} mode; it must give logits "
+                f"{[len(x_BCHW), self.classes]} alone"
             )
         return found, None
 
@@ -58,6 +58,10 @@ def own_network(module: nn.Module, channels: int, side: int, classes: int) -> Ow
     weights = [parameter for parameter in module.parameters() if parameter.requires_grad]
     if not weights:
         raise UserError(f"network: {type(module).__name__} has no parameters that learn")
+    if any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())):
+        raise UserError(
+            f"network: {type(module).__name__} is on the meta device, without numbers; use to_empty first"
+        )
     shape, training = (_TRIED, channels, side, side), module.training
     images = torch.zeros(shape, dtype=weights[0].dtype, device=weights[0].device)
     try:
@@ -69,10 +73,14 @@ def own_network(module: nn.Module, channels: int, side: int, classes: int) -> Ow
         ) from error
     finally:
         module.train(training)
-    given = list(found.shape) if isinstance(found, Tensor) else shorten(type(found).__name__)
-    if given != [_TRIED, classes]:
+    if not isinstance(found, Tensor) or found.shape != (_TRIED, classes):
         raise UserError(
-            f"network: {type(module).__name__} gives {given} for {_TRIED} images of {classes} classes; it must "
-            f"give logits {[_TRIED, classes]}"
+            f"network: {type(module).__name__} gives {_what(found)} for {_TRIED} images of {classes} classes; "
+            f"it must give logits {[_TRIED, classes]}"
         )
-    return OwnNetwork(module, counter.get_total_flops() // (2 * _TRIED))
+    return OwnNetwork(module, classes, counter.get_total_flops() // (2 * _TRIED))
+
+
+def _what(found: object) -> str:
+    """What a module has given, in a message."""
+    return str(list(found.shape)) if isinstance(found, Tensor) else type(found).__name__

@@ -160,9 +160,9 @@ class TimmClassifier(Classifier):
         """timm's way of naming feature maps as positions from 0: a number is the last so many, None is all."""
         count = len(self.feature_info)
         last = count if indices is None else indices
-        given = [*range(-last, 0)] if isinstance(last, int) else [*last]
-        if not given or not all(-count <= i < count for i in given):
-            raise UserError(f"indices={shorten(indices)}: there are {count} feature maps")
+        given: list[Any] = [*range(-last, 0)] if isinstance(last, int) else [*last] if _is_sequence(last) else []
+        if not given or not all(isinstance(i, int) and -count <= i < count for i in given):
+            raise UserError(f"indices={shorten(indices)}: give a number or positions of {count} feature maps")
         return [i % count for i in given]
 
     def prune_intermediate_layers(
@@ -218,6 +218,8 @@ class TimmClassifier(Classifier):
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Whether training keeps the outputs of cells alone, and computes the rest again for the gradients."""
+        if not isinstance(enable, bool):
+            raise UserError(f"set_grad_checkpointing({shorten(enable)}): give True or False")
         self.checkpointed = enable
 
 
@@ -233,7 +235,13 @@ class TimmImageNetNetwork(TimmClassifier, ImageNetNetwork):
     stem_reductions: ClassVar[dict[str, int]] = {"stem0": 4, "stem1": 8}
 
 
+#: Of the numbers that a network is made of.
+_LEAST = {"channels": 1, "cells": 1, "in_chans": 1, "num_classes": 0}
 _NETWORKS: dict[str, type[TimmClassifier]] = {"cifar": TimmCifarNetwork, "imagenet": TimmImageNetNetwork}
+
+
+def _is_sequence(given: object) -> bool:
+    return isinstance(given, Sequence) and not isinstance(given, (str, bytes))
 
 
 def _resolve(genotype: str | Path | Mapping[str, Any] | Genotype) -> Genotype:
@@ -275,6 +283,10 @@ default_cfgs = generate_default_cfgs(
 
 def _create(kind: str, pretrained: bool, **kwargs: Any) -> nn.Module:
     network = _NETWORKS[kind]
+    for name, least in _LEAST.items():
+        given = kwargs.get(name, least)
+        if not isinstance(given, int) or given < least:
+            raise UserError(f"{name}={shorten(given)}: give a whole number from {least} on")
     maps = len(network.stem_reductions) + len(_resolution_ends(kwargs.get("cells", FAMILIES[kind].cells)))
     return build_model_with_cfg(
         network,

@@ -349,6 +349,8 @@ class _Setting:
         """What was written, or a Python object, as a value of the setting; UserError if it is none."""
         if self.key == "task":
             return kinds.current_task(read_value(self.key, value, self.types))
+        if self.item.metadata["may_grow"] and isinstance(value, Written) and value.text.strip().startswith("+"):
+            raise UserError(f"{self.key}={shorten(value.text)}: give the number of all, not of those to be added")
         if self.item.metadata["path"]:
             return read_path(self.key, value, self.default)
         return read_value(self.key, value, self.types)

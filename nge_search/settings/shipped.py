@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,12 +41,20 @@ def find_config(given: str | Path, command: str) -> Path:
         command: the command that takes it, such as `search` or `predict train`.
 
     Raises:
-        UserError: what looks like a name is none. A path that leads nowhere comes back, for its reader to say so.
+        UserError: what looks like a name is none, or there is no such file, but a config that ships has its name.
+            Any other path that leads nowhere comes back, for its reader to say so.
     """
     path, name = user_path(given), str(given)
-    if path.is_file() or not name or "/" in name or "." in name or "\0" in name:
+    if path.is_file() or not name:
         return path
     group = command.split()[0]
+    if "/" in name or "." in name:
+        ships = not path.exists() and path.suffix == ".yaml" and _ships(path.stem, group)
+        if ships:
+            raise UserError(
+                f"config '{plain(name)}' does not exist; `--config {path.stem}` names the one that ships"
+            )
+        return path
     known = {config.name: config.path for config in shipped_configs() if config.group == group}
     if name in known:
         return known[name]
@@ -55,6 +64,13 @@ def find_config(given: str | Path, command: str) -> Path:
         f"config '{plain(name)}' is no file, and none of that name ships for `nge {command}`"
         f"{nearest(name, known)}; `nge configs` lists them"
     )
+
+
+def _ships(name: str, group: str) -> bool:
+    """Whether a config of that name ships for a group of commands."""
+    with contextlib.suppress(UserError):
+        return any(config.name == name for config in shipped_configs(group))
+    return False
 
 
 def shipped_configs(group: str | None = None) -> list[ShippedConfig]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nge_search.errors import UserError, shorten
 from nge_search.settings import names
 from nge_search.settings.strategies import PolicySection, StrategySection
 from nge_search.spaces import Space
@@ -35,8 +36,13 @@ def build_strategy(
         seed: of all chance.
 
     Raises:
-        UserError: an embedding that is too small for the space.
+        UserError: arguments of other kinds, or an embedding that is too small for the space.
     """
     policy = policy or PolicySection()
+    for name, given, kind in (("space", space, Space), ("settings", settings, StrategySection)):
+        if not isinstance(given, kind):
+            raise UserError(f"{name}={shorten(given)}: give a {kind.__name__} of {kind.__module__}")
+    if not isinstance(seed, int) or seed < 0:
+        raise UserError(f"seed={shorten(seed)}: give a whole number from 0 on")
     policy.check_vertices(space.cell_space.vertices)
     return STRATEGIES[settings.name](space, settings, policy, seed)

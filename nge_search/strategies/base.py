@@ -51,8 +51,11 @@ class Strategy(ABC):
         """The next architectures to evaluate.
 
         Raises:
+            UserError: no number of architectures.
             RunFailure: a policy's probabilities are no longer finite.
         """
+        if not isinstance(count, int) or count < 1:
+            raise UserError(f"ask({shorten(count)}): give how many architectures, from 1 on")
         codes = []
         for _ in range(count):
             code = self._propose()
@@ -65,16 +68,18 @@ class Strategy(ABC):
         """The value of a pending architecture.
 
         Raises:
-            UserError: an architecture that is not pending, or a value that is not finite.
+            UserError: an architecture that is not pending, or a value that is no finite number.
             RunFailure: a policy's probabilities are no longer finite.
         """
-        if code not in self.pending:
+        code = tuple(code) if isinstance(code, list) else code  # as JSON has it
+        if not isinstance(code, tuple) or code not in self.pending:
             raise UserError(f"{shorten(code)} is not pending: it was not asked for, or its value was told before")
-        if not math.isfinite(value):
-            raise UserError(f"{shorten(code)} has the value {value}; give a finite number, however low")
+        number = _number(value)
+        if not math.isfinite(number):
+            raise UserError(f"{shorten(code)} has the value {shorten(value)}; give a finite number, however low")
         self.pending.remove(code)
         self._pending_keys.remove(self.space.key(code))
-        self._learn(code, value)
+        self._learn(code, number)
 
     def state_dict(self) -> dict[str, Any]:
         """All that is needed to go on exactly: JSON's values, and the tensors of a policy; a copy."""
@@ -165,6 +170,16 @@ def draw_until_free(draw: Callable[[], Code], taken: Callable[[Code], bool]) -> 
 def as_lists(codes: Iterable[Code]) -> list[list[int]]:
     """Architectures as JSON has them."""
     return [list(code) for code in codes]
+
+
+def _number(value: Any) -> float:
+    """A value as a number; NaN for what is none, such as the None of an objective that returns nothing."""
+    if isinstance(value, (str, bytes)):
+        return math.nan
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        return math.nan
 
 
 def _generator(reader: Reader) -> np.random.Generator:

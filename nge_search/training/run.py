@@ -10,7 +10,7 @@ from torch import nn
 
 from nge_search.architecture.genotype import Cells
 from nge_search.architecture.load import Architecture, load_architecture
-from nge_search.counting import count_parameters, multiply_adds
+from nge_search.counting import count_parameters, sizes_of
 from nge_search.data import Augmentation, Dataset, ImageSource, Loader, store
 from nge_search.data.distributed import load_everywhere
 from nge_search.data.own import loader_of
@@ -105,7 +105,7 @@ def _take_over(config: EvalConfig, module: nn.Module) -> None:
             f"run '{config.run.dir}' has finished and kept no checkpoint, so its weights cannot be given to the "
             f"module; restore it, or train anew with run.overwrite=true"
         )
-    network = OwnNetwork(module.to(weight_dtype(config.precision)), 0)
+    network = OwnNetwork(module.to(weight_dtype(config.precision)), classes=0, macs=0)
     load_module(network, saved.state.section("task").any("network"), saved.state.source)
     network.eval()
 
@@ -118,7 +118,7 @@ def _train(
     task = build_task(config, cells, dataset, session.world)
     plain = build_network(config, cells, dataset, auxiliary=False)
     shape = (1, dataset.channels, dataset.image_size, dataset.image_size)
-    size = {"params": count_parameters(plain), "macs": multiply_adds(plain, shape)}
+    size = sizes_of(plain, shape)
     return _run_task(session, config, task, size, {"genotype": architecture.document})
 
 

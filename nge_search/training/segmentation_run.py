@@ -11,7 +11,7 @@ import torch
 
 from nge_search.architecture.genotype import Cells
 from nge_search.architecture.load import Architecture
-from nge_search.counting import count_parameters, multiply_adds
+from nge_search.counting import count_parameters, sizes_of
 from nge_search.data import Loader, ResidentImages, StreamedImages, fits
 from nge_search.data.distributed import load_everywhere
 from nge_search.data.segmentation.augmentation import MaskedAugmentation
@@ -67,7 +67,7 @@ def _train(session: Session, config: SegmentationConfig, architecture: Architect
     task = build_task(config, cells, dataset, session.world)
     plain = build_network(config.network, cells, len(dataset.classes), auxiliary=False)
     shape = (1, 3, config.data.crop, config.data.crop)
-    size = {"params": count_parameters(plain), "macs": multiply_adds(plain, shape)}
+    size = sizes_of(plain, shape)
     backbone = count_parameters(plain.backbone)
     session.say(
         f"{size['params']:,} parameters ({backbone:,} in the backbone; the paper's network: 10.31M), "

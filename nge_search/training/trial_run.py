@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from nge_search.architecture.load import Architecture, load_architecture
-from nge_search.counting import count_parameters, multiply_adds
+from nge_search.counting import sizes_of
 from nge_search.data import load_dataset
 from nge_search.data.distributed import load_everywhere
 from nge_search.data.workers import worker_failure
@@ -79,7 +79,7 @@ def _train(
     dataset = images.dataset
     network = build_network(config, architecture, dataset)
     shape = (1, dataset.channels, dataset.image_size, dataset.image_size)
-    size = {"params": count_parameters(network), "macs": multiply_adds(network, shape)}
+    size = sizes_of(network, shape)
     session.explain = worker_failure
     task = ShortTraining(config, network, images, session.world)
     loop = session.train(task, {GENOTYPE: architecture.document, DATASET: describe_images(dataset)})

@@ -248,9 +248,18 @@ class Aside(nn.Module):
         return (logits_BK, logits_BK) if self.training else logits_BK
 
 
+class Fewer(Aside):
+    """Gives fewer logits in training."""
+
+    def forward(self, x_BCHW: Tensor) -> Any:
+        return self.linear(x_BCHW.flatten(1))[:, : 7 if self.training else 10]
+
+
 def test_a_module_that_gives_more_in_training_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="network: Aside gives tuple in training mode; it must give logits alone"):
+    with pytest.raises(UserError, match="network: Aside gives tuple in training mode; it must give logits"):
         nge_search.evaluate(None, *MODULE, f"run.dir={tmp_path / 'run'}", network=Aside())
+    with pytest.raises(UserError, match=r"network: Fewer gives \[\d+, 7\] in training mode; it must give logits"):
+        nge_search.evaluate(None, *MODULE, f"run.dir={tmp_path / 'other'}", network=Fewer())
 
 
 def test_a_module_may_convolve_in_three_dimensions(tmp_path: Path) -> None:
@@ -321,6 +330,12 @@ def test_what_a_dataset_raises_names_the_item() -> None:
         def __getitem__(self, position: int) -> Any:
             return self.items[position] if position < 3 else 1 / 0
 
+    class Endless(Items):
+        def __len__(self) -> int:
+            return 1 // 0
+
+    with pytest.raises(UserError, match=r"dataset: test has no length \(ZeroDivisionError: "):
+        load_own(Images(Items(GOOD), Endless(GOOD)), DataSection(name="own"))
     with pytest.raises(UserError, match=r"item 3 of train cannot be read \(ZeroDivisionError: division by zero\)"):
         load_own(Images(Broken(GOOD * 2), Items(GOOD)), DataSection(name="own"))
 
@@ -350,6 +365,7 @@ def test_own_images_have_no_command_and_no_processes(
         (nn.Linear(3, 10), (), "network: Linear does not take images [2, 1, 8, 8]"),
         (nn.Sequential(nn.Flatten(), nn.Linear(64, 7)), (), "Sequential gives [2, 7] for 2 images of 10 classes"),
         (nn.Conv2d(1, 10, 3), (), "gives [2, 10, 6, 6]"),
+        (nn.Linear(64, 10, device="meta"), (), "network: Linear is on the meta device"),
         (nn.Conv2d(1, 10, 3), ("network.drop_path=0.1",), "network.drop_path=0.1: a module that is given"),
         (nn.Conv2d(1, 10, 3), ("network.weights=other",), "network.weights=other: a module that is given"),
     ],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import json
 import shlex
 import shutil
@@ -12,11 +14,20 @@ from nge_search.deploy.export_formats import FORMATS
 
 
 def test_the_lines_of_the_readme(checkout, digits_run, masks_run, digit, tmp_path, monkeypatch, capsys):
-    """ONNX and torch.export files, which other tests write and read, are left empty here."""
+    """ONNX and torch.export files of a classifier, which other tests write and read, are left empty here."""
     monkeypatch.chdir(tmp_path)
+    write_onnx, has_onnx = FORMATS["onnx"], importlib.util.find_spec("onnxscript") is not None
+
+    def write(network, images, folder, file):
+        if images.argmax and has_onnx:
+            write_onnx(network, images, folder)
+        else:
+            (folder / file).touch()
+
     for name, file in (("onnx", "model.onnx"), ("torch", "model.pt2")):
-        monkeypatch.setitem(FORMATS, name, lambda network, images, folder, file=file: (folder / file).touch())
-    monkeypatch.setattr("nge_search.deploy.export.require_onnx", lambda: None)
+        monkeypatch.setitem(FORMATS, name, functools.partial(write, file=file))
+    if not has_onnx:
+        monkeypatch.setattr("nge_search.deploy.export.require_onnx", lambda: None)
     shutil.copytree(digits_run, "runs/eval/cifar10")
     shutil.copytree(masks_run, "runs/segmentation/scenes")
     for place in ("photos", "labelled/7", "labelled/3"):
@@ -34,4 +45,5 @@ def test_the_lines_of_the_readme(checkout, digits_run, masks_run, digit, tmp_pat
     assert "2 images of labelled: error" in printed[4]
     assert printed[5].startswith("photos/digit.png: ")
     assert {path.name for path in Path("exported/all").iterdir()} >= {"model.onnx", "model.pt2", "config.json"}
+    assert bool(Path("exported/scenes/model.onnx").stat().st_size) == has_onnx
     assert json.loads(Path("exported/scenes/config.json").read_text())["architecture"] == "nge_deeplab"

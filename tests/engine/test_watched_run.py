@@ -316,10 +316,22 @@ def test_a_damaged_run_shows_itself_without_what_is_damaged(
 # -- what cannot be looked into
 
 
+async def look_later(run: Run) -> None:
+    """Would never be carried out."""
+
+
 @pytest.mark.parametrize(
     ("call", "says"),
     [
         (lambda: nge_search.search(None, on_epoch=3), "on_epoch=3: give a function"),
+        (lambda: nge_search.search(None, on_epoch=look_later), "give a function (not `async`)"),
+        (lambda: nge_search.test("run", ["data.root=x"]), "['data.root=x']: give settings one by one"),
+        (
+            lambda: nge_search.test("run", {"data": {"root": "x"}}),
+            "give settings one by one, as 'data.root=FOLDER'",
+        ),
+        (lambda: nge_search.test(None), "None: give the folder of a run or of an export"),
+        (lambda: nge_search.test(3, "data.root=x"), "3: give the folder of a run or of an export"),
         (
             lambda: nge_search.search(None, "task=queries", on_epoch=print),
             "on_epoch=: task=queries takes nothing besides settings",

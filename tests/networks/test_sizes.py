@@ -76,6 +76,17 @@ def test_show_measures_latency(capsys):
     assert 0 < found["fastest"] <= found["seconds"] <= found["slowest"]
 
 
+def test_show_says_that_images_are_too_many_for_the_memory(monkeypatch, capsys):
+    def allocate(*_: object) -> None:
+        raise RuntimeError("not enough memory:\nyou tried to allocate 9 bytes")
+
+    monkeypatch.setattr("nge_search.networks.latency.pass_seconds", allocate)
+    assert main(["show", "darts_v1", "--channels", "1", "--cells", "1", "--batch", "7", "--latency"]) == 2
+    error = capsys.readouterr().err
+    assert "cannot be measured on images [7, 3, 32, 32]: not enough memory:" in error
+    assert error.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -243,7 +243,7 @@ def test_intermediates_by_position(kind):
         cell.register_forward_hook(lambda *_, position=position: computed.append(position))
     model.forward_intermediates(x, [-2], stop_early=True)
     assert computed == [0, 1, 2, 3]  # up to the last cell before the second reduction
-    for indices in (0, len(maps) + 1, [len(maps)], [-len(maps) - 1], []):
+    for indices in (0, len(maps) + 1, [len(maps)], [-len(maps) - 1], [], "last", [1.0], [None], 2.0):
         with pytest.raises(UserError, match="feature maps"):
             model.forward_intermediates(x, indices)
     with pytest.raises(UserError, match="output_fmt='NLC'"):
@@ -289,4 +289,18 @@ def test_gradient_checkpointing_keeps_less_and_computes_the_same():
     model = small("cifar")
     model.set_grad_checkpointing()
     model.set_grad_checkpointing(False)
+    for given in ("no", None, 1, 0.0, []):
+        with pytest.raises(UserError, match=r"set_grad_checkpointing\(.*\): give True or False"):
+            model.set_grad_checkpointing(given)
     assert not model.checkpointed
+
+
+@KINDS
+@pytest.mark.parametrize(
+    "settings",
+    [{"cells": 0}, {"channels": "4"}, {"channels": 0}, {"in_chans": 0}, {"num_classes": -1}, {"cells": 2.0}],
+)
+def test_numbers_that_make_no_network(kind, settings):
+    (name,) = settings
+    with pytest.raises(UserError, match=f"{name}=.*: give a whole number from"):
+        timm.create_model(ARCHITECTURES[kind], genotype="darts_v1", **settings)

@@ -7,6 +7,7 @@ import hashlib
 import io
 import itertools
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,12 @@ def test_isomorphic_cells_are_not_pending_at_once(name: str, small_policy: Small
         ((0,) * 6, 1.0, "is not pending"),
         (None, float("nan"), "has the value nan; give a finite number"),
         (None, float("inf"), "has the value inf; give a finite number"),
+        (None, None, "has the value None; give a finite number"),
+        (None, "0.9", "has the value '0.9'; give a finite number"),
+        (None, 1j, "has the value 1j; give a finite number"),
+        (None, torch.ones(2), "give a finite number"),
+        (np.zeros(6), 1.0, "is not pending"),
+        (7, 1.0, "is not pending"),
     ],
 )
 def test_what_cannot_be_told_changes_nothing(code: Code | None, value: float, why: str) -> None:
@@ -181,13 +188,34 @@ def test_what_cannot_be_told_changes_nothing(code: Code | None, value: float, wh
     (asked,) = strategy.ask()
     assert like.ask() == [asked]
     with pytest.raises(UserError, match=why):
-        strategy.tell(code or asked, value)
+        strategy.tell(asked if code is None else code, value)
     assert strategy.pending == [asked]
-    for each in (strategy, like):
-        each.tell(asked, 1.0)
+    strategy.tell(list(asked), np.float32(1.0))
+    like.tell(asked, 1.0)
     with pytest.raises(UserError, match="told before"):
         strategy.tell(asked, 1.0)
     assert strategy.ask(3) == like.ask(3)
+
+
+@pytest.mark.parametrize("count", [0, -1, 2.5, "3", None])
+def test_what_cannot_be_asked(count: Any) -> None:
+    with pytest.raises(UserError, match=r"ask\(.*\): give how many architectures, from 1 on"):
+        build_strategy(SPACE, small("local_search")).ask(count)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((SPACE, "evolution"), "settings='evolution': give a StrategySection of nge_search.settings.strategies"),
+        (("darts", small("evolution")), "space='darts': give a Space"),
+        ((SPACE, small("evolution"), None, -1), "seed=-1: give a whole number from 0 on"),
+        ((SPACE, small("evolution"), None, 0.5), "seed=0.5: give a whole number from 0 on"),
+        ((None, None), "space=None: give a Space"),
+    ],
+)
+def test_what_makes_no_strategy(arguments: tuple[Any, ...], says: str) -> None:
+    with pytest.raises(UserError, match=re.escape(says)):
+        build_strategy(*arguments)
 
 
 # -- states

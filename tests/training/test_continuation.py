@@ -311,6 +311,7 @@ def test_rates_of_a_segmentation_follow_the_formulas(course: str, voc_tree: Call
     [
         (("train.epochs=9",), "train.epochs was 10, now 9, and may only grow"),
         (("train.epochs=0",), "train.epochs=0: must be at least 1"),
+        (("train.epochs=+10",), "train.epochs='+10': give the number of all, not of those to be added"),
         (("train.epochs=ten",), "train.epochs=ten: must be a whole number"),
         (("train.epochs=20", "train.continuation=linear"), "allowed are constant, cosine, restart"),
         (("train.epochs=20", "train.batch_size=10"), "train.batch_size was 20, now 10"),
