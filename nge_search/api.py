@@ -13,7 +13,7 @@ from nge_search import kinds
 from nge_search.architecture.genotype import Genotype
 from nge_search.architecture.load import read_architecture
 from nge_search.engine.given import OnEpoch, check, settings_of
-from nge_search.engine.run_reader import RunReader
+from nge_search.engine.run_reader import RunReader, require_said
 from nge_search.errors import UserError, shorten
 from nge_search.kinds import GENOTYPE, METRICS, Kind
 from nge_search.registry import resolve
@@ -35,7 +35,8 @@ def run(command: str, config: Any = None, *overrides: str, **given: Any) -> dict
         The content of summary.json.
 
     Raises:
-        UserError: settings, data or a run folder that cannot be used; the message is one line.
+        UserError: settings, data or a run folder that cannot be used, or a finished run to which a file alone would
+            add epochs; the message is one line.
     """
     if command not in kinds.commands():
         raise UserError(f"{shorten(command)} starts no run; allowed are {', '.join(kinds.commands())}")
@@ -43,6 +44,8 @@ def run(command: str, config: Any = None, *overrides: str, **given: Any) -> dict
         given = check(_kind(command, config, overrides), given)
         overrides = (*overrides, *settings_of(given))
     kind, resolved = configure(command, config, overrides)
+    if config is None or isinstance(config, (str, Path)):
+        require_said(resolved, overrides)
     return resolve(kind.run)(resolved, **{name: value for name, value in given.items() if value is not None})
 
 

@@ -23,6 +23,7 @@ from nge_search.commands.testing import test
 from nge_search.console import escape_what_cannot_be_shown, show
 from nge_search.engine.interrupt import Interrupted
 from nge_search.engine.launch import Launch, busy_threads, read_launch, waiting
+from nge_search.engine.run_reader import require_said
 from nge_search.errors import UserError, from_os_error, nearest, plain, shorten
 from nge_search.kinds import Kind
 from nge_search.registry import resolve
@@ -67,6 +68,7 @@ def _configured(command: str, words: Sequence[str]) -> tuple[Kind, RunningConfig
     if options.print_config:
         print(to_yaml(config), end="")
         return None
+    require_said(config, options.settings)
     return kind, config, options.json
 
 
@@ -272,7 +274,7 @@ def _segment(words: Sequence[str]) -> None:
         if image.error:
             unread.append(image.error)
         else:
-            shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in image.shares)
+            shares = ", ".join(f"{name} ({colour}) {100 * share:.1f} %" for name, share, colour in image.shares)
             wrote = " and ".join(str(path) for path in (image.mask, image.overlay) if path)
             show(f"{image.path}: {wrote} ({shares})")
     _fail_all(unread)

@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterable
 
 _LONGEST = 900
+#: Letters of a name that are enough to look for those that begin so.
+_BEGINNING = 3
 
 #: What a terminal obeys or cannot show: control characters, marks of direction, bytes that were no UTF-8.
 _UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
@@ -67,8 +69,10 @@ def from_os_error(error: OSError) -> UserError | None:
 
 
 def nearest(given: str, known: Iterable[str]) -> str:
-    """A `; did you mean 'x'?` suffix for the closest of `known`, or an empty string."""
-    close = difflib.get_close_matches(given[:200], list(known), n=1, cutoff=0.6)
+    """`; did you mean 'x'?` with the first of `known` that begins so, or the closest; or an empty string."""
+    names = list(known)
+    close = [name for name in names if len(given) >= _BEGINNING and name.startswith(given)]
+    close = close or difflib.get_close_matches(given[:200], names, n=1, cutoff=0.6)
     return f"; did you mean '{close[0]}'?" if close else ""
 
 

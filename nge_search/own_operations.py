@@ -103,7 +103,7 @@ def _try(given: str, module: nn.Module, channels: int, stride: int) -> None:
         except (Exception, SystemExit) as error:
             raise UserError(
                 f"{said} fails on images of {channels} channels at stride {stride}: {type(error).__name__}: "
-                f"{plain(str(error), 200)} (constants are buffers, so that they move with it)"
+                f"{plain(str(error), 200)} (maps of all sizes come; constants are buffers, to move with it)"
             ) from None
         if not isinstance(found, Tensor):
             raise UserError(f"{said} gives a {type(found).__name__}, not a tensor")

@@ -19,6 +19,7 @@ from PIL import Image
 import nge_search
 from nge_search.cli import main
 from nge_search.data import load_dataset
+from nge_search.deploy.export_formats import FORMATS
 from nge_search.settings.data import DataSection
 
 #: What makes the trainings short ones.
@@ -89,29 +90,46 @@ def test_every_call_is_one_that_its_function_takes(text: str, monkeypatch: pytes
     assert all(getattr(nge_search, name).call_count == 1 for name in called)
 
 
-def test_the_recipes_for_own_images(
-    text: str, checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """README's search and retraining of a folder of images, with fewer and smaller ones."""
+def test_own_images_from_start_to_end(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With fewer, smaller images and networks, and two epochs in place of 70; other tests write ONNX files."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(FORMATS, "onnx", lambda network, images, folder: (folder / "model.onnx").touch())
     random = np.random.default_rng(0)
-    for name in ("ant", "bee"):
-        (tmp_path / "images" / name).mkdir(parents=True)
-        for number in range(30):
-            Image.fromarray(random.integers(0, 256, (16, 16, 3), np.uint8)).save(f"images/{name}/{number}.png")
+    for folder in ("photos/ant", "photos/bee", "labelled_later/ant", "labelled_later/bee", "new_photos"):
+        (tmp_path / folder).mkdir(parents=True)
+        for number in range(30 if "photos/" in folder else 2):
+            Image.fromarray(random.integers(0, 256, (16, 16, 3), np.uint8)).save(f"{folder}/{number}.png")
+    quiet = ("data.image_size=16", "threads=1", "device=cpu", "run.progress=none", "run.tensorboard=false")
     small = {
-        "search": ("supernet.channels=2", "supernet.cells=3", "supernet.kernel=reference", "search.epochs=1"),
-        "eval": ("network.channels=2", "network.cells=3", "train.epochs=1"),
+        "search": (
+            "supernet.channels=2",
+            "supernet.cells=3",
+            "supernet.kernel=reference",
+            "search.epochs=1",
+            *quiet,
+        ),
+        "eval": ("network.channels=2", "network.cells=3", *quiet),
     }
-    for command, own in small.items():
-        (line,) = re.findall(rf"`python train_{command}\.py (--config configs/{command}/images\.yaml [^`]*)`", text)
-        words = line.replace("configs/", f"{checkout}/configs/").replace("=/images", "=images").split()
-        quiet = ("data.image_size=16", "threads=1", "device=cpu", "run.progress=none", "run.tensorboard=false")
-        assert main([command, *words, *own, *quiet]) == 0
+    lines = block(text, "Your own images, from start to end.", "").splitlines()
+    epochs = []
+    for words in (shlex.split(line, comments=True)[1:] for line in lines):
+        if words[0] == "eval":
+            words = [word for word in words if not word.startswith("train.epochs")]
+            epochs.append(len(epochs) + 1)
+            words.append(f"train.epochs={epochs[-1]}")
+        assert main([*words, *small.get(words[0], ())]) == 0, words
+    assert epochs == [1, 2]
     summary = json.loads(Path("runs/eval/images/summary.json").read_text())
-    found = json.loads(Path("runs/search/images/genotype.json").read_text())
-    assert summary["genotype"] == found
-    assert Path("runs/eval/images/report.html").exists()
+    assert summary["genotype"] == json.loads(Path("runs/search/images/genotype.json").read_text())
+    assert summary["epochs"] == 2
+    assert Path("exported/model.onnx").exists()
+
+
+def test_the_table_names_the_same_recipes(text: str, checkout: Path) -> None:
+    for command in ("search", "eval"):
+        (line,) = re.findall(rf"`python train_{command}\.py (--config configs/{command}/images\.yaml [^`]*)`", text)
+        assert f"nge {command} --config images " in block(text, "Your own images, from start to end.", "")
+        assert "data.root=/images" in line
 
 
 def test_sizes_that_are_shown(text: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -182,7 +182,9 @@ def _end_of(text: str, start: int, source: str) -> int:
         mark = _MARK.match(text, position)
         if mark is None:
             rest = text[position : position + 20]
-            why = f"{shorten(rest)} has no meaning there" if rest.strip() else "it ends too early"
+            why = f"{shorten(rest)} has no meaning there"
+            if not rest.strip() or (rest[0] in "'\"" and rest[0] not in text[position + 1 :]):
+                why = f"it ends too early, before or in {shorten(text[-20:])}: it was cut off"
             raise UserError(f"{source} is no genotype as DARTS or NNI writes it: {why}")
         if mark["name"] and mark["name"] not in _NAMES:
             hint = nearest(mark["name"], _NAMES)

@@ -31,7 +31,8 @@ _LARGEST_ANNOTATIONS = 1 << 26
 #: Folders of data sets that say something of every pixel, or of boxes; alone they are no classes.
 _OF_MASKS = frozenset(
     ("image", "images", "img", "imgs", "mask", "masks", "label", "labels", "annotation", "annotations", "gt",
-     "groundtruth", "ground_truth", "segmentation", "jpegimages", "segmentationclass", "segmentationobject")
+     "groundtruth", "ground_truth", "segmentation", "imagesets",
+     "jpegimages", "segmentationclass", "segmentationobject")
 )  # fmt: skip
 
 #: Files named so are taken for images until they are opened; any other file is looked into at once.

@@ -353,7 +353,9 @@ def naming_errors(path: str) -> Iterator[None]:
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise UserError(f"'{path}' claims more pixels than is safe to decode; shrink or remove it") from None
     except UnidentifiedImageError:
-        raise UserError(f"'{path}' is not an image that can be read; remove or replace it") from None
+        raise UserError(
+            f"'{path}' is not an image that can be read; move it out of the folders of images, or replace it"
+        ) from None
     except FileNotFoundError:
         raise UserError(f"'{path}' does not exist, or is a broken link; restore or remove it") from None
     except Exception as error:  # each decoder has its own: OSError, SyntaxError, ValueError, EOFError, struct.error

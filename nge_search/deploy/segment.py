@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from nge_search.data.decoding import for_each, load, to_tensor
+from nge_search.data.segmentation.voc_masks import voc_palette
 from nge_search.deploy.classify import find_images
 from nge_search.deploy.segmenter import read_trained
 from nge_search.engine.distributed import choose_device
@@ -29,14 +30,14 @@ _MASK, _OVERLAY = "", "_overlay"
 
 @dataclass(frozen=True)
 class Segmented:
-    """An image, the PNG with its classes, and the share of pixels of each class that occurs; or why it has none.
+    """An image, the PNG with its classes, and those that occur: name, share of pixels, colour; or why it has none.
 
-    `overlay` is the PNG of the image under its classes' colours, where there is one.
+    Colours are as `#rrggbb`. `overlay` is the PNG of the image under its classes' colours, where there is one.
     """
 
     path: str
     mask: Path | None = None
-    shares: tuple[tuple[str, float], ...] = ()
+    shares: tuple[tuple[str, float, str], ...] = ()
     error: UserError | None = None
     overlay: Path | None = None
 
@@ -100,11 +101,12 @@ def _none_of_few() -> Iterator[list[Path]]:
         raise
 
 
-def _shares(classes_HW: Tensor, names: Sequence[str]) -> tuple[tuple[str, float], ...]:
-    """The share of pixels of each class that occurs, largest first."""
+def _shares(classes_HW: Tensor, names: Sequence[str]) -> tuple[tuple[str, float, str], ...]:
+    """Each class that occurs, its share of the pixels and its colour; the largest first."""
     counts = torch.bincount(classes_HW.flatten(), minlength=len(names)) / classes_HW.numel()
-    shares = sorted(((share, name) for share, name in zip(counts.tolist(), names) if share), reverse=True)
-    return tuple((name, share) for share, name in shares)
+    known = zip(names, counts.tolist(), voc_palette())
+    shares = [(name, share, "#{:02x}{:02x}{:02x}".format(*colour)) for name, share, colour in known if share]
+    return tuple(sorted(shares, key=lambda own: own[1::-1], reverse=True))
 
 
 def _targets(paths: Sequence[str], out: Path, ends: Sequence[str], overwrite: bool) -> dict[str, list[Path]]:

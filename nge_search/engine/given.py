@@ -70,11 +70,24 @@ def check(kind: Kind, given: dict[str, Any]) -> dict[str, Any]:
             takes = " and ".join(f"{one}=" for one in kind.given) or "nothing"
             what = f"task={kind.task}" if kind.task else kind.name
             raise UserError(f"{name}=: {what} takes {takes} besides settings")
+        if name == "on_epoch" and callable(value) and not _takes_one(value):
+            raise UserError(f"on_epoch={shorten(value)}: it must take one argument, the run")
         if name == "on_epoch" and (not callable(value) or inspect.iscoroutinefunction(value)):
             raise UserError(f"on_epoch={shorten(value)}: give a function (not `async`), which is called with a run")
     if "dataset" in found:
         found["dataset"] = Images.of(found["dataset"])
     return found
+
+
+def _takes_one(function: Callable[..., object]) -> bool:
+    """Whether a function can be called with one argument, as far as it tells."""
+    try:
+        inspect.signature(function).bind(None)
+    except TypeError:
+        return False
+    except ValueError:  # a built-in one tells nothing
+        return True
+    return True
 
 
 def settings_of(given: dict[str, Any]) -> list[str]:

@@ -18,7 +18,7 @@ from nge_search.errors import RunFailure, UserError, plain
 from nge_search.files import write_all, write_atomic, write_json
 from nge_search.json_reader import read_json_lines
 from nge_search.kinds import CONFIG, METRICS, SUMMARY, current_name, find
-from nge_search.settings.load import differences, inputs, is_extended, to_yaml
+from nge_search.settings.load import differences, grown, inputs, to_yaml
 from nge_search.settings.run import RunningConfig
 
 
@@ -53,7 +53,7 @@ class RunFolder:
                 self.summary = self._read_summary()
                 if self.summary is not None or self.checkpoints.newest_first():
                     self._refuse_other_settings()
-                if self.summary is not None and is_extended(RunReader(self.path).config or {}, config):
+                if self.summary is not None and grown(RunReader(self.path).config or {}, config):
                     self._require_checkpoint()
                     self.summary, self._goes_on = None, True
         except BaseException:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,8 @@ from nge_search.files import read_text, user_path
 from nge_search.json_reader import MOST_VALUES, Reader, count_values, read_json, read_json_lines
 from nge_search.kinds import CONFIG, DATASET, ENVIRONMENT, GENOTYPE, METRICS, SUMMARY
 from nge_search.recipes import Images, retrain_command
+from nge_search.settings.load import grown
+from nge_search.settings.run import RunningConfig
 
 Row = dict[str, Any]
 _Read = TypeVar("_Read")
@@ -316,3 +318,27 @@ def _is_shown(value: Any) -> bool:
     if isinstance(value, int):
         return abs(value) < 1 << 64  # more digits than Python prints, in the end
     return value is None or isinstance(value, float)
+
+
+def require_said(config: RunningConfig, words: Iterable[str]) -> None:
+    """Refuse that a finished run goes on because a config file, or a default, has more epochs than it was told to.
+
+    Args:
+        words: `key=value` words that somebody has typed.
+
+    Raises:
+        UserError: it would; says how to go on, and how to see what there is.
+    """
+    folder = Path(config.run.dir)
+    if config.run.overwrite or not (folder / SUMMARY).is_file():
+        return
+    reader = RunReader(folder, lenient=True)
+    if reader.summary is None:
+        return
+    for key, (before, now) in grown(reader.config or {}, config).items():
+        said = (word.partition("=")[0] for word in words)
+        if not any(key == one or key.startswith(f"{one}.") for one in said):
+            raise UserError(
+                f"run folder '{folder}' has finished with {key}={before}; the recipe has {now}: add {key}={now} to "
+                f"go on until then, or {key}={before} to see the result"
+            )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from nge_search.architecture.cell_space import CellSpace
 from nge_search.architecture.load import read_architecture
 from nge_search.data import Augmentation, Dataset, Loader, load_dataset, split_train_valid, store
 from nge_search.data.class_folders import some
@@ -24,6 +26,9 @@ from nge_search.kinds import DATASET, GENOTYPE, REPORT
 from nge_search.recipes import retrain_command
 from nge_search.settings.data import DataSection
 from nge_search.settings.search import SearchConfig
+
+#: Share of the largest entropy from which on P counts as uniform.
+_UNDECIDED = 0.995
 
 
 def run_search(
@@ -56,11 +61,23 @@ def _search(session: Session, images: Images | None) -> dict[str, Any]:
             "valid_top1": float(row["valid_top1"]),
             "expected_macs": float(row["expected_macs"]),
             **({"stopped": str(row["stopped"])} if "stopped" in row else {}),
+            **({"undecided": said} if (said := undecided(row, task.space.cell_space)) else {}),
             **({} if task.target is None else {"target": task.target.summary(row, derived, *shape)}),
             **({} if task.latency is None else {"latency": task.latency.how}),
         }
     chosen = finish(session, task, found)
     return session.summary(loop, genotype=chosen.pop("genotype"), **figures, **chosen)
+
+
+def undecided(row: Mapping[str, Any], space: CellSpace) -> str:
+    """What is said of a P that has hardly moved; empty if it has."""
+    entropy, most = max(float(row[f"entropy_{kind}"]) for kind in space.kinds), math.log(len(space.operations))
+    if entropy < _UNDECIDED * most:
+        return ""
+    return (
+        f"P is close to uniform still (entropy {entropy:.3f} of {most:.3f} nats): what it derives is hardly more "
+        "than chance; more epochs move it further"
+    )
 
 
 def closing_lines(config: SearchConfig, summary: dict[str, Any]) -> list[str]:
@@ -81,7 +98,7 @@ def closing_lines(config: SearchConfig, summary: dict[str, Any]) -> list[str]:
         after = f"retrain it: {retrain_command(folder, data, images, own, sizes)}"
     return [
         *cells,
-        *([summary["stopped"]] if "stopped" in summary else []),
+        *(summary[name] for name in ("stopped", "undecided") if name in summary),
         *target_lines(summary),
         *result_lines(summary),
         f"validation top-1 {summary['valid_top1']:.2f} % after {epochs(summary)}, "

@@ -77,7 +77,10 @@ class SizeTarget:
         low, high = size_range(node_options(self._matrices, self._matrices, space))
         low, high = low + self.sizes.rest, high + self.sizes.rest
         if not low * (1 - _ROUNDING) <= self.wanted <= high * (1 + _ROUNDING):
-            which = f"the space's cells in the {self.network}"
+            which = (
+                f"the space's cells in the {self.network} (search.target_network, target_channels, target_cells, "
+                "target_classes and target_image_size say which),"
+            )
             raise out_of_range(section.key(f"target_{self.of}"), self.wanted, self.of, low, high, which)
 
     def derive(self, strengths: Sequence[Tensor], provenance: Mapping[str, Any] | None = None) -> Architecture:

@@ -67,7 +67,7 @@ def read_run_weights(run: Path, which: str = "last", exact: bool = False) -> Run
     if which not in WEIGHTS:
         raise UserError(f"weights '{plain(which)}' are unknown; allowed are {', '.join(WEIGHTS)}")
     if not run.is_dir():
-        raise UserError(f"'{run}' is not a folder; give the run folder of a retraining, such as runs/eval/cifar10")
+        raise UserError(f"'{run}' is not a folder; give the run folder of a training, such as runs/eval/cifar10")
     if not (run / CONFIG).is_file():
         raise UserError(f"'{run}' holds no {CONFIG}; it is not the folder of a run")
     saved = RunReader(run).checkpoint()

@@ -248,13 +248,14 @@ def differences(old: Mapping[str, Any], config: RunningConfig) -> str:
     return ", ".join(found[:_DIFFERENCES]) + more
 
 
-def is_extended(old: Mapping[str, Any], config: RunningConfig) -> bool:
-    """Whether a setting that may grow has grown since a run of the settings `old`."""
+def grown(old: Mapping[str, Any], config: RunningConfig) -> dict[str, tuple[Any, Any]]:
+    """By key what was and what is, of settings that may grow and have since a run of the settings `old`."""
     old_values, new_values = dict(flatten(old)), dict(flatten(to_dict(config)))
-    return any(
-        _grows(setting, old_values.get(setting.key, setting.default), new_values[setting.key])
+    pairs = {
+        setting: (old_values.get(setting.key, setting.default), new_values[setting.key])
         for setting in _settings(type(config))
-    )
+    }
+    return {setting.key: pair for setting, pair in pairs.items() if _grows(setting, *pair)}
 
 
 def _grows(setting: _Setting, before: Any, now: Any) -> bool:

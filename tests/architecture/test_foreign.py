@@ -206,6 +206,8 @@ HOSTILE = {
     "a lambda": (GOOD.replace("range(2, 6)", "lambda"), "'lambda' is not allowed"),
     "deep": (GOOD.replace("range(2, 6)", "[" * 9000 + "]" * 9000), "nested too deeply"),
     "no end": (GOOD[:-1], "it ends too early"),
+    "cut off within a name": (GOOD[: GOOD.index("avg_pool") + 5], "it ends too early, before or in"),
+    "cut off behind a comma": (GOOD[: GOOD.index("avg_pool") - 3], "it was cut off"),
     "wrong brackets": (GOOD.replace("range(2, 6)", "(2]"), "is no genotype as DARTS or NNI writes it"),
     "by place": (GOOD.replace("normal=", "", 1), "takes normal=, normal_concat="),
     "by place alone": ("Genotype(normal, reduce)", "takes normal=, normal_concat=, reduce=, reduce_concat="),

@@ -76,6 +76,7 @@ def test_random_codes_are_found_again_in_their_graphs() -> None:
     ("text", "says"),
     [
         ("dart_v2", "'dart_v2' does not exist: .* did you mean 'darts_v2'"),
+        ("pc_darts", "did you mean 'pc_darts_cifar'"),
         ("nowhere/cell.json", "'nowhere/cell.json' does not exist: it is neither a file, a run folder"),
         ("a\tb", "control characters"),
         ('{"space": "darts"}', "key 'format' is missing"),

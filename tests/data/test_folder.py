@@ -139,6 +139,14 @@ def test_wrong_roots_are_refused(tmp_path: Path, write_tree: Callable) -> None:
     assert refusal(tmp_path) == f"class folder '{tmp_path}/void' holds no images; fill or remove it"
 
 
+def test_a_segmentations_folder_is_called_one(write_tree: Callable) -> None:
+    """Beside the images and masks it has lists, which are no images."""
+    root = write_tree("JPEGImages", "SegmentationClass")
+    (root / "ImageSets" / "Segmentation").mkdir(parents=True)
+    (root / "ImageSets" / "Segmentation" / "train.txt").write_text("000\n")
+    assert "look like images and their masks or labels, not like classes; data.name=voc" in refusal(root)
+
+
 def test_too_few_images_are_refused(write_tree: Callable) -> None:
     root = write_tree("plain/a", "plain/b", "split/train/a", "split/train/b", "split/val/a", "split/val/b", count=3)
     (root / "plain/b/000.png").unlink()
@@ -162,7 +170,8 @@ def test_different_classes_are_refused(write_tree: Callable) -> None:
 def test_files_that_are_no_images_are_named(name: str, write_tree: Callable) -> None:
     root = write_tree("a", "b")
     (root / "b" / name).write_text("not an image")
-    assert refusal(root) == f"'{root}/b/{name}' is not an image that can be read; remove or replace it"
+    says = "is not an image that can be read; move it out of the folders of images, or replace it"
+    assert refusal(root) == f"'{root}/b/{name}' {says}"
 
 
 def test_a_pipe_is_refused_without_waiting(write_tree: Callable) -> None:

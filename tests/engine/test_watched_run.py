@@ -324,6 +324,8 @@ async def look_later(run: Run) -> None:
     ("call", "says"),
     [
         (lambda: nge_search.search(None, on_epoch=3), "on_epoch=3: give a function"),
+        (lambda: nge_search.search(None, on_epoch=lambda: None), "it must take one argument, the run"),
+        (lambda: nge_search.search(None, on_epoch=lambda run, more: None), "it must take one argument, the run"),
         (lambda: nge_search.search(None, on_epoch=look_later), "give a function (not `async`)"),
         (lambda: nge_search.test("run", ["data.root=x"]), "['data.root=x']: give settings one by one"),
         (

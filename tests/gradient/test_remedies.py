@@ -19,9 +19,10 @@ from nge_search.engine.interrupt import Interrupted
 from nge_search.engine.session import open_session
 from nge_search.gradient import dirichlet
 from nge_search.gradient.bilevel import BilevelSearch
-from nge_search.gradient.run import build_task, run_search
+from nge_search.gradient.run import build_task, run_search, undecided
 from nge_search.settings.load import load_config
 from nge_search.settings.search import SearchConfig
+from nge_search.spaces import DartsSpace
 
 DIRICHLET = ("search.mixture=dirichlet", "search.anchor_weight=0.3", "search.edge_normalisation=true")
 
@@ -205,6 +206,7 @@ def test_a_search_stops_when_its_cell_loses_its_weights(stopped, dense_search, c
     assert [row for row in rows if "valid_top1" in row] == rows[-1:]
     assert summary["stopped"] == rows[-1]["stopped"]
     assert f"stopped after epoch {last} of 9: 5 of the derived cell's operations are" in summary["stopped"]
+    assert summary["stopped"].endswith("; search.stop_count=0 goes on")
     assert json.loads((stopped / "genotype.json").read_text()) == summary["genotype"]
     assert (
         main(["search", *dense_search, *STOPPING, f"run.dir={stopped}"]) == 0
@@ -233,3 +235,14 @@ def test_a_stopped_search_that_was_interrupted_ends_the_same(when, stopped, dens
     for name in ("genotype", "stopped", "epochs", "valid_top1"):
         assert again[name] == whole[name]
     assert rows_of(tmp_path / "cut")[-1]["p_cell"] == rows_of(stopped)[-1]["p_cell"]
+
+
+def test_a_p_that_has_hardly_moved_is_said():
+    """By the kind of cell that is settled least."""
+    space = DartsSpace().cell_space
+    most = math.log(len(space.operations))
+    row = {"entropy_normal": 0.9 * most, "entropy_reduce": 0.999 * most}
+    assert f"(entropy {0.999 * most:.3f} of {most:.3f} nats): what it derives is hardly more" in undecided(
+        row, space
+    )
+    assert not undecided({**row, "entropy_reduce": 0.99 * most}, space)

@@ -329,6 +329,24 @@ def test_what_cannot_be_added_is_one_line_and_nothing_is_lost(
     assert before == {path: path.read_bytes() for path in ten.rglob("*") if path.is_file()}
 
 
+@pytest.mark.parametrize("more", [(), ("train.continuation=restart",), ("train.batch_size=20",)])
+def test_epochs_that_nobody_typed_are_not_added(
+    more: tuple[str, ...], ten: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A recipe's number, or the default, is no wish to go on; by the command, and from Python."""
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("train: {epochs: 20}\n")
+    before = {path: path.read_bytes() for path in ten.rglob("*") if path.is_file()}
+    untyped = [word for word in CONSTANT if not word.startswith("train.epochs")]
+    assert main(["eval", "--config", str(recipe), *untyped, f"run.dir={ten}", *more]) == 2
+    error = capsys.readouterr().err
+    assert "has finished with train.epochs=10; the recipe has 20: add train.epochs=20 to go on until then" in error
+    assert error.count("\n") == 1
+    with pytest.raises(UserError, match=r"or train\.epochs=10 to see the result"):
+        nge_search.evaluate(recipe, *untyped, f"run.dir={ten}", *more)
+    assert before == {path: path.read_bytes() for path in ten.rglob("*") if path.is_file()}
+
+
 def test_a_finished_run_without_checkpoints_cannot_go_on(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree(copied / "checkpoints")
     assert main(["eval", *CONSTANT, f"run.dir={copied}", "train.epochs=20"]) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from nge_search.architecture.load import load_genotype
 from nge_search.cli import main
 from nge_search.data.segmentation.dataset import IGNORED
 from nge_search.data.segmentation.voc import load_voc
-from nge_search.data.segmentation.voc_masks import voc_palette
+from nge_search.data.segmentation.voc_masks import VOC_CLASSES, voc_palette
 from nge_search.deploy.export import export_run
 from nge_search.deploy.segmenter import read_trained
 from nge_search.engine.checkpoint import CheckpointFolder
@@ -255,6 +256,10 @@ def test_segment_writes_what_the_validation_predicts(tmp_path, words_for, capsys
     assert main(["segment", str(run), str(images), "--out", str(out)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(names) == 7
+    for line in lines:
+        colours = dict(re.findall(r"(\w+) \(#([0-9a-f]{6})\) ", line))
+        assert colours == {name: bytes(voc_palette()[VOC_CLASSES.index(name)]).hex() for name in colours}
+        assert colours
     counts = np.zeros((21, 21), int)
     for name in names:
         with Image.open(out / f"{name}.png") as image:

@@ -20,6 +20,8 @@ MOST_MASKS = 512
 _MOST_PIXELS = 1 << 28
 _MOST_IGNORED = 0.95
 _SHOWN_CLASSES = 4
+#: Of those that never occur.
+_NAMED_CLASSES = 2
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,11 @@ class Shares:
         """A remark for the user, such as "8 validation masks: person 60.0 %, 20 classes never, 40.0 % ignored"."""
         present = sorted(((pixels, -i) for i, pixels in enumerate(self.pixels_K) if pixels), reverse=True)
         parts = [f"{classes[-i]} {self._percent(pixels)}" for pixels, i in present[:_SHOWN_CLASSES]]
-        rest, never = present[_SHOWN_CLASSES:], len(classes) - len(present)
+        rest, never = present[_SHOWN_CLASSES:], [name for name, pixels in zip(classes, self.pixels_K) if not pixels]
         if rest:
             parts.append(f"{_classes(len(rest))} more {self._percent(sum(pixels for pixels, _ in rest))}")
         if never:
-            parts.append(f"{_classes(never)} never")
+            parts.append(f"{' and '.join(never) if len(never) <= _NAMED_CLASSES else _classes(len(never))} never")
         parts.append(f"{self._percent(self.ignored)} ignored")
         some = f"{self.counted} of " if self.counted < self.images else ""
         return f"{some}{self.images} {what} mask{'s' * (self.images != 1)}: {', '.join(parts)}"

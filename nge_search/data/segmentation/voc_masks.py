@@ -232,8 +232,11 @@ def _checked(values_HW: np.ndarray, path: str, labels: Labels) -> np.ndarray:
         raise UserError(
             f"mask '{path}' has the value{'s' * (len(unknown) > 1)} {shown}; allowed are 0 to "
             f"{classes - 1}, and {IGNORED} for pixels that do not count"
-            + "; data.classes=[...] names classes of your own"
-            * labels.by_colour
+            + (
+                "; data.classes=[...] names classes of your own"
+                if labels.by_colour
+                else f"; {classes} classes are named, the background first"
+            )
         )
     return values_HW.astype(np.uint8)
 

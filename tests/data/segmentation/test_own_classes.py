@@ -103,7 +103,7 @@ def test_what_masks_of_own_classes_must_not_be(root: Path) -> None:
         Image.fromarray(np.stack([TRUTH, TRUTH], axis=2), mode="LA").save(path)
 
     cases: list[tuple[Callable[[], None], str]] = [
-        (high, r"has the value 3; allowed are 0 to 2, and 255 for pixels that do not count$"),
+        (high, r"has the value 3; allowed are 0 to 2, and 255 for pixels that do not count; 3 classes are named"),
         (
             rgb,
             "has mode RGB, but with classes of your own no colour tells which is meant; save it as a palette PNG",
