@@ -29,7 +29,7 @@ from nge_search.files import user_path
 from nge_search.json_reader import Reader
 from nge_search.kinds import CONFIG, GENOTYPE, SUMMARY
 from nge_search.networks.timm_models import ARCHITECTURES, TimmClassifier
-from nge_search.networks.weights import MODEL_FILE, WEIGHTS_FILE, read_run_weights
+from nge_search.networks.weights import MODEL_FILE, WEIGHTS_FILE, read_run_weights, require_folder
 from nge_search.settings.classification import EvalConfig
 from nge_search.settings.data import LARGEST_RESIZE, LARGEST_SIDE
 from nge_search.settings.load import load_config
@@ -70,6 +70,7 @@ def export_run(
         RunFailure: an exported file does not compute what the network does.
     """
     run, out = user_path(run), user_path(out)
+    require_folder(run)
     formats = tuple(FORMATS) if _ALL in formats else formats
     _check(formats, image_size, dynamic_size or argmax)
     if RunReader(run, lenient=True).kind == SegmentationConfig.kind:

@@ -58,6 +58,12 @@ def read_weights(reference: str | Path) -> dict[str, Tensor]:
         raise UserError(f"'{path}' is not a safetensors file, or is damaged ({error})") from None
 
 
+def require_folder(run: Path) -> None:
+    """Raise UserError unless there is such a folder."""
+    if not run.is_dir():
+        raise UserError(f"'{run}' is not a folder; give the run folder of a training, such as runs/eval/cifar10")
+
+
 def read_run_weights(run: Path, which: str = "last", exact: bool = False) -> RunWeights:
     """The newest weights of a retraining, `which` of `WEIGHTS`; `exact`: in their own type, as they were trained.
 
@@ -66,8 +72,7 @@ def read_run_weights(run: Path, which: str = "last", exact: bool = False) -> Run
     """
     if which not in WEIGHTS:
         raise UserError(f"weights '{plain(which)}' are unknown; allowed are {', '.join(WEIGHTS)}")
-    if not run.is_dir():
-        raise UserError(f"'{run}' is not a folder; give the run folder of a training, such as runs/eval/cifar10")
+    require_folder(run)
     if not (run / CONFIG).is_file():
         raise UserError(f"'{run}' holds no {CONFIG}; it is not the folder of a run")
     saved = RunReader(run).checkpoint()

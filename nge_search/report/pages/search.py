@@ -64,7 +64,7 @@ def figures(run: Run) -> list[Figure]:
     entropies = [run.last(f"entropy_{kind}") for kind in kinds]
     derived = [run.last(f"parameter_free_derived_{kind}") for kind in kinds]
     remark_kinds = " / ".join(_KINDS[kind] for kind in kinds) if len(kinds) > 1 else "mean over edges"
-    macs = run.last("expected_macs")
+    macs, aimed = run.last("expected_macs"), run.last("target_size")
     return [
         Figure(percent(top1), "Validation top-1", remark or "of the supernet"),
         Figure(duration(run.figure("seconds")), "Search time", str((run.summary or {}).get("device", ""))),
@@ -76,6 +76,11 @@ def figures(run: Run) -> list[Figure]:
             "derived, " + remark_kinds if len(kinds) > 1 else "derived",
         ),
         Figure(scaled(macs), "Expected mult-adds of the supernet", _counted_edges(run)),
+        *(
+            [Figure(scaled(aimed), "Size of the derived network", _target_words(run))]
+            if math.isfinite(aimed)
+            else []
+        ),
     ]
 
 
@@ -226,8 +231,9 @@ def _health(run: Run, traces: list[Trace]) -> str:
             chart(run, "Dead units", {"dead_units": "dead units"}, "% of all", 100),
         ]
     )
-    stopped = (run.summary or {}).get("stopped")
+    stopped, still = ((run.summary or {}).get(name) for name in ("stopped", "undecided"))
     early = notice(f"The search {stopped}.") if isinstance(stopped, str) else ""
+    early += notice(f"{still}.", "warning") if isinstance(still, str) else ""
     return early + _collapse_hint(run) + charts if charts else early
 
 
