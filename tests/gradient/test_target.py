@@ -299,7 +299,9 @@ def test_a_search_finds_cells_of_the_size(aimed, capsys):
     assert network == ["cifar", 4, 3, 10, 8]
     assert "on_images" not in found
     sizes = ["--channels", "4", "--cells", "3", "--image-size", "8", "--image-channels", "1"]
-    assert f"Size of the derived network, wanted {wanted} parameters" in (whole / "report.html").read_text()
+    report = (whole / "report.html").read_text()
+    assert f"Size of the derived network, wanted {wanted} parameters" in report
+    assert ">Size of the derived network<" in report  # at its head, too
     assert main(["show", str(whole), *sizes, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["params"] == found["size"]
     rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]

@@ -490,3 +490,12 @@ def test_chromium_runs_the_page_without_errors_and_the_slider_shows_any_epoch(ru
             assert page.heat(kind) == [pytest.approx(values, abs=5e-5) for values in row[f"p_{kind}"]]
         assert not any("hidden" in button["attributes"] for button in page.find("button"))
         assert not any("hidden" in slider["attributes"] for slider in page.find("input"))
+
+
+def test_a_p_that_has_not_moved_is_a_warning(runs, report):
+    folder = runs.search()
+    said = "P is close to uniform <b>"
+    path = folder / "summary.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "undecided": said}))
+    warnings = [element["text"] for element in report(folder).find("p", class_="notice warning")]
+    assert f"{said}." in warnings
