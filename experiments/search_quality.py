@@ -69,7 +69,7 @@ METHODS: dict[str, dict[str, Sequence[int]]] = {
     "choice": dict.fromkeys(VARIANTS, (100, 101)),
     "search": SEEDS,
     "neighbours": {"random start": range(20), "nor_conv_3x3": range(3)},
-    "random": {"40 cells": range(20, 25)},
+    "random": {"40 cells": range(20, 25), "110 cells": range(20, 25)},
     "shared": {"uniform": range(3), "nge, drawn": range(20, 23)},
     "strategies": dict.fromkeys(("random", "nge_evolution", "nge_reinforce", "predictor"), range(3)),
     "darts search": dict.fromkeys(search_darts.SEARCHES, search_darts.SEEDS),
