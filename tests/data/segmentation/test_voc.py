@@ -18,7 +18,7 @@ from nge_search.data.segmentation.voc_masks import VOC_CLASSES, voc_palette
 from nge_search.errors import UserError
 from nge_search.settings.segmentation import MaskedDataSection
 
-SUBSET = Path(__file__).resolve().parents[3] / "shared" / "data" / "voc2012" / "voc2012_mini160.tar.xz"
+SUBSET = Path(__file__).resolve().parents[4] / "shared" / "data" / "voc2012" / "voc2012_mini160.tar.xz"
 
 
 def load(root: Path, **settings):
