@@ -35,8 +35,8 @@ def run(command: str, config: Any = None, *overrides: str, **given: Any) -> dict
         The content of summary.json.
 
     Raises:
-        UserError: settings, data or a run folder that cannot be used, or a finished run to which a file alone would
-            add epochs; the message is one line.
+        UserError: settings, data or a run folder that cannot be used, or a finished run to which a file
+            or a default alone would add epochs; the message is one line.
     """
     if command not in kinds.commands():
         raise UserError(f"{shorten(command)} starts no run; allowed are {', '.join(kinds.commands())}")
@@ -44,8 +44,8 @@ def run(command: str, config: Any = None, *overrides: str, **given: Any) -> dict
         given = check(_kind(command, config, overrides), given)
         overrides = (*overrides, *settings_of(given))
     kind, resolved = configure(command, config, overrides)
-    if config is None or isinstance(config, (str, Path)):
-        require_said(resolved, overrides)
+    if not isinstance(config, RunningConfig):
+        require_said(resolved, [config, *overrides] if isinstance(config, Mapping) else overrides)
     return resolve(kind.run)(resolved, **{name: value for name, value in given.items() if value is not None})
 
 

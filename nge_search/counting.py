@@ -1,8 +1,10 @@
-"""The size of a module: its parameters and its mult-adds."""
+"""The size of a module: its parameters and its mult-adds; and what counts as a number of something."""
 
 from __future__ import annotations
 
 import copy
+import numbers
+from typing import Any
 
 import torch
 from torch import nn
@@ -35,9 +37,14 @@ def sizes_of(network: nn.Module, shape: tuple[int, ...]) -> dict[str, int]:
     """
     try:
         macs = multiply_adds(network, shape)
-    except RuntimeError as error:
+    except Exception as error:  # a plugin's code may raise anything
         raise UserError(
             f"the network does not take images of {list(shape[1:])} (channels, height, width): "
             f"{plain(str(error), 200)}; an operation of a plugin may need larger ones, or fewer cells"
         ) from None
     return {"params": count_parameters(network), "macs": macs}
+
+
+def is_whole(given: Any) -> bool:
+    """Whether it is a whole number, of Python's or of NumPy's, and not True or False."""
+    return isinstance(given, numbers.Integral) and not isinstance(given, bool)

@@ -69,10 +69,10 @@ def from_os_error(error: OSError) -> UserError | None:
 
 
 def nearest(given: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` with the first of `known` that begins so, or the closest; or an empty string."""
+    """`; did you mean 'x'?` with the shortest of `known` that begins so, or the closest; or an empty string."""
     names = list(known)
-    close = [name for name in names if len(given) >= _BEGINNING and name.startswith(given)]
-    close = close or difflib.get_close_matches(given[:200], names, n=1, cutoff=0.6)
+    begin = [name for name in names if len(given) >= _BEGINNING and name.startswith(given)]
+    close = [min(begin, key=len)] if begin else difflib.get_close_matches(given[:200], names, n=1, cutoff=0.6)
     return f"; did you mean '{close[0]}'?" if close else ""
 
 

@@ -99,12 +99,12 @@ def register_operation(name: str, build: Build, *, parameter_free: bool = False)
 
     Args:
         name: lower-case letters, digits and underscores, at most 40.
-        build: `build(channels, stride, affine)` gives a new `torch.nn.Module` each time. From images
-            [B, channels, H, W] it computes [B, channels, ceil(H / stride), ceil(W / stride)], for strides 1 and 2,
-            and leaves its input as it is. `affine` is False in a supernet, whose batch normalisations have no scale
-            and shift, and True in a derived network. All its parameters learn; constants and state are buffers
-            that are saved (no `persistent=False`). It also builds under `torch.device("meta")`, where tensors have
-            no values.
+        build: `build(channels, stride, affine)` gives a new `torch.nn.Module` each time. From images [B, channels,
+            H, W] it computes [B, channels, ceil(H / stride), ceil(W / stride)], for strides 1 and 2, of the input's
+            type and finite where that is, and leaves its input as it is. `affine` is False in a supernet, whose
+            batch normalisations have no scale and shift, and True in a derived network. All its parameters learn;
+            constants and state are buffers that are saved (no `persistent=False`). It also builds under
+            `torch.device("meta")`, where tensors have no values.
         parameter_free: it has no weights at stride 1; reports count it with skips and pools.
 
     Raises:

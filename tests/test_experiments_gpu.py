@@ -278,7 +278,7 @@ def test_slurm_hands_on_the_cores_of_a_task(script, tmp_path):
 def test_slurm_puts_a_job_back_that_it_ends(script, tmp_path):
     """At TERM the processes are asked to save; once they have ended, the job goes back into the queue."""
     log, ready = tmp_path / "log", tmp_path / "ready"
-    saves = f"trap 'echo saved >> {log}; exit 0' TERM; touch {ready}; while true; do sleep 0.05; done"
+    saves = f"trap 'echo saved >> {log}; exit 0' TERM; touch {ready}; for _ in {{1..1000}}; do sleep 0.05; done"
     for name, does in (("scontrol", f'echo "$@" >> {log}; echo node0'), ("srun", saves)):
         (tmp_path / name).write_text(f"#!/bin/bash\n{does}\n")
         (tmp_path / name).chmod(0o755)
@@ -291,8 +291,9 @@ def test_slurm_puts_a_job_back_that_it_ends(script, tmp_path):
     ) as job:
         while not ready.exists() and job.poll() is None:
             time.sleep(0.01)
+        time.sleep(0.5)  # from here on the script only waits, behind the line that sets its trap
         job.terminate()
-        job.wait()
+        job.wait(60)
     assert log.read_text().splitlines() == ["show hostnames node0", "saved", "requeue 7"]
 
 

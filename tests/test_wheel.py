@@ -25,7 +25,7 @@ def environment(folder: Path, wheel: Path) -> tuple[Path, Path]:
     python = folder / "bin" / "python"
     where = [str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
     place = Path(subprocess.run(where, check=True, capture_output=True, text=True).stdout.strip())
-    (place / "beside.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    (place / "beside.pth").write_text("".join(f"{sysconfig.get_path(name)}\n" for name in ("purelib", "platlib")))
     install = [
         sys.executable,
         "-m",
@@ -43,6 +43,7 @@ def environment(folder: Path, wheel: Path) -> tuple[Path, Path]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("setuptools") is None, reason="needs setuptools to build a wheel")
+@pytest.mark.skipif(importlib.util.find_spec("pip") is None, reason="needs pip to install a wheel")
 def test_a_wheel_works_alone(tmp_path):
     source, elsewhere = tmp_path / "source", tmp_path / "elsewhere"
     source.mkdir()

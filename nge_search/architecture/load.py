@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import re
 from collections.abc import Mapping
@@ -19,6 +20,9 @@ from nge_search.files import read_text, user_path
 from nge_search.kinds import GENOTYPE
 from nge_search.registry import resolve
 from nge_search.settings import names
+
+#: Names of files that are compared with one that is not there.
+_MOST_BESIDE = 1000
 
 
 class KnownSpace(NamedTuple):
@@ -171,8 +175,8 @@ def _of_space(name: str, text: str, source: str) -> Architecture:
 
 def _beside(path: Path) -> list[str]:
     """Names of what is where a file or folder was looked for."""
-    with contextlib.suppress(OSError):
-        return sorted(os.listdir(path.parent))
+    with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
+        return sorted(entry.name for entry in itertools.islice(entries, _MOST_BESIDE))
     return []
 
 

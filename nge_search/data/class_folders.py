@@ -32,7 +32,7 @@ _LARGEST_ANNOTATIONS = 1 << 26
 _OF_MASKS = frozenset(
     ("image", "images", "img", "imgs", "mask", "masks", "label", "labels", "annotation", "annotations", "gt",
      "groundtruth", "ground_truth", "segmentation", "imagesets",
-     "jpegimages", "segmentationclass", "segmentationobject")
+     "jpegimages", "segmentationclass", "segmentationclassaug", "segmentationobject")
 )  # fmt: skip
 
 #: Files named so are taken for images until they are opened; any other file is looked into at once.

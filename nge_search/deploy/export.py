@@ -71,8 +71,7 @@ def export_run(
     """
     run, out = user_path(run), user_path(out)
     require_folder(run)
-    formats = tuple(FORMATS) if _ALL in formats else formats
-    _check(formats, image_size, dynamic_size or argmax)
+    formats = _check(formats, image_size, dynamic_size or argmax)
     if RunReader(run, lenient=True).kind == SegmentationConfig.kind:
         model = describe_segmenter(run, weights, image_size, dynamic_size, argmax)
     else:
@@ -91,20 +90,22 @@ def export_run(
     return out
 
 
-def _check(formats: Sequence[str], image_size: int | None, of_files: bool) -> None:
-    """Refuse formats that there are not, or cannot be written here, and a size that no image has."""
+def _check(formats: Sequence[str], image_size: int | None, of_files: bool) -> Sequence[str]:
+    """The formats, each of all. Refuses those that there are not, or cannot be written here, and other sizes."""
     known = [*FORMATS, _ALL]
     for name in formats:
-        if name not in FORMATS:
+        if name not in known:
             raise UserError(
                 f"format '{plain(name)}' is unknown; allowed are {', '.join(known)}{nearest(name, known)}"
             )
+    formats = tuple(FORMATS) if _ALL in formats else formats
     if "onnx" in formats:
         require_onnx()
     if image_size is not None and not 1 <= image_size <= LARGEST_SIDE:
         raise UserError(f"--image-size={image_size}: must be between 1 and {LARGEST_SIDE}")
     if of_files and not {"onnx", "torch"} & {*formats}:
         raise UserError("--dynamic-size and --argmax are for files of --format onnx or torch; add one")
+    return formats
 
 
 def _describe_classifier(

@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from nge_search.engine.launch import WAITING
+
 PACKAGES = ("torch", "torchvision", "numpy", "timm", "tensorboard", "omegaconf", "scikit-learn", "matplotlib")
 
 
@@ -70,6 +72,7 @@ def describe(device: torch.device, world_size: int, seed: int) -> dict[str, Any]
         "cpu_cores": os.cpu_count(),
         "world_size": world_size,
         "threads": torch.get_num_threads(),
+        "waiting": {name: os.environ[name] for name in WAITING if name in os.environ},
         "cuda": torch.version.cuda if device.type == "cuda" else None,
     }
 

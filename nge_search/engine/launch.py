@@ -12,6 +12,8 @@ from nge_search.errors import UserError, plain
 
 _MOST_PROCESSES = 10**6
 _HIGHEST_PORT = 2**16 - 1
+#: Variables that say how OpenMP's threads wait for each other.
+WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 #: At what else the machine does, and seconds from one to the next.
 _LOOKS, _BETWEEN_LOOKS = 5, 0.005
 _FOR_ONE = "unset it for a single process, or start several with torchrun"
@@ -50,21 +52,24 @@ def waiting(variables: Mapping[str, str], busy: int, cores: int) -> dict[str, st
         busy: other threads that run or want to, as `busy_threads` counts them.
         cores: of the machine.
     """
-    if busy <= cores / 2 or not variables.keys().isdisjoint(("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")):
+    if busy <= cores / 2 or not variables.keys().isdisjoint(WAITING):
         return {}
-    return {"GOMP_SPINCOUNT": "0"}
+    return {WAITING[0]: "0"}
 
 
 def busy_threads(table: str = "/proc/loadavg") -> int:
     """How many other threads of the machine run or want to: the fewest of a few looks; 0 where nothing tells."""
-    found = []
-    for _ in range(_LOOKS):
+    fewest = None
+    for look in range(_LOOKS):
+        time.sleep(_BETWEEN_LOOKS * bool(look))
         try:
-            found.append(int(Path(table).read_text().split()[3].partition("/")[0]) - 1)
+            found = int(Path(table).read_text().split()[3].partition("/")[0]) - 1
         except (OSError, ValueError, IndexError):
             return 0
-        time.sleep(_BETWEEN_LOOKS)
-    return max(0, min(found))
+        fewest = found if fewest is None else min(found, fewest)
+        if fewest <= 0:
+            return 0
+    return fewest or 0
 
 
 def read_launch(variables: Mapping[str, str]) -> Launch:

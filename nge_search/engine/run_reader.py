@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,7 @@ from nge_search.files import read_text, user_path
 from nge_search.json_reader import MOST_VALUES, Reader, count_values, read_json, read_json_lines
 from nge_search.kinds import CONFIG, DATASET, ENVIRONMENT, GENOTYPE, METRICS, SUMMARY
 from nge_search.recipes import Images, retrain_command
-from nge_search.settings.load import grown
+from nge_search.settings.load import differences, flatten, grown
 from nge_search.settings.run import RunningConfig
 
 Row = dict[str, Any]
@@ -320,11 +320,13 @@ def _is_shown(value: Any) -> bool:
     return value is None or isinstance(value, float)
 
 
-def require_said(config: RunningConfig, words: Iterable[str]) -> None:
+def require_said(config: RunningConfig, given: Iterable[str | Mapping[str, Any]]) -> None:
     """Refuse that a finished run goes on because a config file, or a default, has more epochs than it was told to.
 
+    What else is wrong with the folder or with other settings is left to the run to say.
+
     Args:
-        words: `key=value` words that somebody has typed.
+        given: what somebody has typed: `key=value` words, and mappings of settings.
 
     Raises:
         UserError: it would; says how to go on, and how to see what there is.
@@ -333,12 +335,16 @@ def require_said(config: RunningConfig, words: Iterable[str]) -> None:
     if config.run.overwrite or not (folder / SUMMARY).is_file():
         return
     reader = RunReader(folder, lenient=True)
-    if reader.summary is None:
+    if reader.summary is None or reader.config is None or kinds.current_name(reader.kind) != config.kind:
         return
-    for key, (before, now) in grown(reader.config or {}, config).items():
-        said = (word.partition("=")[0] for word in words)
+    if differences(reader.config, config):
+        return
+    said: list[str] = []
+    for one in given:
+        said += [one.partition("=")[0]] if isinstance(one, str) else [key for key, _ in flatten(one)]
+    for key, (before, now) in grown(reader.config, config).items():
         if not any(key == one or key.startswith(f"{one}.") for one in said):
             raise UserError(
-                f"run folder '{folder}' has finished with {key}={before}; the recipe has {now}: add {key}={now} to "
-                f"go on until then, or {key}={before} to see the result"
+                f"run folder '{folder}' has finished with {key}={before}; it is {now} where nothing is typed: add "
+                f"{key}={now} to go on until then, or {key}={before} to see the result"
             )

@@ -119,7 +119,9 @@ def _cost_of(cost: OperationCost, name: str, operation: nn.Module, shape: tuple[
     """What an operation costs; UserError, naming it, where it does not take such maps, as a plugin's may not."""
     try:
         return cost(operation, (1, *shape))
-    except RuntimeError as error:
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except Exception as error:  # a plugin's code may raise anything
         raise UserError(
             f"operation '{name}' does not take maps of {list(shape)} (channels, height, width), which the supernet "
             f"has: {plain(str(error), 200)}; larger images have larger maps (data.image_size)"

@@ -61,22 +61,24 @@ def _search(session: Session, images: Images | None) -> dict[str, Any]:
             "valid_top1": float(row["valid_top1"]),
             "expected_macs": float(row["expected_macs"]),
             **({"stopped": str(row["stopped"])} if "stopped" in row else {}),
-            **({"undecided": said} if (said := undecided(row, task.space.cell_space)) else {}),
             **({} if task.target is None else {"target": task.target.summary(row, derived, *shape)}),
             **({} if task.latency is None else {"latency": task.latency.how}),
         }
     chosen = finish(session, task, found)
+    if task.config.search.selection == "argmax" and (said := undecided(row, task.space.cell_space)):
+        figures["undecided"] = said
     return session.summary(loop, genotype=chosen.pop("genotype"), **figures, **chosen)
 
 
 def undecided(row: Mapping[str, Any], space: CellSpace) -> str:
-    """What is said of a P that has hardly moved; empty if it has."""
-    entropy, most = max(float(row[f"entropy_{kind}"]) for kind in space.kinds), math.log(len(space.operations))
-    if entropy < _UNDECIDED * most:
+    """What is said of a P that has hardly moved, for the kind of cell of which it has least; empty if it has."""
+    most = math.log(len(space.operations))
+    entropy, kind = max((float(row[f"entropy_{kind}"]), kind) for kind in space.kinds)
+    if not entropy >= _UNDECIDED * most:
         return ""
     return (
-        f"P is close to uniform still (entropy {entropy:.3f} of {most:.3f} nats): what it derives is hardly more "
-        "than chance; more epochs move it further"
+        f"P of the {kind} cell is close to uniform still (entropy {entropy:.3f} of {most:.3f} nats), so that small "
+        "differences decide; more epochs move it further"
     )
 
 

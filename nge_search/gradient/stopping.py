@@ -62,7 +62,8 @@ class EarlyStop:
         what = "cell" if kind == "cell" else f"{kind} cell"
         return (
             f"stopped after epoch {self.epochs} of {self.settings.epochs}: {self.count} of the derived {what}'s "
-            f"operations are {names} ({limit}); {cells}; {self.settings.key('stop_count')}=0 goes on"
+            f"operations are {names} ({limit}); {cells}; with {self.settings.key('stop_count')}=0 a run in another "
+            "run.dir searches to the end"
         )
 
     def state_dict(self) -> dict[str, Any]:

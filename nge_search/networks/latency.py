@@ -61,6 +61,9 @@ def measure_latency(
     """The time of forward passes on images; the network is left on the device, in evaluation.
 
     They are of noise, since zeros take less of a GPU's power; and products are of whole fp32, here and afterwards.
+
+    Raises:
+        UserError: so many images, or so large ones, do not fit the memory.
     """
     allow_tf32(False)
     network = network.to(device).to(memory_format=torch.channels_last).eval()

@@ -52,7 +52,8 @@ def own_network(module: nn.Module, channels: int, side: int, classes: int) -> Ow
     """The caller's module, tried on images of a data set: it is called once, in evaluation mode.
 
     Raises:
-        UserError: no module, one without weights to train, or one that does not give a logit for each class.
+        UserError: no module, one without weights to train or on the meta device, or one that does not give a logit
+            for each class.
     """
     require_module(module)
     weights = [parameter for parameter in module.parameters() if parameter.requires_grad]

@@ -7,7 +7,7 @@ from timm 1.0.26 on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,6 +19,7 @@ from torch.nn import functional
 from nge_search.architecture.cell_space import reduction_positions
 from nge_search.architecture.genotype import Genotype
 from nge_search.architecture.load import load_genotype
+from nge_search.counting import is_whole
 from nge_search.errors import UserError, shorten
 from nge_search.networks.cifar import CifarNetwork
 from nge_search.networks.classifier import Classifier, drop_path_factors
@@ -159,9 +160,9 @@ class TimmClassifier(Classifier):
     def _wanted(self, indices: int | Sequence[int] | None) -> list[int]:
         """timm's way of naming feature maps as positions from 0: a number is the last so many, None is all."""
         count = len(self.feature_info)
-        last = count if indices is None else indices
-        given: list[Any] = [*range(-last, 0)] if isinstance(last, int) else [*last] if _is_sequence(last) else []
-        if not given or not all(isinstance(i, int) and -count <= i < count for i in given):
+        last: Any = count if indices is None else indices
+        given: list[Any] = [*range(-last, 0)] if is_whole(last) else [*last] if _is_sequence(last) else []
+        if not given or not all(is_whole(i) and -count <= i < count for i in given):
             raise UserError(f"indices={shorten(indices)}: give a number or positions of {count} feature maps")
         return [i % count for i in given]
 
@@ -241,7 +242,7 @@ _NETWORKS: dict[str, type[TimmClassifier]] = {"cifar": TimmCifarNetwork, "imagen
 
 
 def _is_sequence(given: object) -> bool:
-    return isinstance(given, Sequence) and not isinstance(given, (str, bytes))
+    return isinstance(given, Iterable) and not isinstance(given, (str, bytes))
 
 
 def _resolve(genotype: str | Path | Mapping[str, Any] | Genotype) -> Genotype:
@@ -285,7 +286,7 @@ def _create(kind: str, pretrained: bool, **kwargs: Any) -> nn.Module:
     network = _NETWORKS[kind]
     for name, least in _LEAST.items():
         given = kwargs.get(name, least)
-        if not isinstance(given, int) or given < least:
+        if not is_whole(given) or given < least:
             raise UserError(f"{name}={shorten(given)}: give a whole number from {least} on")
     maps = len(network.stem_reductions) + len(_resolution_ends(kwargs.get("cells", FAMILIES[kind].cells)))
     return build_model_with_cfg(

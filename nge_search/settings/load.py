@@ -244,8 +244,8 @@ def differences(old: Mapping[str, Any], config: RunningConfig) -> str:
             continue
         only = ", and may only grow" if setting.item.metadata["may_grow"] else ""
         found.append(f"{setting.key} was {shorten(before)}, now {shorten(now)}{only}")
-    more = f", and {len(found) - _DIFFERENCES} more" if len(found) > _DIFFERENCES else ""
-    return ", ".join(found[:_DIFFERENCES]) + more
+    more = f"; and {len(found) - _DIFFERENCES} more" if len(found) > _DIFFERENCES else ""
+    return "; ".join(found[:_DIFFERENCES]) + more
 
 
 def grown(old: Mapping[str, Any], config: RunningConfig) -> dict[str, tuple[Any, Any]]:

@@ -30,8 +30,6 @@ def fault_of_classes(names: Sequence[str]) -> str:
                 f"{shorten(name)} is no name of a class: give up to {_LONGEST_NAME} characters that can be shown, "
                 "without blanks around them"
             )
-        if name.casefold() == "background" and name != names[0]:
-            return f"the class {shorten(name)} is the number 0 in masks: it stands first"
         if names.count(name) > 1:
             return f"the class {shorten(name)} stands there twice"
     return ""

@@ -52,7 +52,7 @@ def find_config(given: str | Path, command: str) -> Path:
         ships = not path.exists() and path.suffix == ".yaml" and _ships(path.stem, group)
         if ships:
             raise UserError(
-                f"config '{plain(name)}' does not exist; `--config {path.stem}` names the one that ships"
+                f"config '{plain(name)}' does not exist; the name '{path.stem}' alone is the one that ships"
             )
         return path
     known = {config.name: config.path for config in shipped_configs() if config.group == group}

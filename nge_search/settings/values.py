@@ -88,7 +88,7 @@ def read_word(key: str, text: str, accepted: Collection[type] | None) -> Any:
     """
     if not text.isprintable():
         raise UserError(f"{key}={shorten(text)}: control and other characters that cannot be shown are not allowed")
-    if text.startswith("[") and not text.endswith("]") and list in (accepted or ()):
+    if text.startswith("[") and "]" not in text and list in (accepted or ()):
         raise UserError(f"{key}={shorten(text)}: the list does not end; leave out blanks, or quote the whole word")
     if accepted is None or list in accepted or _QUOTED.fullmatch(text):
         return parse_written(text, f"{key}={shorten(text)}") or Written(text)

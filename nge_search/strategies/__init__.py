@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nge_search.counting import is_whole
 from nge_search.errors import UserError, shorten
 from nge_search.settings import names
 from nge_search.settings.strategies import PolicySection, StrategySection
@@ -42,7 +43,7 @@ def build_strategy(
     for name, given, kind in (("space", space, Space), ("settings", settings, StrategySection)):
         if not isinstance(given, kind):
             raise UserError(f"{name}={shorten(given)}: give a {kind.__name__} of {kind.__module__}")
-    if not isinstance(seed, int) or seed < 0:
+    if not is_whole(seed) or seed < 0:
         raise UserError(f"seed={shorten(seed)}: give a whole number from 0 on")
     policy.check_vertices(space.cell_space.vertices)
     return STRATEGIES[settings.name](space, settings, policy, seed)

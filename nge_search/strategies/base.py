@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from nge_search.counting import is_whole
 from nge_search.errors import UserError, shorten
 from nge_search.json_reader import Reader
 from nge_search.settings.strategies import PolicySection, StrategySection
@@ -54,7 +55,7 @@ class Strategy(ABC):
             UserError: no number of architectures.
             RunFailure: a policy's probabilities are no longer finite.
         """
-        if not isinstance(count, int) or count < 1:
+        if not is_whole(count) or count < 1:
             raise UserError(f"ask({shorten(count)}): give how many architectures, from 1 on")
         codes = []
         for _ in range(count):

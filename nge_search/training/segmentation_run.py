@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -26,6 +26,7 @@ from nge_search.engine.distributed import World
 from nge_search.engine.given import OnEpoch
 from nge_search.engine.precision import weight_dtype
 from nge_search.engine.session import Session, run
+from nge_search.errors import UserError
 from nge_search.kinds import DATASET, GENOTYPE
 from nge_search.networks.deeplab import DeepLabV3
 from nge_search.networks.families import require_fits
@@ -60,6 +61,7 @@ def run_segmentation(config: SegmentationConfig, on_epoch: OnEpoch | None = None
 def _train(session: Session, config: SegmentationConfig, architecture: Architecture) -> dict[str, Any]:
     cells = architecture.graphs
     dataset = load_everywhere(session, config.data, load_masked)
+    _require_background_first(dataset.classes)
     shares = session.world.on_main(lambda: count_shares(dataset, config.data))
     session.say(notice(shares, dataset.classes))
     if dataset.classes == VOC_CLASSES and sum(map(bool, shares["train"].pixels_K)) <= _FEW:
@@ -86,6 +88,16 @@ def _train(session: Session, config: SegmentationConfig, architecture: Architect
             **size,
             backbone_params=backbone,
             genotype=architecture.document,
+        )
+
+
+def _require_background_first(classes: Sequence[str]) -> None:
+    """Raise UserError where a class of that name is not the number 0."""
+    named = [number for number, name in enumerate(classes) if name.casefold() == "background"]
+    if named and named[0]:
+        raise UserError(
+            f"data.classes: '{classes[named[0]]}' is the number {named[0]} there, and in masks it is 0: name it "
+            "first; if yours have another number for it, call it otherwise"
         )
 
 

@@ -16,7 +16,8 @@ from nge_search.deploy.export_formats import FORMATS
 def test_the_lines_of_the_readme(checkout, digits_run, masks_run, digit, tmp_path, monkeypatch, capsys):
     """ONNX and torch.export files of a classifier, which other tests write and read, are left empty here."""
     monkeypatch.chdir(tmp_path)
-    write_onnx, has_onnx = FORMATS["onnx"], importlib.util.find_spec("onnxscript") is not None
+    packages = ("onnx", "onnxruntime", "onnxscript")
+    write_onnx, has_onnx = FORMATS["onnx"], all(map(importlib.util.find_spec, packages))
 
     def write(network, images, folder, file):
         if images.argmax and has_onnx:

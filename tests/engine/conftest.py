@@ -196,10 +196,11 @@ def one_rank(worlds: Path, tiny_search, dense_search) -> Path:
         patch.setenv("WORLD_SIZE", "1")
         patch.chdir(EXAMPLES)
         patch.setattr(operation_registry, "_OPERATIONS", dict(operation_registry._OPERATIONS))
-        patch.delitem(sys.modules, "my_ops", raising=False)
+        sys.modules.pop("my_ops", None)
         perform = runpy.run_path(str(WORKER))["perform"]
         for words in [*jobs, *statistics_jobs(worlds, tiny_search, dense_search)]:
             perform(*words)
+        sys.modules.pop("my_ops", None)
     return worlds
 
 

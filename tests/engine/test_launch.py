@@ -113,7 +113,7 @@ def test_busy_threads_are_those_of_others(text, busy, tmp_path) -> None:
 def test_a_command_settles_it_before_torch_is_loaded() -> None:
     """OpenMP's library reads it once, when it is loaded."""
     script = (
-        "import os, sys, nge_search.cli as cli; cli.busy_threads = lambda: 99; cli.main(['--help']); "
+        "import os, sys, nge_search.cli as cli; cli.busy_threads = lambda: 10**6; cli.main(['--help']); "
         "assert 'torch' not in sys.modules; print(os.environ['GOMP_SPINCOUNT'])"
     )
     left_out = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")

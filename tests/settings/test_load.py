@@ -147,7 +147,7 @@ def test_only_settings_that_matter_forbid_a_resume():
     assert differences(old, load_config(SearchConfig)) == "embedding.kind was 'rnn', now 'nge'"
     changes = ("search.epochs=9", "seed=3", "search.batch_size=8", "data.image_size=16")
     listed = differences(old, load_config(SearchConfig, None, changes))
-    assert [*map(str.split, listed.split(", "))][-1] == ["and", "2", "more"]
+    assert [*map(str.split, listed.split("; "))][-1] == ["and", "2", "more"]
     assert listed.count(" was ") == 3
 
 

@@ -108,8 +108,8 @@ def test_the_command_lists_them(capsys) -> None:
         (["eval", "--config", "nb201_evolution"], "none of that name ships for `nge eval`"),
         (["search", "--config", "digits.yml"], "config file 'digits.yml'"),
         (["search", "--config", "search/digits"], "config file 'search/digits'"),
-        (["search", "--config", "digits.yaml"], "does not exist; `--config digits` names the one that ships"),
-        (["eval", "--config", "configs/eval/images.yaml"], "`--config images` names the one that ships"),
+        (["search", "--config", "digits.yaml"], "does not exist; the name 'digits' alone is the one that ships"),
+        (["eval", "--config", "configs/eval/images.yaml"], "the name 'images' alone is the one that ships"),
         (
             ["eval", "--config", "configs/eval/images_training.yaml"],
             "config file 'configs/eval/images_training.yaml'",

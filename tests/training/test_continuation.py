@@ -329,7 +329,7 @@ def test_what_cannot_be_added_is_one_line_and_nothing_is_lost(
     assert before == {path: path.read_bytes() for path in ten.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("more", [(), ("train.continuation=restart",), ("train.batch_size=20",)])
+@pytest.mark.parametrize("more", [(), ("train.continuation=restart",)])
 def test_epochs_that_nobody_typed_are_not_added(
     more: tuple[str, ...], ten: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -340,11 +340,38 @@ def test_epochs_that_nobody_typed_are_not_added(
     untyped = [word for word in CONSTANT if not word.startswith("train.epochs")]
     assert main(["eval", "--config", str(recipe), *untyped, f"run.dir={ten}", *more]) == 2
     error = capsys.readouterr().err
-    assert "has finished with train.epochs=10; the recipe has 20: add train.epochs=20 to go on until then" in error
+    assert (
+        "has finished with train.epochs=10; it is 20 where nothing is typed: add train.epochs=20 to go on until"
+        in error
+    )
     assert error.count("\n") == 1
     with pytest.raises(UserError, match=r"or train\.epochs=10 to see the result"):
         nge_search.evaluate(recipe, *untyped, f"run.dir={ten}", *more)
+    with pytest.raises(UserError, match=r"has finished with train\.epochs=10; it is 600 where nothing is typed"):
+        nge_search.evaluate({"run": {"dir": str(ten)}}, *untyped, *more)
     assert before == {path: path.read_bytes() for path in ten.rglob("*") if path.is_file()}
+    for said in ([{"train": {"epochs": 10}}], ["train.epochs=10"], ["train={epochs: 10}"]):
+        assert nge_search.evaluate(recipe, *untyped, f"run.dir={ten}", *more, *said)["epochs"] == 10
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words", "says"),
+    [
+        (lambda run: (run / "config.yaml").unlink(), (), "config.yaml is missing or damaged"),
+        (lambda run: (run / "config.yaml").write_text("- 1"), (), "config.yaml is missing or damaged"),
+        (lambda run: None, ("train.batch_size=10",), "train.batch_size was 20, now 10"),
+        (lambda run: None, ("task=segmentation",), "holds a run of kind eval, not segmentation"),
+    ],
+)
+def test_what_else_is_wrong_goes_before_epochs_that_nobody_typed(
+    spoil: Callable[[Path], object], words: tuple[str, ...], says: str, copied: Path
+) -> None:
+    spoil(copied)
+    untyped = [word for word in CONSTANT if not word.startswith("train.epochs")]
+    if words == ("task=segmentation",):
+        untyped = ["run.progress=none"]
+    with pytest.raises(UserError, match=says):
+        nge_search.evaluate(None, *untyped, *words, f"run.dir={copied}")
 
 
 def test_a_finished_run_without_checkpoints_cannot_go_on(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:

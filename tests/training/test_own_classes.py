@@ -126,7 +126,10 @@ def test_masks_of_0_and_255_are_refused_with_what_to_do(
         (["data.classes=[background]"], "data.classes=['background']: give the names of 2 to 255 classes"),
         (["data.classes=background,crack"], "data.classes=background,crack: must be a list of names"),
         (["data.classes=[crack, crack]"], "the class 'crack' stands there twice"),
-        (["data.classes=[crack,Background]"], "the class 'Background' is the number 0 in masks: it stands first"),
+        (
+            ["data.classes=[crack,Background]"],
+            "'Background' is the number 1 there, and in masks it is 0: name it first",
+        ),
         (
             ["data.classes=[background,", "crack]"],
             "the list does not end; leave out blanks, or quote the whole word",
