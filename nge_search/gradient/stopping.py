@@ -1,7 +1,8 @@
 """When a search ends before its last epoch: once its cell holds too many of some operations (DARTS+).
 
 Liang et al. (2019) stop when the derived normal cell has two or more skip connections. As P may take many of them
-in one epoch, what is kept is the last epoch's cells that had fewer; theirs are those of the epoch of the stop.
+in one epoch, what is kept is the last epoch's cells that had fewer. So a search does not stop before some epoch has
+had fewer: a P that has hardly moved derives any number of them, and there would be nothing to keep.
 """
 
 from __future__ import annotations
@@ -41,16 +42,16 @@ class EarlyStop:
         return sum(name in self.settings.stop_operations for name in names)
 
     def met(self, matrices: Sequence[Tensor]) -> bool:
-        """Whether the cell derived from these matrices is at the limit. Read back to the host."""
-        return self.operations(matrices) >= self.settings.stop_count
+        """Whether the search stops with what is derived from these matrices. Read back to the host."""
+        return self.kept is not None and self.operations(matrices) >= self.settings.stop_count
 
     def end_epoch(self, epoch: int, matrices: Sequence[Tensor], document: dict[str, Any]) -> None:
         """Take up the end of an epoch (from 0) in which P learned, and what it derives."""
         count = self.operations(matrices)
-        if count >= self.settings.stop_count:
-            self.epochs, self.count = epoch + 1, count
-        else:
+        if count < self.settings.stop_count:
             self.kept = document
+        elif self.kept is not None:
+            self.epochs, self.count = epoch + 1, count
 
     def text(self) -> str:
         """Why it was stopped; empty if it was not."""
@@ -58,12 +59,11 @@ class EarlyStop:
             return ""
         kind, names = self.space.cell_space.kinds[0], " or ".join(self.settings.stop_operations)
         limit = f"{self.settings.key('stop_count')}={self.settings.stop_count}"
-        cells = "what the epoch before derived is kept" if self.kept else "no epoch before derived fewer"
         what = "cell" if kind == "cell" else f"{kind} cell"
         return (
             f"stopped after epoch {self.epochs} of {self.settings.epochs}: {self.count} of the derived {what}'s "
-            f"operations are {names} ({limit}); {cells}; with {self.settings.key('stop_count')}=0 a run in another "
-            "run.dir searches to the end"
+            f"operations are {names} ({limit}); what the epoch before derived is kept; with "
+            f"{self.settings.key('stop_count')}=0 a run in another run.dir searches to the end"
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -222,7 +222,7 @@ class SearchSection(SgdSection):
     stop_count: int = option(
         0,
         "Number of search.stop_operations in the derived normal cell (NAS-Bench-201's has one kind) at which the "
-        "search stops and keeps what it derived before (DARTS+: 2); 0: never.",
+        "search stops and keeps what it derived before (DARTS+: 2), once an epoch has derived fewer; 0: never.",
         at_least=0,
     )
     stop_operations: list[str] = option(

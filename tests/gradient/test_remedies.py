@@ -20,8 +20,9 @@ from nge_search.engine.session import open_session
 from nge_search.gradient import dirichlet
 from nge_search.gradient.bilevel import BilevelSearch
 from nge_search.gradient.run import build_task, run_search, undecided
+from nge_search.gradient.stopping import EarlyStop
 from nge_search.settings.load import load_config
-from nge_search.settings.search import SearchConfig
+from nge_search.settings.search import SearchConfig, SearchSection
 from nge_search.spaces import DartsSpace
 
 DIRICHLET = ("search.mixture=dirichlet", "search.anchor_weight=0.3", "search.edge_normalisation=true")
@@ -246,3 +247,21 @@ def test_a_p_that_has_hardly_moved_is_said():
     assert undecided(row, space).startswith(said)
     assert not undecided({**row, "entropy_reduce": math.nan, "entropy_normal": math.nan}, space)
     assert not undecided({**row, "entropy_reduce": 0.99 * most}, space)
+
+
+def test_a_search_does_not_stop_before_it_has_something_to_keep():
+    """A P that has hardly moved derives any number of the operations that are counted."""
+    space = DartsSpace()
+    settings = SearchSection(stop_count=5, stop_operations=["skip_connect"], epochs=9)
+    names = space.cell_space.operations
+    many, few = (
+        [torch.nn.functional.one_hot(torch.full((14,), names.index(name)), len(names)).double()] * 2
+        for name in ("skip_connect", "sep_conv_3x3")
+    )
+    stop = EarlyStop(settings, space)
+    for epoch, (matrices, ends) in enumerate(((many, 0), (many, 0), (few, 0), (many, 4))):
+        assert stop.met(matrices) is bool(ends)
+        stop.end_epoch(epoch, matrices, {"epoch": epoch})
+        assert stop.epochs == ends
+    assert (stop.kept, stop.count) == ({"epoch": 2}, 8)
+    assert "stopped after epoch 4 of 9: 8 of the derived normal cell's operations are skip_connect" in stop.text()
