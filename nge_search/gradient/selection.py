@@ -75,7 +75,8 @@ def finish(session: Session, task: BilevelSearch, derived: Document) -> Document
         if selection:
             found["selection"] = {**selection, "derived": derived, "chosen": found["genotype"]}
         if config.search.baselines:
-            found["baselines"] = compare(asked, task.space, chosen, config.search.random_cells, config.seed)
+            longer = config.search.selection_longer if {"starts", "finals"} & selection.keys() else 1
+            found["baselines"] = compare(asked, task.space, chosen, config.search.random_cells, config.seed, longer)
     return found
 
 
@@ -300,16 +301,21 @@ def difference(space: EdgeSpace, code: Code, other: Code) -> str:
     return "; ".join(parts)
 
 
-def compare(asked: _Asked, space: EdgeSpace, chosen: Code, random_cells: int, seed: int) -> Document:
+def compare(
+    asked: _Asked, space: EdgeSpace, chosen: Code, random_cells: int, seed: int, longer: int = 1
+) -> Document:
     """The chosen architecture beside cells of one operation throughout, and random ones: the figures, the verdict.
 
     The random ones depend on the seed alone.
+
+    Args:
+        longer: all are trained for so many times the steps, as those were by which the choice was made.
     """
     names = space.cell_space.operations
     throughout = {name: space.throughout(at) for at, name in enumerate(names) if name != "none"}
     random = np.random.default_rng(seed)
     drawn = [space.random(random) for _ in range(random_cells)]
-    answers = asked.answers([chosen, *throughout.values(), *drawn])
+    answers = asked.answers([chosen, *throughout.values(), *drawn], longer)
     found, of_same = answers[0], answers[1 : 1 + len(throughout)]
     of_random = answers[1 + len(throughout) :]
 
@@ -327,7 +333,8 @@ def compare(asked: _Asked, space: EdgeSpace, chosen: Code, random_cells: int, se
         "throughout": same,
         "random": others,
         "beats": beats,
-        "verdict": _verdict(asked, found.value, best_same, [own["value"] for own in others], beats),
+        "longer": longer,
+        "verdict": _verdict(asked, found.value, best_same, [own["value"] for own in others], beats, longer),
     }
 
 
@@ -343,7 +350,7 @@ def result_lines(summary: Document) -> list[str]:
     return lines
 
 
-def _verdict(asked: _Asked, value: float, same: Document, others: Sequence[float], beats: bool) -> str:
+def _verdict(asked: _Asked, value: float, same: Document, others: Sequence[float], beats: bool, longer: int) -> str:
     """In one line, whether the search has found more than is to be had without it."""
     shown = f"{asked.words} {asked.sign * value:.4g}"
     best = f"{same['name']} throughout has {asked.sign * same['value']:.4g}"
@@ -353,5 +360,5 @@ def _verdict(asked: _Asked, value: float, same: Document, others: Sequence[float
     verb = "beats" if beats else "does not beat"
     return (
         f"after a short training the cell found {verb} the simple ones: {shown}; {best}, {mean} average "
-        f"(one training of {asked.section.steps} steps each)"
+        f"(one training of {longer * asked.section.steps} steps each)"
     )

@@ -27,7 +27,8 @@ def selection_sections(run: Run) -> list[Section]:
     sections = [Section("selection", "Selection", _selection(selection)), _derived(selection)]
     beside = Section("baselines", "Beside simple cells", _baselines(baselines))
     compared = [[baselines.get("found")], baselines.get("throughout"), baselines.get("random")]
-    groups = [selection.get("trials"), *compared]
+    alike = "trials" if baselines.get("longer", 1) == 1 else "finals"  # only what was trained as long is compared
+    groups = [selection.get(alike), *compared]
     trained = [record for group in groups for record in _records(group)]
     return [*sections, beside, pareto_section(trained)]
 
