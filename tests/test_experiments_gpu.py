@@ -257,16 +257,21 @@ def test_what_is_refused(record, tmp_path, monkeypatch, capsys, words, says):
     assert not (tmp_path / "out").exists()
 
 
+def of_slurm(folder: Path, scontrol: str, srun: str) -> dict[str, str]:
+    """The environment of a job of one node with two GPUs, in which two commands do what is given."""
+    for name, does in (("scontrol", scontrol), ("srun", srun)):
+        (folder / name).write_text(f"#!/bin/bash\n{does}\n")
+        (folder / name).chmod(0o755)
+    return {
+        "PATH": f"{folder}:{os.environ['PATH']}", "SLURM_JOB_NODELIST": "node0", "SLURM_JOB_NUM_NODES": "1",
+        "SLURM_GPUS_PER_NODE": "h200:2", "SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "12",
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("script", ["search", "retrain"])
 def test_slurm_hands_on_the_cores_of_a_task(script, tmp_path):
     """`srun`, which stands in for itself here, takes them from a variable of its own."""
-    for name, does in (("scontrol", "echo node0"), ("srun", 'echo "$SRUN_CPUS_PER_TASK" "$@"')):
-        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
-        (tmp_path / name).chmod(0o755)
-    own = {
-        "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_NODELIST": "node0", "SLURM_JOB_NUM_NODES": "1",
-        "SLURM_GPUS_PER_NODE": "h200:2", "SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "12",
-    }  # fmt: skip
+    own = of_slurm(tmp_path, "echo node0", 'echo "$SRUN_CPUS_PER_TASK" "$@"')
     command = ["bash", str(ROOT / "experiments" / "slurm" / f"{script}.slurm"), "seed=1"]
     words = subprocess.run(command, env=own, check=True, capture_output=True, text=True).stdout.split()
     assert words[0] == "12"
@@ -279,13 +284,7 @@ def test_slurm_puts_a_job_back_that_it_ends(script, tmp_path):
     """At TERM the processes are asked to save; once they have ended, the job goes back into the queue."""
     log, ready = tmp_path / "log", tmp_path / "ready"
     saves = f"trap 'echo saved >> {log}; exit 0' TERM; touch {ready}; for _ in {{1..1000}}; do sleep 0.05; done"
-    for name, does in (("scontrol", f'echo "$@" >> {log}; echo node0'), ("srun", saves)):
-        (tmp_path / name).write_text(f"#!/bin/bash\n{does}\n")
-        (tmp_path / name).chmod(0o755)
-    own = {
-        "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_NODELIST": "node0", "SLURM_JOB_NUM_NODES": "1",
-        "SLURM_GPUS_PER_NODE": "2", "SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "12",
-    }  # fmt: skip
+    own = of_slurm(tmp_path, f'echo "$@" >> {log}; echo node0', saves)
     with subprocess.Popen(
         ["bash", str(ROOT / "experiments" / "slurm" / f"{script}.slurm"), "seed=1"], env=own
     ) as job:
@@ -303,11 +302,7 @@ def test_slurm_puts_a_job_back_that_it_ends(script, tmp_path):
 @pytest.mark.parametrize("script", ["search", "retrain"])
 def test_slurm_scripts_outside_slurm(script, variables, says, tmp_path):
     """Nothing is started, and the variable that is missing is named."""
-    (tmp_path / "scontrol").write_text("#!/bin/sh\necho node0\n")
-    (tmp_path / "srun").write_text(f"#!/bin/sh\ntouch {tmp_path / 'started'}\n")
-    for name in ("scontrol", "srun"):
-        (tmp_path / name).chmod(0o755)
-    own = {"PATH": f"{tmp_path}:{os.environ['PATH']}", **variables}
+    own = {"PATH": of_slurm(tmp_path, "echo node0", f"touch {tmp_path / 'started'}")["PATH"], **variables}
     command = ["bash", str(ROOT / "experiments" / "slurm" / f"{script}.slurm")]
     ended = subprocess.run(command, env=own, capture_output=True, text=True)
     assert ended.returncode != 0

@@ -124,12 +124,11 @@ def _search(name: str, precision: str, graphs: bool, short: bool = False) -> Cal
     """The paper's search, `short`: an epoch of few images; on a GPU with CUDA graphs, or without any."""
 
     def command(options: Options) -> list[str]:
-        config = PAPER
         words = SMALL_SEARCH if options.small else (*options.data, *(SHORT if short else ()))
         recorded = "never" if not graphs else "always" if options.device == "cuda" else "auto"
         more = f"precision={precision}", f"search.cuda_graphs={recorded}"
         place = [f"device={options.device}", f"run.dir={options.out / name}", "run.progress=lines"]
-        return [sys.executable, str(ROOT / "train_search.py"), f"--config={config}", *more, *words, *place]
+        return [sys.executable, str(ROOT / "train_search.py"), f"--config={PAPER}", *more, *words, *place]
 
     return command
 

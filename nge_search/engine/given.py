@@ -86,7 +86,7 @@ def _takes_one(function: Callable[..., object]) -> bool:
     except TypeError:
         return False
     except ValueError:  # a built-in one tells nothing
-        return True
+        pass
     return True
 
 

@@ -59,17 +59,16 @@ def waiting(variables: Mapping[str, str], busy: int, cores: int) -> dict[str, st
 
 def busy_threads(table: str = "/proc/loadavg") -> int:
     """How many other threads of the machine run or want to: the fewest of a few looks; 0 where nothing tells."""
-    fewest = None
-    for look in range(_LOOKS):
-        time.sleep(_BETWEEN_LOOKS * bool(look))
+    found = []
+    for _ in range(_LOOKS):
         try:
-            found = int(Path(table).read_text().split()[3].partition("/")[0]) - 1
+            found.append(int(Path(table).read_text().split()[3].partition("/")[0]) - 1)
         except (OSError, ValueError, IndexError):
             return 0
-        fewest = found if fewest is None else min(found, fewest)
-        if fewest <= 0:
+        if found[-1] <= 0:
             return 0
-    return fewest or 0
+        time.sleep(_BETWEEN_LOOKS)
+    return min(found)
 
 
 def read_launch(variables: Mapping[str, str]) -> Launch:

@@ -16,6 +16,7 @@ class OwnNetwork(nn.Module):
     """A classifier of the caller's: from images [B, C, H, W] to logits [B, classes]. It has no drop-path.
 
     Attributes:
+        classes: logits per image.
         macs: mult-adds per image, as of `nge_search.counting.multiply_adds`.
         drop_slots, cells, compiled: as of `nge_search.networks.classifier.Classifier`; the module is the only cell.
     """

@@ -293,8 +293,8 @@ class SearchSection(SgdSection):
     )
     baselines: bool = option(
         False,
-        "Compare what is found with cells of one operation throughout, and with random ones, by the same short "
-        "training (evaluator.*).",
+        "Compare what is found with cells of one operation throughout, and with random ones, by the short training "
+        "(evaluator.*) that decided: where the best were trained again, the longer one.",
     )
     random_cells: int = option(
         4, "Number of random cells that search.baselines trains.", at_least=1, at_most=10_000
